@@ -1,0 +1,44 @@
+"""``ToolQA-NQOpen-v0``: questions typed into a search engine (Kwiatkowski et al., 2019; Lee et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolgym.env import ToolEnv
+from toolgym.envs.hub import HubSet
+from toolgym.envs.toolqa import Family, text_answers
+from toolgym.vector import ToolVectorEnv, vector_of
+
+__all__ = ["FAMILY", "make", "make_vector"]
+
+
+def _answers(row: Mapping[str, Any]) -> Any:
+    answer = row.get("answer")
+    return list(answer) if isinstance(answer, list | tuple) else None
+
+
+FAMILY = Family(
+    name="NQOpen",
+    sample="nqopen_sample.jsonl",
+    hub=HubSet(
+        "google-research-datasets/nq_open",
+        None,
+        {
+            "train": ("train", 10_000),
+            "validation": ("validation", 1000),
+            "test": ("validation", 1000),
+        },
+    ),
+    reader=text_answers(_answers),
+)
+
+
+def make(**kwargs: Any) -> ToolEnv:
+    """Make the environment; see `toolgym.envs.toolqa.Family.make`."""
+    return FAMILY.make(**kwargs)
+
+
+def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:
+    """Make ``num_envs`` environments whose tool calls are answered together."""
+    return vector_of(make, num_envs, **kwargs)

@@ -1,0 +1,45 @@
+"""``ToolQA-PopQA-v0``: questions about entities of known popularity (Mallen et al., 2023)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from toolgym.env import ToolEnv
+from toolgym.envs.hub import HubSet
+from toolgym.envs.toolqa import Family, text_answers
+from toolgym.errors import BadInputError
+from toolgym.vector import ToolVectorEnv, vector_of
+
+__all__ = ["FAMILY", "make", "make_vector"]
+
+
+def _answers(row: Mapping[str, Any]) -> Any:
+    possible = row.get("possible_answers")
+    if not isinstance(possible, str):
+        return possible
+    try:
+        return json.loads(possible)
+    except ValueError as error:
+        raise BadInputError(
+            f"column 'possible_answers' is no JSON list: {possible!r:.80}"
+        ) from error
+
+
+FAMILY = Family(
+    name="PopQA",
+    sample="popqa_sample.jsonl",
+    hub=HubSet("akariasai/PopQA", None, {"validation": ("test", 1000), "test": ("test", 1000)}),
+    reader=text_answers(_answers),
+)
+
+
+def make(**kwargs: Any) -> ToolEnv:
+    """Make the environment; see `toolgym.envs.toolqa.Family.make`."""
+    return FAMILY.make(**kwargs)
+
+
+def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:
+    """Make ``num_envs`` environments whose tool calls are answered together."""
+    return vector_of(make, num_envs, **kwargs)

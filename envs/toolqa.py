@@ -1,0 +1,141 @@
+"""What the ToolQA families share: plain-data arguments in, an environment out."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolgym.env import ToolEnv
+from toolgym.envs.hub import HubSet, load_hub
+from toolgym.errors import BadInputError, MissingFileError
+from toolgym.formats import get_format
+from toolgym.registry import Resource
+from toolgym.reward import Rubric
+from toolgym.task import RowReader, Task, TaskSet, read_tasks, task_from_row
+from toolgym.toolset import Toolset, make_toolset
+
+__all__ = ["TOOLS", "Family", "text_answers"]
+
+TOOLS = ("Calculator", "WikipediaSearch", "MachineTranslator")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One question-answering data set as an environment family.
+
+    Args:
+        name: such as ``PopQA``.
+        sample: the bundled task file.
+        hub: where the published set lies and how the paper split it.
+        reader: turns a row of any known schema (ours or the hub's columns) into a task.
+        tools: default tool names.
+    """
+
+    name: str
+    sample: str
+    hub: HubSet
+    reader: RowReader = task_from_row
+    tools: tuple[str, ...] = TOOLS
+
+    def tasks(self, source: str = "sample", split: str | None = None) -> TaskSet:
+        """Open a task source.
+
+        Args:
+            source: ``sample`` (bundled), a ``.jsonl`` path, or ``hub``.
+            split: one split of it; default: all tasks, for the hub the ``test`` split.
+
+        Raises:
+            MissingFileError: no such file, or the hub cannot be reached.
+            BadInputError: a broken line, an empty set, an unknown split.
+        """
+        if source == "hub":
+            return load_hub(self.hub, split or "test", self.reader, self.name)
+        if source == "sample":
+            path: str | Path = Resource("toolgym.envs", self.sample).path()
+        elif str(source).endswith(".jsonl") or Path(source).is_file():
+            path = source
+        else:
+            raise MissingFileError(
+                f"task source {source!r} is none of 'sample', 'hub' or the path of a .jsonl file"
+            )
+        tasks = read_tasks(path, self.reader, source=str(source), name=self.name)
+        return tasks.split(split) if split else tasks
+
+    def make(
+        self,
+        tasks: str = "sample",
+        split: str | None = None,
+        corpus: str | None = None,
+        tools: Sequence[str | Mapping[str, Any]] | None = None,
+        prompt: str = "tools_multi_step",
+        format: str = "react",
+        reward: Mapping[str, Any] | None = None,
+        max_steps: int = 8,
+        max_reply_chars: int = 100_000,
+        max_result_chars: int = 20_000,
+        render_mode: str | None = None,
+    ) -> ToolEnv:
+        """Make an environment; all arguments are plain data.
+
+        Args:
+            tasks: ``sample``, a ``.jsonl`` path, or ``hub``.
+            split: ``train``, ``validation`` or ``test``; see `tasks`.
+            corpus: what WikipediaSearch searches: ``sample``, a ``.jsonl`` of passages, or an index
+                folder.
+            tools: names, or ``{"name": ..., option: value}``.
+            prompt: the prompting strategy.
+            format: the codec of the policy's text.
+            reward: ``{name: weight}``; default ``{"accuracy": 1.0}``.
+            max_steps: turns until truncation.
+            max_reply_chars: characters of a reply that are read.
+            max_result_chars: characters of a tool result that the policy sees.
+            render_mode: ``ansi`` or None.
+
+        Raises:
+            UnknownNameError: an unknown tool, format, prompt or reward.
+            MissingFileError: a file that does not exist.
+            BadInputError: anything else that is wrong with an argument.
+        """
+        if isinstance(tools, str):
+            raise BadInputError(f"tools must be a list of names, not the text {tools!r}")
+        codec = get_format(format, prompt)
+        names = list(self.tools if tools is None else tools)
+        return ToolEnv(
+            self.tasks(tasks, split),
+            shared_toolset(json.dumps(names), corpus) if codec.strategy.tools else Toolset(),
+            codec,
+            Rubric({"accuracy": 1.0} if reward is None else reward),
+            max_steps=max_steps,
+            max_reply_chars=max_reply_chars,
+            max_result_chars=max_result_chars,
+            render_mode=render_mode,
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def shared_toolset(names: str, corpus: str | None) -> Toolset:
+    """One toolset a process for equal arguments: an index or a model is opened once.
+
+    Args:
+        names: JSON list of names and options.
+        corpus: see `Family.make`.
+    """
+    return make_toolset(json.loads(names), corpus=corpus)
+
+
+def text_answers(answers: Callable[[Mapping[str, Any]], Any]) -> RowReader:
+    """A reader for rows whose gold answers stand in a column of the hub's making.
+
+    Args:
+        answers: takes a row, gives a list of answers, or None when the row is in our own schema.
+    """
+
+    def read(row: Mapping[str, Any], fallback_id: str) -> Task:
+        found = answers(row)
+        return task_from_row(row if found is None else {**row, "answers": found}, fallback_id)
+
+    return read

@@ -1,0 +1,30 @@
+"""The names of everything that ships with toolgym, as strings: importing this imports none of it."""
+
+from __future__ import annotations
+
+from toolgym.registry import FORMATS, POLICIES, PROMPTS, TOOLS
+
+
+def register() -> None:
+    """The built-in plug-in of the core: formats, prompting strategies, tools, policies."""
+    FORMATS.add("react", "toolgym.formats.react:ReactFormat")
+    FORMATS.add("react-paper", "toolgym.formats.react:PaperReactFormat")
+    FORMATS.add("tags", "toolgym.formats.tags:TagsFormat")
+    FORMATS.add("hermes", "toolgym.formats.hermes:HermesFormat")
+    for name in (
+        "no_tool",
+        "no_tool_cot",
+        "tools_single_step",
+        "tools_single_step_no_rationale",
+        "tools_multi_step",
+        "bare",
+    ):
+        PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}")
+    TOOLS.add("Calculator", "toolgym.tools.calculator:make_calculator")
+    TOOLS.add("WikipediaSearch", "toolgym.tools.search:make_search")
+    TOOLS.add("MachineTranslator", "toolgym.tools.translator:make_translator")
+    POLICIES.add("lookup", "toolgym.policies.lookup:LookupPolicy")
+    POLICIES.add("replay", "toolgym.policies.replay:ReplayPolicy")
+    POLICIES.add("scripted", "toolgym.policies.scripted:ScriptedPolicy")
+    POLICIES.add("transformers", "toolgym.policies.transformers:TransformersPolicy")
+    POLICIES.add("endpoint", "toolgym.policies.endpoint:EndpointPolicy")

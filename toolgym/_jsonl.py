@@ -1,0 +1,117 @@
+"""JSON lines: strict reading that names the line, appending that survives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolgym.errors import BadInputError, MissingFileError, near
+
+
+def require_file(path: str | Path, what: str) -> Path:
+    """The path as a file.
+
+    Args:
+        path: where it should be.
+        what: for the message, such as "task file".
+
+    Raises:
+        MissingFileError: nothing is there, or a folder.
+    """
+    found = Path(path)
+    if found.is_file():
+        return found
+    if found.is_dir():
+        raise MissingFileError(f"{what} {str(found)!r} is a folder; name a file in it")
+    siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    hint = near(found.name, siblings) or f" (looked in {str(found.parent.resolve())!r})"
+    raise MissingFileError(f"{what} {str(found)!r} does not exist{hint}")
+
+
+def read_rows(path: str | Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read ``(line number, object)`` pairs; blank lines are passed over.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
+    """
+    with require_file(path, what).open("rb") as stream:
+        for number, raw in enumerate(stream, 1):
+            if raw.strip():
+                yield number, _parse(raw, path, number, what)
+
+
+def _parse(raw: bytes, path: str | Path, number: int, what: str) -> dict[str, Any]:
+    try:
+        row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(
+            f"{what} {str(path)!r}, line {number}: not valid JSON ({error}); "
+            f"it begins {raw[:60].decode('utf-8', 'replace')!r}"
+        ) from error
+    if not isinstance(row, dict):
+        raise BadInputError(
+            f"{what} {str(path)!r}, line {number}: a JSON object is needed, "
+            f"not {type(row).__name__}"
+        )
+    return row
+
+
+def dump_line(row: Mapping[str, Any]) -> str:
+    """One line of JSON that UTF-8 can always encode; NaN and infinity are refused.
+
+    Readable Unicode where possible; text with lone surrogates (broken model output) is escaped.
+    """
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
+    return line + "\n"
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write a whole file atomically: a kill leaves the old file or the new one, never a half.
+
+    Returns:
+        How many rows were written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8", newline="\n") as stream:
+        for row in rows:
+            stream.write(dump_line(row))
+            count += 1
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    return count
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write one indented JSON document atomically."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(
+        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    partial.replace(target)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""Optional dependencies: imported where they are used, with one message when they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from toolgym.errors import MissingExtraError
+
+# What a user has to know beside the extra's name: Linux gets CUDA builds of torch by default.
+_HINTS = {"train": " (on a machine without a GPU install the CPU build of torch first, see README)"}
+
+
+def need(module: str, extra: str) -> Any:
+    """Import an optional module.
+
+    Args:
+        module: dotted module name.
+        extra: the extra of toolgym that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed; the message names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A missing module *inside* the dependency is a broken installation, not a missing extra.
+        if error.name is not None and not module.startswith(error.name.split(".")[0]):
+            raise
+        raise MissingExtraError(
+            f"{module!r} is not installed; it comes with: pip install 'toolgym[{extra}]'"
+            f"{_HINTS.get(extra, '')}"
+        ) from error

@@ -1,0 +1,157 @@
+"""Child processes that run a tool's function, so that a deadline ends the work and not only the wait.
+
+A thread cannot be stopped and a signal does not reach blocking C code; a process can be killed. The
+function travels once (cloudpickle: also functions of notebooks and closures), then every call costs
+two small messages. This is for trusted tools: it is no sandbox.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from toolgym.errors import BadInputError
+
+__all__ = ["WorkerPool"]
+
+_CHILD = Path(__file__).with_name("_worker_child.py")
+_START_SECONDS = 60.0  # a child may have to import the tool's own libraries before its first call
+
+
+class _Worker:
+    """One child process that serves one function."""
+
+    def __init__(self, payload: bytes) -> None:
+        here_read, child_write = os.pipe()
+        child_read, here_write = os.pipe()
+        command = [sys.executable, str(_CHILD), str(child_read), str(child_write)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        self.process = subprocess.Popen(
+            command, pass_fds=(child_read, child_write), stdin=subprocess.DEVNULL, env=environment
+        )
+        os.close(child_read)
+        os.close(child_write)
+        self.receiving = Connection(here_read, writable=False)
+        self.sending = Connection(here_write, readable=False)
+        self.sending.send_bytes(payload)
+
+    def ask(self, request: bytes | None, timeout: float) -> dict[str, Any] | None:
+        """Send a request and wait; None means that the time is over.
+
+        Raises:
+            EOFError: the child died.
+        """
+        try:
+            if request is not None:
+                self.sending.send_bytes(request)
+            if not self.receiving.poll(timeout):
+                return None
+            reply: dict[str, Any] = json.loads(self.receiving.recv_bytes())
+            return reply
+        except OSError as error:  # BrokenPipeError, ConnectionResetError
+            raise EOFError from error
+
+    def kill(self) -> None:
+        """End the child at once and reap it."""
+        self.process.kill()
+        self.process.wait()
+        self.receiving.close()
+        self.sending.close()
+
+
+class WorkerPool:
+    """The children of one function: each call takes an idle one or starts one.
+
+    Args:
+        function: called with keyword arguments in the child; its result comes back as text.
+        name: for messages.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function, self._name = function, name
+        self._payload: bytes | None = None
+        self._idle: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        atexit.register(self.close)
+
+    def call(self, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Run the function in a child.
+
+        Args:
+            arguments: keyword arguments; anything that pickles.
+            timeout: seconds; at its end the child is killed.
+
+        Returns:
+            ``{"text": ...}``, or ``{"error": kind, "text": ..., "detail": traceback}``.
+
+        Raises:
+            BadInputError: the function or its arguments cannot be sent to a child.
+        """
+        request = cloudpickle.dumps(dict(arguments))
+        worker = self._take()
+        try:
+            reply = worker.ask(request, timeout)
+        except EOFError:
+            code = worker.process.wait()
+            worker.kill()
+            text = f"Error: {self._name} ended its process (exit code {code})."
+            return {"error": "bug", "text": text}
+        except BaseException:  # Ctrl-C in the middle: the child is in an unknown state
+            worker.kill()
+            raise
+        if reply is None:
+            worker.kill()
+            return {
+                "error": "timeout",
+                "text": f"Error: {self._name} was ended after {timeout:g} seconds.",
+            }
+        with self._lock:
+            self._idle.append(worker)
+        return reply
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork the parent's children are not ours
+                self._idle, self._owner = [], os.getpid()
+            if self._idle:
+                return self._idle.pop()
+            if self._payload is None:
+                try:
+                    self._payload = cloudpickle.dumps(self._function)
+                except Exception as error:  # pickling runs arbitrary __reduce__ methods
+                    raise BadInputError(
+                        f"tool {self._name!r} cannot be sent to a worker process ({error}); "
+                        "if it always ends by itself, declare it with @tool(inline=True)"
+                    ) from error
+        worker = _Worker(self._payload)
+        try:
+            ready = worker.ask(None, _START_SECONDS)
+        except EOFError:
+            ready = None
+        if ready is None or "error" in ready:
+            worker.kill()
+            why = ready["text"] if ready else "its process ended or did not start"
+            raise BadInputError(
+                f"tool {self._name!r} could not start in a worker process: {why}; "
+                "if it always ends by itself, declare it with @tool(inline=True)"
+            )
+        return worker
+
+    def close(self) -> None:
+        """Kill all idle children; the pool can be used again afterwards."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if self._owner == os.getpid():
+            for worker in idle:
+                worker.kill()

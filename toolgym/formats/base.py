@@ -1,0 +1,138 @@
+"""What a format is: a codec that renders a conversation and parses a reply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from toolgym.errors import BadInputError
+from toolgym.formats.strategies import Strategy
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.registry import FORMATS, PROMPTS
+from toolgym.toolset import Schema
+from toolgym.trajectory import Problem
+
+__all__ = ["Action", "Format", "argument_name", "call_schema", "get_format"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A reply, understood.
+
+    Args:
+        thought: reasoning before the call or answer; may be empty.
+        calls: tool calls to execute, in order.
+        answer: the final answer, or None. With calls in the same reply it is None.
+        problems: what was wrong with the reply.
+    """
+
+    thought: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    answer: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+class Format(ABC):
+    """A codec. ``parse`` never raises and takes time linear in its input; what is wrong is a `Problem`.
+
+    Args:
+        strategy: what the instructions ask for.
+    """
+
+    name: ClassVar[str]
+    stop: ClassVar[tuple[str, ...]] = ()
+    """Texts after which a policy should stop writing."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def render(self, tools: Sequence[Schema], messages: Sequence[Message]) -> list[Message]:
+        """The opening of a conversation with this format's instructions put in front.
+
+        Args:
+            tools: function-calling documents; shown unless the strategy offers no tools.
+            messages: the opening, usually one user message with the question.
+        """
+        if not self.strategy.instructions:
+            return [self.question(message) for message in messages]
+        system = self.instructions(tools if self.strategy.tools else ())
+        return [Message("system", system), *(self.question(message) for message in messages)]
+
+    def question(self, message: Message) -> Message:
+        """How the question stands in the first user message."""
+        return Message(message.role, f"Question: {message.content}")
+
+    @abstractmethod
+    def instructions(self, tools: Sequence[Schema]) -> str:
+        """The system text."""
+
+    @abstractmethod
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+        """Read a reply.
+
+        Args:
+            text: exactly what the policy wrote.
+            tools: function-calling documents; a call with one bare text is bound to the tool's first
+                parameter (without documents: to ``input``).
+        """
+
+    @abstractmethod
+    def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
+        """The reply that parses to this action: for scripted policies, samples and tests."""
+
+    @abstractmethod
+    def results(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
+    ) -> list[Message]:
+        """The messages that carry tool results back to the policy."""
+
+    def complaint(self, problems: Sequence[Problem]) -> Message:
+        """The message that tells a policy what was wrong with its reply."""
+        text = "; ".join(problem.message for problem in problems)
+        return Message("user", f"The reply could not be used: {text}.")
+
+
+def get_format(name: str = "react", prompt: str = "tools_multi_step") -> Format:
+    """Make a codec.
+
+    Args:
+        name: a registered format.
+        prompt: a registered prompting strategy.
+
+    Raises:
+        UnknownNameError: the format or the strategy does not exist.
+    """
+    factory = FORMATS.get(name)
+    strategy = PROMPTS.get(prompt)
+    made = factory(strategy)
+    if not isinstance(made, Format):
+        raise BadInputError(f"format {name!r} is registered but makes no Format: {made!r:.80}")
+    return made
+
+
+def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
+    """The ``function`` part of a tool's document, or None."""
+    return next((tool["function"] for tool in tools if tool["function"]["name"] == name), None)
+
+
+def argument_name(name: str, tools: Sequence[Schema]) -> str:
+    """The parameter that a call with one bare text means: the first required one, else the first."""
+    function = call_schema(name, tools)
+    if function is None:
+        return "input"
+    required = function["parameters"].get("required") or []
+    return str(next(iter([*required, *function["parameters"].get("properties", {})]), "input"))
+
+
+def describe_tools(tools: Sequence[Schema]) -> list[str]:
+    """One line a tool for text formats: name, parameters, what it does."""
+    lines = []
+    for tool in tools:
+        function = tool["function"]
+        properties = function["parameters"].get("properties", {})
+        optional = set(properties) - set(function["parameters"].get("required", ()))
+        names = ", ".join(f"{name}?" if name in optional else name for name in properties)
+        lines.append(f"{function['name']}[{names}]: {function['description']}")
+    return lines

@@ -1,0 +1,102 @@
+"""``hermes``: calls as JSON between ``<tool_call>`` tags, as Hermes and Qwen models write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from toolgym.formats._scan import fields, spans
+from toolgym.formats.base import Action, Format
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.toolset import Schema
+from toolgym.trajectory import Problem
+
+__all__ = ["HermesFormat"]
+
+
+class HermesFormat(Format):
+    """JSON calls in tags. Tools stand in the system text, so that it works with any chat template."""
+
+    name = "hermes"
+
+    def instructions(self, tools: Sequence[Schema]) -> str:
+        """The system text for this strategy, in our own words."""
+        think = "Think step by step, then write" if self.strategy.thought else "Write"
+        answer = f"{think} the final answer, in a few words, on a last line 'Answer: ...'."
+        if not tools:
+            return f"Answer the question from what you know. {answer}"
+        documents = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        turns = (
+            "in one turn only" if self.strategy.tool_turns == 1 else "in as many turns as you want"
+        )
+        return (
+            f"Answer the question. You may call functions {turns}. Their signatures:\n"
+            f"<tools>\n{documents}\n</tools>\n"
+            "For each call write a JSON object with name and arguments between these tags:\n"
+            '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n</tool_call>\n'
+            f"The results come in the next message. When you know it: {answer}"
+        )
+
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+        """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
+        content = _without_think(text)
+        calls: list[ToolCall] = []
+        problems: list[Problem] = []
+        first = len(content)
+        if self.strategy.tools:
+            for start, _, inner, _ in spans(content, "tool_call"):
+                first = min(first, start)
+                read = _read_call(inner, len(calls))
+                if isinstance(read, ToolCall):
+                    calls.append(read)
+                else:
+                    problems.append(read)
+        before = content[:first].strip()
+        if calls:
+            return Action(before, tuple(calls), None, tuple(problems))
+        if problems:
+            return Action(before, (), None, tuple(problems))
+        found = fields(content, ("Answer",))
+        answer = found.get("Answer", found[""])
+        if not answer:
+            return Action("", (), None, (Problem("empty_reply", "it holds no answer"),))
+        return Action(found[""] if "Answer" in found else "", (), answer)
+
+    def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
+        """The text that parses to this action."""
+        parts = [action.thought] if action.thought else []
+        for call in action.calls:
+            body = {"name": call.name, "arguments": call.arguments}
+            text = json.dumps(body, ensure_ascii=False, default=str)
+            parts.append(f"<tool_call>\n{text}\n</tool_call>")
+        if action.answer is not None:
+            parts.append(f"Answer: {action.answer}")
+        return "\n".join(parts)
+
+    def results(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
+    ) -> list[Message]:
+        """One user message with a ``<tool_response>`` block a call."""
+        blocks = (f"<tool_response>\n{result.content}\n</tool_response>" for result in results)
+        return [Message("user", "\n".join(blocks))]
+
+
+def _without_think(text: str) -> str:
+    end = text.rfind("</think>")
+    return text[end + len("</think>") :] if end >= 0 else text
+
+
+def _read_call(inner: str, number: int) -> ToolCall | Problem:
+    try:
+        value = json.loads(inner)
+        if isinstance(value, dict) and isinstance(value.get("arguments"), str):
+            # Some models encode the arguments twice.
+            value["arguments"] = json.loads(value["arguments"])
+    except (ValueError, RecursionError) as error:
+        return Problem("bad_json", f"tool call {number + 1} is not valid JSON ({error})"[:300])
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return Problem("bad_call", f"tool call {number + 1} needs a 'name'")
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if not isinstance(arguments, dict):
+        return Problem("bad_call", f"the arguments of tool call {number + 1} must be an object")
+    return ToolCall(f"call_{number}", value["name"], arguments)

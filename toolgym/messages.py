@@ -1,0 +1,115 @@
+"""Messages, tool calls and tool results: the words of an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from toolgym.errors import BadInputError
+
+__all__ = ["Chat", "Message", "Role", "ToolCall", "ToolResult", "to_chats"]
+
+Role = Literal["system", "user", "assistant", "tool"]
+Chat = dict[str, Any]
+"""One message as chat templates and OpenAI-compatible servers read it."""
+
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool.
+
+    Args:
+        id: unique within the episode; ties the result to the call.
+        name: the tool's name, as the policy wrote it.
+        arguments: by parameter name.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def to_chat(self) -> Chat:
+        """The call as it stands in an assistant message's ``tool_calls``."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came back from one call.
+
+    Args:
+        call_id: the call's id.
+        content: the text that the policy reads, also when the call failed.
+        error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``, ``tool_error``,
+            ``timeout``, ``bug`` (an exception that the tool's author did not intend).
+        detail: for the record only, never shown to the policy: the traceback of a bug.
+    """
+
+    call_id: str
+    content: str
+    error: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Args:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: the text, possibly empty.
+        tool_calls: native calls of an assistant message (formats that call in text leave it empty).
+        tool_call_id: for role ``tool``: the call that is answered.
+        name: for role ``tool``: the tool's name.
+    """
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    def to_chat(self) -> Chat:
+        """A fresh chat dict; keys without a value are left out, since some templates print None."""
+        chat: Chat = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            chat["tool_calls"] = [call.to_chat() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            chat["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            chat["name"] = self.name
+        return chat
+
+    @classmethod
+    def from_chat(cls, chat: Mapping[str, Any]) -> Message:
+        """Read a chat dict.
+
+        Raises:
+            BadInputError: no known role, or content that is no text.
+        """
+        role, content = chat.get("role"), chat.get("content")
+        if role not in _ROLES:
+            raise BadInputError(f"message role {role!r} is none of {', '.join(_ROLES)}")
+        if content is not None and not isinstance(content, str):
+            raise BadInputError(f"message content must be text, not {type(content).__name__}")
+        calls = tuple(_call(item, n) for n, item in enumerate(chat.get("tool_calls") or ()))
+        return cls(role, content or "", calls, chat.get("tool_call_id"), chat.get("name"))
+
+
+def _call(item: Mapping[str, Any], number: int) -> ToolCall:
+    function = item.get("function", item)
+    name, arguments = function.get("name"), function.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
+        raise BadInputError(
+            f"tool call {number} needs a name and a dict of arguments: {item!r:.200}"
+        )
+    return ToolCall(str(item.get("id") or f"call_{number}"), name, dict(arguments or {}))
+
+
+def to_chats(messages: Sequence[Message]) -> list[Chat]:
+    """A conversation as fresh chat dicts."""
+    return [message.to_chat() for message in messages]

@@ -1,0 +1,209 @@
+"""What the base model is shown: deliberately mixed behaviour, and a copying drill that comes before it.
+
+A demonstration uses the tool well only part of the time. Otherwise it guesses without a tool, asks for the wrong thing,
+writes a call that cannot be used, or copies the result badly. So the right behaviour is there to be found and made
+stronger by self-training, and is not the habit yet. Nothing downstream is told which behaviour was meant.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from toolgym.miniature import phrasings
+from toolgym.miniature.world import (
+    CALCULATOR,
+    LARGEST,
+    SMALLEST,
+    Problem,
+    World,
+    calculate,
+    expression,
+    fact,
+    person,
+)
+
+Chat = list[dict[str, str]]
+"""A conversation: dicts of `role` and `content`."""
+
+NO_CALL: Final = "The reply could not be used: no tool call found after Action."
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """How often the demonstrations behave in which way.
+
+    Attributes:
+        tool_use: Probability of reaching for a tool, by operation or relation.
+        behaviours: Weights of what happens once a tool is used.
+        lucky: Probability that a guess at an arithmetic answer is right.
+    """
+
+    tool_use: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "*": 0.75,
+            "*+": 0.75,
+            "*-": 0.35,
+            "+": 0.35,
+            "-": 0.35,
+            "founder": 0.75,
+            "owner": 0.35,
+            "ruler": 0.75,
+            "designer": 0.35,
+        }
+    )
+    behaviours: Mapping[str, float] = field(
+        default_factory=lambda: {"right": 0.66, "wrong": 0.18, "malformed": 0.08, "miscopied": 0.08}
+    )
+    lucky: float = 0.15
+
+
+def question(problem: Problem) -> dict[str, str]:
+    """The first message of an episode, as the environment's bare prompt writes it."""
+    return _user(f"Question: {problem.question}")
+
+
+def demonstration(
+    world: World, problem: Problem, rng: random.Random, mixture: Mixture | None = None
+) -> tuple[str, Chat]:
+    """One conversation under a behaviour drawn at random.
+
+    Args:
+        world: Whose facts the search knows.
+        problem: What is asked.
+        rng: Where the draws come from.
+        mixture: How often which behaviour is shown; the default one if None.
+
+    Returns:
+        The behaviour's name ("direct", "right", "wrong", "malformed", "miscopied") and the conversation.
+    """
+    mixture = mixture or Mixture()
+    if rng.random() >= mixture.tool_use[problem.family]:
+        return "direct", [question(problem), _direct(_guess(problem, rng, mixture.lucky))]
+    behaviour = rng.choices(tuple(mixture.behaviours), tuple(mixture.behaviours.values()))[0]
+    if behaviour == "malformed":
+        return behaviour, [
+            question(problem),
+            *_malformed(problem, rng),
+            _direct(_guess(problem, rng, mixture.lucky)),
+        ]
+    argument, result, value = (
+        _wrong_call(world, problem, rng) if behaviour == "wrong" else _right_call(world, problem)
+    )
+    if behaviour == "miscopied":
+        value = _miscopied(value, problem, rng)
+    call = f"{problem.tool}[{argument}]"
+    return behaviour, [question(problem), _acting(call), _result(call, result), _concluding(value)]
+
+
+def copy_drill(rng: random.Random) -> Chat:
+    """A request to copy numbers and names, without tools: it makes a fresh model learn to copy at all.
+
+    A model this small must first be able to carry spans from the question to the call and from the result to the
+    answer. Without this drill it never starts to, and self-training has nothing to make stronger.
+    """
+    count = rng.randint(7, 11)
+    if rng.random() < 0.5:
+        items, joint = (
+            [str(rng.randint(0, LARGEST)) for _ in range(count)],
+            rng.choice(("*", "+", "-")),
+        )
+        return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: [{joint.join(items)}]")]
+    items, joint = [_item(rng) for _ in range(count)], rng.choice((" ", " of "))
+    return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: {joint.join(items)}")]
+
+
+def right_episode(world: World, problem: Problem) -> Chat:
+    """The conversation in which the tool is used well: what the base model is probed with."""
+    argument, result, value = _right_call(world, problem)
+    call = f"{problem.tool}[{argument}]"
+    return [question(problem), _acting(call), _result(call, result), _concluding(value)]
+
+
+def _right_call(world: World, problem: Problem) -> tuple[str, str, str]:
+    """Argument, the tool's result, and the value in it."""
+    if problem.kind == "arithmetic":
+        return problem.argument, problem.answer, problem.answer
+    return problem.argument, fact(problem.family, problem.entity, problem.answer), problem.answer
+
+
+def _wrong_call(world: World, problem: Problem, rng: random.Random) -> tuple[str, str, str]:
+    """As `_right_call`, for another relation, other operators or another last number."""
+    if problem.kind == "entities":
+        relation = rng.choice([each for each in phrasings.RELATIONS if each != problem.family])
+        value = world.facts[problem.entity][relation]
+        return f"{relation} of {problem.entity}", fact(relation, problem.entity, value), value
+    numbers, symbols = problem.numbers, problem.family
+    if rng.random() < 0.6:
+        others = [
+            each for each in phrasings.ARITHMETIC if len(each) == len(symbols) and each != symbols
+        ]
+        symbols = rng.choice(others)
+    else:
+        numbers = (*numbers[:-1], rng.randint(SMALLEST, LARGEST))
+    value = str(calculate(numbers, symbols))
+    return expression(numbers, symbols), value, value
+
+
+def _malformed(problem: Problem, rng: random.Random) -> Chat:
+    """A call that cannot be used, and what the environment says to it."""
+    call = f"{problem.tool}[{problem.argument}]"
+    way = rng.choice(("bracket", "name", "argument"))
+    if way == "bracket":
+        return [_acting(call[:-1]), _user(NO_CALL)]
+    if way == "name":
+        name = "Calc" if problem.tool == CALCULATOR else "Lookup"
+        call = f"{name}[{problem.argument}]"
+        return [_acting(call), _result(call, f"{name} does not exist.")]
+    if problem.kind == "arithmetic":
+        call = f"{problem.tool}[{problem.argument[:-2]}]"
+        return [_acting(call), _result(call, "Error: failed to calculate.")]
+    call = f"{problem.tool}[]"
+    return [_acting(call), _result(call, "Error: the query is empty.")]
+
+
+def _guess(problem: Problem, rng: random.Random, lucky: float) -> str:
+    if problem.kind == "entities":
+        return person(rng)
+    gold = int(problem.answer)
+    if rng.random() < lucky:
+        return problem.answer
+    return str(max(0, gold + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 5, 8, 10, 20, 50, 100))))
+
+
+def _miscopied(value: str, problem: Problem, rng: random.Random) -> str:
+    if problem.kind == "entities":
+        return person(rng)
+    return value[:-1] + rng.choice([digit for digit in "0123456789" if digit != value[-1]])
+
+
+def _item(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return str(rng.randint(0, 99))
+    if rng.random() < 0.5:
+        return person(rng)
+    return f"{rng.choice(phrasings.ADJECTIVES)} {rng.choice(phrasings.NOUNS)}"
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
+
+
+def _acting(call: str) -> dict[str, str]:
+    return _assistant(f"Thought: I need a tool.\nAction: {call}")
+
+
+def _result(call: str, result: str) -> dict[str, str]:
+    return _user(f"Response from tool {call} are: {result}")
+
+
+def _concluding(value: str) -> dict[str, str]:
+    return _assistant(f"Thought: the tool says {value}.\nAnswer: {value}")
+
+
+def _direct(value: str) -> dict[str, str]:
+    return _assistant(f"Thought: I can tell directly.\nAnswer: {value}")

@@ -1,0 +1,98 @@
+"""The words of the miniature world: questions about numbers, questions about invented entities, and names.
+
+Everything is our own and invented. The last `HELD_OUT` phrasings of every list are never shown to the model, neither in
+its demonstrations nor in self-training, so that a figure on them says whether it learned more than the wordings.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+HELD_OUT: Final = 2
+"""How many phrasings at the end of every list are kept for the held-out files."""
+
+ARITHMETIC: Final[Mapping[str, tuple[str, ...]]] = {
+    "*": (
+        "{n} packs {a} boxes with {b} {o} each. How many {o} in total?",
+        "There are {a} rows of {b} {o}. How many {o} are there?",
+        "{a} shelves hold {b} {o} each. How many {o} do they hold?",
+        "{n} fills {a} jars with {b} {o} each. How many {o} is that?",
+        "A shop has {a} crates of {b} {o}. How many {o} does it have?",
+        "Each of {a} bags holds {b} {o}. How many {o} does {n} have?",
+        "{n} owns {a} sets of {b} {o}. How many {o} are there?",
+    ),
+    "-": (
+        "{n} had {a} {o} and gave away {b}. How many {o} are left?",
+        "{n} starts with {a} {o} but loses {b}. How many {o} remain?",
+        "There were {a} {o} and {b} broke. How many {o} are left?",
+        "{n} has {a} {o} and sells {b}. How many {o} remain?",
+        "A shop had {a} {o} but sold {b}. How many {o} does it have?",
+        "Of {a} {o}, {b} were sold by {n}. How many {o} were not sold?",
+        "From {a} {o}, {n} loses {b}. How many {o} are left?",
+    ),
+    "+": (
+        "{n} has {a} {o} and buys {b} more. How many {o} now?",
+        "{n} found {a} {o}, then {b} extra. How many {o} altogether?",
+        "There are {a} {o}, and {b} more arrive. How many {o} are there?",
+        "{n} holds {a} {o} and adds {b}. How many {o} is that?",
+        "A shop has {a} {o} and gets {b} more. How many {o} does it have?",
+        "After {a} {o} came {b} further {o}. How many {o} does {n} hold?",
+        "{n} found {a} {o} and buys {b} extra. How many {o} in total?",
+    ),
+    "*+": (
+        "{n} buys {a} bags of {b} {o} and finds {c} more. How many {o}?",
+        "{n} has {a} boxes of {b} {o} and {c} extra. How many {o} in total?",
+        "{a} shelves hold {b} {o} each, and {c} more arrive. How many {o}?",
+        "There are {a} rows of {b} {o}, plus {c}. How many {o} are there?",
+        "A shop has {a} crates of {b} {o} and gets {c} more. How many {o}?",
+        "{a} trays hold {b} {o} each, plus {c} loose. How many {o} in total?",
+        "{n} fills {a} jars with {b} {o} and has {c} extra. How many {o}?",
+    ),
+    "*-": (
+        "{n} buys {a} bags of {b} {o} and loses {c}. How many {o}?",
+        "{n} had {a} boxes of {b} {o} and gave away {c}. How many {o} are left?",
+        "{a} shelves hold {b} {o} each, but {c} are lost. How many {o}?",
+        "There were {a} rows of {b} {o}, but {c} broke. How many {o} are left?",
+        "A shop had {a} crates of {b} {o} but sold {c}. How many {o}?",
+        "{a} trays held {b} {o} each, but {c} broke. How many {o} are left?",
+        "{n} fills {a} jars with {b} {o} and loses {c}. How many {o} remain?",
+    ),
+}
+"""Phrasings by operation; the operation's symbols stand between the numbers `a`, `b`, `c`, in this order."""
+
+RELATIONS: Final[Mapping[str, str]] = {
+    "founder": "founded",
+    "owner": "owns",
+    "ruler": "rules",
+    "designer": "designed",
+}
+"""A relation and its verb."""
+
+ENTITY: Final[tuple[str, ...]] = (
+    "Who is the {r} of {e}?",
+    "Tell me the {r} of {e}.",
+    "Who {v} {e}?",
+    "{e} has which {r}?",
+    "Name the {r} of {e}.",
+    "Which person {v} {e}?",
+)
+"""Phrasings of a question for a relation (`r`, its verb `v`) of an entity (`e`)."""
+
+PEOPLE: Final = tuple("Mia Leo Ana Tom Eva Sam Zoe Max Ida Ben".split())
+OBJECTS: Final = tuple("pens cups coins shells stamps apples cards beads nuts rocks".split())
+ADJECTIVES: Final = tuple(
+    "Amber Silver Iron Misty Golden Frozen Hidden Broken Crimson Quiet Lunar Solar Ancient Hollow Velvet "
+    "Copper Stormy Ivory Jade Marble Mossy Nimble Ocean Paper Quartz Rapid Sandy Tidal Umber Violet".split()
+)
+NOUNS: Final = tuple(
+    "Falcon Harbor Valley Forge Garden Tower Bridge Island Meadow Canyon Temple Orchard Castle Glacier Lagoon "
+    "Market Mill Outpost Palace Quarry Reef Shrine Station Summit Theater Village Workshop Archive Beacon "
+    "Colony".split()
+)
+FIRST_NAMES: Final = tuple(
+    "Nora Ivan Lena Omar Rosa Hugo Vera Axel Iris Remy Tara Yuri Dina Egon Faye Gita Hans Inga Joel Kira Luca "
+    "Mona Nils Olga Paul Quin Rita Sven Ulla Wade".split()
+)
+LAST_NAMES: Final = tuple(
+    "Reyes Novak Okoye Lund Brandt Costa Dumas Ekman Fabre Grieg Hale Ibarra Jensen Kovacs Lopez Mori Nagel Ortiz "
+    "Petrov Quist Rossi Sato Tanaka Urban Vega Weber Xu Young Zeman Adler".split()
+)

@@ -1,0 +1,133 @@
+"""Registries hold strings and import nothing until a name is used; plug-ins fill them.
+
+A plug-in is a function without arguments that adds names to the registries. Built-in environments and
+rewards come in through the same door (``BUILT_IN``) as those of other packages, which name theirs in
+the entry-point group ``toolgym.plugins``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
+
+__all__ = ["CORPORA", "FORMATS", "POLICIES", "PROMPTS", "REWARDS", "TOOLS", "Registry", "Resource"]
+
+BUILT_IN = ("toolgym._builtin:register", "toolgym.envs:register", "toolgym.rewards:register")
+GROUP = "toolgym.plugins"
+
+
+class Registry:
+    """Names to objects, or to ``"module:attribute"`` strings that are imported on first use."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = {}
+
+    def add(self, name: str, target: Any, *, replace: bool = False) -> None:
+        """Register a name.
+
+        Args:
+            name: what users write.
+            target: the object, or ``"module:attribute"``.
+            replace: allow a name that exists already.
+
+        Raises:
+            BadInputError: the name is taken.
+        """
+        if name in self._entries and not replace and self._entries[name] != target:
+            raise BadInputError(
+                f"{self.kind} {name!r} is registered already as {self._entries[name]!r}; "
+                "choose another name or pass replace=True"
+            )
+        self._entries[name] = target
+
+    def get(self, name: str) -> Any:
+        """The object behind a name.
+
+        Raises:
+            UnknownNameError: nothing has this name.
+        """
+        if not isinstance(name, str) or name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
+        target = self._entries[name]
+        return load(target) if isinstance(target, str) else target
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A file that an installed package carries, found when it is opened.
+
+    Args:
+        package: dotted package name.
+        file: file name inside the package.
+    """
+
+    package: str
+    file: str
+
+    def path(self) -> Path:
+        """Where the file lies.
+
+        Raises:
+            MissingFileError: the installation lacks it.
+        """
+        path = Path(str(files(self.package) / self.file))
+        if not path.is_file():
+            raise MissingFileError(
+                f"{self.package} lacks its file {self.file!r}: reinstall toolgym"
+            )
+        return path
+
+
+def load(target: str) -> Any:
+    """Import ``"module:attribute"``."""
+    module, _, attribute = target.partition(":")
+    value: Any = importlib.import_module(module)
+    for part in attribute.split(".") if attribute else ():
+        value = getattr(value, part)
+    return value
+
+
+TOOLS = Registry("tool")
+FORMATS = Registry("format")
+PROMPTS = Registry("prompt")
+REWARDS = Registry("reward")
+POLICIES = Registry("policy")
+CORPORA = Registry("corpus")
+"""Passages by name; an entry is a `Resource` or anything else that has a ``path()``."""
+
+
+def load_plugins() -> None:
+    """Run the built-in plug-ins, then those of installed packages.
+
+    A broken plug-in of another package is a warning that names it: it must not take the library down.
+    """
+    for target in BUILT_IN:
+        load(target)()
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()()
+        except Exception as error:  # the plug-in is foreign code: name it and go on
+            warnings.warn(
+                f"toolgym plug-in {entry.name!r} ({entry.value}) failed: {error!r}; "
+                "its names are missing until it is fixed or uninstalled",
+                RuntimeWarning,
+                stacklevel=2,
+            )

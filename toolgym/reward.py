@@ -1,0 +1,135 @@
+"""Reward functions and their weighted sum, the rubric."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from toolgym.errors import BadInputError, near
+from toolgym.registry import REWARDS
+from toolgym.task import Task
+from toolgym.trajectory import Trajectory
+
+__all__ = ["RewardFunction", "Rubric", "make_rubric"]
+
+RewardFunction = Callable[[Task, Trajectory], Sequence[float]]
+"""``(task, trajectory)`` to one float a step; the float of step *k* depends on nothing after *k*, and
+the answer is read only from the policy's own answer, never from tool results."""
+
+Spec = Mapping[str, Any]
+"""``{name: weight}``, ``{name: {"weight": w, option: value}}``, ``{name: function}`` or
+``{name: (function, weight)}``."""
+
+
+class Rubric:
+    """Named, weighted reward functions; the parts are kept, so that a record can be re-weighted.
+
+    A weight of 0 makes a part a metric: measured, but no reward.
+
+    Args:
+        spec: see `Spec`; names are looked up in the registry unless a function is given.
+
+    Raises:
+        UnknownNameError: no reward has that name.
+        BadInputError: a weight that is no finite number, or an unknown option.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.functions: dict[str, RewardFunction] = {}
+        self.weights: dict[str, float] = {}
+        for name, value in spec.items():
+            self.functions[name], self.weights[name] = _read(name, value)
+
+    def __repr__(self) -> str:
+        return f"Rubric({self.weights})"
+
+    def parts(self, task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
+        """Unweighted values by name.
+
+        Returns:
+            ``{name: [steps] float}``.
+
+        Raises:
+            BadInputError: a function gave not one finite float a step. Exceptions inside a reward
+                function are not caught: a broken reward must not look like a 0.
+        """
+        return {
+            name: _checked(name, function(task, trajectory), len(trajectory.steps))
+            for name, function in self.functions.items()
+        }
+
+    def total(self, parts: Mapping[str, Sequence[float]]) -> list[float]:
+        """The weighted sum of parts, one float a step."""
+        weighted = ([self.weights[n] * v for v in values] for n, values in parts.items())
+        return [sum(column) for column in zip(*weighted, strict=True)]
+
+    def apply(self, trajectory: Trajectory, last_only: bool = False) -> None:
+        """Write rewards and parts into the steps.
+
+        Args:
+            trajectory: changed in place.
+            last_only: only the last step is new (inside an episode).
+        """
+        parts = self.parts(trajectory.task, trajectory)
+        total = self.total(parts) or [0.0] * len(trajectory.steps)
+        for index, step in enumerate(trajectory.steps):
+            if not last_only or index == len(trajectory.steps) - 1:
+                step.reward_parts = {name: values[index] for name, values in parts.items()}
+                step.reward = total[index]
+
+
+def make_rubric(reward: Rubric | RewardFunction | str | Spec | None) -> Rubric:
+    """A rubric from whatever a user may write: a name, a function, a spec, a rubric, or nothing."""
+    if isinstance(reward, Rubric):
+        return reward
+    if reward is None:
+        return Rubric({})
+    if isinstance(reward, str):
+        return Rubric({reward: 1.0})
+    if callable(reward):
+        return Rubric({getattr(reward, "__name__", "reward"): reward})
+    return Rubric(reward)
+
+
+def _read(name: str, value: Any) -> tuple[RewardFunction, float]:
+    function, weight, options = None, value, {}
+    if isinstance(value, Mapping):
+        options = {key: option for key, option in value.items() if key != "weight"}
+        weight = value.get("weight", 1.0)
+    elif isinstance(value, list | tuple) and len(value) == 2 and callable(value[0]):
+        function, weight = value
+    elif callable(value):
+        function, weight = value, 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise BadInputError(
+            f"the weight of reward {name!r} must be a finite number, not {weight!r}"
+        )
+    if function is None:
+        function = REWARDS.get(name)
+    if options:
+        accepted = list(inspect.signature(function).parameters)[2:]
+        for option in options:
+            if option not in accepted:
+                raise BadInputError(
+                    f"reward {name!r} has no option {option!r}{near(option, accepted)}; "
+                    f"options: {', '.join(accepted) or 'none'}"
+                )
+        function = functools.partial(function, **options)
+    return function, float(weight)
+
+
+def _checked(name: str, values: Sequence[float], steps: int) -> list[float]:
+    try:
+        floats = [float(value) for value in values]
+    except TypeError as error:
+        raise BadInputError(
+            f"reward {name!r} must return a list with one float a step, not {values!r:.80}"
+        ) from error
+    if len(floats) != steps:
+        raise BadInputError(f"reward {name!r} returned {len(floats)} values for {steps} steps")
+    if not all(math.isfinite(value) for value in floats):
+        raise BadInputError(f"reward {name!r} returned a value that is not finite: {floats!r:.80}")
+    return floats

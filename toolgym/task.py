@@ -1,0 +1,194 @@
+"""Tasks: one problem with its gold answers, and ordered sets of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from toolgym._jsonl import read_rows, value_hash
+from toolgym.errors import BadInputError
+
+__all__ = ["Task", "TaskSet", "read_tasks", "task_from_row"]
+
+AnswerType = Literal["text", "number"]
+_OWN_COLUMNS = ("id", "question", "answers", "split", "answer_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem.
+
+    Args:
+        id: unique within its set.
+        question: what the policy is asked.
+        answers: the acceptable answers, the canonical one first; never shown to the policy.
+        metadata: all other columns of the row, such as ``s_pop``; plain JSON values.
+        split: ``train``, ``validation``, ``test``, or empty where the source has none.
+        answer_type: how an answer is compared: as ``text``, or as a ``number``.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    split: str = ""
+    answer_type: AnswerType = "text"
+
+    @property
+    def target(self) -> str:
+        """The canonical gold answer."""
+        return self.answers[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All gold answers."""
+        return self.answers
+
+    def to_row(self) -> dict[str, Any]:
+        """The task in our own JSONL schema."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "question": self.question,
+            "answers": list(self.answers),
+        }
+        row |= {"split": self.split} if self.split else {}
+        row |= {"answer_type": self.answer_type} if self.answer_type != "text" else {}
+        return row | self.metadata
+
+
+RowReader = Callable[[Mapping[str, Any], str], Task]
+"""Turns a row and a fallback id into a task; raises BadInputError without the place."""
+
+
+def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
+    """Read our own schema: ``question``, ``answers`` (or ``answer``), optional ``id`` and ``split``.
+
+    Raises:
+        BadInputError: a column is missing or of the wrong type.
+    """
+    question = row.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise BadInputError(f"column 'question' must be text, found {question!r:.80}")
+    answers = row.get("answers", row.get("answer"))
+    golds = [answers] if isinstance(answers, str | int | float) else answers
+    if not isinstance(golds, list | tuple) or not golds:
+        raise BadInputError(
+            f"column 'answers' must be a list with an answer, found {answers!r:.80}"
+        )
+    answer_type = row.get("answer_type", "text")
+    if answer_type not in ("text", "number"):
+        raise BadInputError(f"column 'answer_type' must be 'text' or 'number', not {answer_type!r}")
+    metadata = {key: value for key, value in row.items() if key not in (*_OWN_COLUMNS, "answer")}
+    return Task(
+        id=str(row.get("id") or fallback_id),
+        question=question,
+        answers=tuple(str(gold) for gold in golds),
+        metadata=metadata,
+        split=str(row.get("split") or ""),
+        answer_type=answer_type,
+    )
+
+
+class TaskSet(Sequence[Task]):
+    """Tasks in a fixed order.
+
+    Args:
+        tasks: at least one, with unique ids.
+        source: where they come from, as reports show it: ``sample``, a path, or a hub name.
+        name: the family, such as ``PopQA``.
+
+    Raises:
+        BadInputError: no task, or an id twice.
+    """
+
+    def __init__(self, tasks: Sequence[Task], *, source: str, name: str = "tasks") -> None:
+        if not tasks:
+            raise BadInputError(f"no tasks in {source!r}: an environment needs at least one")
+        self._tasks = tuple(tasks)
+        self.source, self.name = source, name
+        self._by_id = {task.id: index for index, task in enumerate(self._tasks)}
+        if len(self._by_id) < len(self._tasks):
+            twice = Counter(task.id for task in self._tasks).most_common(1)[0][0]
+            raise BadInputError(f"task id {twice!r} stands twice in {source!r}; ids must be unique")
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaskSet: ...
+    def __getitem__(self, index: int | slice) -> Task | TaskSet:
+        """One task, or a set of them."""
+        if isinstance(index, slice):
+            return TaskSet(self._tasks[index], source=self.source, name=self.name)
+        return self._tasks[index]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"TaskSet({self.name!r}, {len(self)} tasks from {self.source!r})"
+
+    def index_of(self, task_id: str) -> int:
+        """Where a task stands.
+
+        Raises:
+            BadInputError: no task has that id.
+        """
+        if task_id not in self._by_id:
+            raise BadInputError(f"no task {task_id!r} among the {len(self)} of {self.source!r}")
+        return self._by_id[task_id]
+
+    def split(self, name: str) -> TaskSet:
+        """The tasks of one split.
+
+        Raises:
+            BadInputError: there are none; the splits that exist are named.
+        """
+        chosen = [task for task in self._tasks if task.split == name]
+        if not chosen:
+            known = sorted({task.split for task in self._tasks if task.split})
+            raise BadInputError(
+                f"split {name!r} is empty in {self.source!r}; "
+                f"splits there: {', '.join(known) or 'none (leave the split out)'}"
+            )
+        return TaskSet(chosen, source=self.source, name=self.name)
+
+    def shuffled(self, seed: int) -> TaskSet:
+        """The tasks in an order drawn by seed."""
+        tasks = list(self._tasks)
+        random.Random(seed).shuffle(tasks)
+        return TaskSet(tasks, source=self.source, name=self.name)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all rows in order: the same hash means the same tasks."""
+        return value_hash([task.to_row() for task in self._tasks])
+
+
+def read_tasks(
+    path: str | Path, reader: RowReader = task_from_row, *, source: str = "", name: str = "tasks"
+) -> TaskSet:
+    """Read a ``.jsonl`` file of tasks.
+
+    Args:
+        path: one JSON object a line.
+        reader: turns a row into a task; families read the columns of their data sets.
+        source: for reports; default: the path.
+        name: the family.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a broken line (its number is named), an id twice, or no task at all.
+    """
+    tasks = []
+    for number, row in read_rows(path, "task file"):
+        try:
+            tasks.append(reader(row, f"line-{number}"))
+        except BadInputError as error:
+            raise BadInputError(f"task file {str(path)!r}, line {number}: {error}") from error
+    return TaskSet(tasks, source=source or str(path), name=name)

@@ -1,0 +1,1 @@
+"""Built-in tools; an environment makes them by name."""

@@ -1,0 +1,253 @@
+"""The record of an episode and its versioned JSONL form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym._jsonl import read_rows
+from toolgym.errors import BadInputError
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.task import Task, task_from_row
+
+__all__ = [
+    "MALFORMED_CALLS",
+    "SCHEMA",
+    "Problem",
+    "Step",
+    "Tokens",
+    "Trajectory",
+    "read_trajectories",
+]
+
+SCHEMA = 1
+"""Version of the JSONL form; readers accept this one and say so otherwise."""
+
+
+MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call"})
+"""Problems that are an attempt to call a tool which could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What was wrong with a reply, in a word for machines and a line for the policy.
+
+    Args:
+        kind: such as ``no_call``, ``unclosed_call``, ``bad_json``, ``too_long``.
+        message: told to the policy.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(slots=True)
+class Step:
+    """One assistant turn and what came of it.
+
+    Args:
+        action: the reply exactly as the policy wrote it.
+        calls: the tool calls parsed from it.
+        results: one for each call, in the same order.
+        problems: what was wrong with the reply.
+        answer: the final answer that this turn gave, or None.
+        observation: the new text that the policy read next; empty at the end.
+        reward: the weighted sum over ``reward_parts``.
+        reward_parts: unweighted value of each reward function, by name.
+        seconds: time spent in tools; never part of ``info``, since clocks are not deterministic.
+    """
+
+    action: str
+    calls: tuple[ToolCall, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    answer: str | None = None
+    observation: str = ""
+    reward: float = 0.0
+    reward_parts: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Tokens:
+    """An episode as the policy's own token ids.
+
+    Args:
+        prompt_ids: [prompt] the first prompt.
+        completion_ids: [completion] everything after it: replies and tool output.
+        mask: [completion] 1 = written by the policy, 0 = tool output and template.
+        logprobs: [completion] log-probability of each policy token under the sampling
+            distribution at temperature 1, 0.0 where the mask is 0; or None.
+        tokenizer: hash of the tokenizer's vocabulary and chat template.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    mask: list[int]
+    logprobs: list[float] | None = None
+    tokenizer: str = ""
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """The record of one episode.
+
+    Args:
+        task: the problem, gold answers included.
+        messages: the whole conversation.
+        steps: one a turn.
+        tools: function-calling documents that the policy was given.
+        env_id: the environment's id.
+        format: the codec that read the replies.
+        terminated: the policy gave an answer.
+        truncated: the episode was cut at ``max_steps``.
+        seed: seed of the episode.
+        sample: number of the rollout within its group (several rollouts of one task).
+        tokens: set when the policy can say its tokens; None means that training re-tokenises.
+        metrics: numbers measured later, by name.
+    """
+
+    task: Task
+    messages: list[Message] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    env_id: str = ""
+    format: str = ""
+    terminated: bool = False
+    truncated: bool = False
+    seed: int | None = None
+    sample: int = 0
+    tokens: Tokens | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Task and sample: unique within a run."""
+        return f"{self.task.id}#{self.sample}"
+
+    @property
+    def answer(self) -> str | None:
+        """The policy's own final answer, or None when it gave none."""
+        return self.steps[-1].answer if self.steps else None
+
+    @property
+    def calls(self) -> Iterator[tuple[ToolCall, ToolResult]]:
+        """All calls with their results, in order."""
+        return (
+            (c, r) for step in self.steps for c, r in zip(step.calls, step.results, strict=True)
+        )
+
+    @property
+    def reward(self) -> float:
+        """The sum over the steps."""
+        return sum(step.reward for step in self.steps)
+
+    def to_row(self) -> dict[str, Any]:
+        """The trajectory as plain JSON values."""
+        row: dict[str, Any] = {
+            "schema": SCHEMA,
+            "id": self.id,
+            "env_id": self.env_id,
+            "format": self.format,
+            "task": self.task.to_row(),
+            "sample": self.sample,
+            "seed": self.seed,
+            "messages": [message.to_chat() for message in self.messages],
+            "tools": self.tools,
+            "steps": [_step_row(step) for step in self.steps],
+            "answer": self.answer,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "reward": self.reward,
+        }
+        if self.tokens is not None:
+            row["tokens"] = _tokens_row(self.tokens)
+        if self.metrics:
+            row["metrics"] = self.metrics
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
+        """Read what `to_row` wrote.
+
+        Raises:
+            BadInputError: another schema version, or a row that is no trajectory.
+        """
+        if row.get("schema") != SCHEMA:
+            raise BadInputError(
+                f"trajectory schema {row.get('schema')!r} is not {SCHEMA}: "
+                "it was written by another version of toolgym, or is no trajectory"
+            )
+        try:
+            return cls(
+                task=task_from_row(row["task"], ""),
+                messages=[Message.from_chat(chat) for chat in row["messages"]],
+                steps=[_step(item) for item in row["steps"]],
+                tools=list(row["tools"]),
+                env_id=row["env_id"],
+                format=row["format"],
+                terminated=row["terminated"],
+                truncated=row["truncated"],
+                seed=row["seed"],
+                sample=row["sample"],
+                tokens=Tokens(**row["tokens"]) if "tokens" in row else None,
+                metrics=dict(row.get("metrics", {})),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInputError(f"not a trajectory row: {error!r}") from error
+
+
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Stream the trajectories of a ``.jsonl`` file.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a broken line; its number is named.
+    """
+    for number, row in read_rows(path, "trajectory file"):
+        try:
+            yield Trajectory.from_row(row)
+        except BadInputError as error:
+            raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
+
+
+def _step_row(step: Step) -> dict[str, Any]:
+    row: dict[str, Any] = {"action": step.action}
+    if step.calls:
+        row["calls"] = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in step.calls]
+        row["results"] = [_result_row(result) for result in step.results]
+    if step.problems:
+        row["problems"] = [{"kind": p.kind, "message": p.message} for p in step.problems]
+    if step.answer is not None:
+        row["answer"] = step.answer
+    row |= {"observation": step.observation, "reward": step.reward}
+    return row | {"reward_parts": step.reward_parts, "seconds": round(step.seconds, 6)}
+
+
+def _result_row(result: ToolResult) -> dict[str, Any]:
+    row = {"call_id": result.call_id, "content": result.content, "error": result.error}
+    return row | ({"detail": result.detail} if result.detail else {})
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(
+        action=row["action"],
+        calls=tuple(ToolCall(**item) for item in row.get("calls", ())),
+        results=tuple(ToolResult(**item) for item in row.get("results", ())),
+        problems=tuple(Problem(**item) for item in row.get("problems", ())),
+        answer=row.get("answer"),
+        observation=row["observation"],
+        reward=row["reward"],
+        reward_parts=dict(row["reward_parts"]),
+        seconds=row["seconds"],
+    )
+
+
+def _tokens_row(tokens: Tokens) -> dict[str, Any]:
+    row: dict[str, Any] = {"prompt_ids": tokens.prompt_ids, "completion_ids": tokens.completion_ids}
+    row["mask"] = tokens.mask
+    if tokens.logprobs is not None:
+        row["logprobs"] = tokens.logprobs
+    return row | {"tokenizer": tokens.tokenizer}
