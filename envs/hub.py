@@ -52,10 +52,11 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
     try:
         rows = datasets.load_dataset(hub.path, hub.config, split=hub_split)
     except (OSError, ValueError, RuntimeError) as error:
-        # datasets raises ConnectionError, DatasetNotFoundError, OfflineModeIsEnabled, ValueError ...
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        # ConnectionError, DatasetNotFoundError, OfflineModeIsEnabled and ValueError are among them
         raise MissingFileError(
             f"{hub.path} ({hub_split}) is neither in the local cache nor can it be fetched "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'}); "
+            f"({type(error).__name__}: {reason}); "
             "use tasks='sample' for the bundled sample, or tasks='path/to/file.jsonl'"
         ) from error
     begin, end = paper_splits(hub, split, len(rows))
@@ -87,6 +88,6 @@ def paper_splits(hub: HubSet, split: str, size: int) -> tuple[int, int]:
 
 
 def _with_id(rows: Any) -> Any:
-    """Hub rows whose ids repeat or are no text would break the set: ours are made from the place."""
+    """Ids of hub rows may repeat or be no text: without them, ours are made from the place."""
     for row in rows:
         yield {key: value for key, value in row.items() if key != "id"}

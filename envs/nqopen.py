@@ -1,4 +1,7 @@
-"""``ToolQA-NQOpen-v0``: questions typed into a search engine (Kwiatkowski et al., 2019; Lee et al., 2019)."""
+"""``ToolQA-NQOpen-v0``: questions typed into a search engine.
+
+Kwiatkowski et al., 2019; the open-domain form is that of Lee et al., 2019.
+"""
 
 from __future__ import annotations
 

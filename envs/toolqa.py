@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from toolgym.env import ToolEnv
 from toolgym.envs.hub import HubSet, load_hub
-from toolgym.errors import BadInputError, MissingFileError
+from toolgym.errors import BadInputError, MissingFileError, near
 from toolgym.formats import get_format
 from toolgym.registry import Resource
 from toolgym.reward import Rubric
@@ -78,6 +79,7 @@ class Family:
         max_reply_chars: int = 100_000,
         max_result_chars: int = 20_000,
         render_mode: str | None = None,
+        **unknown: Any,
     ) -> ToolEnv:
         """Make an environment; all arguments are plain data.
 
@@ -94,12 +96,19 @@ class Family:
             max_reply_chars: characters of a reply that are read.
             max_result_chars: characters of a tool result that the policy sees.
             render_mode: ``ansi`` or None.
+            unknown: refused with near names.
 
         Raises:
             UnknownNameError: an unknown tool, format, prompt or reward.
             MissingFileError: a file that does not exist.
             BadInputError: anything else that is wrong with an argument.
         """
+        if unknown:
+            name, known = next(iter(unknown)), list(inspect.signature(self.make).parameters)[:-1]
+            raise BadInputError(
+                f"ToolQA-{self.name} has no argument {name!r}{near(name, known)}; "
+                f"arguments: {', '.join(known)}"
+            )
         if isinstance(tools, str):
             raise BadInputError(f"tools must be a list of names, not the text {tools!r}")
         codec = get_format(format, prompt)

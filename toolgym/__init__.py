@@ -1,7 +1,7 @@
 """Gymnasium environments for language models that use tools.
 
-Importing this package registers the environment ids and nothing heavy: neither torch nor transformers
-nor sympy is loaded until something needs it.
+Importing this package registers the environment ids and nothing heavy: neither torch nor
+transformers nor sympy is loaded until something needs it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from toolgym.toolset import tool as tool
     from toolgym.trajectory import Trajectory as Trajectory
 
-# Public names by the module that holds them; loaded on first use, so that `import toolgym` stays quick.
-# No module has the name of a function here (`rollouts` holds `rollout`): importing it would hide that.
+# Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
+# quick. No module has the name of a function here (`rollouts` holds `rollout`): importing it would
+# hide that.
 _EXPORTS = {
     "Message": "messages",
     "Rubric": "reward",

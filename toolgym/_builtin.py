@@ -1,4 +1,4 @@
-"""The names of everything that ships with toolgym, as strings: importing this imports none of it."""
+"""The names of all that ships with toolgym, as strings: importing this imports none of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes that run a tool's function, so that a deadline ends the work and not only the wait.
+"""Child processes that run a tool's function, so that a deadline ends the work, not the wait only.
 
 A thread cannot be stopped and a signal does not reach blocking C code; a process can be killed. The
 function travels once (cloudpickle: also functions of notebooks and closures), then every call costs

@@ -1,4 +1,4 @@
-"""The child's side of `toolgym._worker`; run by path, so that it starts without importing toolgym."""
+"""The child's side of `toolgym._worker`; run by path, so that it starts without toolgym."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def serve(read: int, write: int) -> None:
     receiving, sending = Connection(read, writable=False), Connection(write, readable=False)
     os.dup2(2, 1)  # a tool that prints must not write into anybody's standard output
     try:
-        function = pickle.loads(receiving.recv_bytes())
+        function = pickle.loads(receiving.recv_bytes())  # noqa: S301 - our parent wrote it
         reply: dict[str, str] = {"text": "ready"}
     except Exception as error:
         reply = describe(error)
     sending.send_bytes(json.dumps(reply).encode())
     while True:
         try:
-            arguments = pickle.loads(receiving.recv_bytes())
+            arguments = pickle.loads(receiving.recv_bytes())  # noqa: S301 - our parent wrote it
         except (EOFError, OSError):
             return
         except Exception as error:

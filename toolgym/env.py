@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -29,9 +29,9 @@ _EMPTY = Toolset()
 class ToolEnv(gym.Env[str, str]):
     """A gymnasium environment over tasks and tools.
 
-    An action is one assistant turn as text; an observation is the text that is new for the policy. The
-    episode terminates when a turn gives an answer, and is truncated after ``max_steps`` turns. A turn
-    that cannot be read is answered with what was wrong, and the episode goes on.
+    An action is one assistant turn as text; an observation is the text that is new for the policy.
+    The episode terminates when a turn gives an answer, and is truncated after ``max_steps`` turns.
+    A turn that cannot be read is answered with what was wrong, and the episode goes on.
 
     Args:
         tasks: what is asked.
@@ -46,7 +46,7 @@ class ToolEnv(gym.Env[str, str]):
         BadInputError: a bound that is no positive number.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 - gymnasium's declaration
 
     def __init__(
         self,
@@ -80,6 +80,12 @@ class ToolEnv(gym.Env[str, str]):
         """The tools of one task; environments whose tools differ by task override this."""
         return self.toolset
 
+    def clone(self) -> ToolEnv:
+        """A fresh environment that shares tasks, tools, format and rubric; cheap."""
+        twin = copy.copy(self)
+        twin._trajectory, twin._prepared, twin._ended = None, None, True
+        return twin
+
     @property
     def trajectory(self) -> Trajectory:
         """A copy of the record of the current episode.
@@ -106,7 +112,8 @@ class ToolEnv(gym.Env[str, str]):
 
         Args:
             seed: fixes the choice of the task.
-            options: ``{"task": id or index}`` chooses the task; ``{"sample": n}`` numbers the rollout.
+            options: ``{"task": id or index}`` chooses the task; ``{"sample": n}`` numbers the
+                rollout.
 
         Returns:
             The opening as text, and the info: ``messages``, ``tools``, ``task_id``, ``step``.
@@ -155,7 +162,7 @@ class ToolEnv(gym.Env[str, str]):
         return self._finish(action, parsed, results, seconds)
 
     def prepare(self, action: str) -> list[ToolCall]:
-        """First half of a step: the calls that the reply makes, for answering many episodes at once.
+        """First half of a step: the calls of a reply, for answering many episodes at once.
 
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
@@ -165,12 +172,12 @@ class ToolEnv(gym.Env[str, str]):
         return calls
 
     def provide(self, results: Sequence[ToolResult], seconds: float = 0.0) -> None:
-        """Give the results of the prepared calls; the next ``step`` with the same action uses them."""
+        """Give the prepared calls their results; the next ``step`` of the same action uses them."""
         if self._prepared is None:
             raise EpisodeEndedError("provide() needs a prepare() before it")
         self._prepared = (self._prepared[0], self._prepared[1], list(results), seconds)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The conversation as readable text in render mode ``ansi``, else None."""
         if self.render_mode != "ansi":
             return None

@@ -1,8 +1,8 @@
 """Every error that toolgym raises on purpose, as one tree.
 
 Each class is also a builtin, so that ``except LookupError`` works for someone who does not know the
-library. A message says what is wrong, shows the value, names what is near and ends with the next step.
-``exit_code`` is what the command line returns for it (table in docs/command-line.md).
+library. A message says what is wrong, shows the value, names what is near and ends with the next
+step. ``exit_code`` is what the command line returns for it (table in docs/command-line.md).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class UnknownNameError(ToolgymError, LookupError):
 
 
 class BadInputError(ToolgymError, ValueError):
-    """Data or an argument that cannot be used as it is: a broken line, a wrong value, an empty set."""
+    """Data or an argument that cannot be used: a broken line, a wrong value, an empty set."""
 
     exit_code = 3
 
@@ -86,8 +86,8 @@ class EndpointError(PolicyError):
     """A failure of a model server, typed by ``kind``.
 
     Args:
-        kind: one of ``connection``, ``timeout``, ``rate_limit``, ``server``, ``refused`` (the server
-            answered that the request is wrong: no retry helps) or ``bad_reply``.
+        kind: one of ``connection``, ``timeout``, ``rate_limit``, ``server``, ``refused`` (the
+            server answered that the request is wrong: no retry helps) or ``bad_reply``.
         message: what happened and what to do next.
     """
 
@@ -101,7 +101,7 @@ class EndpointError(PolicyError):
 
 
 class TemplateError(ToolgymError, ValueError):
-    """A chat template that cannot be trained on: no marked assistant tokens, or rewritten prefixes."""
+    """A chat template that cannot be trained on, since it rewrites what was said before."""
 
     exit_code = 3
 

@@ -44,8 +44,9 @@ class ToolResult:
     Args:
         call_id: the call's id.
         content: the text that the policy reads, also when the call failed.
-        error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``, ``tool_error``,
-            ``timeout``, ``bug`` (an exception that the tool's author did not intend).
+        error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``,
+            ``tool_error``, ``timeout``, ``bug`` (an exception that the tool's author did not
+            intend).
         detail: for the record only, never shown to the policy: the traceback of a bug.
     """
 

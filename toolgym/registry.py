@@ -1,8 +1,8 @@
 """Registries hold strings and import nothing until a name is used; plug-ins fill them.
 
-A plug-in is a function without arguments that adds names to the registries. Built-in environments and
-rewards come in through the same door (``BUILT_IN``) as those of other packages, which name theirs in
-the entry-point group ``toolgym.plugins``.
+A plug-in is a function without arguments that adds names to the registries. Built-in environments
+and rewards come in through the same door (``BUILT_IN``) as those of other packages, which name
+theirs in the entry-point group ``toolgym.plugins``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ CORPORA = Registry("corpus")
 def load_plugins() -> None:
     """Run the built-in plug-ins, then those of installed packages.
 
-    A broken plug-in of another package is a warning that names it: it must not take the library down.
+    A broken plug-in of another package is a warning that names it: it must not take the library
+    down.
     """
     for target in BUILT_IN:
         load(target)()

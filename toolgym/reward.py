@@ -16,8 +16,8 @@ from toolgym.trajectory import Trajectory
 __all__ = ["RewardFunction", "Rubric", "make_rubric"]
 
 RewardFunction = Callable[[Task, Trajectory], Sequence[float]]
-"""``(task, trajectory)`` to one float a step; the float of step *k* depends on nothing after *k*, and
-the answer is read only from the policy's own answer, never from tool results."""
+"""``(task, trajectory)`` to one float a step; the float of step *k* depends on nothing after *k*,
+and the answer is read only from the policy's own answer, never from tool results."""
 
 Spec = Mapping[str, Any]
 """``{name: weight}``, ``{name: {"weight": w, option: value}}``, ``{name: function}`` or

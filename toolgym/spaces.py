@@ -1,4 +1,4 @@
-"""The text space of actions and observations: any Unicode, cheap checks, samples that mean something."""
+"""The text space of actions and observations: any Unicode, cheap checks, useful samples."""
 
 from __future__ import annotations
 

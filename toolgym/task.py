@@ -65,7 +65,7 @@ RowReader = Callable[[Mapping[str, Any], str], Task]
 
 
 def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
-    """Read our own schema: ``question``, ``answers`` (or ``answer``), optional ``id`` and ``split``.
+    """Read our own schema: ``question``, ``answers`` or ``answer``, optional ``id``, ``split``.
 
     Raises:
         BadInputError: a column is missing or of the wrong type.

@@ -21,6 +21,8 @@ __all__ = ["Schema", "Tool", "Toolset", "make_toolset", "tool"]
 Schema = dict[str, Any]
 """One tool in function-calling form: ``{"type": "function", "function": {name, ...}}``."""
 
+Batch = Callable[[list[dict[str, Any]]], Sequence[Any]]
+
 DEFAULT_TIMEOUT = 10.0  # seconds; the limit of the second paper's environments
 
 
@@ -35,6 +37,8 @@ class Tool:
         inline: run in this process, with no deadline: for functions that always end by themselves.
         batch: optional, for inline tools: many argument dicts at once to as many results, each a
             value or an exception; used when several calls of this tool are answered together.
+        fingerprint: hash of the data that the answers depend on, such as an index; for
+            ``run.json``.
 
     Raises:
         BadInputError: a parameter without a type, ``*args`` or ``**kwargs``, or no docstring.
@@ -47,9 +51,10 @@ class Tool:
         name: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         inline: bool = False,
-        batch: Callable[[list[dict[str, Any]]], Sequence[Any]] | None = None,
+        batch: Batch | None = None,
+        fingerprint: str = "",
     ) -> None:
-        self.function = function
+        self.function, self.fingerprint = function, fingerprint
         self.name = name or function.__name__
         self.timeout, self.inline, self.batch = timeout, inline, batch
         summary, described = parse_docstring(inspect.getdoc(function) or "")
@@ -91,7 +96,7 @@ class Tool:
         return {name: getattr(checked, name) for name in self._model.model_fields}
 
     def run(self, call: ToolCall) -> ToolResult:
-        """Validate, execute, and turn every failure into a text; never raises for a failing tool."""
+        """Validate, execute, and turn every failure into a text; a failing tool never raises."""
         return self.run_many([call])[0]
 
     def run_many(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
@@ -104,7 +109,7 @@ class Tool:
             except ToolError as error:
                 results[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
         if self.batch is not None and len(ready) > 1:
-            values = self._run_batch([arguments for _, arguments in ready])
+            values = self._run_batch(self.batch, [arguments for _, arguments in ready])
         else:
             values = [self._run_one(arguments) for _, arguments in ready]
         results.update({index: value for (index, _), value in zip(ready, values, strict=True)})
@@ -121,10 +126,9 @@ class Tool:
         except Exception as error:  # a tool's failure belongs into the record, not into the run
             return describe(error)
 
-    def _run_batch(self, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        assert self.batch is not None
+    def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            values = self.batch(arguments)
+            values = batch(arguments)
         except Exception as error:  # as in _run_one, for all of them
             return [describe(error)] * len(arguments)
         return [describe(v) if isinstance(v, Exception) else {"text": as_text(v)} for v in values]
@@ -208,7 +212,7 @@ class Toolset:
         return [item.schema() for item in self]
 
     def execute(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Run calls and give back their results in order, batched by tool. Never raises for a tool."""
+        """Run calls, batched by tool; results come in order. A failing tool never raises."""
         by_tool: dict[str, list[int]] = {}
         for index, call in enumerate(calls):
             by_tool.setdefault(call.name, []).append(index)

@@ -19,8 +19,8 @@ __all__ = ["ToolVectorEnv", "execute_together"]
 class ToolVectorEnv(SyncVectorEnv):
     """A synchronous vector of `ToolEnv` that collects all calls of a step before it runs any.
 
-    This is what ``gym.make_vec(id, num_envs=n)`` makes. Steps take microseconds beside the tools, so
-    processes would only add their messages: see docs/environments.md for figures.
+    This is what ``gym.make_vec(id, num_envs=n)`` makes. Steps take microseconds beside the tools,
+    so processes would only add their messages: see docs/environments.md for figures.
     """
 
     def step(self, actions: Any) -> Any:
@@ -32,7 +32,7 @@ class ToolVectorEnv(SyncVectorEnv):
 
 
 def execute_together(envs: Sequence[ToolEnv], actions: Sequence[str]) -> None:
-    """Run the calls of many replies, batched by tool, and provide each environment with its results.
+    """Run the calls of many replies, batched by tool, and provide each environment's results.
 
     Args:
         envs: environments in the middle of an episode; ended ones are passed over.

@@ -35,7 +35,7 @@ class Action:
 
 
 class Format(ABC):
-    """A codec. ``parse`` never raises and takes time linear in its input; what is wrong is a `Problem`.
+    """A codec. ``parse`` never raises and takes linear time; what is wrong is a `Problem`.
 
     Args:
         strategy: what the instructions ask for.
@@ -74,8 +74,8 @@ class Format(ABC):
 
         Args:
             text: exactly what the policy wrote.
-            tools: function-calling documents; a call with one bare text is bound to the tool's first
-                parameter (without documents: to ``input``).
+            tools: function-calling documents; a call with one bare text is bound to the tool's
+                first parameter (without documents: to ``input``).
         """
 
     @abstractmethod
@@ -118,7 +118,7 @@ def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
 
 
 def argument_name(name: str, tools: Sequence[Schema]) -> str:
-    """The parameter that a call with one bare text means: the first required one, else the first."""
+    """The parameter that a call with one bare text means: the first required, else the first."""
     function = call_schema(name, tools)
     if function is None:
         return "input"

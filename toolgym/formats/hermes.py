@@ -15,7 +15,7 @@ __all__ = ["HermesFormat"]
 
 
 class HermesFormat(Format):
-    """JSON calls in tags. Tools stand in the system text, so that it works with any chat template."""
+    """JSON calls in tags. Tools stand in the system text: it works with any chat template."""
 
     name = "hermes"
 
@@ -33,7 +33,8 @@ class HermesFormat(Format):
             f"Answer the question. You may call functions {turns}. Their signatures:\n"
             f"<tools>\n{documents}\n</tools>\n"
             "For each call write a JSON object with name and arguments between these tags:\n"
-            '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n</tool_call>\n'
+            '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n'
+            "</tool_call>\n"
             f"The results come in the next message. When you know it: {answer}"
         )
 

@@ -1,4 +1,4 @@
-"""``react``: the first paper's fields (``Thought: Action: Rationale: Answer:``), and its exact parser."""
+"""``react``: the first paper's fields ``Thought: Action: Rationale: Answer:``, and its parser."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from toolgym.trajectory import Problem
 
 __all__ = ["PaperReactFormat", "ReactFormat"]
 
+_RESPONSE = "\nResponse from tool "
 _LABELS = ("Thought", "Action", "Rationale", "Answer")
 _NOTHING = {"", "none", "n/a", "no action", "none."}
 
 
 class ReactFormat(Format):
-    """The paper's fields with our parser: nested brackets, quotes, JSON arguments, typed problems."""
+    """The paper's fields, our parser: nested brackets, quotes, JSON arguments, typed problems."""
 
     name = "react"
-    stop = ("\nResponse from tool",)
+    stop = (_RESPONSE,)
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
@@ -53,14 +54,21 @@ class ReactFormat(Format):
         )
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
-        """Read the fields; see `Format.parse`."""
+        """Read the fields; see `Format.parse`.
+
+        What follows a tool response that the policy made up is not read.
+        """
+        problems: list[Problem] = []
+        made_up = text.find(_RESPONSE)
+        if made_up >= 0:
+            text = text[:made_up]
+            problems.append(Problem("wrote_result", "tool responses are written by tools only"))
         found = fields(text, _LABELS)
         labelled = any(label in found for label in _LABELS)
         if not self.strategy.tools:
             return Action(found.get("Thought", ""), (), found.get("Answer") or text.strip())
         thought = found.get("Thought") or found.get("", "")
         calls: list[ToolCall] = []
-        problems: list[Problem] = []
         for name, argument, closed in bracket_calls(found.get("Action", "")):
             if not closed:
                 problems.append(
@@ -128,8 +136,11 @@ def _what_is_missing(text: str, action: str | None, labelled: bool) -> Problem:
 
 
 class PaperReactFormat(ReactFormat):
-    """The parser as published: flat brackets, an ``Action`` block ends at ``Rationale:``, and a reply
-    without ``Answer:`` is an answer as a whole (arXiv 2502.05867, public code)."""
+    """The parser as published with arXiv 2502.05867.
+
+    Flat brackets only; the ``Action`` block ends at ``Rationale:``; a reply without ``Answer:`` is
+    an answer as a whole.
+    """
 
     name = "react-paper"
     _block = re.compile(r"^Action:(.*?)(?=^Rationale:|\Z)", re.M | re.S)

@@ -1,7 +1,7 @@
 """Prompting strategies: what a policy is told about tools, independent of the format's syntax.
 
-The first five are those of arXiv 2502.05867 (section on prompting), in our own words; ``bare`` gives no
-instructions at all, for policies that were trained into a format.
+The first five are those of arXiv 2502.05867 (section on prompting), in our own words; ``bare``
+gives no instructions at all, for policies that were trained into a format.
 """
 
 from __future__ import annotations

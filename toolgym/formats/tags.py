@@ -25,8 +25,8 @@ _TAGS = {name: tag for tag, name in ALIASES.items()}
 class TagsFormat(Format):
     """Search-R1's tags; every tool has one: ``<search>`` and its like, else the tool's own name.
 
-    A reply that carries an ``<information>`` block of its own is read as a transcript: calls before the
-    block count as answered, and the block is a problem (``wrote_result``).
+    A reply that carries an ``<information>`` block of its own is read as a transcript: calls
+    before the block count as answered, and the block is a problem (``wrote_result``).
     """
 
     name = "tags"
@@ -119,7 +119,7 @@ class TagsFormat(Format):
 
 def tag_of(tool: Schema) -> str:
     """The tag that calls a tool."""
-    name = tool["function"]["name"]
+    name = str(tool["function"]["name"])
     return _TAGS.get(name, name)
 
 

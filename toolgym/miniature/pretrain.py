@@ -29,6 +29,7 @@ AVERAGED: Final = 20
 WARM_UP: Final = 40
 # Conversations drawn at once, in batches: sorting so many by length leaves little padding.
 DRAWN: Final = 16
+# Assistant tokens of an average demonstration.
 TYPICAL: Final = 25
 
 
@@ -177,12 +178,8 @@ def collate(rows: Sequence[Row], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, labels
 
 
-def loss_of(model: LlamaForCausalLM, rows: Sequence[Row]) -> torch.Tensor:
-    """Negative log-likelihood of the assistant's tokens, in nats: the sum over `TYPICAL` tokens a row.
-
-    The divisor is a constant on purpose. Batches hold rows of similar length, and a mean over their own tokens would
-    give the tokens of short rows, which are the ones without a tool, more weight than they have in the mixture.
-    """
+def loss_of(model: LlamaForCausalLM, rows: Sequence[Row]) -> tuple[torch.Tensor, int]:
+    """Negative log-likelihood of the assistant's tokens in nats, summed, and the number of these tokens."""
     torch = need("torch", "train")
     inputs, labels = collate(rows, model.config.pad_token_id)
     # No attention mask: padding stands on the right, where causal attention never looks.
@@ -192,7 +189,7 @@ def loss_of(model: LlamaForCausalLM, rows: Sequence[Row]) -> torch.Tensor:
     loss: torch.Tensor = torch.nn.functional.cross_entropy(
         model.lm_head(hidden[learned]), labels[:, 1:][learned], reduction="sum"
     )
-    return loss / (len(rows) * TYPICAL)
+    return loss, int(learned.sum())
 
 
 def _batches(
@@ -220,9 +217,9 @@ def _drill(
     losses: deque[float] = deque(maxlen=AVERAGED)
     mean = float("inf")
     for step in range(1, settings.drill_cap + 1):
-        loss = loss_of(model, next(batches))
-        optimizers.step(loss, min(1.0, step / WARM_UP))
-        losses.append(float(loss.detach()))
+        loss, tokens = loss_of(model, next(batches))
+        optimizers.step(loss / tokens, min(1.0, step / WARM_UP))
+        losses.append(float(loss.detach()) / tokens)
         mean = sum(losses) / len(losses)
         if progress and step % 10 == 0:
             progress(Progress("drill", step, settings.drill_cap, mean))
@@ -255,9 +252,13 @@ def _demonstrations(
     while step < last:
         step += 1
         left = (last - step) / max(1, settings.settle_steps)
-        loss = loss_of(model, next(batches))
-        optimizers.step(loss, min(1.0, step / WARM_UP, 0.1 + 0.9 * left))
-        losses.append(float(loss.detach()))
+        loss, tokens = loss_of(model, next(batches))
+        # A constant divisor on purpose. Batches hold rows of similar length; a mean over each batch's own tokens would
+        # give short rows, which are those without a tool, twice the weight that the mixture gives them.
+        optimizers.step(
+            loss / (settings.batch * TYPICAL), min(1.0, step / WARM_UP, 0.1 + 0.9 * left)
+        )
+        losses.append(float(loss.detach()) / tokens)
         if step % PROBE_EVERY == 0:
             probe = tool_accuracy(model, probes)
             if probe >= settings.target:

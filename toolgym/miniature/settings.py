@@ -30,14 +30,14 @@ class BaseSettings:
     heads: int = 4
     vocabulary: int = 800
     batch: int = 32
-    muon_rate: float = 0.02
+    muon_rate: float = 0.01
     adam_rate: float = 3e-3
     drill_loss: float = 0.8
     drill_cap: int = 800
-    target: float = 0.4
-    settle_steps: int = 200
-    demonstration_cap: int = 1000
-    required: float = 0.3
+    target: float = 0.25
+    settle_steps: int = 300
+    demonstration_cap: int = 1200
+    required: float = 0.4
 
     @classmethod
     def tiny(cls) -> BaseSettings:

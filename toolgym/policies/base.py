@@ -87,10 +87,10 @@ class Policy(ABC):
     def describe(self) -> dict[str, Any]:
         """Plain data for ``run.json``: what to say about the policy, sampling settings included."""
 
-    def forget(self, episode: str) -> None:
+    def forget(self, episode: str) -> None:  # noqa: B027 - most policies keep nothing
         """The episode has ended: drop what was kept for it."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most policies hold nothing open
         """Release models and connections."""
 
 
@@ -165,8 +165,8 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
     """A policy from whatever a user may write.
 
     Args:
-        policy: a `Policy`, a callable, ``name`` or ``name:argument`` of a registered policy (such as
-            ``lookup``, ``replay:runs/first``, ``transformers:path/to/model``), or
+        policy: a `Policy`, a callable, ``name`` or ``name:argument`` of a registered policy (such
+            as ``lookup``, ``replay:runs/first``, ``transformers:path/to/model``), or
             ``module:function`` of the user's own.
         options: passed to a registered policy's factory.
 
@@ -181,7 +181,16 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
     name, _, argument = policy.partition(":")
     if name in POLICIES:
         factory = POLICIES.get(name)
-        made = factory(argument, **options) if argument else factory(**options)
+        given = (argument,) if argument else ()
+        try:
+            inspect.signature(factory).bind(*given, **options)
+        except TypeError as error:
+            accepted = ", ".join(inspect.signature(factory).parameters) or "none"
+            raise BadInputError(
+                f"policy {policy!r}: {error}; its arguments: {accepted} (the first one may follow "
+                f"the name: {name}:...)"
+            ) from error
+        made = factory(*given, **options)
         if not isinstance(made, Policy):
             raise BadInputError(f"policy {name!r} is registered but makes no Policy: {made!r:.80}")
         return made

@@ -1,0 +1,60 @@
+# Two targets for newcomers: `make selftrain` runs the main job, `make test` checks everything.
+# Both make .venv themselves, once, and again when the requirements change.
+
+PYTHON ?= python3
+# Where the CPU build of torch comes from, when pip's default index offers only CUDA builds:
+#   make test TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_ARGS ?=
+# Settings file and options of the self-training run, such as SELFTRAIN_ARGS="--rounds 2".
+SELFTRAIN_ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL := build/wheel
+INSTALLED := build/installed
+# Worker threads that spin while they wait slow training down several times beside any other load.
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: selftrain test lint types tests wheel installed docs clean
+
+selftrain: $(VENV)/.ready
+	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
+
+test: lint types tests wheel installed
+	@echo "all checks passed"
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+tests: $(VENV)/.ready
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+wheel: $(VENV)/.ready
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
+
+# The tests again, against the wheel, in a folder that holds nothing of the sources. The second
+# environment has the wheel of its own and borrows every other package from the first one.
+installed: wheel
+	.ci/test-installed "$(abspath $(BIN)/python)" "$(abspath $(WHEEL))" $(WORKERS)
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf build dist site *.egg-info

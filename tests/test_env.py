@@ -1,0 +1,317 @@
+"""The episode loop, spaces and vector environments."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from toolgym import Rubric, Task, TaskSet, Toolset, Trajectory, tool
+from toolgym.env import ToolEnv
+from toolgym.errors import BadInputError, EpisodeEndedError, MissingFileError, UnknownNameError
+from toolgym.formats import get_format
+from toolgym.spaces import UnicodeText
+from toolgym.vector import ToolVectorEnv, execute_together
+
+calls_seen: list[int] = []
+
+
+@tool(inline=True)
+def Shout(text: str) -> str:  # noqa: N802
+    """Say it louder.
+
+    Args:
+        text: what to say.
+    """
+    calls_seen.append(1)
+    return text.upper()
+
+
+def turns(task: Task, trajectory: Trajectory) -> list[float]:
+    """One for each step."""
+    return [1.0] * len(trajectory.steps)
+
+
+def make(prompt: str = "tools_multi_step", format: str = "react", **kwargs: Any) -> ToolEnv:
+    tasks = TaskSet([Task(f"t{n}", f"Q{n}?", (f"A{n}",)) for n in range(5)], source="test")
+    return ToolEnv(
+        tasks, Toolset([Shout]), get_format(format, prompt), Rubric({"turns": turns}), **kwargs
+    )
+
+
+class TestEpisode:
+    def test_call_result_answer(self) -> None:
+        env = make()
+        observation, info = env.reset(seed=3)
+        assert "Shout" in observation
+        assert [m["role"] for m in info["messages"]] == ["system", "user"]
+        assert info["tools"][0]["function"]["name"] == "Shout"
+        observation, reward, terminated, truncated, info = env.step("Action: Shout[hey]")
+        assert observation == "Response from tool Shout[hey] are: HEY"
+        assert (reward, terminated, truncated) == (1.0, False, False)
+        assert info["reward/turns"] == 1.0
+        observation, _, terminated, _, info = env.step("Answer: HEY")
+        assert (observation, terminated) == ("", True)
+        assert json.dumps(info)
+        record = env.trajectory
+        assert record.answer == "HEY"
+        assert record.reward == 2.0
+        assert [m.role for m in record.messages][2:] == ["assistant", "user", "assistant"]
+
+    def test_use_outside_an_episode(self) -> None:
+        env = make()
+        with pytest.raises(EpisodeEndedError, match="call reset"):
+            env.step("x")
+        with pytest.raises(EpisodeEndedError, match="reset"):
+            _ = env.trajectory
+        env.reset()
+        env.step("Answer: x")
+        with pytest.raises(EpisodeEndedError, match="ended"):
+            env.step("Answer: y")
+
+    def test_a_reply_that_cannot_be_read_is_answered(self) -> None:
+        env = make()
+        env.reset(seed=0)
+        observation, _, terminated, truncated, info = env.step("hm")
+        assert observation.startswith("The reply could not be used: ")
+        assert not terminated
+        assert not truncated
+        assert info["problems"] == ["no_fields"]
+
+    def test_truncation_at_max_steps(self) -> None:
+        env = make(max_steps=2)
+        env.reset(seed=0)
+        assert env.step("hm")[2:4] == (False, False)
+        assert env.step("hm")[2:4] == (False, True)
+
+    def test_tools_in_one_turn_only(self) -> None:
+        env = make("tools_single_step")
+        env.reset(seed=0)
+        env.step("Action: Shout[a] Shout[b]")
+        calls_seen.clear()
+        observation, *_, info = env.step("Action: Shout[c]")
+        assert "may not be called again" in observation
+        assert info["tool_errors"] == ["refused"]
+        assert calls_seen == []
+
+    def test_call_ids_are_unique_in_an_episode(self) -> None:
+        env = make()
+        env.reset(seed=0)
+        env.step("Action: Shout[a] Shout[b]")
+        env.step("Action: Shout[c]")
+        assert [call.id for call, _ in env.trajectory.calls] == ["call_0", "call_1", "call_2"]
+
+    @pytest.mark.parametrize(
+        "reply", ["x" * 2_000_000, "Answer: \x00\x00", "\ud800", "Action: Shout[سؤال]", ""]
+    )
+    def test_hostile_replies_are_recorded_whole(self, reply: str) -> None:
+        env = make()
+        env.reset(seed=0)
+        env.step(reply)
+        assert env.trajectory.steps[0].action == reply
+
+    def test_a_long_reply_is_cut_for_the_conversation_only(self) -> None:
+        env = make(max_reply_chars=20)
+        env.reset(seed=0)
+        *_, info = env.step("Answer: yes" + " " * 50)
+        assert info["problems"] == ["too_long"]
+        assert len(env.trajectory.messages[-1].content) == 20
+        assert env.trajectory.answer == "yes"
+
+    def test_a_long_result_is_cut_for_the_policy_only(self) -> None:
+        env = make(max_result_chars=4)
+        env.reset(seed=0)
+        observation, *_ = env.step("Action: Shout[abcdefgh]")
+        assert observation.endswith("ABCD [cut: 8 characters]")
+        assert env.trajectory.steps[0].results[0].content == "ABCDEFGH"
+
+    def test_choice_of_the_task(self) -> None:
+        env = make()
+        assert env.reset(options={"task": 2})[1]["task_id"] == "t2"
+        assert env.reset(options={"task": "t4"})[1]["task_id"] == "t4"
+        seeded = {env.reset(seed=5)[1]["task_id"] for _ in range(3)}
+        assert len(seeded) == 1
+        assert len({env.reset()[1]["task_id"] for _ in range(50)}) == 5
+        for options in ({"task": 9}, {"task": "no"}, {"tasks": 1}):
+            with pytest.raises(BadInputError):
+                env.reset(options=options)
+
+    def test_a_record_is_a_copy(self) -> None:
+        env = make()
+        env.reset(seed=0)
+        env.trajectory.messages.clear()
+        assert env.trajectory.messages
+
+    def test_an_action_must_be_text(self) -> None:
+        env = make()
+        env.reset()
+        with pytest.raises(BadInputError, match="not int"):
+            env.step(3)  # type: ignore[arg-type]
+
+    def test_rendering(self) -> None:
+        env = make(render_mode="ansi")
+        env.reset(seed=0)
+        assert "[user]\nQuestion: Q" in str(env.render())
+        assert make().render() is None
+
+    @pytest.mark.parametrize("bound", ["max_steps", "max_reply_chars", "max_result_chars"])
+    def test_bounds_are_checked(self, bound: str) -> None:
+        for value in (0, -1, True, 2.5, "3"):
+            with pytest.raises(BadInputError, match=bound):
+                make(**{bound: value})
+
+
+class TestSpace:
+    def test_any_unicode_and_length(self) -> None:
+        space = UnicodeText(10)
+        assert "é ا\x00" in space
+        assert "x" * 11 not in space
+        assert 3 not in space
+        assert space == UnicodeText(10)
+        assert space != UnicodeText(11)
+        assert hash(space) == hash(UnicodeText(10))
+
+    def test_samples_follow_the_seed_and_cover_valid_and_broken(self) -> None:
+        env = make()
+        env.action_space.seed(7)
+        drawn = [env.action_space.sample() for _ in range(200)]
+        env.action_space.seed(7)
+        assert drawn == [env.action_space.sample() for _ in range(200)]
+        schemas = env.toolset.schemas()
+        parsed = [env.format.parse(text, schemas) for text in drawn]
+        assert sum(bool(action.calls) for action in parsed) > 30
+        assert sum(action.answer is not None for action in parsed) > 10
+        assert sum(bool(action.problems) for action in parsed) > 10
+        with pytest.raises(ValueError, match="neither"):
+            env.action_space.sample(mask=np.ones(1))
+
+
+class TestVectors:
+    def test_calls_of_a_step_are_answered_together(self) -> None:
+        sizes: list[int] = []
+        env = make()
+        shared = env.toolset
+        original = shared.execute
+
+        def execute(calls: Any) -> Any:
+            sizes.append(len(calls))
+            return original(calls)
+
+        shared.execute = execute  # type: ignore[method-assign]
+        vector = ToolVectorEnv([env.clone for _ in range(4)])
+        vector.reset(seed=1)
+        observations, rewards, *_ = vector.step(
+            ("Action: Shout[a]", "Answer: x", "Action: Shout[b] Shout[c]", "hm")
+        )
+        assert sizes == [3]
+        assert observations[2].count("Response from tool") == 2
+        assert rewards.tolist() == [1.0] * 4
+        # The second environment begins anew: its action is ignored, as gymnasium's autoreset says.
+        observations, *_ = vector.step(("Answer: y",) * 4)
+        assert "Question: Q" in observations[1]
+        vector.close()
+
+    def test_same_results_alone_and_together(self) -> None:
+        alone, together = make(), make()
+        for env in (alone, together):
+            env.reset(seed=4)
+        execute_together([together], ["Action: Shout[a]"])
+        first, second = alone.step("Action: Shout[a]"), together.step("Action: Shout[a]")
+        assert first == second
+
+    def test_a_prepared_step_with_another_action_is_not_mixed_up(self) -> None:
+        env = make()
+        env.reset(seed=0)
+        execute_together([env], ["Action: Shout[a]"])
+        assert env.step("Action: Shout[b]")[0].endswith("B")
+
+
+@pytest.mark.parametrize("env_id", ["ToolQA-TriviaQA-v0", "ToolQA-GSM8K-v0"])
+class TestRegistered:
+    def test_passes_gymnasiums_checker(self, env_id: str) -> None:
+        check_env(gym.make(env_id).unwrapped)
+
+    def test_arguments_are_checked_with_near_names(self, env_id: str) -> None:
+        for arguments, error, why in (
+            ({"task": "sample"}, BadInputError, "did you mean 'tasks'"),
+            ({"format": "heremes"}, UnknownNameError, "did you mean 'hermes'"),
+            ({"reward": {"acuracy": 1}}, UnknownNameError, "did you mean 'accuracy'"),
+            ({"reward": {"accuracy": "x"}}, BadInputError, "finite number"),
+            ({"tools": "Calculator"}, BadInputError, "list of names"),
+            ({"tasks": "no.jsonl"}, MissingFileError, "does not exist"),
+            ({"tasks": "smaple"}, MissingFileError, "none of 'sample'"),
+            ({"split": "dev"}, BadInputError, "splits there"),
+            ({"max_steps": 0}, BadInputError, "max_steps"),
+        ):
+            with pytest.raises(error, match=why):
+                gym.make(env_id, **arguments)  # type: ignore[arg-type]
+
+    def test_spec_round_trip(self, env_id: str) -> None:
+        env = gym.make(env_id, max_steps=3, tools=["Calculator"])
+        assert env.spec is not None
+        again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+        assert again.unwrapped.max_steps == 3  # type: ignore[attr-defined]
+
+    def test_no_hub_says_what_else_there_is(
+        self, env_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import datasets
+
+        def offline(*args: Any, **kwargs: Any) -> Any:
+            raise ConnectionError("Couldn't reach the Hub\nand more")
+
+        monkeypatch.setattr(datasets, "load_dataset", offline)
+        with pytest.raises(MissingFileError, match=r"tasks='sample'.*tasks='path/to/file.jsonl'"):
+            gym.make(env_id, tasks="hub")
+
+
+class TestPaperSplits:
+    def test_cuts_follow_one_another(self) -> None:
+        from toolgym.envs import gsm8k, triviaqa
+        from toolgym.envs.hub import paper_splits
+
+        assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
+        assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)
+        assert paper_splits(gsm8k.FAMILY.hub, "test", 1319) == (650, 1319)
+        assert paper_splits(triviaqa.FAMILY.hub, "test", 7993) == (1000, 2000)
+
+    def test_hub_columns_are_read_and_shuffled_with_the_papers_seed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import datasets
+
+        from toolgym.envs import nqopen, popqa, triviaqa
+
+        rows = {
+            "akariasai/PopQA": [
+                {"id": 1, "question": f"Q{n}", "possible_answers": '["a", "b"]'}
+                for n in range(2500)
+            ],
+            "mandarjoshi/trivia_qa": [
+                {"question": f"Q{n}", "answer": {"value": "v", "aliases": ["v", "w"]}}
+                for n in range(2500)
+            ],
+            "google-research-datasets/nq_open": [
+                {"question": f"Q{n}", "answer": ["x", "y"]} for n in range(2500)
+            ],
+        }
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda path, *a, **k: datasets.Dataset.from_list(rows[path])
+        )
+        seen = {}
+        for module, answers in (
+            (popqa, ("a", "b")),
+            (triviaqa, ("v", "w")),
+            (nqopen, ("x", "y")),
+        ):
+            test, valid = (module.FAMILY.tasks("hub", split) for split in ("test", "validation"))
+            assert len(test) == len(valid) == 1000
+            assert test[0].answers == answers
+            assert not {t.question for t in test} & {t.question for t in valid}
+            seen[module.__name__] = test[0].question
+        order = datasets.Dataset.from_dict({"n": list(range(2500))}).shuffle(seed=19)["n"]
+        assert set(seen.values()) == {f"Q{order[1000]}"}

@@ -1,0 +1,240 @@
+"""How an answer is compared with the gold: normalisations, the last-number rule, EM, accuracy, F1.
+
+Everything here takes time linear in its texts, so that megabytes are as safe as a few words. The
+formulas and what they were checked against stand in docs/rewards.md.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+from toolgym.errors import UnknownNameError
+from toolgym.task import Task
+from toolgym.trajectory import Trajectory
+
+__all__ = [
+    "NORMALISATIONS",
+    "NUMBER_RULES",
+    "contains_answer",
+    "exact",
+    "last_number",
+    "normalise",
+    "overlap_f1",
+    "per_answer",
+    "right",
+]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_TO_SPACE = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`", " "))
+_REMOVED = str.maketrans(dict.fromkeys(string.punctuation, ""))
+
+
+def _paper(text: str) -> str:
+    # Lower case first: lower() may bring signs of its own, none of them punctuation.
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_TO_SPACE)).split())
+
+
+def _squad(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_REMOVED)).split())
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _squad}
+"""``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation; TriviaQA's script does the same),
+``squad`` deletes punctuation (Rajpurkar et al. 2016, the script of SQuAD v1.1)."""
+
+NUMBER_RULES = ("value", "paper")
+"""``value`` compares numbers as numbers; ``paper`` compares the matched characters."""
+
+
+def normalise(text: str, normalisation: str = "paper") -> str:
+    """Lower case, no punctuation, no English articles, single spaces.
+
+    Args:
+        text: any text.
+        normalisation: ``paper`` or ``squad``; they differ in what becomes of punctuation.
+
+    Raises:
+        UnknownNameError: there is no normalisation of that name.
+    """
+    if normalisation not in NORMALISATIONS:
+        raise UnknownNameError("normalisation", normalisation, NORMALISATIONS)
+    return NORMALISATIONS[normalisation](text)
+
+
+_PAPER_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_DIGITS = frozenset("0123456789")
+_IN_NUMBER = _DIGITS | frozenset("$.,")
+_GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
+_RUN = re.compile(r"[$0-9.,]+")
+
+
+def last_number(text: str) -> Decimal | None:
+    """The value of the last number in a text, or None.
+
+    The paper's rule takes the last match of ``(-?[$0-9.,]{2,})|(-?[0-9]+)``. This takes the last
+    one that holds a digit (the paper's may be a mere ``...``), reads ``1,234`` as one number and
+    ``1,2`` as two, and takes a hyphen for a sign only after no letter, digit or closing bracket.
+
+    Args:
+        text: such as ``"so it costs $1,234.50."``.
+    """
+    end = len(text)
+    while end and text[end - 1] not in _DIGITS:
+        end -= 1
+    return _number_at(text, end) if end else None
+
+
+def _number_at(text: str, digit: int) -> Decimal | None:
+    """The number whose last digit ends at offset ``digit``."""
+    begin = digit
+    while begin and text[begin - 1] in _IN_NUMBER:
+        begin -= 1
+    body = text[begin:digit].replace("$", "").lstrip(",")
+    if body.startswith(".."):  # an ellipsis before the number
+        body = body.lstrip(".")
+    whole = body
+    if "," in body and not _GROUPED.fullmatch(body):
+        body = body.rpartition(",")[2]
+    if not _PLAIN.fullmatch(body.replace(",", "")):
+        return None
+    value = Decimal(body.replace(",", ""))
+    # copy_negate, since the minus operator would round to 28 digits.
+    return value.copy_negate() if body is whole and _signed(text, begin) else value
+
+
+def _signed(text: str, begin: int) -> bool:
+    if not begin or text[begin - 1] not in "-\u2212":
+        return False
+    before = text[begin - 2 : begin - 1]
+    return not (before.isalnum() or before in tuple(")]}"))
+
+
+def _numbers(text: str) -> Iterator[Decimal]:
+    """All numbers of a text, each read as `last_number` reads the last one."""
+    for match in _RUN.finditer(text):
+        end = match.end()
+        while end > match.start() and text[end - 1] not in _DIGITS:
+            end -= 1
+        value = _number_at(text, end) if end > match.start() else None
+        if value is not None:
+            yield value
+
+
+def _paper_number(text: str) -> str | None:
+    """What the paper's rule compares: the last match, without ``$``, ``,`` and a final dot."""
+    match = None
+    for found in _PAPER_NUMBER.finditer(text):
+        match = found
+    return None if match is None else match[0].replace("$", "").replace(",", "").removesuffix(".")
+
+
+def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
+    """Exact match: the normalised prediction equals a normalised gold answer.
+
+    A gold of which normalisation leaves nothing (``*``, ``The``) is matched by the same text only,
+    never by an empty prediction.
+    """
+    found = normalise(prediction, normalisation)
+    return any(
+        found == wanted if wanted else _same(prediction, gold)
+        for gold, wanted in _normalised(golds, normalisation)
+    )
+
+
+def right(
+    prediction: str,
+    task: Task,
+    normalisation: str = "paper",
+    numbers: str = "value",
+    whole_words: bool = False,
+) -> bool:
+    """The accuracy rule of a task: sub-span for text, last number for numbers.
+
+    Args:
+        prediction: the policy's answer.
+        task: says the gold answers and how they are compared.
+        normalisation: ``paper`` or ``squad``.
+        numbers: one of `NUMBER_RULES`.
+        whole_words: the gold must begin and end at a word's border; the paper takes any substring.
+
+    Raises:
+        UnknownNameError: an unknown normalisation or number rule.
+    """
+    if numbers not in NUMBER_RULES:
+        raise UnknownNameError("number rule", numbers, NUMBER_RULES)
+    if task.answer_type == "number":
+        read = last_number if numbers == "value" else _paper_number
+        found = read(prediction)
+        return found is not None and any(found == read(gold) for gold in task.targets)
+    return _spans(prediction, task.targets, normalisation, whole_words)
+
+
+def _spans(prediction: str, golds: Sequence[str], normalisation: str, whole_words: bool) -> bool:
+    found = normalise(prediction, normalisation)
+    if whole_words:
+        found = f" {found} "
+    return any(
+        (f" {wanted} " if whole_words else wanted) in found if wanted else _same(prediction, gold)
+        for gold, wanted in _normalised(golds, normalisation)
+    )
+
+
+def overlap_f1(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> float:
+    """Token F1: the best over the gold answers of the harmonic mean of token precision and recall.
+
+    Tokens are the words after normalisation, counted with multiplicity (Rajpurkar et al. 2016).
+    """
+    found = Counter(normalise(prediction, normalisation).split())
+    best = 0.0
+    for gold, wanted in _normalised(golds, normalisation):
+        if not wanted:
+            best = max(best, float(_same(prediction, gold)))
+            continue
+        words = Counter(wanted.split())
+        common = (found & words).total()
+        if common:
+            precision, recall = common / found.total(), common / words.total()
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return best
+
+
+def contains_answer(content: str, task: Task, normalisation: str = "paper") -> bool:
+    """Whether a tool result holds a gold answer: as a sub-span, or among its numbers."""
+    if task.answer_type == "number":
+        golds = [last_number(gold) for gold in task.targets]
+        return any(value == gold for value in _numbers(content) for gold in golds)
+    return _spans(content, task.targets, normalisation, whole_words=False)
+
+
+def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[float]:
+    """Score the policy's own answer at the step that gave it; every other step gets 0.0.
+
+    An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too.
+
+    Args:
+        trajectory: read for nothing but ``step.answer``.
+        score: the answer to a number or truth value.
+
+    Returns:
+        [steps] floats.
+    """
+    values = [0.0] * len(trajectory.steps)
+    for index, step in enumerate(trajectory.steps):
+        if step.answer is not None:
+            values[index] = float(score(step.answer))
+            break
+    return values
+
+
+def _normalised(golds: Sequence[str], normalisation: str) -> Iterator[tuple[str, str]]:
+    return ((gold, normalise(gold, normalisation)) for gold in golds)
+
+
+def _same(prediction: str, gold: str) -> bool:
+    return bool(gold.strip()) and prediction.strip().casefold() == gold.strip().casefold()

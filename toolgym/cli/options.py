@@ -1,0 +1,114 @@
+"""Options that several commands share, and the texts behind them read into plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["key_values", "named_weights", "tool_list"]
+
+EnvId = Annotated[str, typer.Argument(help="Environment id, such as ToolQA-PopQA-v0.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+TasksOption = Annotated[
+    str | None,
+    typer.Option("--tasks", help="Task source: sample, a .jsonl path, or hub. [default: sample]"),
+]
+CorpusOption = Annotated[
+    str | None,
+    typer.Option("--corpus", help="What is searched: sample, a .jsonl path, an index folder."),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="train, validation or test; default: all tasks.")
+]
+ToolOption = Annotated[
+    list[str] | None,
+    typer.Option("--tool", help='Offer this tool (repeat); a name or {"name": ..., "k": 3}.'),
+]
+PromptOption = Annotated[
+    str | None,
+    typer.Option("--prompt", help="Prompting strategy. [default: tools_multi_step]"),
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", help="How the policy writes calls. [default: react]")
+]
+RewardOption = Annotated[
+    list[str] | None,
+    typer.Option("--reward", metavar="NAME=WEIGHT", help="Reward and weight (repeat)."),
+]
+MaxStepsOption = Annotated[
+    int | None, typer.Option("--max-steps", help="Turns until truncation. [default: 8]")
+]
+EnvArgOption = Annotated[
+    list[str] | None,
+    typer.Option("--env-arg", metavar="KEY=VALUE", help="Any other environment argument (repeat)."),
+]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+
+
+def key_values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """``key=value`` texts as a dict; a value that is JSON (a number, true, a list) is read as JSON.
+
+    Args:
+        texts: what was given on the command line.
+        option: its option, for the message.
+
+    Raises:
+        typer.BadParameter: a text without ``=``, or without a key before it.
+    """
+    read: dict[str, Any] = {}
+    for text in texts or ():
+        key, found, value = text.partition("=")
+        if not found or not key.strip():
+            raise typer.BadParameter(f"{option} needs KEY=VALUE, not {text!r}")
+        read[key.strip()] = _value(value)
+    return read
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=str)
+    except ValueError:
+        return text
+
+
+def named_weights(texts: Sequence[str] | None) -> dict[str, float]:
+    """``name=weight`` texts, or plain names with weight 1.
+
+    Raises:
+        typer.BadParameter: a weight that is no finite number, or no name.
+    """
+    read: dict[str, float] = {}
+    for text in texts or ():
+        name, found, weight = text.partition("=")
+        try:
+            number = float(weight) if found else 1.0
+        except ValueError:
+            number = math.nan
+        if not name.strip() or not math.isfinite(number):
+            raise typer.BadParameter(f"--reward needs NAME=WEIGHT with a number, not {text!r}")
+        read[name.strip()] = number
+    return read
+
+
+def tool_list(texts: Sequence[str]) -> list[str | dict[str, Any]]:
+    """Tool names, or JSON objects of a name with options.
+
+    Raises:
+        typer.BadParameter: a text that begins like an object and is none with a name.
+    """
+    read: list[str | dict[str, Any]] = []
+    for text in texts:
+        if not text.lstrip().startswith("{"):
+            read.append(text)
+            continue
+        value = _value(text)
+        if not isinstance(value, dict) or "name" not in value:
+            raise typer.BadParameter(f'--tool needs a name or {{"name": ...}}, not {text!r}')
+        read.append(value)
+    return read

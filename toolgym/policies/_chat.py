@@ -1,0 +1,216 @@
+"""Conversations as token ids: chat templates applied so that each turn continues the last one's ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolgym.errors import PolicyError, TemplateError
+from toolgym.messages import Chat
+from toolgym.policies.base import Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["TokenChat", "tokenizer_hash"]
+
+_MARK = "\ue000toolgym\ue000"
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An episode so far: the last prompt's text, its ids and the reply's, and the replies' texts."""
+
+    rendered: str
+    ids: list[int]
+    end: int | None = None
+    replies: list[str] = field(default_factory=list)
+
+
+class TokenChat:
+    """Renders requests to token ids and keeps each episode's ids between turns.
+
+    A turn's prompt is the last turn's prompt and reply as they were, followed by the tokens of what the
+    template puts after the reply. Where a template rewrites what stood before (Qwen3's drops earlier
+    reasoning), the conversation is rendered anew; a warning says so once.
+
+    Args:
+        tokenizer: with a chat template.
+        pass_tools: give the tools to the template, beside the format's own text.
+        ends: ids that end a reply, beside the tokenizer's own and what ends the template's turns.
+
+    Raises:
+        TemplateError: the tokenizer has no chat template, or the template shows no assistant text.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pass_tools: bool = False,
+        ends: Collection[int] = (),
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise TemplateError(
+                f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; set "
+                "tokenizer.chat_template and save it, or use the instruct version of the model"
+            )
+        self._tokenizer, self._pass_tools = tokenizer, pass_tools
+        self._kept: dict[str, _Kept] = {}
+        self._merge_system = not self._shows_system()
+        self._warned = False
+        whole = self._render([_chat("user", "a"), _chat("assistant", _MARK)], [], generation=False)
+        if _MARK not in whole:
+            raise TemplateError(
+                f"the chat template of {tokenizer.name_or_path!r} leaves assistant texts out"
+            )
+        structure, after = self._encode([whole.replace(_MARK, ""), whole.partition(_MARK)[2]])
+        added = set(tokenizer.added_tokens_decoder)
+        own = {tokenizer.eos_token_id} - {None}
+        self.end_ids = {*ends, *own, *(added & set(after[:1]))}
+        """What ends a reply."""
+        self._structure = (added & set(structure)) | set(tokenizer.all_special_ids) | self.end_ids
+
+    def prompts(self, requests: Sequence[Request]) -> list[list[int] | Exception]:
+        """Each request's prompt as ids; a conversation that the template refuses is a `PolicyError`."""
+        prompts: list[list[int] | Exception] = []
+        texts: list[str] = []
+        plans: list[tuple[int, str, _Kept | None]] = []
+        for place, request in enumerate(requests):
+            try:
+                rendered = self._render(request.messages, request.tools)
+            except Exception as error:  # jinja templates raise what they like
+                prompts.append(_refused(error))
+                continue
+            kept, text = self._continuation(request, rendered)
+            texts.append(text)
+            plans.append((place, rendered, kept))
+            prompts.append([])
+        for (place, rendered, kept), ids in zip(plans, self._encode(texts), strict=True):
+            if kept is not None:
+                # The delta begins with the end of the assistant turn, which may have been sampled.
+                ids = kept.ids + (
+                    ids[1:] if kept.end is not None and ids[:1] == [kept.end] else ids
+                )
+            prompts[place] = ids
+            episode = requests[place].episode
+            if episode:
+                replies = [] if kept is None else kept.replies
+                self._kept[episode] = _Kept(rendered, ids, None, replies)
+        return prompts
+
+    def keep(self, request: Request, completion: list[int], text: str) -> None:
+        """Note what was sampled for the request's turn.
+
+        Args:
+            request: as it was given to `prompts`.
+            completion: [reply] the sampled ids, end token included.
+            text: the reply as the environment gets it.
+        """
+        kept = self._kept.get(request.episode)
+        if kept is None:
+            return
+        kept.end = completion[-1] if completion and completion[-1] in self.end_ids else None
+        kept.ids = kept.ids + completion
+        kept.replies = [m["content"] for m in request.messages if m["role"] == "assistant"]
+        kept.replies.append(text)
+
+    def forget(self, episode: str) -> None:
+        """Drop an ended episode."""
+        self._kept.pop(episode, None)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a reply, without end tokens and the template's role markers.
+
+        Other special tokens stay: markers such as ``<tool_call>`` are what formats read.
+        """
+        shown = [i for i in ids if i not in self._structure]
+        text = self._tokenizer.decode(
+            shown, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def _continuation(self, request: Request, rendered: str) -> tuple[_Kept | None, str]:
+        """What is kept, with the text after the last reply; or None, with the whole text."""
+        kept = self._kept.get(request.episode)
+        replies = [m["content"] for m in request.messages if m["role"] == "assistant"]
+        if kept is None or not kept.replies or kept.replies != replies:
+            return None, rendered
+        if rendered.startswith(kept.rendered):
+            rest = rendered[len(kept.rendered) :]
+            # Templates write a reply as it is, or without the blanks around it.
+            for reply in (replies[-1], replies[-1].rstrip(), replies[-1].strip()):
+                if rest.startswith(reply):
+                    return kept, rest[len(reply) :]
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the chat template of {self._tokenizer.name_or_path!r} rewrites earlier turns: "
+                "multi-turn episodes are rendered anew each turn and are not token-exact",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return None, rendered
+
+    def _render(
+        self, messages: Sequence[Chat], tools: Sequence[dict[str, Any]], *, generation: bool = True
+    ) -> str:
+        chats = list(messages)
+        if self._merge_system:
+            chats = merged_system(chats)
+        return str(
+            self._tokenizer.apply_chat_template(
+                chats,
+                tools=list(tools) if self._pass_tools and tools else None,
+                add_generation_prompt=generation,
+                tokenize=False,
+            )
+        )
+
+    def _shows_system(self) -> bool:
+        self._merge_system = False
+        try:
+            return _MARK in self._render([_chat("system", _MARK), _chat("user", "a")], [])
+        except Exception:  # "System role not supported": jinja's TemplateError or anything else
+            return False
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # Templates write the special tokens themselves.
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+
+def merged_system(chats: list[Chat]) -> list[Chat]:
+    """A conversation whose system text stands at the head of the first user message."""
+    if not chats or chats[0]["role"] != "system":
+        return chats
+    system, rest = chats[0]["content"], list(chats[1:])
+    for place, chat in enumerate(rest):
+        if chat["role"] == "user":
+            rest[place] = {**chat, "content": f"{system}\n\n{chat['content']}"}
+            return rest
+    return [_chat("user", system), *rest]
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 over vocabulary and chat template, hexadecimal."""
+    parts = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def _chat(role: str, content: str) -> Chat:
+    return {"role": role, "content": content}
+
+
+def _refused(error: Exception) -> PolicyError:
+    raised = PolicyError(
+        f"the chat template refuses the conversation: {type(error).__name__}: {error}"
+    )
+    raised.__cause__ = error
+    return raised
