@@ -10,7 +10,7 @@ __all__ = ["execution_precision"]
 
 
 def execution_precision(task: Task, trajectory: Trajectory) -> list[float]:
-    """Share of calls that were well-formed, named a known tool, had valid arguments and did not fail.
+    """Share of calls that were well-formed, to a known tool, with valid arguments, and came off.
 
     Attempts that could not be read as a call count as calls. A turn without calls gets 0.0: nothing
     was executed, and a bonus for not calling is for a rubric to decide. The figure of a whole run

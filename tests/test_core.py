@@ -177,7 +177,7 @@ class TestTasks:
         path.write_text("\n")
         with pytest.raises(BadInputError, match="no tasks in"):
             read_tasks(path)
-        with pytest.raises(MissingFileError, match="did you mean 'tasks.jsonl'"):
+        with pytest.raises(MissingFileError, match=r"did you mean 'tasks\.jsonl'"):
             read_tasks(tmp_path / "task.jsonl")
         with pytest.raises(MissingFileError, match="is a folder"):
             read_tasks(tmp_path)

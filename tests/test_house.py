@@ -15,7 +15,7 @@ FOLDERS = ("toolgym", "envs", "rewards")
 
 # Each module imports only lower floors, or its own. A new module gets its place here first.
 FLOORS = {
-    "toolgym": 0,  # the face: loads the plug-ins by name and the public names on demand
+    "toolgym": 1,  # the face: loads the plug-ins by name and the public names on demand
     "_optional": 0,
     "_docstring": 0,
     "_jsonl": 1,
@@ -25,6 +25,7 @@ FLOORS = {
     "registry": 1,
     "messages": 1,
     "intervals": 1,
+    "tables": 1,
     "_builtin": 2,
     "toolset": 2,
     "task": 2,
@@ -42,6 +43,7 @@ FLOORS = {
     "rollouts": 6,
     "scoring": 6,
     "filtering": 6,
+    "conditions": 6,
     "checks": 6,
     "exporting": 7,
     "evaluation": 7,

@@ -221,7 +221,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("value", [None, 3, {"content": 5}, ["x"]])
     def test_what_is_no_reply(self, tasks: dict[str, Any], value: Any) -> None:
-        with pytest.raises(PolicyError, match="policy returned|a policy returns"):
+        with pytest.raises(PolicyError, match=r"policy returned|a policy returns"):
             rollout(ENV, lambda m, t: value, env_args=tasks, max_failures=1)
 
     def test_endpoint_failures_keep_their_kind(self, tasks: dict[str, Any]) -> None:

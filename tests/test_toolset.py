@@ -234,7 +234,7 @@ class TestByName:
     def test_near_names(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'Calculator'"):
             make_toolset(["Calculater"])
-        with pytest.raises(BadInputError, match="no option 'corpse'.*did you mean 'corpus'"):
+        with pytest.raises(BadInputError, match=r"no option 'corpse'.*did you mean 'corpus'"):
             make_toolset([{"name": "WikipediaSearch", "corpse": "x"}])
         with pytest.raises(UnknownNameError, match="known: add"):
             Toolset([add])["ad"]

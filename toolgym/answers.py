@@ -44,8 +44,8 @@ def _squad(text: str) -> str:
 
 
 NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _squad}
-"""``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation; TriviaQA's script does the same),
-``squad`` deletes punctuation (Rajpurkar et al. 2016, the script of SQuAD v1.1)."""
+"""``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation, like TriviaQA's script);
+``squad`` deletes it (Rajpurkar et al. 2016, the script of SQuAD v1.1)."""
 
 NUMBER_RULES = ("value", "paper")
 """``value`` compares numbers as numbers; ``paper`` compares the matched characters."""

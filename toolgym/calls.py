@@ -38,8 +38,8 @@ class CallCounts:
 def count_calls(steps: Iterable[Step]) -> CallCounts:
     """Count the calls of some steps.
 
-    A call succeeded when its result carries no error: unknown tools, invalid arguments, tool errors,
-    time-outs, bugs and refused calls are marked as errors. An empty result is no error.
+    A call succeeded when its result carries no error. Unknown tools, invalid arguments, failures of
+    the tool, time-outs, bugs and refused calls are marked as errors. An empty result is no error.
     """
     made = succeeded = malformed = 0
     for step in steps:

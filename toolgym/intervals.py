@@ -13,7 +13,7 @@ from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["CONFIDENCE", "Interval", "bootstrap", "group", "mcnemar", "proportion", "wilson"]
 
@@ -66,7 +66,7 @@ def wilson(share: float, n: float, confidence: float = CONFIDENCE) -> tuple[floa
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def proportion(hits: Sequence[float], sizes: Sequence[float]) -> Interval:
+def proportion(hits: ArrayLike, sizes: ArrayLike) -> Interval:
     """A proportion over observations that come in groups, one group a task.
 
     Where every group holds at most one observation this is Wilson's interval. Else it is Wilson's
@@ -97,7 +97,7 @@ def proportion(hits: Sequence[float], sizes: Sequence[float]) -> Interval:
 
 
 def bootstrap(
-    sums: Sequence[float], sizes: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
+    sums: ArrayLike, sizes: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
     """A mean or ratio with its percentile bootstrap interval; whole groups are resampled.
 
@@ -115,7 +115,7 @@ def bootstrap(
     groups = len(m)
     if groups < 2:
         return Interval(value, None, None, int(total), "none: one task")
-    if np.all(x * total == x.sum() * m):
+    if np.allclose(x * total, x.sum() * m, rtol=1e-12, atol=0.0):
         return Interval(value, None, None, int(total), "none: all tasks equal")
     drawn = _resampled(np.stack([x, m]), seed, resamples)
     ratios = drawn[0][drawn[1] > 0] / drawn[1][drawn[1] > 0]

@@ -197,8 +197,10 @@ class _Engine:
             self._play_all(probe.clone(), jobs, stop)
             return
         with ThreadPoolExecutor(width, thread_name_prefix="toolgym-episode") as pool:
-            futures = [pool.submit(self._play_all, probe.clone(), jobs, stop) for _ in range(width)]
-            try:
+            try:  # also Ctrl-C while the threads are being started must stop those that run
+                futures = [
+                    pool.submit(self._play_all, probe.clone(), jobs, stop) for _ in range(width)
+                ]
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import playing, viewing
+from toolgym.cli import judging, playing, viewing
 from toolgym.cli.shell import Commands
 
 __all__ = ["app", "main"]
@@ -46,6 +46,9 @@ def _start(
 app.command("envs")(viewing.list_names)
 app.command("rollout")(playing.play)
 app.command("view")(viewing.view)
+app.command("eval")(judging.measure)
+app.command("score")(judging.rescore)
+app.command("filter")(judging.keep)
 
 
 def main() -> None:

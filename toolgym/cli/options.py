@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["key_values", "named_weights", "tool_list"]
+__all__ = ["import_from_here", "key_values", "named_weights", "tool_list"]
 
 EnvId = Annotated[str, typer.Argument(help="Environment id, such as ToolQA-PopQA-v0.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
@@ -112,3 +114,10 @@ def tool_list(texts: Sequence[str]) -> list[str | dict[str, Any]]:
             raise typer.BadParameter(f'--tool needs a name or {{"name": ...}}, not {text!r}')
         read.append(value)
     return read
+
+
+def import_from_here() -> None:
+    """Let ``module:function`` name a module in the folder where the command is typed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +68,7 @@ def play(
     arguments = environment_arguments(
         named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
     )
-    _let_import_from_here()
+    options.import_from_here()
     player = make_policy(policy, **options.key_values(policy_arg, "--policy-arg"))
     try:
         with progress_bar(f"rollout {env}") as advance:
@@ -122,13 +120,6 @@ def _at_least_one(value: int, option: str) -> int:
     return value
 
 
-def _let_import_from_here() -> None:
-    """``module:function`` policies usually lie in the folder where the command is typed."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-
-
 def _what_is_kept(out: Path) -> str:
     from toolgym.rollouts import Run
 
@@ -160,7 +151,9 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     else:
         rows = [("tasks", run.settings["task_source"]), ("episodes", f"{len(finished)}/{planned}")]
         rows += [("mean reward", f"{mean:.3f}")] if mean is not None else []
-        print(table([*rows, ("run", out), ("next", f"toolgym eval {out}")]))
+        rows += [("run", str(out))]
+        rows += [("next", f"toolgym eval {out}")] if finished else []
+        print(table(rows))
     if missing:
         listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
         example = next(iter(missing.values()))["message"]

@@ -148,7 +148,8 @@ def _is(trajectory: Trajectory, which: Which) -> bool:
 def _nothing(run: Path, episode: str | None, which: Which) -> str:
     from toolgym.errors import near
 
+    kind = "" if which is Which.ALL else f" that is {which.value!r}"
     if episode is None:
-        return f"{str(run)!r} holds no episode that is {which.value!r}"
+        return f"{str(run)!r} holds no episode{kind}"
     ids = [trajectory.id for trajectory in _read(run)]
-    return f"{str(run)!r} holds no episode {episode!r}{near(episode, ids)} that is {which.value!r}"
+    return f"{str(run)!r} holds no episode {episode!r}{kind}{near(episode, ids)}"

@@ -26,7 +26,10 @@ from toolgym.miniature.world import (
 Chat = list[dict[str, str]]
 """A conversation: dicts of `role` and `content`."""
 
-NO_CALL: Final = "The reply could not be used: no tool call found after Action."
+# What the environment says to calls that cannot be used. The model never learns to write these texts, only what to do
+# after them, so they need not follow every change of the environment's wording.
+UNCLOSED: Final = "The reply could not be used: the call {name}[ has no closing bracket: {name}[...]."
+UNKNOWN: Final = "{name} does not exist. Tools: Calculator, WikipediaSearch."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,11 @@ def _malformed(problem: Problem, rng: random.Random) -> Chat:
     call = f"{problem.tool}[{problem.argument}]"
     way = rng.choice(("bracket", "name", "argument"))
     if way == "bracket":
-        return [_acting(call[:-1]), _user(NO_CALL)]
+        return [_acting(call[:-1]), _user(UNCLOSED.format(name=problem.tool))]
     if way == "name":
         name = "Calc" if problem.tool == CALCULATOR else "Lookup"
         call = f"{name}[{problem.argument}]"
-        return [_acting(call), _result(call, f"{name} does not exist.")]
+        return [_acting(call), _result(call, UNKNOWN.format(name=name))]
     if problem.kind == "arithmetic":
         call = f"{problem.tool}[{problem.argument[:-2]}]"
         return [_acting(call), _result(call, "Error: failed to calculate.")]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from toolgym.formats import Format
+from collections.abc import Sequence
+
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.policies.base import Request
-from toolgym.toolset import Schema
 
-__all__ = ["finished_text", "last_results", "question_of"]
+__all__ = ["cut_at_stop", "last_results", "question_of", "with_stop"]
 
 _MARK = "\ue000"  # private use: stands for a text whose surroundings are wanted
 
@@ -53,23 +53,32 @@ def _between(fixed: list[str], text: str) -> list[str]:
     return found
 
 
-def finished_text(text: str, stops: tuple[str, ...], format: Format, tools: list[Schema]) -> str:
-    """A reply that ended at a stop text, with that text put back where the format cannot do without.
+def cut_at_stop(text: str, request: Request) -> str:
+    """A reply up to its first stop text; that text is kept where the format cannot do without it.
 
     A closing tag belongs to the reply; the beginning of an imagined tool response does not.
+    """
+    found = [(text.index(stop), stop) for stop in request.format.stop if stop in text]
+    if not found:
+        return text
+    begin, stop = min(found)
+    return with_stop(text[:begin], (stop,), request)
+
+
+def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
+    """A reply whose stop text was left out, with it put back where the format cannot do without.
 
     Args:
         text: the reply before the stop text.
-        stops: the stop texts that may have ended it.
-        format: reads the reply.
-        tools: function-calling documents.
+        stops: those that may have ended it.
+        request: whose format reads the reply.
     """
-    if not stops or _decides(text, format, tools):
+    if _decides(text, request):
         return text
-    closed = (text + stop for stop in stops)
-    return next((whole for whole in closed if _decides(whole, format, tools)), text)
+    whole = (text + stop for stop in stops)
+    return next((reply for reply in whole if _decides(reply, request)), text)
 
 
-def _decides(text: str, format: Format, tools: list[Schema]) -> bool:
-    action = format.parse(text, tools)
+def _decides(text: str, request: Request) -> bool:
+    action = request.format.parse(text, request.tools)
     return bool(action.calls) or action.answer is not None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies._chat import TokenChat, tokenizer_hash
-from toolgym.policies._conversation import finished_text
+from toolgym.policies._conversation import cut_at_stop
 from toolgym.policies._generation import Generator, Sampled
 from toolgym.policies._models import load_model, unload_models
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
@@ -165,11 +165,7 @@ class TransformersPolicy(Policy):
 
     def _reply(self, turn: _Turn, sampled: Sampled) -> Reply:
         request = turn.request
-        text = self._chat.decode(sampled.ids)
-        found = [(text.index(stop), stop) for stop in request.format.stop if stop in text]
-        if found:
-            begin, stop = min(found)
-            text = finished_text(text[:begin], (stop,), request.format, request.tools)
+        text = cut_at_stop(self._chat.decode(sampled.ids), request)
         self._chat.keep(request, sampled.ids, text)
         logprobs = sampled.logprobs if self._generator and self._generator.logprobs else None
         return Reply(text, ReplyTokens(turn.prompt, sampled.ids, logprobs))

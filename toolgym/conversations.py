@@ -1,0 +1,101 @@
+"""A recorded episode as chat messages to train on, in two styles.
+
+``as_played``: the messages exactly as the policy read and wrote them, so that training equals inference.
+``native``: calls as ``tool_calls``, results as role ``tool``, for models whose chat template knows tools.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from toolgym.errors import BadInputError, near
+from toolgym.formats import Action, Format, get_format
+from toolgym.messages import Chat, Message, ToolResult, to_chats
+from toolgym.trajectory import Step, Trajectory
+
+__all__ = ["STYLES", "conversation", "opening_length", "style_of"]
+
+STYLES = ("auto", "as_played", "native")
+# Formats whose calls are those of models with a tool-aware chat template.
+_NATIVE_FORMATS = ("hermes", "llama3")
+
+
+def style_of(trajectory: Trajectory, style: str) -> str:
+    """The style that ``auto`` means for an episode: ``native`` for formats of tool-calling models.
+
+    Raises:
+        BadInputError: an unknown style.
+    """
+    if style not in STYLES:
+        raise BadInputError(
+            f"style must be one of {', '.join(STYLES)}, not {style!r}{near(str(style), STYLES)}"
+        )
+    if style != "auto":
+        return style
+    return "native" if trajectory.format in _NATIVE_FORMATS else "as_played"
+
+
+def opening_length(trajectory: Trajectory) -> int:
+    """How many messages stand before the first reply."""
+    roles = [message.role for message in trajectory.messages]
+    return roles.index("assistant") if "assistant" in roles else len(roles)
+
+
+def conversation(trajectory: Trajectory, style: str) -> tuple[list[Chat], list[Chat], str | None]:
+    """An episode as an opening, what followed, and the tools column.
+
+    Args:
+        trajectory: with at least one step.
+        style: ``as_played`` or ``native``.
+
+    Returns:
+        The opening's chat dicts; those from the first reply to the last one (what came after the
+        last reply is left out: nothing is learned from it); and for ``native`` the function-calling
+        documents as a JSON string, since Arrow would fill up their schemas with None.
+    """
+    if style == "as_played":
+        cut = opening_length(trajectory)
+        chats = to_chats(trajectory.messages)
+        opening, rest = chats[:cut], chats[cut:]
+        tools = None
+    else:
+        opening = [Message("user", trajectory.task.question).to_chat()]
+        codec = get_format(trajectory.format)
+        rest = to_chats([m for step in trajectory.steps for m in _native(step, trajectory, codec)])
+        tools = json.dumps(trajectory.tools, ensure_ascii=False)
+    while rest and rest[-1]["role"] != "assistant":
+        rest.pop()
+    return opening, rest, tools
+
+
+def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
+    """One turn and its results. A reply with neither call nor answer stays as it was written."""
+    if step.calls:
+        thought = codec.parse(step.action, trajectory.tools).thought
+        answers = [
+            Message("tool", _shown(result, step.observation), (), call.id, call.name)
+            for call, result in zip(step.calls, step.results, strict=True)
+        ]
+        return [Message("assistant", thought, step.calls), *answers]
+    if step.answer is not None:
+        thought = codec.parse(step.action, trajectory.tools).thought
+        text = get_format("hermes").write(Action(thought, (), step.answer))
+        return [Message("assistant", text)]
+    complaint = [Message("user", step.observation)] if step.observation else []
+    return [Message("assistant", step.action), *complaint]
+
+
+def _shown(result: ToolResult, observation: str) -> str:
+    """A result as the policy saw it: the environment cuts long ones and says so."""
+    mark = f" [cut: {len(result.content):,} characters]"
+    end = observation.find(mark)
+    if end < 0:
+        return result.content
+    begin = observation.find(result.content[: min(40, end)])
+    return observation[begin : end + len(mark)] if 0 <= begin < end else result.content
+
+
+def plain_tools(tools: str | None) -> list[dict[str, Any]] | None:
+    """The tools column as function-calling documents again."""
+    return None if tools is None else list(json.loads(tools))

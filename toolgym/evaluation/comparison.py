@@ -1,0 +1,183 @@
+"""`compare`: two runs on the same tasks, paired by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolgym.errors import BadInputError
+from toolgym.evaluation.metrics import Figures, measure
+from toolgym.evaluation.report import source_lines
+from toolgym.intervals import bootstrap, mcnemar
+from toolgym.scoring import Recording, settings_of, task_key, trajectories_of
+from toolgym.tables import markdown_table, number, text_table
+from toolgym.trajectory import Trajectory
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+_METRICS = ("exact_match", "accuracy", "token_f1")
+_HEAD = ("metric", "before", "after", "change", "low", "high", "p", "tasks", "95 % interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric before and after, over the tasks that both runs have.
+
+    Args:
+        name: the metric.
+        before: mean over tasks.
+        after: mean over tasks.
+        change: after minus before.
+        low: lower end of the 95 % interval of the change, or None.
+        high: upper end, or None.
+        p_value: exact McNemar test, for metrics of 0 and 1 with one sample a task; else None.
+        kind: how the interval was made, or why there is none.
+    """
+
+    name: str
+    before: float
+    after: float
+    change: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` gives.
+
+    Args:
+        rows: one difference a metric.
+        tasks: tasks in both runs.
+        only_before: tasks that only the first run has; left out.
+        only_after: tasks that only the second run has; left out.
+        source: where the tasks of the second run came from.
+        family: their family; may be empty.
+    """
+
+    rows: list[Difference]
+    tasks: int
+    only_before: int
+    only_after: int
+    source: str
+    family: str
+
+    def __getitem__(self, name: str) -> Difference:
+        """The row of a metric.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no metric {name!r}; metrics: {', '.join(row.name for row in self.rows)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        fields = Difference.__slots__
+        return {
+            "task_source": self.source,
+            "task_family": self.family,
+            "tasks": self.tasks,
+            "only_before": self.only_before,
+            "only_after": self.only_after,
+            "rows": [{name: getattr(row, name) for name in fields} for row in self.rows],
+        }
+
+    def to_markdown(self) -> str:
+        """A Markdown table under the lines that say what was compared."""
+        return "\n\n".join([*self._lines(), markdown_table(_HEAD, self._cells())]) + "\n"
+
+    def __str__(self) -> str:
+        return "\n".join([*self._lines(), "", text_table(_HEAD, self._cells())])
+
+    def _lines(self) -> list[str]:
+        lines = [*source_lines(self.source, self.family), f"{self.tasks} tasks in both runs"]
+        if self.only_before or self.only_after:
+            lines.append(
+                f"Left out: {self.only_before} tasks only before, {self.only_after} only after"
+            )
+        return lines
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [row.name]
+            + [number(v, True) for v in (row.before, row.after, row.change, row.low, row.high)]
+            + ["-" if row.p_value is None else f"{row.p_value:.2g}", str(self.tasks), row.kind]
+            for row in self.rows
+        ]
+
+
+def compare(
+    before: Recording, after: Recording, *, normalisation: str = "paper", seed: int = 0
+) -> Comparison:
+    """Compare two runs task by task.
+
+    Args:
+        before: a `Run`, the path of one, or trajectories.
+        after: the same, on the same tasks.
+        normalisation: ``paper`` or ``squad``.
+        seed: fixes the bootstrap.
+
+    Returns:
+        Paired differences. A task with several samples counts once, with their mean.
+
+    Raises:
+        MissingFileError: no such run.
+        BadInputError: a run without episodes, or no task in common.
+        UnknownNameError: an unknown normalisation.
+    """
+    old, new = _by_task(trajectories_of(before)), _by_task(trajectories_of(after))
+    common = [key for key in old if key in new]
+    if not common:
+        raise BadInputError(
+            f"the runs have no task in common (before: {next(iter(old))[1]!r} and others, after: "
+            f"{next(iter(new))[1]!r} and others); roll both out on the same tasks and environment"
+        )
+    old_figures = [[measure(t, normalisation) for t in old[key]] for key in common]
+    new_figures = [[measure(t, normalisation) for t in new[key]] for key in common]
+    settings = settings_of(after)
+    return Comparison(
+        rows=[_difference(name, old_figures, new_figures, seed) for name in _METRICS],
+        tasks=len(common),
+        only_before=len(old) - len(common),
+        only_after=len(new) - len(common),
+        source=str(settings.get("task_source") or ""),
+        family=str(settings.get("task_family") or ""),
+    )
+
+
+def _by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[Trajectory]]:
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(task_key(trajectory), []).append(trajectory)
+    return groups
+
+
+def _difference(
+    name: str, before: list[list[Figures]], after: list[list[Figures]], seed: int
+) -> Difference:
+    old = np.array([np.mean([getattr(f, name) for f in group]) for group in before])
+    new = np.array([np.mean([getattr(f, name) for f in group]) for group in after])
+    changes = new - old
+    interval = bootstrap(changes.tolist(), [1.0] * len(changes), seed=seed)
+    single = all(len(group) == 1 for group in before + after)
+    p_value = None
+    if single and name != "token_f1":
+        p_value = mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
+    return Difference(
+        name,
+        float(old.mean()),
+        float(new.mean()),
+        float(changes.mean()),
+        interval.low,
+        interval.high,
+        p_value,
+        interval.kind,
+    )

@@ -1,0 +1,136 @@
+"""What one episode contributes to a report, and the report's figures with their intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from toolgym.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
+from toolgym.calls import count_calls
+from toolgym.intervals import Interval, bootstrap, group, proportion
+from toolgym.scoring import task_key
+from toolgym.trajectory import Trajectory
+
+__all__ = ["UNKNOWN_TOOL", "Figures", "is_empty", "measure", "summarise"]
+
+UNKNOWN_TOOL = "(unknown tool)"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One episode in numbers.
+
+    Args:
+        exact_match: 1.0 or 0.0.
+        accuracy: 1.0 or 0.0, by the task's own rule.
+        token_f1: from 0.0 to 1.0.
+        empty: the final answer says nothing.
+        truncated: the episode was cut at its limit of steps.
+        steps: assistant turns.
+        calls: tool calls that could be read.
+        passed: of those, whose result is neither an error nor empty.
+        answerable: of those that passed, whose result holds a gold answer.
+        succeeded: calls that did not fail.
+        malformed: attempts that could not be read as a call.
+        by_tool: calls by tool; tools that the policy was not given stand under `UNKNOWN_TOOL`.
+    """
+
+    exact_match: float
+    accuracy: float
+    token_f1: float
+    empty: bool
+    truncated: bool
+    steps: int
+    calls: int
+    passed: int
+    answerable: int
+    succeeded: int
+    malformed: int
+    by_tool: Counter[str] = field(default_factory=Counter)
+
+
+def measure(trajectory: Trajectory, normalisation: str = "paper") -> Figures:
+    """Read one episode's figures (arXiv 2502.05867, Evaluation).
+
+    Args:
+        trajectory: a finished episode.
+        normalisation: ``paper`` or ``squad``.
+
+    Raises:
+        UnknownNameError: an unknown normalisation.
+    """
+    normalise("", normalisation)  # an unknown name is an error even where nobody answered
+    task = trajectory.task
+    given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
+    counts = count_calls(trajectory.steps)
+    known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
+    passed = [r for _, r in trajectory.calls if r.error is None and r.content.strip()]
+
+    def total(scored: Sequence[float]) -> float:
+        return float(sum(scored))
+
+    return Figures(
+        exact_match=total(per_answer(trajectory, lambda a: exact(a, task.targets, normalisation))),
+        accuracy=total(per_answer(trajectory, lambda a: right(a, task, normalisation))),
+        token_f1=total(
+            per_answer(trajectory, lambda a: overlap_f1(a, task.targets, normalisation))
+        ),
+        empty=is_empty(given),
+        truncated=trajectory.truncated,
+        steps=len(trajectory.steps),
+        calls=counts.made,
+        passed=len(passed),
+        answerable=sum(contains_answer(r.content, task, normalisation) for r in passed),
+        succeeded=counts.succeeded,
+        malformed=counts.malformed,
+        by_tool=Counter(c.name if c.name in known else UNKNOWN_TOOL for c, _ in trajectory.calls),
+    )
+
+
+def is_empty(answer: str | None) -> bool:
+    """Whether a final answer says nothing: none, blank, or only one remark in parentheses."""
+    text = (answer or "").strip()
+    if not text:
+        return True
+    if not (text.startswith("(") and text.endswith(")")):
+        return False
+    depth = 0
+    for index, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return index == len(text) - 1
+    return False
+
+
+def summarise(
+    trajectories: Sequence[Trajectory], figures: Sequence[Figures], seed: int
+) -> dict[str, Interval]:
+    """All figures of a run, by name, in the order in which reports show them."""
+    keys = [task_key(trajectory) for trajectory in trajectories]
+
+    def share(hits: list[float], sizes: list[float]) -> Interval:
+        return proportion(*group(keys, hits, sizes))
+
+    def mean(values: list[float]) -> Interval:
+        return bootstrap(*group(keys, values, ones), seed=seed)
+
+    ones = [1.0] * len(figures)
+    calls = [float(f.calls) for f in figures]
+    attempts = [float(f.calls + f.malformed) for f in figures]
+    rows = {
+        "exact_match": share([f.exact_match for f in figures], ones),
+        "accuracy": share([f.accuracy for f in figures], ones),
+        "token_f1": mean([f.token_f1 for f in figures]),
+        "invoke_rate": mean(calls),
+        "pass_rate": share([float(f.passed) for f in figures], calls),
+        "answerable_rate": share([float(f.answerable) for f in figures], calls),
+        "execution_precision": share([float(f.succeeded) for f in figures], attempts),
+        "malformed_rate": share([float(f.malformed) for f in figures], attempts),
+        "empty_answers": share([float(f.empty) for f in figures], ones),
+        "truncated": share([float(f.truncated) for f in figures], ones),
+        "mean_steps": mean([float(f.steps) for f in figures]),
+    }
+    for name in sorted({name for f in figures for name in f.by_tool}):
+        rows[f"calls/{name}"] = mean([float(f.by_tool[name]) for f in figures])
+    return rows

@@ -1,0 +1,190 @@
+"""`evaluate`: a run's figures with 95 % intervals, and where its tasks came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from toolgym.evaluation.metrics import measure, summarise
+from toolgym.intervals import Interval
+from toolgym.scoring import Recording, opened, settings_of, task_key, trajectories_of
+from toolgym.tables import markdown_table, number, text_table
+
+__all__ = ["Report", "Row", "evaluate", "source_lines"]
+
+_PERCENT = frozenset(
+    {
+        "exact_match",
+        "accuracy",
+        "token_f1",
+        "pass_rate",
+        "answerable_rate",
+        "execution_precision",
+        "malformed_rate",
+        "empty_answers",
+        "truncated",
+    }
+)
+_HEAD = ("metric", "value", "low", "high", "n", "95 % interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of a report.
+
+    Args:
+        name: such as ``accuracy``, or ``calls/Calculator`` (calls of that tool per episode).
+        interval: value, ends, number of observations, and how the interval was made.
+    """
+
+    name: str
+    interval: Interval
+
+    @property
+    def value(self) -> float | None:
+        """The estimate; None when there was nothing to measure."""
+        return self.interval.value
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval, or None."""
+        return self.interval.low
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the 95 % interval, or None."""
+        return self.interval.high
+
+    @property
+    def n(self) -> int:
+        """Observations: episodes, or calls."""
+        return self.interval.n
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        figures = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return {"name": self.name, **figures, "interval": self.interval.kind}
+
+    def cells(self) -> list[str]:
+        """The row as texts."""
+        percent = self.name in _PERCENT
+        ends = (number(value, percent) for value in (self.value, self.low, self.high))
+        return [self.name, *ends, str(self.n), self.interval.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `evaluate` gives.
+
+    Args:
+        rows: the figures in reading order.
+        source: where the tasks came from, such as ``sample``, a path or a hub name.
+        family: the task family, such as ``PopQA``; may be empty.
+        episodes: how many were evaluated.
+        tasks: how many tasks they belong to.
+        calls_by_tool: how many calls each tool got.
+        normalisation: how texts were compared.
+        failures: episodes' attempts that failed for reasons outside the episode; not scored.
+    """
+
+    rows: list[Row]
+    source: str
+    family: str
+    episodes: int
+    tasks: int
+    calls_by_tool: dict[str, int]
+    normalisation: str
+    failures: int = 0
+
+    def __getitem__(self, name: str) -> Row:
+        """The row of a metric.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no metric {name!r}; metrics: {', '.join(row.name for row in self.rows)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "task_source": self.source,
+            "task_family": self.family,
+            "episodes": self.episodes,
+            "tasks": self.tasks,
+            "failures": self.failures,
+            "normalisation": self.normalisation,
+            "calls_by_tool": self.calls_by_tool,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    def to_markdown(self) -> str:
+        """A Markdown table under the lines that say what was measured."""
+        table = markdown_table(_HEAD, [row.cells() for row in self.rows])
+        return "\n\n".join([*self._lines(), table]) + "\n"
+
+    def __str__(self) -> str:
+        table = text_table(_HEAD, [row.cells() for row in self.rows])
+        return "\n".join([*self._lines(), "", table])
+
+    def _lines(self) -> list[str]:
+        lines = source_lines(self.source, self.family)
+        lines.append(
+            f"{self.episodes} episodes of {self.tasks} tasks; normalisation: {self.normalisation}"
+        )
+        calls = ", ".join(f"{name} {count}" for name, count in self.calls_by_tool.items())
+        lines.append(f"Calls by tool: {calls or 'none'}")
+        if self.failures:
+            lines.append(f"Failed attempts, not scored: {self.failures} (see failures.jsonl)")
+        return lines
+
+
+def source_lines(source: str, family: str) -> list[str]:
+    """The lines that say where tasks came from, with a warning for the bundled sample."""
+    lines = [f"Tasks: {family + ' from ' if family else ''}{source or 'not recorded'}"]
+    if source == "sample":
+        lines.append("WARNING: the bundled sample, not the benchmark")
+    return lines
+
+
+def evaluate(
+    run: Recording, *, normalisation: str = "paper", seed: int = 0, source: str | None = None
+) -> Report:
+    """Measure a run.
+
+    Args:
+        run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
+        normalisation: ``paper`` or ``squad``.
+        seed: fixes the bootstrap.
+        source: where the tasks came from, for trajectories that have no ``run.json``.
+
+    Returns:
+        Figures with 95 % intervals; formulas in docs/evaluation.md.
+
+    Raises:
+        MissingFileError: no such run.
+        BadInputError: no finished episode.
+        UnknownNameError: an unknown normalisation.
+    """
+    run = opened(run)
+    trajectories = trajectories_of(run)
+    settings = settings_of(run)
+    figures = [measure(trajectory, normalisation) for trajectory in trajectories]
+    rows = summarise(trajectories, figures, seed)
+    by_tool: Counter[str] = Counter()
+    for figure in figures:
+        by_tool.update(figure.by_tool)
+    failures = getattr(run, "failures", None)
+    return Report(
+        rows=[Row(name, interval) for name, interval in rows.items()],
+        source=source if source is not None else str(settings.get("task_source") or ""),
+        family=str(settings.get("task_family") or ""),
+        episodes=len(trajectories),
+        tasks=len({task_key(trajectory) for trajectory in trajectories}),
+        calls_by_tool=dict(sorted(by_tool.items())),
+        normalisation=normalisation,
+        failures=len(failures()) if callable(failures) else 0,
+    )

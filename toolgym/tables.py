@@ -1,0 +1,42 @@
+"""Tables of cells as aligned text and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["markdown_table", "number", "text_table"]
+
+
+def number(value: float | None, percent: bool = False) -> str:
+    """A figure for readers: three decimals, or percent with one; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned by spaces: first and last to the left, those between to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(_padded(cell, width, n, len(head)) for n, (cell, width) in _cells(line, widths))
+        .rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A GitHub table; bars inside cells are escaped."""
+    rule = [":--", *("--:" for _ in head[1:-1]), ":--"][: len(head)]
+    lines = [head, rule, *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _cells(line: Sequence[str], widths: Sequence[int]) -> enumerate[tuple[str, int]]:
+    return enumerate(zip(line, widths, strict=True))
+
+
+def _padded(cell: str, width: int, column: int, columns: int) -> str:
+    return cell.ljust(width) if column in (0, columns - 1) else cell.rjust(width)
