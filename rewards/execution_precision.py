@@ -1,6 +1,8 @@
-"""``execution_precision``: the share of a turn's tool calls that came through."""
+"""``execution_precision``: the share of tool calls that came through."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from toolgym.calls import count_calls
 from toolgym.task import Task
@@ -9,18 +11,29 @@ from toolgym.trajectory import Trajectory
 __all__ = ["execution_precision"]
 
 
-def execution_precision(task: Task, trajectory: Trajectory) -> list[float]:
+def execution_precision(
+    task: Task, trajectory: Trajectory, *, bounded: bool = False
+) -> list[float]:
     """Share of calls that were well-formed, to a known tool, with valid arguments, and came off.
 
-    Attempts that could not be read as a call count as calls. A turn without calls gets 0.0: nothing
-    was executed, and a bonus for not calling is for a rubric to decide. The figure of a whole run
-    (`toolgym.evaluate`) is pooled over calls instead, and has no value when none was made.
+    Attempts that could not be read as a call count as calls. A turn without calls gets 0.0.
 
     Args:
         task: not read.
         trajectory: the record so far.
+        bounded: give each turn the change of the precision of the episode so far, which may be
+            negative; the sum is then the episode's precision, and more calls earn no more.
 
     Returns:
-        [steps] precision of each turn's own calls, from 0.0 to 1.0.
+        [steps] precision of each turn's own calls, from 0.0 to 1.0; or the changes.
     """
-    return [count_calls([step]).precision or 0.0 for step in trajectory.steps]
+    steps = trajectory.steps
+    if not bounded:
+        return [count_calls([step]).precision or 0.0 for step in steps]
+    made = succeeded = 0
+    so_far = [0.0]
+    for step in steps:
+        counts = count_calls([step])
+        made, succeeded = made + counts.attempts, succeeded + counts.succeeded
+        so_far.append(succeeded / made if made else 0.0)
+    return [after - before for before, after in pairwise(so_far)]

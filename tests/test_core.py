@@ -258,7 +258,7 @@ class TestErrors:
         classes = [getattr(toolgym_errors, name) for name in toolgym_errors.__all__]
         tree = [c for c in classes if isinstance(c, type) and c is not ToolgymError]
         assert all(issubclass(c, ToolgymError) and c.exit_code in (1, 2, 3, 4, 5) for c in tree)
-        builtins = (LookupError, ValueError, OSError, ImportError, RuntimeError)
+        builtins = (LookupError, ValueError, OSError, ImportError, RuntimeError, AssertionError)
         own = {"ToolError"}
         assert all(issubclass(c, builtins) for c in tree if c.__name__ not in own)
 

@@ -32,8 +32,15 @@ def require_file(path: str | Path, what: str) -> Path:
     raise MissingFileError(f"{what} {str(found)!r} does not exist{hint}")
 
 
-def read_rows(path: str | Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(
+    path: str | Path, what: str = "file", *, torn: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read ``(line number, object)`` pairs; blank lines are passed over.
+
+    Args:
+        path: the file.
+        what: for messages, such as "task file".
+        torn: leave out a last line without a line break: a writer may be in the middle of it.
 
     Raises:
         MissingFileError: no such file.
@@ -41,7 +48,7 @@ def read_rows(path: str | Path, what: str = "file") -> Iterator[tuple[int, dict[
     """
     with require_file(path, what).open("rb") as stream:
         for number, raw in enumerate(stream, 1):
-            if raw.strip():
+            if raw.strip() and not (torn and not raw.endswith(b"\n")):
                 yield number, _parse(raw, path, number, what)
 
 

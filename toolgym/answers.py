@@ -204,12 +204,14 @@ def overlap_f1(prediction: str, golds: Sequence[str], normalisation: str = "pape
     return best
 
 
-def contains_answer(content: str, task: Task, normalisation: str = "paper") -> bool:
+def contains_answer(
+    content: str, task: Task, normalisation: str = "paper", whole_words: bool = False
+) -> bool:
     """Whether a tool result holds a gold answer: as a sub-span, or among its numbers."""
     if task.answer_type == "number":
         golds = [last_number(gold) for gold in task.targets]
         return any(value == gold for value in _numbers(content) for gold in golds)
-    return _spans(content, task.targets, normalisation, whole_words=False)
+    return _spans(content, task.targets, normalisation, whole_words)
 
 
 def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[float]:

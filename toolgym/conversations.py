@@ -1,7 +1,8 @@
 """A recorded episode as chat messages to train on, in two styles.
 
-``as_played``: the messages exactly as the policy read and wrote them, so that training equals inference.
-``native``: calls as ``tool_calls``, results as role ``tool``, for models whose chat template knows tools.
+``as_played``: the messages exactly as the policy read and wrote them, so that training equals
+inference. ``native``: calls as ``tool_calls``, results as role ``tool``, for models whose chat
+template knows tools.
 """
 
 from __future__ import annotations

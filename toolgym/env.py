@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ class ToolEnv(gym.Env[str, str]):
         BadInputError: a bound that is no positive number.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 - gymnasium's declaration
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium's declaration
 
     def __init__(
         self,
@@ -125,6 +126,8 @@ class ToolEnv(gym.Env[str, str]):
         task = self.tasks[self._choose(dict(options or {}))]
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
         self._schemas = self._tools.schemas()
+        # Every info gets fresh documents; reading JSON is ten times cheaper than a deep copy.
+        self._schema_text = json.dumps(self._schemas)
         messages = self.format.render(self._schemas, [Message("user", task.question)])
         self._trajectory = Trajectory(
             task=task,
@@ -278,7 +281,7 @@ class ToolEnv(gym.Env[str, str]):
         record = self._current()
         info: Info = {
             "messages": to_chats(record.messages),
-            "tools": copy.deepcopy(self._schemas),
+            "tools": json.loads(self._schema_text),
             "task_id": record.task.id,
             "step": len(record.steps),
         }

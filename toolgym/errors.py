@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BadInputError",
+    "CheckError",
     "EndpointError",
     "EpisodeEndedError",
     "MissingExtraError",
@@ -50,6 +51,12 @@ class UnknownNameError(ToolgymError, LookupError):
 
 class BadInputError(ToolgymError, ValueError):
     """Data or an argument that cannot be used: a broken line, a wrong value, an empty set."""
+
+    exit_code = 3
+
+
+class CheckError(ToolgymError, AssertionError):
+    """A tool, reward, format or environment that breaks its contract; the message says how."""
 
     exit_code = 3
 

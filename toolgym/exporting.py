@@ -1,4 +1,4 @@
-"""Export: recorded episodes as rows that TRL and others train on, with a card. Needs neither of them."""
+"""Export: recorded episodes as rows that TRL trains on, with a card; TRL itself is not needed."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def export(
     """Recorded episodes as rows in TRL's conversational format.
 
     Args:
-        source: a run, a selection, the path of either, or trajectories. For ``dpo`` a run with several
-            samples per task: pairs need right and wrong episodes.
+        source: a run, a selection, the path of either, or trajectories. For ``dpo`` a run with
+            several samples per task: pairs need right and wrong episodes.
         kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
@@ -161,8 +161,9 @@ def token_row(trajectory: Trajectory) -> dict[str, Any]:
     """An episode as the tokens that the policy read and wrote; nothing is tokenised again.
 
     Returns:
-        ``input_ids`` and ``labels`` ([prompt + completion] ints; `IGNORED` on prompt and tool output),
-        ``texts`` (the replies that the labels must decode to) and the ``tokenizer``'s hash.
+        ``input_ids`` and ``labels`` ([prompt + completion] ints; `IGNORED` on prompt and tool
+        output), ``texts`` (the replies that the labels must decode to) and the ``tokenizer``'s
+        hash.
 
     Raises:
         BadInputError: the episode was recorded without tokens.
@@ -195,8 +196,8 @@ def token_rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
     if without:
         raise BadInputError(
             f"{len(without)} of {len(trajectories)} episodes were recorded without tokens (such as "
-            f"{without[0]!r}): their policy does not say them, or its chat template rewrites earlier "
-            "turns; export messages instead"
+            f"{without[0]!r}): their policy does not say them, or its chat template rewrites "
+            "earlier turns; export messages instead"
         )
     return [token_row(trajectory) for trajectory in trajectories]
 
@@ -226,8 +227,8 @@ def card_text(rows: Rows, file: str) -> str:
     load = f'datasets.load_dataset("json", data_files="{file}", split="train")'
     return (
         f"{header}# Training rows written by toolgym\n\n{table}\n\n"
-        f"Load with `{load}`. Every text of the assistant was written by the policy named above; it was "
-        "kept for its final answer, and nobody has read it.\n"
+        f"Load with `{load}`. Every text of the assistant was written by the policy named above; "
+        "nobody has read it.\n"
     )
 
 

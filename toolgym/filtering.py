@@ -264,7 +264,7 @@ def _read_path(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:
     origin: dict[str, Any] = {"path": str(path)}
     beside = path.parent / SELECTION
     if beside.is_file():
-        summary = _read_json(beside)
+        summary = read_json(beside)
         origin = {**summary.pop("origin", {}), "selection": summary, "path": str(path)}
     elif (path.parent / SETTINGS).is_file():
         origin = _origin(Run.open(path.parent))
@@ -273,7 +273,12 @@ def _read_path(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:
     return trajectories, origin
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file.
+
+    Raises:
+        BadInputError: it holds something else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

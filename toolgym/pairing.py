@@ -27,25 +27,25 @@ def make_pairs(
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The pairs of arXiv 2502.05867 (Filtering).
 
-    Chosen: right, called a tool, and no result is an error. Rejected: wrong, of the same question, and
-    without any call. The paper looks for the word "Error" in results; here the recorded kind of failure
-    decides, so that a document about errors is none.
+    Chosen: right, called a tool, and no result is an error. Rejected: wrong, of the same question,
+    and without any call. The paper looks for the word "Error" in results; here the recorded kind
+    of failure decides, so that a document about errors is none.
 
     Args:
         trajectories: right and wrong ones.
         right: tells them apart.
         style: see `toolgym.conversations`.
-        pairing: ``first_turn`` keeps the first assistant turn only, ``whole`` all after the question,
-            ``no_tool_request`` is ``whole`` where chosen need not use tools.
+        pairing: ``first_turn`` keeps the first assistant turn only, ``whole`` all after the
+            question, ``no_tool_request`` is ``whole`` where chosen need not use tools.
         per_task: most pairs of one question; None = as many as both sides have.
 
     Returns:
-        Rows of ``prompt``, ``chosen``, ``rejected`` (and ``tools``), and the number of questions that
-        gave no pair, by the first condition that nothing met.
+        Rows of ``prompt``, ``chosen``, ``rejected`` (and ``tools``), and the number of questions
+        that gave no pair, by the first condition that nothing met.
 
     Raises:
-        BadInputError: an unknown pairing, or no pair at all; the message says which condition removed
-            how many questions.
+        BadInputError: an unknown pairing, or no pair at all; the message says which condition
+            removed how many questions.
     """
     if pairing not in PAIRINGS:
         raise BadInputError(
@@ -66,8 +66,9 @@ def make_pairs(
     if not rows:
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise BadInputError(
-            f"no pair can be made from {len(groups)} questions: {reasons or 'there are none'}; record "
-            "more samples per task, or export the whole run instead of a selection of right episodes"
+            f"no pair can be made from {len(groups)} questions: {reasons or 'there are none'}; "
+            "record more samples per task, or export the whole run instead of a selection of right "
+            "episodes"
         )
     return rows, dict(dropped)
 

@@ -59,7 +59,7 @@ class Run:
         if self.path is None:
             found = list(self._recorded)
         elif (self.path / TRAJECTORIES).is_file():
-            found = list(read_trajectories(self.path / TRAJECTORIES))
+            found = list(read_trajectories(self.path / TRAJECTORIES, torn=True))
         else:
             found = []
         return sorted(found, key=lambda trajectory: (trajectory.task.id, trajectory.sample))
@@ -69,7 +69,9 @@ class Run:
         if self.path is None:
             return list(self._failures)
         file = self.path / FAILURES
-        return [row for _, row in read_rows(file, "failures file")] if file.is_file() else []
+        if not file.is_file():
+            return []
+        return [row for _, row in read_rows(file, "failures file", torn=True)]
 
     def __iter__(self) -> Iterator[Trajectory]:
         return iter(self.trajectories())

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from toolgym.errors import BadInputError
+from toolgym.filtering import read_source
 from toolgym.intervals import Interval, bootstrap, group
 from toolgym.reward import RewardFunction, Rubric, make_rubric
 from toolgym.runs import Run
 from toolgym.tables import markdown_table, number, text_table
-from toolgym.trajectory import Trajectory, read_trajectories
+from toolgym.trajectory import Trajectory
 
-__all__ = ["Recording", "Table", "opened", "score", "settings_of", "task_key", "trajectories_of"]
+__all__ = ["Recording", "Table", "read_recording", "score", "task_key", "trajectories_of"]
 
 Recording = Any
 """A `Run`, the path of a run folder or of a trajectories file, or trajectories."""
@@ -136,53 +137,38 @@ def _detached(trajectory: Trajectory) -> Trajectory:
 
 
 def trajectories_of(run: Recording) -> list[Trajectory]:
-    """The episodes of whatever a user may mean by a run.
+    """The episodes of whatever a user may mean by a run; see `read_recording`."""
+    return read_recording(run)[0]
+
+
+def read_recording(run: Recording) -> tuple[list[Trajectory], dict[str, Any]]:
+    """Episodes and what is known of their origin.
 
     Args:
-        run: anything with a ``trajectories()`` method, the path of a run folder or of a ``.jsonl``
-            of trajectories, or an iterable of `Trajectory`.
+        run: a run or selection, anything else with a ``trajectories()`` method, the path of a
+            folder or of a ``.jsonl`` of trajectories, or an iterable of `Trajectory`.
+
+    Returns:
+        At least one episode, and plain data such as ``task_source``; empty for bare trajectories.
 
     Raises:
         MissingFileError: no such file or folder.
         BadInputError: no episode in it, or something else than trajectories.
     """
-    found: list[Any]
-    recording = opened(run)
-    if isinstance(recording, Path):
-        found = list(read_trajectories(recording))
-    elif callable(getattr(recording, "trajectories", None)):
-        found = list(recording.trajectories())
-    elif isinstance(recording, Iterable):
-        found = list(recording)
+    if isinstance(run, Trajectory):
+        raise BadInputError("a list of trajectories is needed, not a single one: [trajectory]")
+    if callable(getattr(run, "trajectories", None)) and not isinstance(run, Run):
+        found, origin = list(run.trajectories()), dict(getattr(run, "settings", None) or {})
+    elif isinstance(run, str | Path | Iterable):
+        found, origin = read_source(run)
     else:
-        found = [run]
-    stranger = next((item for item in found if not isinstance(item, Trajectory)), None)
-    if stranger is not None or isinstance(run, Trajectory):
         raise BadInputError(
-            "a run, the path of one, or a list of trajectories is needed, not "
-            + ("a single Trajectory: write [trajectory]" if stranger is None else f"{run!r:.80}")
+            f"a run, the path of one, or a list of trajectories is needed, not {run!r:.80}"
         )
     if not found:
         where = f" in {str(run)!r}" if isinstance(run, str | Path) else ""
         raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
-    return found
-
-
-def opened(run: Recording) -> Any:
-    """A path to a run folder as a `Run`, one to a ``.jsonl`` as a `Path`; all else as it is."""
-    if not isinstance(run, str | Path):
-        return run
-    path = Path(run)
-    return path if path.is_file() or path.suffix == ".jsonl" else Run.open(path)
-
-
-def settings_of(run: Recording) -> dict[str, Any]:
-    """What ``run.json`` says, or an empty dict for bare trajectories."""
-    recording = opened(run)
-    if isinstance(recording, Path):
-        has_run = (recording.parent / "run.json").is_file()
-        return Run.open(recording.parent).settings if has_run else {}
-    return dict(getattr(recording, "settings", None) or {})
+    return found, origin
 
 
 def task_key(trajectory: Trajectory) -> tuple[str, str]:

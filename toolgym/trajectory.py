@@ -199,14 +199,18 @@ class Trajectory:
             raise BadInputError(f"not a trajectory row: {error!r}") from error
 
 
-def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Trajectory]:
     """Stream the trajectories of a ``.jsonl`` file.
+
+    Args:
+        path: the file.
+        torn: leave out a last line that a writer has not finished.
 
     Raises:
         MissingFileError: no such file.
         BadInputError: a broken line; its number is named.
     """
-    for number, row in read_rows(path, "trajectory file"):
+    for number, row in read_rows(path, "trajectory file", torn=torn):
         try:
             yield Trajectory.from_row(row)
         except BadInputError as error:

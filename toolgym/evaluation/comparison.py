@@ -12,7 +12,7 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.metrics import Figures, measure
 from toolgym.evaluation.report import source_lines
 from toolgym.intervals import bootstrap, mcnemar
-from toolgym.scoring import Recording, settings_of, task_key, trajectories_of
+from toolgym.scoring import Recording, read_recording, task_key
 from toolgym.tables import markdown_table, number, text_table
 from toolgym.trajectory import Trajectory
 
@@ -115,7 +115,12 @@ class Comparison:
 
 
 def compare(
-    before: Recording, after: Recording, *, normalisation: str = "paper", seed: int = 0
+    before: Recording,
+    after: Recording,
+    *,
+    normalisation: str = "paper",
+    whole_words: bool = False,
+    seed: int = 0,
 ) -> Comparison:
     """Compare two runs task by task.
 
@@ -123,6 +128,7 @@ def compare(
         before: a `Run`, the path of one, or trajectories.
         after: the same, on the same tasks.
         normalisation: ``paper`` or ``squad``.
+        whole_words: see `toolgym.evaluate`.
         seed: fixes the bootstrap.
 
     Returns:
@@ -133,23 +139,24 @@ def compare(
         BadInputError: a run without episodes, or no task in common.
         UnknownNameError: an unknown normalisation.
     """
-    old, new = _by_task(trajectories_of(before)), _by_task(trajectories_of(after))
+    old = _by_task(read_recording(before)[0])
+    later, origin = read_recording(after)
+    new = _by_task(later)
     common = [key for key in old if key in new]
     if not common:
         raise BadInputError(
             f"the runs have no task in common (before: {next(iter(old))[1]!r} and others, after: "
             f"{next(iter(new))[1]!r} and others); roll both out on the same tasks and environment"
         )
-    old_figures = [[measure(t, normalisation) for t in old[key]] for key in common]
-    new_figures = [[measure(t, normalisation) for t in new[key]] for key in common]
-    settings = settings_of(after)
+    old_figures = [[measure(t, normalisation, whole_words) for t in old[key]] for key in common]
+    new_figures = [[measure(t, normalisation, whole_words) for t in new[key]] for key in common]
     return Comparison(
         rows=[_difference(name, old_figures, new_figures, seed) for name in _METRICS],
         tasks=len(common),
         only_before=len(old) - len(common),
         only_after=len(new) - len(common),
-        source=str(settings.get("task_source") or ""),
-        family=str(settings.get("task_family") or ""),
+        source=str(origin.get("task_source") or ""),
+        family=str(origin.get("task_family") or ""),
     )
 
 

@@ -50,12 +50,15 @@ class Figures:
     by_tool: Counter[str] = field(default_factory=Counter)
 
 
-def measure(trajectory: Trajectory, normalisation: str = "paper") -> Figures:
+def measure(
+    trajectory: Trajectory, normalisation: str = "paper", whole_words: bool = False
+) -> Figures:
     """Read one episode's figures (arXiv 2502.05867, Evaluation).
 
     Args:
         trajectory: a finished episode.
         normalisation: ``paper`` or ``squad``.
+        whole_words: a gold answer inside a longer word does not count; the paper counts it.
 
     Raises:
         UnknownNameError: an unknown normalisation.
@@ -72,7 +75,9 @@ def measure(trajectory: Trajectory, normalisation: str = "paper") -> Figures:
 
     return Figures(
         exact_match=total(per_answer(trajectory, lambda a: exact(a, task.targets, normalisation))),
-        accuracy=total(per_answer(trajectory, lambda a: right(a, task, normalisation))),
+        accuracy=total(
+            per_answer(trajectory, lambda a: right(a, task, normalisation, whole_words=whole_words))
+        ),
         token_f1=total(
             per_answer(trajectory, lambda a: overlap_f1(a, task.targets, normalisation))
         ),
@@ -81,7 +86,9 @@ def measure(trajectory: Trajectory, normalisation: str = "paper") -> Figures:
         steps=len(trajectory.steps),
         calls=counts.made,
         passed=len(passed),
-        answerable=sum(contains_answer(r.content, task, normalisation) for r in passed),
+        answerable=sum(
+            contains_answer(r.content, task, normalisation, whole_words) for r in passed
+        ),
         succeeded=counts.succeeded,
         malformed=counts.malformed,
         by_tool=Counter(c.name if c.name in known else UNKNOWN_TOOL for c, _ in trajectory.calls),

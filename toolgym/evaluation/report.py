@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from toolgym.evaluation.metrics import measure, summarise
 from toolgym.intervals import Interval
-from toolgym.scoring import Recording, opened, settings_of, task_key, trajectories_of
+from toolgym.runs import SETTINGS, Run
+from toolgym.scoring import Recording, read_recording, task_key
 from toolgym.tables import markdown_table, number, text_table
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -85,7 +87,8 @@ class Report:
         tasks: how many tasks they belong to.
         calls_by_tool: how many calls each tool got.
         normalisation: how texts were compared.
-        failures: episodes' attempts that failed for reasons outside the episode; not scored.
+        planned: how many the run was to have; 0 where that is not recorded.
+        failures: attempts that failed for reasons outside the episode; not scored.
     """
 
     rows: list[Row]
@@ -95,6 +98,7 @@ class Report:
     tasks: int
     calls_by_tool: dict[str, int]
     normalisation: str
+    planned: int = 0
     failures: int = 0
 
     def __getitem__(self, name: str) -> Row:
@@ -115,6 +119,7 @@ class Report:
             "task_family": self.family,
             "episodes": self.episodes,
             "tasks": self.tasks,
+            "planned": self.planned,
             "failures": self.failures,
             "normalisation": self.normalisation,
             "calls_by_tool": self.calls_by_tool,
@@ -137,6 +142,9 @@ class Report:
         )
         calls = ", ".join(f"{name} {count}" for name, count in self.calls_by_tool.items())
         lines.append(f"Calls by tool: {calls or 'none'}")
+        if self.episodes < self.planned:
+            missing = self.planned - self.episodes
+            lines.append(f"WARNING: unfinished, {missing} of {self.planned} episodes are missing")
         if self.failures:
             lines.append(f"Failed attempts, not scored: {self.failures} (see failures.jsonl)")
         return lines
@@ -151,13 +159,20 @@ def source_lines(source: str, family: str) -> list[str]:
 
 
 def evaluate(
-    run: Recording, *, normalisation: str = "paper", seed: int = 0, source: str | None = None
+    run: Recording,
+    *,
+    normalisation: str = "paper",
+    whole_words: bool = False,
+    seed: int = 0,
+    source: str | None = None,
 ) -> Report:
     """Measure a run.
 
     Args:
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
         normalisation: ``paper`` or ``squad``.
+        whole_words: for accuracy and answerable rate: a gold answer inside a longer word does not
+            count; the paper counts it.
         seed: fixes the bootstrap.
         source: where the tasks came from, for trajectories that have no ``run.json``.
 
@@ -169,22 +184,22 @@ def evaluate(
         BadInputError: no finished episode.
         UnknownNameError: an unknown normalisation.
     """
-    run = opened(run)
-    trajectories = trajectories_of(run)
-    settings = settings_of(run)
-    figures = [measure(trajectory, normalisation) for trajectory in trajectories]
+    if isinstance(run, str | Path) and (Path(run) / SETTINGS).is_file():
+        run = Run.open(run)
+    trajectories, origin = read_recording(run)
+    figures = [measure(trajectory, normalisation, whole_words) for trajectory in trajectories]
     rows = summarise(trajectories, figures, seed)
     by_tool: Counter[str] = Counter()
     for figure in figures:
         by_tool.update(figure.by_tool)
-    failures = getattr(run, "failures", None)
     return Report(
         rows=[Row(name, interval) for name, interval in rows.items()],
-        source=source if source is not None else str(settings.get("task_source") or ""),
-        family=str(settings.get("task_family") or ""),
+        source=source if source is not None else str(origin.get("task_source") or ""),
+        family=str(origin.get("task_family") or ""),
         episodes=len(trajectories),
         tasks=len({task_key(trajectory) for trajectory in trajectories}),
         calls_by_tool=dict(sorted(by_tool.items())),
-        normalisation=normalisation,
-        failures=len(failures()) if callable(failures) else 0,
+        normalisation=normalisation + (", whole words" if whole_words else ""),
+        planned=int(run.settings.get("episodes", 0)) if isinstance(run, Run) else 0,
+        failures=len(run.failures()) if isinstance(run, Run) else 0,
     )

@@ -1,6 +1,6 @@
-"""The miniature: a world, demonstrations and a small real Llama to try self-training on, offline, on a CPU.
+"""The miniature: a world and a small real Llama to try self-training on, offline, on a CPU.
 
-Nothing here is a benchmark. The world is invented, the model is trained from scratch on deliberately mixed behaviour,
-and a report that uses it says so. `toolgym.miniature.world` needs nothing beside Python; `toolgym.miniature.base` needs
-the `train` extra.
+Nothing here is a benchmark. The world is invented, the model is trained from scratch on
+deliberately mixed behaviour, and a report that uses it says so. `toolgym.miniature.world` needs
+nothing beside Python; `toolgym.miniature.base` needs the `train` extra.
 """

@@ -1,4 +1,4 @@
-"""Builds the miniature's base model once and keeps it in a cache."""
+"""Build the miniature's base model once and keep it in a cache."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 RECIPE: Final = 1
-"""Raise it when world, demonstrations, model or training change: bases of another recipe are not reused."""
+"""Raise it when world, demonstrations, model or training change: it makes older bases unused."""
 
 CARD: Final = "miniature.json"
 SHOWN_TO_TOKENIZER: Final = 4000
@@ -31,7 +31,7 @@ REPLY_TOKENS: Final = 64
 
 
 def base_key(seed: int = 0, settings: BaseSettings | None = None) -> str:
-    """The name of the folder in which `build_base` keeps a base: a hash of recipe, seed and settings."""
+    """The name of a base's folder in the cache: a hash of recipe, seed and settings."""
     kept = {"recipe": RECIPE, "seed": seed, **asdict(settings or BaseSettings())}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
     return f"miniature-{digest[:12]}"
@@ -45,9 +45,10 @@ def build_base(
 ) -> Path:
     """The folder of the base model: from the cache, or trained now (about 3 minutes on 2 cores).
 
-    The result loads with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`. It appears
-    whole or not at all, so an interrupted build leaves nothing that a later one could take for a base. Set
-    `OMP_WAIT_POLICY=PASSIVE` before torch is imported: with it two threads are not slowed down by other programs.
+    The result loads with `AutoModelForCausalLM.from_pretrained` and
+    `AutoTokenizer.from_pretrained`. It appears whole or not at all, so an interrupted build leaves
+    nothing that a later one could take for a base. Set `OMP_WAIT_POLICY=PASSIVE` before torch is
+    imported: with it two threads are not slowed down by other programs.
 
     Args:
         folder: the cache; it is made if it is not there, and may hold many bases.
@@ -68,15 +69,15 @@ def build_base(
     if (target / CARD).is_file():
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache))
+    unfinished = cache / f".{target.name}-{secrets.token_hex(4)}"
+    unfinished.mkdir()
     try:
         _build(unfinished, seed, settings, progress)
-        # mkdtemp keeps others out; a cache is as readable as the folder it stands in.
-        unfinished.chmod(0o755)
         try:
             os.rename(unfinished, target)
         except OSError:
-            # Another process was faster; a target without its card is no base, and then the error is real.
+            # Another process was faster; a target without its card is no base, and then the error
+            # is real.
             if not (target / CARD).is_file():
                 raise
     finally:

@@ -1,9 +1,12 @@
-"""What the base model is shown: deliberately mixed behaviour, and a copying drill that comes before it.
+"""What the base model is shown: a copying drill, then deliberately mixed behaviour.
 
-A demonstration uses the tool well only part of the time. Otherwise it guesses without a tool, asks for the wrong thing,
-writes a call that cannot be used, or copies the result badly. So the right behaviour is there to be found and made
-stronger by self-training, and is not the habit yet. Nothing downstream is told which behaviour was meant.
+A demonstration uses the tool well only part of the time. Otherwise it guesses without a tool, asks
+for the wrong thing, writes a call that cannot be used, or copies the result badly. So the right
+behaviour is there to be found and made stronger by self-training, and is not the habit yet. Nothing
+downstream is told which behaviour was meant.
 """
+
+from __future__ import annotations
 
 import random
 from collections.abc import Mapping
@@ -11,24 +14,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from toolgym.miniature import phrasings
-from toolgym.miniature.world import (
-    CALCULATOR,
-    LARGEST,
-    SMALLEST,
-    Problem,
-    World,
-    calculate,
-    expression,
-    fact,
-    person,
-)
+from toolgym.miniature.problems import Problem, calculate, expression, fact, person
+from toolgym.miniature.world import CALCULATOR, LARGEST, SMALLEST, World
 
 Chat = list[dict[str, str]]
 """A conversation: dicts of `role` and `content`."""
 
-# What the environment says to calls that cannot be used. The model never learns to write these texts, only what to do
-# after them, so they need not follow every change of the environment's wording.
-UNCLOSED: Final = "The reply could not be used: the call {name}[ has no closing bracket: {name}[...]."
+# What the environment says to calls that cannot be used. The model never learns to write these
+# texts, only what to do after them, so they need not follow every change of the environment's
+# wording.
+UNCLOSED: Final = (
+    "The reply could not be used: the call {name}[ has no closing bracket: {name}[...]."
+)
 UNKNOWN: Final = "{name} does not exist. Tools: Calculator, WikipediaSearch."
 
 
@@ -37,9 +34,9 @@ class Mixture:
     """How often the demonstrations behave in which way.
 
     Attributes:
-        tool_use: Probability of reaching for a tool, by operation or relation.
-        behaviours: Weights of what happens once a tool is used.
-        lucky: Probability that a guess at an arithmetic answer is right.
+        tool_use: probability of reaching for a tool, by operation or relation.
+        behaviours: weights of what happens once a tool is used.
+        lucky: probability that a guess at an arithmetic answer is right.
     """
 
     tool_use: Mapping[str, float] = field(
@@ -72,13 +69,14 @@ def demonstration(
     """One conversation under a behaviour drawn at random.
 
     Args:
-        world: Whose facts the search knows.
-        problem: What is asked.
-        rng: Where the draws come from.
-        mixture: How often which behaviour is shown; the default one if None.
+        world: whose facts the search knows.
+        problem: what is asked.
+        rng: where the draws come from.
+        mixture: how often which behaviour is shown; the default one if None.
 
     Returns:
-        The behaviour's name ("direct", "right", "wrong", "malformed", "miscopied") and the conversation.
+        The behaviour's name ("direct", "right", "wrong", "malformed", "miscopied") and the
+        conversation.
     """
     mixture = mixture or Mixture()
     if rng.random() >= mixture.tool_use[problem.family]:
@@ -91,7 +89,7 @@ def demonstration(
             _direct(_guess(problem, rng, mixture.lucky)),
         ]
     argument, result, value = (
-        _wrong_call(world, problem, rng) if behaviour == "wrong" else _right_call(world, problem)
+        _wrong_call(world, problem, rng) if behaviour == "wrong" else _right_call(problem)
     )
     if behaviour == "miscopied":
         value = _miscopied(value, problem, rng)
@@ -100,30 +98,30 @@ def demonstration(
 
 
 def copy_drill(rng: random.Random) -> Chat:
-    """A request to copy numbers and names, without tools: it makes a fresh model learn to copy at all.
+    """A request to copy numbers and names, without tools: it teaches a fresh model to copy at all.
 
-    A model this small must first be able to carry spans from the question to the call and from the result to the
-    answer. Without this drill it never starts to, and self-training has nothing to make stronger.
+    A model this small must first be able to carry spans from the question to the call and from the
+    result to the answer. Without this drill it never starts to, and self-training has nothing to
+    make stronger.
     """
     count = rng.randint(7, 11)
     if rng.random() < 0.5:
-        items, joint = (
-            [str(rng.randint(0, LARGEST)) for _ in range(count)],
-            rng.choice(("*", "+", "-")),
-        )
-        return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: [{joint.join(items)}]")]
-    items, joint = [_item(rng) for _ in range(count)], rng.choice((" ", " of "))
-    return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: {joint.join(items)}")]
+        items = [str(rng.randint(0, LARGEST)) for _ in range(count)]
+        copied = f"[{rng.choice(('*', '+', '-')).join(items)}]"
+    else:
+        items = [_item(rng) for _ in range(count)]
+        copied = rng.choice((" ", " of ")).join(items)
+    return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: {copied}")]
 
 
-def right_episode(world: World, problem: Problem) -> Chat:
+def right_episode(problem: Problem) -> Chat:
     """The conversation in which the tool is used well: what the base model is probed with."""
-    argument, result, value = _right_call(world, problem)
+    argument, result, value = _right_call(problem)
     call = f"{problem.tool}[{argument}]"
     return [question(problem), _acting(call), _result(call, result), _concluding(value)]
 
 
-def _right_call(world: World, problem: Problem) -> tuple[str, str, str]:
+def _right_call(problem: Problem) -> tuple[str, str, str]:
     """Argument, the tool's result, and the value in it."""
     if problem.kind == "arithmetic":
         return problem.argument, problem.answer, problem.answer

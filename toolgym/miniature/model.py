@@ -1,4 +1,4 @@
-"""The miniature's tokenizer, chat template and network: a real `LlamaForCausalLM` of about a million parameters.
+"""The miniature's tokenizer, chat template and network, a `LlamaForCausalLM` of a million weights.
 
 This module needs torch and transformers; `import toolgym` never loads it.
 """
@@ -29,15 +29,20 @@ SPECIAL: Final = (
 LONGEST: Final = 1024
 """Positions the model can take, in tokens."""
 
-# One special token opens a turn and one ends it: a turn costs two tokens more than its text. The ending token stands
-# inside the generation span, or a model trained on it would never learn to stop. Every turn is rendered on its own,
-# so that a longer conversation always begins with the text of the shorter one.
+# One special token opens a turn and one ends it: a turn costs two tokens more than its text. The
+# ending token stands inside the generation span, or a model trained on it would never learn to
+# stop. Every turn is rendered on its own, so that a longer conversation always begins with the
+# text of the shorter one.
 CHAT_TEMPLATE: Final = """
 {%- if tools %}
     {{- '<|system|>' }}
-    {%- if messages and messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+    {%- if messages and messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n\\n' }}
+    {%- endif %}
     {{- 'Tools:\\n' }}
-    {%- for tool in tools %}{{- (tool.function if tool.function is defined else tool) | tojson + '\\n' }}{%- endfor %}
+    {%- for tool in tools %}
+        {{- (tool.function if tool.function is defined else tool) | tojson + '\\n' }}
+    {%- endfor %}
     {{- 'Call one as <tool_call>{"name": NAME, "arguments": {...}}</tool_call>.<|end|>' }}
 {%- endif %}
 {%- for message in messages %}
@@ -56,7 +61,9 @@ CHAT_TEMPLATE: Final = """
     {%- elif message.role == 'tool' %}
         {{- '<|user|><tool_response>' + message.content + '</tool_response><|end|>' }}
     {%- elif message.role == 'system' %}
-        {%- if not (tools and loop.first) %}{{- '<|system|>' + message.content + '<|end|>' }}{%- endif %}
+        {%- if not (tools and loop.first) %}
+            {{- '<|system|>' + message.content + '<|end|>' }}
+        {%- endif %}
     {%- else %}
         {{- '<|user|>' + message.content + '<|end|>' }}
     {%- endif %}
@@ -64,7 +71,8 @@ CHAT_TEMPLATE: Final = """
 {%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}
 """.strip()
 
-# How transformers (its server, its pipelines) and TRL read a reply back into content and tool calls.
+# How transformers (its server, its pipelines) and TRL read a reply back into content and tool
+# calls.
 RESPONSE_TEMPLATE: Final[dict[str, Any]] = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|assistant|>",
@@ -80,8 +88,9 @@ RESPONSE_TEMPLATE: Final[dict[str, Any]] = {
     },
 }
 
-# The protocol's fixed phrases count as words, so that they may become one token each and sequences stay short; then
-# words with the blank before them, digits one by one, runs of other signs, and blanks.
+# The protocol's fixed phrases count as words, so that they may become one token each and sequences
+# stay short; then words with the blank before them, digits one by one, runs of other signs, and
+# blanks.
 WORDS: Final = (
     r"Response from tool|\nAction:|\nAnswer:|\nRationale:"
     r"| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]|\s+"
@@ -133,7 +142,7 @@ def build_model(
     heads: int = 4,
     seed: int = 0,
 ) -> LlamaForCausalLM:
-    """A Llama with random weights, in float32 on the CPU; the caller's random state stays as it was.
+    """A Llama with random weights, in float32 on the CPU; the caller's random state is kept.
 
     Args:
         tokenizer: whose vocabulary and special tokens it gets.
@@ -162,4 +171,5 @@ def build_model(
         model: LlamaForCausalLM = transformers.LlamaForCausalLM(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    model.eval()
+    return model

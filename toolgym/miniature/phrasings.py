@@ -1,8 +1,11 @@
-"""The words of the miniature world: questions about numbers, questions about invented entities, and names.
+"""The words of the miniature's world: phrasings of its questions, and names.
 
-Everything is our own and invented. The last `HELD_OUT` phrasings of every list are never shown to the model, neither in
-its demonstrations nor in self-training, so that a figure on them says whether it learned more than the wordings.
+Everything is our own and invented. The last `HELD_OUT` phrasings of every list are never shown to
+the model, neither in its demonstrations nor in self-training, so that a figure on them says
+whether it learned more than the wordings.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
@@ -57,7 +60,7 @@ ARITHMETIC: Final[Mapping[str, tuple[str, ...]]] = {
         "{n} fills {a} jars with {b} {o} and loses {c}. How many {o} remain?",
     ),
 }
-"""Phrasings by operation; the operation's symbols stand between the numbers `a`, `b`, `c`, in this order."""
+"""Phrasings by operation; its symbols stand between the numbers `a`, `b`, `c`, in this order."""
 
 RELATIONS: Final[Mapping[str, str]] = {
     "founder": "founded",
@@ -77,22 +80,36 @@ ENTITY: Final[tuple[str, ...]] = (
 )
 """Phrasings of a question for a relation (`r`, its verb `v`) of an entity (`e`)."""
 
-PEOPLE: Final = tuple("Mia Leo Ana Tom Eva Sam Zoe Max Ida Ben".split())
-OBJECTS: Final = tuple("pens cups coins shells stamps apples cards beads nuts rocks".split())
-ADJECTIVES: Final = tuple(
-    "Amber Silver Iron Misty Golden Frozen Hidden Broken Crimson Quiet Lunar Solar Ancient Hollow Velvet "
-    "Copper Stormy Ivory Jade Marble Mossy Nimble Ocean Paper Quartz Rapid Sandy Tidal Umber Violet".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PEOPLE: Final = _words("Mia Leo Ana Tom Eva Sam Zoe Max Ida Ben")
+OBJECTS: Final = _words("pens cups coins shells stamps apples cards beads nuts rocks")
+ADJECTIVES: Final = _words(
+    """
+    Amber Silver Iron Misty Golden Frozen Hidden Broken Crimson Quiet Lunar Solar Ancient Hollow
+    Velvet Copper Stormy Ivory Jade Marble Mossy Nimble Ocean Paper Quartz Rapid Sandy Tidal Umber
+    Violet
+    """
 )
-NOUNS: Final = tuple(
-    "Falcon Harbor Valley Forge Garden Tower Bridge Island Meadow Canyon Temple Orchard Castle Glacier Lagoon "
-    "Market Mill Outpost Palace Quarry Reef Shrine Station Summit Theater Village Workshop Archive Beacon "
-    "Colony".split()
+NOUNS: Final = _words(
+    """
+    Falcon Harbor Valley Forge Garden Tower Bridge Island Meadow Canyon Temple Orchard Castle
+    Glacier Lagoon Market Mill Outpost Palace Quarry Reef Shrine Station Summit Theater Village
+    Workshop Archive Beacon Colony
+    """
 )
-FIRST_NAMES: Final = tuple(
-    "Nora Ivan Lena Omar Rosa Hugo Vera Axel Iris Remy Tara Yuri Dina Egon Faye Gita Hans Inga Joel Kira Luca "
-    "Mona Nils Olga Paul Quin Rita Sven Ulla Wade".split()
+FIRST_NAMES: Final = _words(
+    """
+    Nora Ivan Lena Omar Rosa Hugo Vera Axel Iris Remy Tara Yuri Dina Egon Faye Gita Hans Inga Joel
+    Kira Luca Mona Nils Olga Paul Quin Rita Sven Ulla Wade
+    """
 )
-LAST_NAMES: Final = tuple(
-    "Reyes Novak Okoye Lund Brandt Costa Dumas Ekman Fabre Grieg Hale Ibarra Jensen Kovacs Lopez Mori Nagel Ortiz "
-    "Petrov Quist Rossi Sato Tanaka Urban Vega Weber Xu Young Zeman Adler".split()
+LAST_NAMES: Final = _words(
+    """
+    Reyes Novak Okoye Lund Brandt Costa Dumas Ekman Fabre Grieg Hale Ibarra Jensen Kovacs Lopez Mori
+    Nagel Ortiz Petrov Quist Rossi Sato Tanaka Urban Vega Weber Xu Young Zeman Adler
+    """
 )

@@ -17,7 +17,8 @@ class BaseSettings:
         batch: conversations a step.
         muon_rate: peak learning rate of the hidden matrices.
         adam_rate: peak learning rate of the embeddings and norms.
-        drill_loss: the copying drill ends when its loss (nats a token, mean of 20 steps) is below this.
+        drill_loss: the copying drill ends when its loss (nats a token, mean of 20 steps) is below
+            this.
         drill_cap: most steps of the drill; not being there by then is an error.
         target: the demonstrations settle once the probe of `pretrain.tool_accuracy` reaches this.
         settle_steps: steps over which the learning rates then fall to a tenth.

@@ -1,21 +1,23 @@
-"""The miniature's world: arithmetic questions for the calculator, and facts on invented entities for the search.
+"""The miniature's world: arithmetic for the calculator, facts on invented entities for the search.
 
-Numbers and entities come in three disjoint splits: "demo" (what the base model is shown), "train" (what it practises
-on) and "test". The same seed gives the same world and the same files.
+Numbers and entities come in three disjoint splits: "demo" (what the base model is shown), "train"
+(what it practises on) and "test". The same seed gives the same world and the same files.
 """
+
+from __future__ import annotations
 
 import json
 import random
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
+from toolgym.miniature.problems import Kind, Problem, calculate, expression, fact, person
 
 Split = Literal["demo", "train", "test"]
-Kind = Literal["arithmetic", "entities"]
 
 SPLITS: Final[tuple[Split, ...]] = ("demo", "train", "test")
 KINDS: Final[tuple[Kind, ...]] = ("arithmetic", "entities")
@@ -25,85 +27,17 @@ SEARCH: Final = "WikipediaSearch"
 SMALLEST, LARGEST = 11, 99
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One question with its gold answer and the tool call that leads to it.
-
-    Attributes:
-        kind: "arithmetic" or "entities".
-        family: The operation's symbols (such as "*+") or the relation (such as "founder").
-        question: The text put to the policy.
-        answer: The gold answer.
-        tool: Name of the tool that helps.
-        argument: What to give to the tool, such as "47*36+5" or "founder of Amber Falcon".
-        numbers: The numbers of an arithmetic question in reading order, else empty.
-        entity: The entity asked about, else "".
-        held_out: Whether the phrasing is one of those never shown in training.
-    """
-
-    kind: Kind
-    family: str
-    question: str
-    answer: str
-    tool: str
-    argument: str
-    numbers: tuple[int, ...] = ()
-    entity: str = ""
-    held_out: bool = False
-
-
-def calculate(numbers: Sequence[int], symbols: str) -> int:
-    """The value of `numbers` joined by `symbols`, products first; no text is ever evaluated.
-
-    Args:
-        numbers: One number more than there are symbols.
-        symbols: Operators out of `*`, `+` and `-`.
-
-    Raises:
-        ValueError: The counts do not fit, or a symbol is another.
-    """
-    if len(numbers) != len(symbols) + 1 or set(symbols) - set("*+-"):
-        raise ValueError(
-            f"{len(numbers)} numbers do not go with the symbols {symbols!r}: give one more than symbols, of *, +, -"
-        )
-    terms = [numbers[0]]
-    for symbol, number in zip(symbols, numbers[1:], strict=True):
-        if symbol == "*":
-            terms[-1] *= number
-        else:
-            terms.append(number if symbol == "+" else -number)
-    return sum(terms)
-
-
-def expression(numbers: Sequence[int], symbols: str) -> str:
-    """The text of a calculation, such as "47*36+5" for (47, 36, 5) and "*+"."""
-    return str(numbers[0]) + "".join(
-        f"{symbol}{number}" for symbol, number in zip(symbols, numbers[1:], strict=True)
-    )
-
-
-def fact(relation: str, entity: str, person: str) -> str:
-    """The sentence that states one fact; it is the whole text of one passage."""
-    return f"The {relation} of {entity} is {person}."
-
-
-def person(rng: random.Random) -> str:
-    """An invented person's name."""
-    return f"{rng.choice(phrasings.FIRST_NAMES)} {rng.choice(phrasings.LAST_NAMES)}"
-
-
 class World:
     """A seeded world of numbers and entities.
 
     Args:
-        seed: Decides names, facts and which numbers belong to which split.
+        seed: decides names, facts and which numbers belong to which split.
 
     Attributes:
-        facts: Every entity's relations and the people they lead to.
+        facts: every entity's relations and the people they lead to.
     """
 
     def __init__(self, seed: int = 0) -> None:
-        """Draws the entities and their facts."""
         self.seed = seed
         rng = random.Random(f"world-{seed}")
         names = [
@@ -129,13 +63,13 @@ class World:
     def problem(
         self, rng: random.Random, split: Split, kind: Kind | None = None, *, held_out: bool = False
     ) -> Problem:
-        """Draws one problem.
+        """Draw one problem.
 
         Args:
-            rng: Where the draws come from.
-            split: Whose numbers and entities to use.
+            rng: where the draws come from.
+            split: whose numbers and entities to use.
             kind: "arithmetic", "entities", or None for a draw with 60 % arithmetic.
-            held_out: Whether to use the held-out phrasings instead of the usual ones.
+            held_out: whether to use the held-out phrasings instead of the usual ones.
         """
         if kind is None:
             kind = "arithmetic" if rng.random() < ARITHMETIC_SHARE else "entities"
@@ -152,10 +86,10 @@ class World:
         *,
         held_out: bool = False,
     ) -> list[Problem]:
-        """Draws `count` problems, no question twice.
+        """Draw `count` problems, no question twice.
 
         Raises:
-            ValueError: The world does not hold that many different questions of this sort.
+            BadInputError: the world does not hold that many different questions of this sort.
         """
         found: dict[str, Problem] = {}
         for _ in range(20 * count + 100):
@@ -163,8 +97,9 @@ class World:
                 return list(found.values())
             drawn = self.problem(rng, split, kind, held_out=held_out)
             found.setdefault(drawn.question, drawn)
-        raise ValueError(
-            f"only {len(found)} different {kind or 'mixed'} questions were found in split {split!r}, not {count}: ask for fewer"
+        raise BadInputError(
+            f"only {len(found)} different {kind or 'mixed'} questions were found in split "
+            f"{split!r}, not {count}: ask for fewer"
         )
 
     def passages(self) -> list[dict[str, str]]:
@@ -179,32 +114,36 @@ class World:
         ]
 
     def write(self, folder: str | Path, train: int = 500, test: int = 500) -> dict[str, Path]:
-        """Writes the task files and the passages.
+        """Write the task files and the passages.
 
         Args:
-            folder: Where to; it is made if it is not there.
-            train: Number of training questions, 60 % of them arithmetic.
-            test: Number of test questions, and of test questions with held-out phrasings; 60 % arithmetic.
+            folder: where to; it is made if it is not there.
+            train: number of training questions, 60 % of them arithmetic.
+            test: number of test questions, and of test questions with held-out phrasings; 60 %
+                arithmetic.
 
         Returns:
-            Paths by name: "arithmetic-train", "arithmetic-test", "arithmetic-heldout", the same three for "entities"
-            (rows of `id`, `question`, `answers`), and "passages" (rows of `id`, `title`, `text`).
+            Paths by name: "arithmetic-train", "arithmetic-test", "arithmetic-heldout", the same
+            three for "entities" (rows of `id`, `question`, `answers`), and "passages" (rows of
+            `id`, `title`, `text`).
 
         Raises:
-            ValueError: More questions are asked for than the world holds.
+            BadInputError: more questions are asked for than the world holds.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths: dict[str, Path] = {}
-        for name, split, count in (
+        files: tuple[tuple[str, Split, int], ...] = (
             ("train", "train", train),
             ("test", "test", test),
             ("heldout", "test", test),
-        ):
+        )
+        for name, split, count in files:
             arithmetic = round(count * ARITHMETIC_SHARE)
             for kind, part in zip(KINDS, (arithmetic, count - arithmetic), strict=True):
                 key = f"{kind}-{name}"
-                # Each file has its own stream, so that asking for more of one leaves the others as they are.
+                # Each file has its own stream, so that asking for more of one leaves the others as
+                # they are.
                 rng = random.Random(f"{self.seed}-{key}")
                 drawn = self.problems(rng, split, part, kind, held_out=name == "heldout")
                 rows = [
@@ -226,7 +165,7 @@ class World:
         question = _phrasing(rng, phrasings.ARITHMETIC[symbols], held_out).format(
             n=rng.choice(phrasings.PEOPLE),
             o=rng.choice(phrasings.OBJECTS),
-            **dict(zip("abc", numbers)),
+            **dict(zip("abc", numbers, strict=False)),
         )
         return Problem(
             kind="arithmetic",

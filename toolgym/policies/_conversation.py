@@ -1,13 +1,14 @@
-"""What policies read out of a request: the question, and the results of the last turn's calls."""
+"""What policies read out of a request: the question, and what tools have answered."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.policies.base import Request
 
-__all__ = ["cut_at_stop", "last_results", "question_of", "with_stop"]
+__all__ = ["cut_at_stop", "past_results", "question_of", "with_stop"]
 
 _MARK = "\ue000"  # private use: stands for a text whose surroundings are wanted
 
@@ -19,24 +20,23 @@ def question_of(request: Request) -> str:
     return str(content).removeprefix(before).removesuffix(after).strip()
 
 
-def last_results(request: Request) -> list[tuple[ToolCall, str]]:
-    """The calls of the last assistant turn with what the tools answered.
+def past_results(request: Request) -> list[tuple[ToolCall, str]]:
+    """All calls of the conversation so far, each with what its tool answered, in order.
 
-    Returns:
-        Empty when no call was made, or when the messages are not those that the format writes.
+    Turns whose replies are not in the format's own words are passed over.
     """
     turns = [n for n, m in enumerate(request.messages) if m["role"] == "assistant"]
-    if not turns:
-        return []
-    text = request.messages[turns[-1]]["content"]
-    calls = request.format.parse(text, request.tools).calls
-    if not calls:
-        return []
-    marked = [ToolResult(call.id, f"{_MARK}{n}{_MARK}") for n, call in enumerate(calls)]
-    shape = request.format.results(calls, marked, request.tools)
-    pattern = _MARK.join(message.content for message in shape)
-    given = _MARK.join(str(m["content"]) for m in request.messages[turns[-1] + 1 :])
-    return list(zip(calls, _between(pattern.split(_MARK)[::2], given), strict=False))
+    found: list[tuple[ToolCall, str]] = []
+    for begin, end in itertools.pairwise([*turns, len(request.messages)]):
+        calls = request.format.parse(request.messages[begin]["content"], request.tools).calls
+        if not calls:
+            continue
+        marked = [ToolResult(call.id, f"{_MARK}{n}{_MARK}") for n, call in enumerate(calls)]
+        shape = request.format.results(calls, marked, request.tools)
+        fixed = _MARK.join(message.content for message in shape).split(_MARK)[::2]
+        given = _MARK.join(str(m["content"]) for m in request.messages[begin + 1 : end])
+        found += zip(calls, _between(fixed, given), strict=False)
+    return found
 
 
 def _between(fixed: list[str], text: str) -> list[str]:

@@ -94,7 +94,8 @@ class Sampler:
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
-        return torch.zeros_like(scores).scatter_(1, chosen[:, None], 1.0)
+        alone: torch.Tensor = torch.zeros_like(scores).scatter_(1, chosen[:, None], 1.0)
+        return alone
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
         torch = self._torch
@@ -104,7 +105,7 @@ class Sampler:
             total = probability.cumsum(-1, dtype=self._exact)
             return _invert(total, uniform * total[:, -1:])
         # Stable, or tokens of equal probability would change places with the batch's size.
-        ranked, order = probability.sort(-1, descending=True, stable=True)
+        ranked, order = probability.sort(dim=-1, descending=True, stable=True)
         total = ranked.cumsum(-1, dtype=self._exact)
         kept = ((total - ranked) < self._top_p).sum(-1, keepdim=True)
         place = _invert(total, uniform * total.gather(-1, kept - 1))

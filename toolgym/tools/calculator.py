@@ -119,9 +119,12 @@ def evaluate_expression(expression: str) -> Number:
         raise ToolError(f"the expression is longer than {MAX_CHARS} characters")
     try:
         return _Parser(_tokens(_plain(expression))).result()
-    except (OverflowError, ValueError) as error:  # math's own: out of range, outside the domain
-        reason = "too large" if isinstance(error, OverflowError) else "not a real number"
-        raise ToolError(f"the result is {reason}") from error
+    except OverflowError as error:
+        raise ToolError("the result is too large") from error
+    except ZeroDivisionError as error:  # by a number too small for a double
+        raise ToolError("division by zero") from error
+    except ValueError as error:  # outside the domain of one of math's functions
+        raise ToolError("the result is not a real number") from error
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,434 @@
+"""The command line on real runs: happy paths, and bad input as one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from toolgym.cli import app, options, shell
+
+POLICIES = """
+import time
+
+calls = 0
+
+
+def guess(messages, tools):
+    return "Thought: a guess.\\nAnswer: politician"
+
+
+def huge(messages, tools):
+    return "Answer: " + "x" * 2_000_000
+
+
+def nul(messages, tools):
+    return "Answer: a\\x00b"
+
+
+def broken(messages, tools):
+    raise RuntimeError("no luck\\nat all")
+
+
+def sometimes(messages, tools):
+    global calls
+    calls += 1
+    if calls % 5 == 0:
+        raise ConnectionError("gone")
+    return "Answer: a"
+
+
+def slow(messages, tools):
+    time.sleep(0.1)
+    return "Answer: a"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with policies, in which all commands of this file are typed."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "cli_policies.py").write_text(POLICIES)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def toolgym(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def fine(*arguments: str) -> str:
+    result = toolgym(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return result.stdout
+
+
+def refused(code: int, *arguments: str) -> str:
+    """The one error line of a command that must fail with this code."""
+    result = toolgym(*arguments)
+    assert result.exit_code == code, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def roll(policy: str, out: str, *more: str) -> list[str]:
+    return ["rollout", "ToolQA-PopQA-v0", "--policy", policy, "--out", out, *more]
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> str:
+    """A run of the baseline, two samples of each of thirty tasks."""
+    few = ("--episodes", "60", "--samples-per-task", "2")
+    fine(*roll("lookup", "runs/lookup", *few))
+    return "runs/lookup"
+
+
+def test_envs_lists_every_kind_of_name() -> None:
+    text = fine("envs")
+    for name in ("ToolQA-NQOpen-v0", "Calculator", "hermes", "no_tool_cot", "token_f1", "lookup"):
+        assert name in text
+    assert "ToolQA-PopQA-v0" in json.loads(fine("envs", "--json"))["environment"]
+
+
+def test_help_and_version() -> None:
+    assert "rollout" in fine("--help")
+    assert fine() == fine("--help")
+    assert fine("--version").startswith("toolgym ")
+    assert "--samples-per-task" in fine("rollout", "--help")
+
+
+def test_tool_prints_what_a_policy_would_read() -> None:
+    assert fine("tool", "Calculator", "2*(3+4)") == "14\n"
+    assert fine("tool", "Calculator", "--arg", "expression=12*12") == "144\n"
+    found = fine("tool", "WikipediaSearch", "--corpus", "sample", "--k", "3", "Marie Antoinette")
+    assert [line[:3] for line in found.splitlines()] == ["1. ", "2. ", "3. "]
+    told = json.loads(fine("tool", "Calculator", "--schema"))
+    assert told["function"]["name"] == "Calculator"
+    assert json.loads(fine("tool", "Calculator", "6*7", "--json"))["content"] == "42"
+
+
+def test_rollout_writes_a_run_and_goes_on_with_it(run: str) -> None:
+    rows = (Path(run) / "trajectories.jsonl").read_text().splitlines()
+    assert len(rows) == 60
+    more = fine(*roll("lookup", run, "--episodes", "64", "--samples-per-task", "2", "--json"))
+    assert json.loads(more)["finished"] == 64
+    after = (Path(run) / "trajectories.jsonl").read_text().splitlines()
+    assert after[:60] == rows
+
+
+def test_rollout_passes_every_option_on() -> None:
+    (Path("tasks.jsonl")).write_text(
+        '{"id": "a", "question": "6 times 7?", "answers": ["42"], "split": "test"}\n'
+        '{"id": "b", "question": "2 plus 2?", "answers": ["4"], "split": "train"}\n'
+    )
+    Path("script.jsonl").write_text(
+        '{"question": "6 times 7?", "replies": ["<calculator>6*7</calculator>", '
+        '"<answer>42</answer>"]}\n'
+    )
+    out = fine(
+        *("rollout", "ToolQA-GSM8K-v0", "--tasks", "tasks.jsonl", "--split", "test"),
+        *("--tool", "Calculator", "--format", "tags", "--prompt", "tools_single_step"),
+        *("--reward", "accuracy=2", "--reward", "execution_precision=0.5", "--max-steps", "3"),
+        *("--env-arg", "max_result_chars=50", "--policy", "scripted"),
+        *("--policy-arg", "replies=script.jsonl", "--seed", "4", "--out", "runs/options", "--json"),
+    )
+    assert json.loads(out)["mean_reward"] == 2.5
+    settings = json.loads(Path("runs/options/run.json").read_text())
+    assert settings["env"]["args"] == {
+        "max_result_chars": 50,
+        "tasks": "tasks.jsonl",
+        "split": "test",
+        "format": "tags",
+        "prompt": "tools_single_step",
+        "max_steps": 3,
+        "tools": ["Calculator"],
+        "reward": {"accuracy": 2.0, "execution_precision": 0.5},
+    }
+    assert settings["seed"] == 4
+
+
+def test_a_tool_option_may_carry_options() -> None:
+    out = fine(
+        *roll("lookup", "runs/k", "--episodes", "2", "--tool", '{"name": "WikipediaSearch","k": 2}')
+    )
+    assert "2/2" in out
+
+
+def test_eval_prints_figures_and_a_comparison(run: str) -> None:
+    text = fine("eval", run)
+    assert "WARNING: the bundled sample" in text
+    assert "exact_match" in text
+    fine(*roll("cli_policies:guess", "runs/guess", "--episodes", "30"))
+    figures = json.loads(fine("eval", run, "--against", "runs/guess", "--json"))
+    assert {"rows", "change", "task_source"} <= set(figures)
+    assert "Against runs/guess" in fine("eval", run, "--against", "runs/guess")
+
+
+def test_view_shows_episodes_as_a_person_reads_them(run: str) -> None:
+    text = fine("view", run, "-n", "2")
+    assert text.count("=== ") == 2
+    assert "-> WikipediaSearch(" in text
+    (row,) = json.loads(fine("view", run, "-n", "1", "--json"))
+    assert fine("view", run, "--episode", row["id"]).startswith(f"=== {row['id']}")
+    assert fine("view", f"{run}/trajectories.jsonl", "-n", "1").startswith("=== ")
+
+
+def test_view_never_drives_the_terminal() -> None:
+    fine(*roll("cli_policies:nul", "runs/nul", "--episodes", "1"))
+    text = fine("view", "runs/nul")
+    assert "\x00" not in text
+    assert "a\ufffdb" in text
+
+
+def test_score_tries_rewards_on_the_recording(run: str) -> None:
+    Path("cli_rewards.py").write_text(
+        "def one(task, trajectory):\n    return [1.0] + [0.0] * (len(trajectory.steps) - 1)\n"
+    )
+    out = fine(
+        *("score", run, "--reward", "exact_match", "--reward", "cli_rewards:one"),
+        *("--rubric", "mixed:accuracy=1,token_f1=0.5", "--json"),
+    )
+    rows = {row["rubric"]: row["mean"] for row in json.loads(out)["rows"]}
+    assert set(rows) == {"exact_match", "cli_rewards:one", "mixed"}
+    assert rows["cli_rewards:one"] == 1.0
+    assert "cli_rewards:one" in fine("score", run, "--reward", "cli_rewards:one")
+
+
+def test_filter_and_export_make_rows(run: str) -> None:
+    kept = json.loads(fine("filter", run, "--tools", "only", "--out", "runs/right", "--json"))
+    assert kept["kept"] + sum(kept["dropped"].values()) == kept["total"]
+    made = json.loads(fine("export", "sft", "runs/right", "--out", "rows/sft.jsonl", "--json"))
+    rows = [json.loads(line) for line in Path("rows/sft.jsonl").read_text().splitlines()]
+    assert made["rows"] == len(rows) == kept["kept"]
+    assert rows[0]["messages"][-1]["role"] == "assistant"
+    assert Path("rows/sft.md").is_file()
+    assert "rows" in fine("export", "sft", run, "--out", "rows/all.jsonl")
+
+
+def test_export_dpo_says_what_is_missing(run: str) -> None:
+    assert "no pair can be made" in refused(3, "export", "dpo", run, "--out", "rows/dpo.jsonl")
+
+
+def test_report_is_one_page(run: str) -> None:
+    text = fine("report", run, "--examples", "1")
+    assert text.startswith("# ToolQA-PopQA-v0")
+    assert "## Episodes" in text
+    fine("report", run, "--out", "page/report.md")
+    assert Path("page/report.md").read_text().startswith("# ToolQA-PopQA-v0")
+    assert json.loads(fine("report", run, "--json"))["run"]["env"]["id"] == "ToolQA-PopQA-v0"
+
+
+def test_index_build_and_search_in_it() -> None:
+    Path("passages.jsonl").write_text(
+        '{"id": "1", "title": "Lamp", "text": "A lamp gives light."}\n'
+        '{"id": "2", "title": "Chair", "text": "One sits on a chair."}\n'
+    )
+    built = json.loads(fine("index", "build", "passages.jsonl", "idx", "--json"))
+    assert built["passages"] == 2
+    assert "light" in fine("tool", "WikipediaSearch", "--corpus", "idx", "lamp")
+    assert "passages" in fine("index", "build", "passages.jsonl", "idx")
+
+
+def test_selftrain_shows_its_settings() -> None:
+    chosen = json.loads(fine("selftrain", "--show-settings", "--rounds", "1", "--seed", "5"))
+    assert (chosen["model"], chosen["rounds"], chosen["seed"]) == ("miniature", 1, 5)
+    paper = json.loads(fine("selftrain", "--model", "some/llama", "--show-settings"))
+    assert paper["model"] == "some/llama"
+    assert paper["environments"]
+    Path("settings.json").write_text(json.dumps(chosen | {"samples_per_task": 3}))
+    told = json.loads(fine("selftrain", "settings.json", "--rounds", "2", "--show-settings"))
+    assert (told["rounds"], told["samples_per_task"], told["seed"]) == (2, 3, 5)
+
+
+# Bad input: each one clear line and the documented exit code.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("rolout",), "'rollout'"),
+        (("export", "sdt"), "'sft'"),
+        (("rollout", "ToolQA-PopQA-v0"), "--policy"),
+        (("rollout", "ToolQA-PopQA-v0", "--polcy", "x"), "--policy"),
+        (("filter", "x", "--out", "y", "--tools", "none"), "only"),
+        (("rollout", "ToolQA-PopQ-v0", "--policy", "lookup", "--out", "r"), "ToolQA-PopQA-v0"),
+        (roll("lokup", "r"), "'lookup'"),
+        (roll("lookup", "r", "--tool", "Calculater"), "'Calculator'"),
+        (roll("lookup", "r", "--format", "raect"), "'react'"),
+        (roll("lookup", "r", "--prompt", "no_tools"), "'no_tool'"),
+        (roll("lookup", "r", "--reward", "acuracy"), "'accuracy'"),
+        (roll("lookup", "r", "--reward", "accuracy=much"), "NAME=WEIGHT"),
+        (roll("lookup", "r", "--env-arg", "split"), "KEY=VALUE"),
+        (roll("lookup", "r", "--tool", '{"k": 3}'), "name"),
+        (("tool", "Calculator"), "--arg"),
+        (("tool", "Calclator", "1"), "'Calculator'"),
+    ],
+)
+def test_usage_and_unknown_names_end_with_2(arguments: tuple[str, ...], says: str) -> None:
+    assert says in refused(2, *arguments)
+    assert not Path("r").exists(), "nothing is begun for a command that cannot run"
+
+
+def test_score_and_filter_name_near_rewards(run: str) -> None:
+    assert "'exact_match'" in refused(2, "score", run, "--reward", "exact_mach")
+    assert "'accuracy'" in refused(2, "filter", run, "--where", "acuracy>=1", "--out", "x")
+    assert "--reward" in refused(2, "score", run)
+    assert "NAME:reward=weight" in refused(2, "score", run, "--rubric", "accuracy")
+
+
+def test_broken_files_end_with_3_and_name_the_line(run: str) -> None:
+    Path("broken.jsonl").write_text('{"question": "a?", "answers": ["b"]}\n\n{"question": \n')
+    Path("empty.jsonl").write_text("\n")
+    line = refused(3, *roll("lookup", "r", "--tasks", "broken.jsonl"))
+    assert "line 3" in line
+    assert "no tasks" in refused(3, *roll("lookup", "r", "--tasks", "empty.jsonl"))
+    assert "tasks.jsonl" in refused(3, *roll("lookup", "r", "--tasks", "taks.jsonl"))
+    assert "does not exist" in refused(3, *roll("lookup", "r", "--corpus", "nowhere"))
+    line = refused(3, *roll("lookup", "r", "--tasks", "tasks.jsonl", "--split", "dev"))
+    assert "splits there: test, train" in line
+    assert "does not exist" in refused(3, "eval", "runs/lokup")
+    assert "holds no run.json" in refused(3, "eval", ".")
+    assert "line 1" in refused(3, "view", "broken.jsonl")
+    assert "did you mean" in refused(3, "view", run, "--episode", "popqa-sampl-001#0")
+    assert "does not exist" in refused(3, "index", "build", "nowhere.jsonl", "i")
+    assert "does not exist" in refused(3, "selftrain", "nowhere.yaml")
+    assert "none of 64 episodes" in refused(3, "filter", run, "--where", "accuracy>5", "-o", "x")
+
+
+def test_bad_numbers_are_one_line() -> None:
+    assert "from 1 to" in refused(3, *roll("lookup", "r", "--episodes", "100000"))
+    assert "max_steps" in refused(3, *roll("lookup", "r", "--max-steps", "0"))
+    assert "samples_per_task" in refused(3, *roll("lookup", "r", "--samples-per-task", "0"))
+    assert "--concurrency" in refused(3, *roll("lookup", "r", "--concurrency", "0"))
+    assert "maxsteps" in refused(3, *roll("lookup", "r", "--env-arg", "maxsteps=3"))
+    assert "its arguments" in refused(3, *roll("scripted", "r"))
+
+
+def test_a_failing_tool_call_ends_with_3() -> None:
+    result = toolgym("tool", "Calculator", "2*(3+")
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "failed to calculate" in result.stderr
+
+
+def test_a_run_with_other_settings_is_left_alone(run: str) -> None:
+    before = (Path(run) / "trajectories.jsonl").read_bytes()
+    line = refused(3, *roll("lookup", run, "--episodes", "60", "--seed", "1"))
+    assert "was begun with" in line
+    assert "another folder" in line
+    assert (Path(run) / "trajectories.jsonl").read_bytes() == before
+
+
+def test_a_huge_reply_is_recorded_and_read_in_part() -> None:
+    out = json.loads(fine(*roll("cli_policies:huge", "runs/huge", "--episodes", "1", "--json")))
+    assert out["finished"] == 1
+    (line,) = Path("runs/huge/trajectories.jsonl").read_text().splitlines()
+    step = json.loads(line)["steps"][0]
+    assert len(step["action"]) == 2_000_008
+    assert step["problems"][0]["kind"] == "too_long"
+    assert len(fine("view", "runs/huge")) < 250_000
+
+
+def test_a_policy_that_raises_ends_with_5_and_is_never_scored() -> None:
+    result = toolgym(*roll("cli_policies:broken", "runs/broken", "--episodes", "3"))
+    assert result.exit_code == 5
+    assert result.stderr.startswith("warning: 3 of 3 episodes failed (RuntimeError 3)")
+    assert "no luck at all" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert Path("runs/broken/trajectories.jsonl").read_text() == ""
+    assert refused(3, "eval", "runs/broken").startswith("error: no finished episode")
+
+
+def test_failed_episodes_are_counted_by_kind_and_retried() -> None:
+    some = roll("cli_policies:sometimes", "runs/some", "--episodes", "10", "--concurrency", "1")
+    result = toolgym(*some, "--json")
+    assert result.exit_code == 5
+    assert json.loads(result.stdout)["failures"] == {"ConnectionError": 2}
+    assert "ConnectionError 2" in result.stderr
+    assert json.loads(fine(*some, "--json"))["finished"] == 10
+
+
+def test_too_many_failures_in_a_row_stop_the_run() -> None:
+    line = refused(5, *roll("cli_policies:broken", "runs/stopped"))
+    assert "in a row failed" in line
+    assert "run the same again" in line
+
+
+def test_a_policy_that_cannot_be_found() -> None:
+    assert "no module" in refused(3, *roll("nowhere:policy", "r"))
+    assert "no callable" in refused(3, *roll("cli_policies:nobody", "r"))
+
+
+def test_a_bug_is_one_line_that_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("of our own")
+
+    monkeypatch.setattr(options, "named_weights", explode)
+    line = refused(1, *roll("lookup", "r", "--reward", "accuracy"))
+    assert "ZeroDivisionError: of our own" in line
+    assert f"{shell.TRACEBACK}=1" in line
+    monkeypatch.setenv(shell.TRACEBACK, "1")
+    result = toolgym(*roll("lookup", "r", "--reward", "accuracy"))
+    assert "Traceback" in result.stderr
+
+
+# What only a process of its own can show.
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "toolgym.cli", *arguments]
+
+
+def test_a_closed_pipe_is_silent(run: str) -> None:
+    line = f"{' '.join(command('view', run, '-n', '64', '--width', '5000'))} | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("=== ")
+    assert done.stderr == ""
+
+
+def test_json_stays_clean_and_progress_quiet_without_a_terminal(run: str) -> None:
+    done = subprocess.run(
+        command("eval", run, "--json"), capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["episodes"] == 64
+    assert done.stderr == ""
+
+
+def finished(folder: str) -> int:
+    file = Path(folder) / "trajectories.jsonl"
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
+def test_ctrl_c_keeps_finished_episodes_and_says_how_to_go_on() -> None:
+    arguments = roll("cli_policies:slow", "runs/slow", "--episodes", "40", "--concurrency", "2")
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while finished("runs/slow") < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    kept = finished("runs/slow")
+    assert 4 <= kept < 40
+    assert errors == (
+        f"error: stopped: {kept} finished episodes are kept in 'runs/slow'; "
+        "run the same command again to go on\n"
+    )
+    assert json.loads(fine(*arguments, "--json"))["finished"] == 40
+    rows = Path("runs/slow/trajectories.jsonl").read_text().splitlines()
+    assert len({json.loads(row)["id"] for row in rows}) == len(rows) == 40

@@ -1,0 +1,110 @@
+"""Every code block of README and docs runs; printed output shown on a page is the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from toolgym.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+_BLOCK = re.compile(
+    r"^(<!-- (?P<mark>[\w -]+) -->\n)?```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+)
+
+
+@dataclass
+class Block:
+    """One fenced block: its language, the mark in the comment line above it, and its text."""
+
+    kind: str
+    mark: str
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("code")) + 1
+        yield Block(found["kind"], found["mark"] or "", found["code"], line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run_and_print_what_the_page_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed = ""
+    for block in blocks(page):
+        place = f"{page.name}:{block.line}"
+        if block.mark == "output":
+            assert printed.rstrip() == block.code.rstrip(), f"{place} shows another output"
+        elif block.kind == "python" and block.mark != "no test":
+            source = "\n" * (block.line - 1) + block.code  # so that a traceback names the line
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(compile(source, str(page), "exec"), namespace)
+            printed = output.getvalue()
+        elif block.kind == "bash" and block.mark == "test":
+            printed = "".join(run_line(line, place) for line in commands(block.code))
+
+
+def commands(code: str) -> list[str]:
+    joined = code.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def run_line(line: str, place: str) -> str:
+    """Run one ``toolgym ...`` line in this process."""
+    name, *arguments = shlex.split(line, comments=True)
+    assert name == "toolgym", f"{place}: only toolgym's own commands are tested, not {name!r}"
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, f"{place}: {line}\n{result.output}"
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        there = (page.parent / target).resolve()
+        # Where the wheel is tested, files outside README and docs are not at hand.
+        assert there.exists() or not (ROOT / "toolgym").exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.sources
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert f" {page.name}\n" in navigation, f"{page.name} is not in mkdocs.yml"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(
+    example: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.strip(), "an example prints what it found"
+
+
+def test_readme_shows_the_way_in_its_first_lines() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines[2]) > 40, "line 3 says what it is"
+    assert any("pip install" in line for line in lines[:15])
+    assert any(line == "```python" for line in lines[:25])

@@ -1,0 +1,356 @@
+"""The endpoint policy against servers that misbehave on purpose, and against `transformers serve`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from toolgym.errors import BadInputError, EndpointError, PolicyError
+from toolgym.formats import get_format
+from toolgym.messages import Message, to_chats
+from toolgym.policies import Request, make_policy
+from toolgym.policies import _retry as retry
+from toolgym.policies.endpoint import EndpointPolicy
+
+pytest.importorskip("openai")
+
+SEARCH: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "WikipediaSearch",
+        "description": "Search.",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string"}},
+            "required": ["query"],
+        },
+    },
+}
+
+
+def asked(question: str = "Q?", format: str = "react", **fields: Any) -> Request:
+    codec = get_format(format, "tools_multi_step")
+    messages = codec.render([SEARCH], [Message("user", question)])
+    return Request(to_chats(messages), [SEARCH], codec, **fields)
+
+
+def completion(text: str | None = "Answer: yes", **message: Any) -> dict[str, Any]:
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": message.pop("finish_reason", "stop"),
+        "message": {"role": "assistant", "content": text, **message},
+    }
+    if "stop_reason" in message:
+        choice["stop_reason"] = choice["message"].pop("stop_reason")
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+    }
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def says(body: Any, status: int = 200, **headers: str) -> Answer:
+    """A server's answer with this JSON (or text) as body."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw)
+
+    return answer
+
+
+def hangs(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(1.5)
+    handler.close_connection = True
+
+
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    """Sends a byte now and then: no single read is slow, the whole never ends."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    try:
+        for _ in range(12):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.1)
+    except OSError:
+        pass  # the client has gone, as it should
+    handler.close_connection = True
+
+
+def hangs_up(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
+
+
+class Server:
+    """Gives its answers in order, the last one for ever; keeps the bodies that came and when."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [says(completion())]
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.times: list[float] = []
+        self._lock = threading.Lock()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:  # noqa: N802
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with owner._lock:
+                    number = len(owner.bodies)
+                    owner.bodies.append(body)
+                    owner.paths.append(self.path)
+                    owner.times.append(time.monotonic())
+                owner.answers[min(number, len(owner.answers) - 1)](self)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def policy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointPolicy]:
+    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    made = EndpointPolicy(server.url, model="m", timeout=0.5, retries=3)
+    yield made
+    made.close()
+
+
+def failed(policy: EndpointPolicy, kind: str) -> str:
+    reply = policy.act([asked()])[0]
+    assert isinstance(reply, EndpointError), reply
+    assert reply.kind == kind
+    assert "\n" not in str(reply)
+    return str(reply)
+
+
+def text(policy: EndpointPolicy, request: Request) -> str:
+    reply = policy.act([request])[0]
+    assert not isinstance(reply, Exception), reply
+    return reply.text
+
+
+def test_sends_what_the_interface_knows_and_reads_the_reply(
+    server: Server, policy: EndpointPolicy
+) -> None:
+    assert text(policy, asked("Who?", seed=2**40 + 7)) == "Answer: yes"
+    body = server.bodies[0]
+    assert body["model"] == "m"
+    assert body["seed"] == 7
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (1.0, 1.0, 512)
+    assert body["stop"] == list(asked().format.stop)
+    assert "tools" not in body
+    assert body["messages"][-1] == {"role": "user", "content": "Question: Who?"}
+    assert server.paths == ["/v1/chat/completions"]
+
+
+def test_from_the_command_line(server: Server) -> None:
+    policy = make_policy(f"endpoint:{server.url}#my/model", temperature=None)
+    assert isinstance(policy, EndpointPolicy)
+    assert text(policy, asked()) == "Answer: yes"
+    assert server.bodies[0]["model"] == "my/model"
+    assert "temperature" not in server.bodies[0]
+    assert policy.describe()["base_url"] == server.url
+    assert not any("key" in name for name in policy.describe())
+    policy.close()
+
+
+def test_429_waits_as_long_as_the_server_asks(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says({"error": "slow down"}, 429, Retry_After="0.3"), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    assert server.times[1] - server.times[0] >= 0.3
+
+
+def test_500_twice_and_then_a_reply(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says("oops", 500), says("oops", 503), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    assert len(server.bodies) == 3
+
+
+def test_gives_up_after_its_retries(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says({"error": {"message": "out of\nmemory"}}, 500)]
+    assert "out of memory (4 tries)" in failed(policy, "server")
+    assert len(server.bodies) == 4
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(hangs, "timeout"), (drips, "timeout")])
+def test_a_server_that_never_ends_is_given_up_in_time(
+    server: Server, answer: Answer, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    server.answers = [answer]
+    policy = EndpointPolicy(server.url, model="m", timeout=0.3, retries=1)
+    assert "2 tries" in failed(policy, kind)
+    assert len(server.bodies) == 2
+    policy.close()
+
+
+def test_a_closed_connection_is_tried_again(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [hangs_up, says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    server.answers = [hangs_up]
+    failed(policy, "connection")
+
+
+@pytest.mark.parametrize(
+    "body", ["{broken", "[]", "{}", '"text"', '{"choices": []}', '{"choices": [{}]}', "null"]
+)
+def test_garbage_is_a_bad_reply_and_final(
+    server: Server, policy: EndpointPolicy, body: str
+) -> None:
+    server.answers = [says(body)]
+    failed(policy, "bad_reply")
+    assert len(server.bodies) == 1
+
+
+def test_a_page_that_is_no_json(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says("<html>hello</html>", Content_Type="text/html")]
+    failed(policy, "bad_reply")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_a_refused_request_is_final(server: Server, policy: EndpointPolicy, status: int) -> None:
+    server.answers = [says({"error": {"message": "no such model"}}, status)]
+    assert f"HTTP {status} no such model" in failed(policy, "refused")
+    assert len(server.bodies) == 1
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        policy = EndpointPolicy(f"http://127.0.0.1:{port}/v1", model="m", retries=1)
+        assert "is it running?" in failed(policy, "connection")
+        policy.close()
+
+
+def test_many_threads_share_the_client_within_the_limit(server: Server) -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.03)
+        with lock:
+            running[0] -= 1
+        says(completion())(handler)
+
+    server.answers = [slow]
+    policy = EndpointPolicy(server.url, model="m", concurrency=4)
+    replies: list[str] = []
+
+    def ask() -> None:
+        replies.append(text(policy, asked()))
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    policy.close()
+    assert replies == ["Answer: yes"] * 12
+    assert 2 <= most[0] <= 4
+
+
+def test_native_calls_become_the_formats_text(server: Server) -> None:
+    calls = [
+        {"id": "a", "type": "function", "function": {"name": "WikipediaSearch", "arguments": given}}
+        for given in ('{"query": "Emma"}', "{broken", "")
+    ]
+    server.answers = [says(completion(None, tool_calls=calls, finish_reason="tool_calls"))]
+    policy = EndpointPolicy(server.url, model="m", native_tools=True)
+    request = asked(format="hermes")
+    parsed = request.format.parse(text(policy, request), request.tools)
+    policy.close()
+    assert server.bodies[0]["tools"] == [SEARCH]
+    assert [call.arguments for call in parsed.calls] == [
+        {"query": "Emma"},
+        {"query": "{broken"},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({}, "<search>Emma</search>"),  # which stop text it was is not said: the format decides
+        ({"stop_reason": "</search>"}, "<search>Emma</search>"),
+        ({"stop_reason": None}, "<search>Emma"),  # the model itself ended there
+        ({"finish_reason": "length"}, "<search>Emma"),
+    ],
+)
+def test_a_stop_text_that_the_server_left_out(
+    server: Server, policy: EndpointPolicy, message: dict[str, Any], expected: str
+) -> None:
+    server.answers = [says(completion("<search>Emma", **message))]
+    assert text(policy, asked(format="tags")) == expected
+
+
+def test_a_server_that_ignores_stop_texts_is_cut(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says(completion("<search>Emma</search><information>I imagine"))]
+    assert text(policy, asked(format="tags")) == "<search>Emma</search>"
+
+
+def test_bad_arguments_and_use_after_close(server: Server) -> None:
+    with pytest.raises(BadInputError, match="needs a model"):
+        EndpointPolicy(server.url)
+    with pytest.raises(BadInputError, match="begins with http"):
+        EndpointPolicy("127.0.0.1:8000#m")
+    with pytest.raises(BadInputError, match="retries at least 0"):
+        EndpointPolicy(server.url, model="m", retries=-1)
+    policy = EndpointPolicy(server.url, model="m")
+    policy.close()
+    policy.close()
+    with pytest.raises(PolicyError, match="was closed"):
+        policy.act([asked()])
+
+
+def test_backoff_grows_and_is_the_same_for_the_same_seed() -> None:
+    error = ValueError()
+    delays = [retry.delay_before(attempt, error, 3) for attempt in range(12)]
+    assert delays == [retry.delay_before(attempt, error, 3) for attempt in range(12)]
+    assert delays != [retry.delay_before(attempt, error, 4) for attempt in range(12)]
+    for attempt, delay in enumerate(delays):
+        longest = min(30.0, 0.5 * 2**attempt)
+        assert longest / 2 <= delay <= longest

@@ -1,0 +1,91 @@
+"""Text to search terms: the same for passages and queries, for every script."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import threading
+import unicodedata
+from typing import Any
+
+import Stemmer  # type: ignore[import-not-found]
+
+from toolgym.tools.folding import fold
+
+__all__ = ["ANALYZER", "Analyzer"]
+
+STOP_WORDS = frozenset(
+    [
+        "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is",
+        "it", "no", "not", "of", "on", "or", "s", "such", "that", "the", "their", "then",
+        "there", "these", "they", "this", "to", "was", "will", "with",
+    ]
+)  # fmt: skip
+"""Lucene's English list, and the ``s`` that an apostrophe leaves behind."""
+
+ANALYZER: dict[str, Any] = {
+    "name": "unicode-fold-english",
+    "version": 1,
+    "stemmer": "english",
+    "stop_words": sorted(STOP_WORDS),
+}
+"""What an index records; one built with another analyzer is refused, for it would miss words."""
+
+_MARKS = "".join(
+    chr(code)
+    for code in range(0x300, 0x1E000)
+    if unicodedata.category(chr(code)) in ("Mn", "Mc") and not 0xD800 <= code <= 0xDFFF
+)
+# Scripts written without spaces: their runs are cut into single characters and pairs.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003134f"
+)
+_WORD = re.compile(rf"[\w{_MARKS}]+")
+_RUN = re.compile(rf"[{_UNSPACED}{_MARKS}]+|[^{_UNSPACED}]+")
+_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_MEMO_WORDS = 200_000  # then it starts anew, so that it cannot grow without bound
+_MAX_WORD = 100  # characters; what is longer is no word
+
+
+class Analyzer:
+    """Lower-cases, folds accents, drops English stop words, stems, and pairs unspaced scripts.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._stemmer = Stemmer.Stemmer("english")
+        self._lock = threading.Lock()  # a stemmer keeps state
+        self._memo: dict[str, tuple[str, ...]] = {}
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text in order, repeats included."""
+        found: list[str] = []
+        memo = self._memo
+        for word in _WORD.findall(text.replace("_", " ")):
+            terms = memo.get(word)
+            if terms is None:
+                terms = self._remember(word)
+            found.extend(terms)
+        return found
+
+    def _remember(self, word: str) -> tuple[str, ...]:
+        if len(word) > _MAX_WORD and not _HAS_UNSPACED.search(word):
+            return ()
+        terms: list[str] = []
+        folded = fold(word)
+        for run in _RUN.findall(folded) if not folded.isascii() else (folded,):
+            if _HAS_UNSPACED.search(run):
+                terms += run
+                terms += map("".join, itertools.pairwise(run))
+            elif run not in STOP_WORDS:
+                with self._lock:
+                    terms.append(self._stemmer.stemWord(run))
+        kept = tuple(sys.intern(term) for term in terms)
+        if len(word) <= _MAX_WORD:
+            if len(self._memo) >= _MEMO_WORDS:
+                self._memo = {}
+            self._memo[word] = kept
+        return kept
