@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/kill_resume.py [--episodes 500] [--kills 10] [--concurrency 16]
 
-There is no peer to run beside: what is measured is what a kill costs (episodes lost, repeated) and what
-resuming costs (seconds until the first new episode).
+There is no peer to run beside: what is measured is what a kill costs (episodes lost, repeated) and
+what resuming costs (seconds until the first new episode).
 """
 
 from __future__ import annotations
