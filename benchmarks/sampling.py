@@ -1,9 +1,9 @@
-"""Sampling speed: `TransformersPolicy` beside plain `generate`, same model, prompts and lengths.
+"""Sampling speed: `TransformersPolicy` beside plain `generate`, on the same model and prompts.
 
     python benchmarks/sampling.py --batch 128 --tokens 48 --threads 2
 
-Both sample from a Llama of about a million parameters with random weights. Plain ``generate`` is what
-a script would call: left padding, ``do_sample=True``, the whole batch kept until its last row ends.
+Both sample from a Llama of a million parameters with random weights. Plain ``generate`` is what a
+script would call: left padding, ``do_sample=True``, the whole batch kept until its last row ends.
 Our side adds what a rollout needs: chat templates, seeds a row, decoding, token ids of every turn.
 CPU seconds are printed beside the wall clock, since other work on the machine distorts the latter.
 """
@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/policies.md
@@ -40,7 +41,7 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     questions = [f"What is the capital of country {n}, {'far ' * (n % 7)}away?" for n in range(512)]
-    tokenizer = build_tokenizer([*questions, open(__file__, encoding="utf-8").read()])
+    tokenizer = build_tokenizer([*questions, Path(__file__).read_text("utf-8")])
     model = build_model(tokenizer)
     # Replies of random weights never end by themselves; ten end tokens make some do.
     ends = [tokenizer.eos_token_id, *range(20, 29)]

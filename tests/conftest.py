@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Before torch or a tokenizer is imported: test processes share the cores, and no test may depend on
+# what a hub says today.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+# Search indexes of test corpora must neither fill the user's cache nor come from it.
+os.environ.setdefault("TOOLGYM_CACHE", tempfile.mkdtemp(prefix="toolgym-test-cache-"))
 
 
 @pytest.fixture(scope="session")

@@ -51,12 +51,17 @@ def slow(messages, tools):
     return "Answer: a"
 """
 
+TASKS = """{"id": "a", "question": "6 times 7?", "answers": ["42"], "split": "test"}
+{"id": "b", "question": "2 plus 2?", "answers": ["4"], "split": "train"}
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with policies, in which all commands of this file are typed."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "cli_policies.py").write_text(POLICIES)
+    (folder / "tasks.jsonl").write_text(TASKS)
     before = Path.cwd()
     os.chdir(folder)
     yield folder
@@ -120,20 +125,17 @@ def test_tool_prints_what_a_policy_would_read() -> None:
     assert json.loads(fine("tool", "Calculator", "6*7", "--json"))["content"] == "42"
 
 
-def test_rollout_writes_a_run_and_goes_on_with_it(run: str) -> None:
-    rows = (Path(run) / "trajectories.jsonl").read_text().splitlines()
-    assert len(rows) == 60
-    more = fine(*roll("lookup", run, "--episodes", "64", "--samples-per-task", "2", "--json"))
-    assert json.loads(more)["finished"] == 64
-    after = (Path(run) / "trajectories.jsonl").read_text().splitlines()
-    assert after[:60] == rows
+def test_rollout_writes_a_run_and_goes_on_with_it() -> None:
+    file = Path("runs/longer/trajectories.jsonl")
+    assert "10/10" in fine(*roll("lookup", "runs/longer", "--episodes", "10"))
+    rows = file.read_text().splitlines()
+    assert len(rows) == 10
+    more = fine(*roll("lookup", "runs/longer", "--episodes", "14", "--json"))
+    assert json.loads(more)["finished"] == 14
+    assert file.read_text().splitlines()[:10] == rows
 
 
 def test_rollout_passes_every_option_on() -> None:
-    (Path("tasks.jsonl")).write_text(
-        '{"id": "a", "question": "6 times 7?", "answers": ["42"], "split": "test"}\n'
-        '{"id": "b", "question": "2 plus 2?", "answers": ["4"], "split": "train"}\n'
-    )
     Path("script.jsonl").write_text(
         '{"question": "6 times 7?", "replies": ["<calculator>6*7</calculator>", '
         '"<answer>42</answer>"]}\n'
@@ -253,6 +255,42 @@ def test_selftrain_shows_its_settings() -> None:
     assert (told["rounds"], told["samples_per_task"], told["seed"]) == (2, 3, 5)
 
 
+TINY = {
+    "rounds": 1,
+    "samples_per_task": 2,
+    "filter": {"where": "reward>=0"},
+    "train": {"max_steps": 2, "batch_size": 4, "max_length": 512},
+    "sampling": {"max_new_tokens": 8},
+    "miniature": {"train": 10, "test": 10, "base": {"tiny": True}},
+}
+
+
+@pytest.mark.slow
+def test_selftrain_train_and_report_on_a_tiny_model() -> None:
+    Path("tiny.json").write_text(json.dumps(TINY))
+    command = ("selftrain", "tiny.json", "--out", "runs/tiny")
+    assert "before and after" in fine(*command).lower()
+    data = json.loads(fine(*command, "--json"))  # everything is done: only the report is made
+    assert data == json.loads(fine("report", "runs/tiny", "--json"))
+    page = fine("report", "runs/tiny")
+    assert page.startswith("# Self-training report")
+    assert page.strip() == Path("runs/tiny/report.md").read_text().strip()
+    assert "rounds" in refused(3, *command, "--rounds", "2")
+    (model,) = Path("runs/tiny/base").glob("miniature-*")
+    rows = "runs/tiny/round-1/selection/rows.jsonl"
+    limits = ("--max-steps", "1", "--batch-size", "4", "--max-length", "512")
+    out = ("--model", str(model), "--out", "trained", "--json")
+    trained = json.loads(fine("train", "sft", rows, *limits, *out))
+    assert trained["steps"] == 1
+    assert (Path("trained") / "config.json").is_file()
+
+
+def test_train_says_what_is_missing() -> None:
+    missing = ("--model", "nowhere", "--out", "trained-not")
+    assert "nowhere" in refused(3, "train", "sft", "nowhere.jsonl", *missing)
+    assert "--model" in refused(2, "train", "sft", "rows.jsonl")
+
+
 # Bad input: each one clear line and the documented exit code.
 
 
@@ -300,12 +338,12 @@ def test_broken_files_end_with_3_and_name_the_line(run: str) -> None:
     line = refused(3, *roll("lookup", "r", "--tasks", "tasks.jsonl", "--split", "dev"))
     assert "splits there: test, train" in line
     assert "does not exist" in refused(3, "eval", "runs/lokup")
-    assert "holds no run.json" in refused(3, "eval", ".")
+    assert "does not exist" in refused(3, "eval", ".")
     assert "line 1" in refused(3, "view", "broken.jsonl")
     assert "did you mean" in refused(3, "view", run, "--episode", "popqa-sampl-001#0")
     assert "does not exist" in refused(3, "index", "build", "nowhere.jsonl", "i")
     assert "does not exist" in refused(3, "selftrain", "nowhere.yaml")
-    assert "none of 64 episodes" in refused(3, "filter", run, "--where", "accuracy>5", "-o", "x")
+    assert "none of 60 episodes" in refused(3, "filter", run, "--where", "accuracy>5", "-o", "x")
 
 
 def test_bad_numbers_are_one_line() -> None:
@@ -393,7 +431,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_a_closed_pipe_is_silent(run: str) -> None:
-    line = f"{' '.join(command('view', run, '-n', '64', '--width', '5000'))} | head -n 1"
+    line = f"{' '.join(command('view', run, '-n', '60', '--width', '5000'))} | head -n 1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("=== ")
     assert done.stderr == ""
@@ -403,7 +441,7 @@ def test_json_stays_clean_and_progress_quiet_without_a_terminal(run: str) -> Non
     done = subprocess.run(
         command("eval", run, "--json"), capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout)["episodes"] == 64
+    assert json.loads(done.stdout)["episodes"] == 60
     assert done.stderr == ""
 
 

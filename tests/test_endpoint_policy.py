@@ -1,17 +1,24 @@
-"""The endpoint policy against servers that misbehave on purpose, and against `transformers serve`."""
+"""The endpoint policy against servers that misbehave, and against `transformers serve`."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
+import toolgym  # noqa: F401  (registers the environments)
+from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
@@ -116,7 +123,7 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with owner._lock:
                     number = len(owner.bodies)
@@ -354,3 +361,94 @@ def test_backoff_grows_and_is_the_same_for_the_same_seed() -> None:
     for attempt, delay in enumerate(delays):
         longest = min(30.0, 0.5 * 2**attempt)
         assert longest / 2 <= delay <= longest
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A real server with a tiny model of random weights: its address, and the model's name."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    tokenizers, transformers = (
+        pytest.importorskip(name) for name in ("tokenizers", "transformers")
+    )
+    folder = tmp_path_factory.mktemp("served")
+    alphabet = ["\u0120", "\u010a", *map(chr, range(33, 127))]
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({c: n for n, c in enumerate(alphabet)}, []))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    bpe.add_special_tokens(["<|pad|>", "<|end|>"])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|end|>"
+    )
+    tokenizer.chat_template = (
+        "{%- for m in messages %}{{- m.role + ': ' + m.content + '<|end|>' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- 'assistant: ' }}{%- endif %}"
+    )
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder)]
+    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    log = (folder / "server.log").open("wb")
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=offline)
+    try:
+        _wait_for(port, process, folder / "server.log")
+        yield f"http://127.0.0.1:{port}/v1", str(folder)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.mark.slow
+def test_an_episode_with_a_real_server(served: tuple[str, str]) -> None:
+    url, model = served
+    policy = EndpointPolicy(url, model=model, max_tokens=8, timeout=60.0, retries=1)
+    env = gym.make("ToolQA-PopQA-v0", tools=["Calculator"], max_steps=2).unwrapped
+    assert isinstance(env, ToolEnv)
+    _, info = env.reset(seed=1)
+    while not env.ended:
+        request = Request(info["messages"], info["tools"], env.format, seed=5)
+        _, _, _, _, info = env.step(text(policy, request))
+    said = [step.action for step in env.trajectory.steps]
+    unknown = EndpointPolicy(f"{url}#{model}-that-is-not-there", timeout=60.0, retries=0)
+    refused = unknown.act([asked()])[0]
+    unknown.close()
+    policy.close()
+    assert said
+    assert any(said)
+    assert isinstance(refused, EndpointError)

@@ -322,3 +322,14 @@ def test_comparison_pairs_by_task_and_says_what_it_left_out() -> None:
 def test_runs_without_a_common_task_cannot_be_compared() -> None:
     with pytest.raises(BadInputError, match="no task in common"):
         compare([episode(1, "x")], [episode(2, "x")])
+
+
+def test_a_search_without_a_hit_does_not_pass() -> None:
+    from toolgym import rollout
+
+    def searches_nonsense(messages: list[dict[str, str]], tools: object) -> str:
+        return "Action: WikipediaSearch[zzqqxx]" if len(messages) < 3 else "Answer: x"
+
+    report = evaluate(rollout("ToolQA-PopQA-v0", searches_nonsense, episodes=3))
+    assert report["pass_rate"].value == 0.0
+    assert report["execution_precision"].value == 1.0

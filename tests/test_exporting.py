@@ -1,4 +1,5 @@
-"""Export: rows in both styles, the paper's pairs, token-exact rows, and files that load unchanged."""
+"""Export: rows in both styles, the paper's pairs, token-exact rows, and files that load
+unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ BROKEN = "Thought: I compute.\nAction: Calculator[6*]"
 RIGHT = "Thought: the tool says 42.\nAnswer: 42"
 GUESS = "Answer: 42"
 WRONG = "Answer: 41"
-HERMES = 'Let me see.\n<tool_call>\n{"name": "Calculator", "arguments": {"expression": "6*7"}}\n</tool_call>'
+HERMES = (
+    'Let me see.\n<tool_call>\n{"name": "Calculator", "arguments": {"expression": "6*7"}}\n'
+    "</tool_call>"
+)
 SEARCH = (
     '<tool_call>\n{"name": "WikipediaSearch", "arguments": {"query": "42"}}\n</tool_call>\n'
     '<tool_call>\n{"name": "Calculator", "arguments": {"expression": "1+1"}}\n</tool_call>'
@@ -72,7 +76,13 @@ def test_rows_as_played_are_the_messages_themselves(mixed: list[Trajectory]) -> 
     row = export(mixed[:1]).rows[0]
     assert row["messages"] == [message.to_chat() for message in mixed[0].messages]
     assert "tools" not in row
-    assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert [m["role"] for m in row["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
 
 
 def test_what_follows_the_last_reply_is_left_out(react: toolgym.ToolEnv) -> None:
@@ -104,10 +114,10 @@ def test_native_rows_have_calls_results_and_tools(hermes: toolgym.ToolEnv) -> No
 def test_native_results_are_cut_as_the_policy_saw_them(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    env = make(
-        tmp_path_factory, tools=["WikipediaSearch"], format="hermes", max_result_chars=50
+    env = make(tmp_path_factory, tools=["WikipediaSearch"], format="hermes", max_result_chars=50)
+    search = (
+        '<tool_call>\n{"name": "WikipediaSearch", "arguments": {"query": "river"}}\n</tool_call>'
     )
-    search = '<tool_call>\n{"name": "WikipediaSearch", "arguments": {"query": "river"}}\n</tool_call>'
     played = play(env, "q0", 0, search, "Answer: 42")
     shown = export([played]).rows[0]["messages"][2]["content"]
     assert shown in played.steps[0].observation

@@ -1,4 +1,4 @@
-"""The lookup baseline: what it asks, what it reads, in every format, and its figures on real questions."""
+"""The lookup baseline: what it asks and reads, in every format, and its figures."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_plays_the_bundled_sample_in_every_format(format: str) -> None:
         assert record.terminated
         assert record.answer
         assert not any(step.problems for step in record.steps)
-        assert [call.name for call, _ in record.calls][0] == "WikipediaSearch"
+        assert next(call.name for call, _ in record.calls) == "WikipediaSearch"
 
 
 @pytest.mark.parametrize("prompt", ["no_tool", "tools_single_step", "bare"])

@@ -14,11 +14,11 @@ from toolgym import Trajectory, export
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
 from toolgym.exporting import IGNORED
 from toolgym.messages import Message
-from toolgym.trajectory import Tokens
 from toolgym.training import _trl
 from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
 from toolgym.training.rows import prepare
 from toolgym.training.sft import train_sft
+from toolgym.trajectory import Tokens
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -219,9 +219,7 @@ def test_markers_inside_a_reply_leave_the_row_out(
     assert prepared.counts == {"token_exact": 3, "tokens that say more than the reply": 1}
 
 
-def test_too_long_rows_are_left_out_and_counted(
-    tokenizer: Any, episodes: list[Trajectory]
-) -> None:
+def test_too_long_rows_are_left_out_and_counted(tokenizer: Any, episodes: list[Trajectory]) -> None:
     lengths = [len(row["input_ids"]) for row in prepare(episodes, tokenizer, max_length=None).rows]
     limit = sorted(lengths)[len(lengths) // 2]
     prepared = prepare(episodes, tokenizer, max_length=limit)

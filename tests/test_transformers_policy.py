@@ -189,7 +189,7 @@ class TestSampling:
     def test_uniform_numbers_depend_on_seed_and_position_alone(self, seed: int, count: int) -> None:
         longer = uniforms([1, seed], count + 5)
         assert (uniforms([seed], count)[0] == longer[1, :count]).all()
-        assert ((0 <= longer) & (longer < 1)).all()
+        assert ((longer >= 0) & (longer < 1)).all()
 
     def test_the_largest_number_never_picks_an_impossible_token(self) -> None:
         logits = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
@@ -222,7 +222,7 @@ class TestTurns:
             ]
 
     def test_the_ids_are_those_of_the_rendered_conversation(self, folder: Path) -> None:
-        """Nothing is lost by keeping ids: where a reply's text round-trips, they are the template's."""
+        """Where a reply's text round-trips, the ids kept are those of rendering it anew."""
         policy = TransformersPolicy(folder, max_new_tokens=24)
         tokenizer = make_tokenizer()
         requests = [asked("Who?", seed=n, episode=f"t{n}#0") for n in range(60)]
@@ -329,8 +329,8 @@ class TestTemplates:
         ]
 
     def test_a_template_that_rewrites_earlier_turns_warns_once(self) -> None:
-        forgetting = TEMPLATE.replace("m.content", "(m.content if loop.last or m.role != 'assistant' "
-                                      "else m.content.split('|')[-1])")  # fmt: skip
+        shortened = "(m.content.split('|')[-1] if m.role == 'assistant' else m.content)"
+        forgetting = TEMPLATE.replace("m.content", shortened)
         chat = TokenChat(make_tokenizer(forgetting))
         request = asked("Who?", episode="t#0")
         chat.prompts([request])

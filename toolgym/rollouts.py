@@ -78,7 +78,7 @@ def rollout(
     samples_per_task: int = 1,
     seed: int = 0,
     out: str | Path | None = None,
-    concurrency: int = 16,
+    concurrency: int | None = None,
     max_failures: int = 20,
     progress: Progress | None = None,
 ) -> Run:
@@ -96,7 +96,8 @@ def rollout(
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
         out: the run folder; None keeps the run in memory.
-        concurrency: episodes that run at once.
+        concurrency: episodes that run at once; default: 128 for policies that answer in batches,
+            else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         progress: called after each episode.
 
@@ -118,7 +119,8 @@ def rollout(
     try:
         open_jobs = deque(job for job in jobs if job.key not in writer.finished)
         engine = _Engine(writer, player, max_failures, len(jobs), progress)
-        width = max(1, min(concurrency, len(open_jobs)))
+        wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
+        width = max(1, min(wanted, len(open_jobs)))
         if open_jobs:
             (engine.batched if player.batched else engine.threaded)(probe, open_jobs, width)
     finally:
@@ -234,9 +236,10 @@ class _Engine:
 
     def _failed(self, episode: _Episode, error: Exception) -> None:
         self.policy.forget(episode.job.key)
-        kind = error.kind if isinstance(error, EndpointError) else type(error).__name__
-        if isinstance(error, PolicyError) and error.__cause__ is not None:
-            kind = type(error.__cause__).__name__
+        if isinstance(error, EndpointError):
+            kind = error.kind
+        else:  # what the policy itself raised, when it was a callable
+            kind = type(error.__cause__ or error).__name__
         row = {"id": episode.job.key, "boundary": "policy", "kind": kind, "message": str(error)}
         with self._lock:
             self.writer.fail(row | {"turn": len(episode.turns)})

@@ -10,6 +10,7 @@ from toolgym.answers import contains_answer, exact, normalise, overlap_f1, per_a
 from toolgym.calls import count_calls
 from toolgym.intervals import Interval, bootstrap, group, proportion
 from toolgym.scoring import task_key
+from toolgym.tools.search import is_empty_result
 from toolgym.trajectory import Trajectory
 
 __all__ = ["UNKNOWN_TOOL", "Figures", "is_empty", "measure", "summarise"]
@@ -68,7 +69,7 @@ def measure(
     given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
     counts = count_calls(trajectory.steps)
     known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
-    passed = [r for _, r in trajectory.calls if r.error is None and r.content.strip()]
+    passed = [r for _, r in trajectory.calls if r.error is None and not is_empty_result(r.content)]
 
     def total(scored: Sequence[float]) -> float:
         return float(sum(scored))

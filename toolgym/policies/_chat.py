@@ -1,4 +1,4 @@
-"""Conversations as token ids: chat templates applied so that each turn continues the last one's ids."""
+"""Conversations as token ids: each turn continues the ids of the turn before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolgym.errors import PolicyError, TemplateError
@@ -21,22 +21,22 @@ __all__ = ["TokenChat", "tokenizer_hash"]
 _MARK = "\ue000toolgym\ue000"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Kept:
-    """An episode so far: the last prompt's text, its ids and the reply's, and the replies' texts."""
+    """An episode so far: the last prompt's text, all ids, the end token, the replies' texts."""
 
     rendered: str
     ids: list[int]
-    end: int | None = None
-    replies: list[str] = field(default_factory=list)
+    end: int | None
+    replies: list[str]
 
 
 class TokenChat:
     """Renders requests to token ids and keeps each episode's ids between turns.
 
-    A turn's prompt is the last turn's prompt and reply as they were, followed by the tokens of what the
-    template puts after the reply. Where a template rewrites what stood before (Qwen3's drops earlier
-    reasoning), the conversation is rendered anew; a warning says so once.
+    A turn's prompt is the last turn's prompt and reply as they were, followed by the tokens of what
+    the template puts after the reply. Where a template rewrites what stood before (Qwen3's drops
+    earlier reasoning), the conversation is rendered anew; a warning says so once.
 
     Args:
         tokenizer: with a chat template.
@@ -61,6 +61,7 @@ class TokenChat:
             )
         self._tokenizer, self._pass_tools = tokenizer, pass_tools
         self._kept: dict[str, _Kept] = {}
+        self._asked: dict[str, tuple[str, list[int]]] = {}  # prompts that no reply was kept for yet
         self._merge_system = not self._shows_system()
         self._warned = False
         whole = self._render([_chat("user", "a"), _chat("assistant", _MARK)], [], generation=False)
@@ -76,7 +77,7 @@ class TokenChat:
         self._structure = (added & set(structure)) | set(tokenizer.all_special_ids) | self.end_ids
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int] | Exception]:
-        """Each request's prompt as ids; a conversation that the template refuses is a `PolicyError`."""
+        """Each request's prompt as ids; what the template refuses is a `PolicyError`."""
         prompts: list[list[int] | Exception] = []
         texts: list[str] = []
         plans: list[tuple[int, str, _Kept | None]] = []
@@ -97,10 +98,8 @@ class TokenChat:
                     ids[1:] if kept.end is not None and ids[:1] == [kept.end] else ids
                 )
             prompts[place] = ids
-            episode = requests[place].episode
-            if episode:
-                replies = [] if kept is None else kept.replies
-                self._kept[episode] = _Kept(rendered, ids, None, replies)
+            if requests[place].episode:
+                self._asked[requests[place].episode] = (rendered, ids)
         return prompts
 
     def keep(self, request: Request, completion: list[int], text: str) -> None:
@@ -111,17 +110,17 @@ class TokenChat:
             completion: [reply] the sampled ids, end token included.
             text: the reply as the environment gets it.
         """
-        kept = self._kept.get(request.episode)
-        if kept is None:
+        if request.episode not in self._asked:
             return
-        kept.end = completion[-1] if completion and completion[-1] in self.end_ids else None
-        kept.ids = kept.ids + completion
-        kept.replies = [m["content"] for m in request.messages if m["role"] == "assistant"]
-        kept.replies.append(text)
+        rendered, ids = self._asked.pop(request.episode)
+        end = completion[-1] if completion and completion[-1] in self.end_ids else None
+        replies = [*_replies(request), text]
+        self._kept[request.episode] = _Kept(rendered, ids + completion, end, replies)
 
     def forget(self, episode: str) -> None:
         """Drop an ended episode."""
         self._kept.pop(episode, None)
+        self._asked.pop(episode, None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply, without end tokens and the template's role markers.
@@ -137,8 +136,8 @@ class TokenChat:
     def _continuation(self, request: Request, rendered: str) -> tuple[_Kept | None, str]:
         """What is kept, with the text after the last reply; or None, with the whole text."""
         kept = self._kept.get(request.episode)
-        replies = [m["content"] for m in request.messages if m["role"] == "assistant"]
-        if kept is None or not kept.replies or kept.replies != replies:
+        replies = _replies(request)
+        if kept is None or kept.replies != replies:
             return None, rendered
         if rendered.startswith(kept.rendered):
             rest = rendered[len(kept.rendered) :]
@@ -202,6 +201,10 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 over vocabulary and chat template, hexadecimal."""
     parts = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def _replies(request: Request) -> list[str]:
+    return [chat["content"] for chat in request.messages if chat["role"] == "assistant"]
 
 
 def _chat(role: str, content: str) -> Chat:

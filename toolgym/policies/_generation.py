@@ -1,4 +1,4 @@
-"""Generation in spans: rows that have ended leave the batch, so that one long reply holds nobody up.
+"""Generation in spans: rows that have ended leave the batch, so that no long reply holds it up.
 
 Needs torch and transformers.
 """
@@ -117,7 +117,7 @@ class Generator:
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _span(self, left: int) -> int:
-        """How many tokens to go; all of them where a cache cannot lose rows (state-space models)."""
+        """How many tokens to go; all where a cache cannot lose rows (state-space models)."""
         return left if getattr(self.model, "_is_stateful", False) else min(left, _SPAN)
 
     def _run(self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int) -> Any:

@@ -1,4 +1,4 @@
-"""Local models: loaded once a process, told apart by what lies on disk. Needs torch, transformers."""
+"""Local models: loaded once a process, told apart by what lies on disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Loaded:
 def load_model(model: str, *, adapter: str | None, device: str | None, dtype: str) -> Loaded:
     """Load a causal model and its tokenizer.
 
-    This happens once a process as long as the files stay the same; only the last model stays in memory.
+    This happens once a process while the files stay the same; only the last model is kept.
 
     Args:
         model: a folder, or a hub id.
@@ -75,7 +75,7 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, padding_side="left")
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:
-        # transformers raises OSError for missing files and ValueError for configurations it cannot read.
+        # OSError: missing files. ValueError: a configuration that it cannot read.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise MissingFileError(
             f"model {model!r} cannot be loaded ({type(error).__name__}: {reason:.200}); "

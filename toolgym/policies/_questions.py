@@ -89,7 +89,7 @@ def read(plan: Plan, passage: str) -> str | None:
 
 
 def guess(plan: Plan, passage: str) -> str | None:
-    """A weak answer of the right kind: a number, a year, or the first name that is not in the question."""
+    """A weak answer of the right kind: a number, a year, or the first name not in the question."""
     if plan.relation in ("how many", "how much"):
         found = _NUMBER.search(passage)
         return found[0] if found else None

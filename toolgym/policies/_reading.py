@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -11,17 +12,54 @@ from toolgym.policies import _vocabulary as words
 __all__ = ["READERS", "first_name", "names"]
 
 _JOINING = frozenset(
-    "of de la le les du des del della di da dos do van von der den zu am an im sur en upon on the "
-    "el al bin ibn y e i los las sous près".split()
+    (
+        "of",
+        "de",
+        "la",
+        "le",
+        "les",
+        "du",
+        "des",
+        "del",
+        "della",
+        "di",
+        "da",
+        "dos",
+        "do",
+        "van",
+        "von",
+        "der",
+        "den",
+        "zu",
+        "am",
+        "an",
+        "im",
+        "sur",
+        "en",
+        "upon",
+        "on",
+        "the",
+        "el",
+        "al",
+        "bin",
+        "ibn",
+        "y",
+        "e",
+        "i",
+        "los",
+        "las",
+        "sous",
+        "près",
+    )
 )
 _WORD = re.compile(r"[^\W_][\w'’.&-]*|[,;:()–—\"“”/]|\S")
-_TITLES = frozenset("Mr. Mrs. Ms. Dr. St. Sir Lord Lady Saint Prof. Jr. Sr.".split())
+_TITLES = frozenset(("Mrs.", "Prof."))
 
 Reader = Callable[[str, str], str | None]
 
 
 def first_name(text: str, begin: int = 0) -> str | None:
-    """The capitalised span that begins at a place, or None: ``Rio de Janeiro, Brazil`` gives the city.
+    """The capitalised span at a place, or None: ``Rio de Janeiro, Brazil`` gives the city.
 
     Args:
         text: a passage.
@@ -85,7 +123,7 @@ _DATE: Final = r"(?:\d{1,2} )?[A-Z][a-z]+(?: \d{1,2},?)?,? \d{3,4}|\d{3,4}"
 
 def birthplace(text: str, subject: str) -> str | None:
     """Where someone was born."""
-    near = r"(?:(?!\bdied\b|\bdeath\b)[^.;]|(?<=\b\w)\.|(?<=\bc)\.){0,90}?"
+    near = r"(?:(?!\bdied\b|\bdeath\b)[^.;]|(?<=\b\w)\.){0,90}?"
     named = before(text, r"\s+(?:is|was) (?:his|her|their|the) birthplace\b")
     return named or after(
         text,
@@ -97,7 +135,7 @@ def birthplace(text: str, subject: str) -> str | None:
         r"\bhail(?:s|ed|ing) from\s+",
         r"\b(?:raised|grew up|brought up) in\s+",
         r"\bfamily (?:in|of|from)\s+",
-        r"\b(?:actor|artist|singer|rapper|producer|player|politician|writer|musician|poet|and) from\s+",
+        r"\b(?:actor|artist|singer|rapper|producer|player|politician|writer|musician|and) from\s+",
         r"(?:^|[.,] |\bwas )[Ff]rom\s+",
         r"\b(?:[Hh]igh [Ss]chool|educated|school|schooled|studied)\b[^.;]{0,40}?\b(?:in|at)\s+",
         r"\b(?:based|lives|lived|living|works|worked) in\s+",
@@ -126,20 +164,22 @@ def predicate(text: str) -> str:
 
 
 def earliest(text: str, vocabulary: Iterable[str]) -> str | None:
-    """The vocabulary's word that stands first in the text, the longer of two at one place."""
-    lowered = text.casefold()
-    best: tuple[int, int, str] | None = None
-    for word in vocabulary:
-        place = find_word(lowered, word.casefold())
-        if place >= 0 and (best is None or (place, -len(word)) < best[:2]):
-            best = (place, -len(word), word)
-    return best[2] if best else None
+    """The vocabulary's word that stands first in the text, the longest of those at one place.
+
+    A word counts when it stands by itself, or with a plural s.
+    """
+    spelt, pattern = _lexicon(tuple(vocabulary))
+    match = pattern.search(text.casefold())
+    return spelt[match[1]] if match else None
 
 
-def find_word(text: str, word: str) -> int:
-    """Where a word stands by itself (or with a plural s), or -1."""
-    match = re.search(rf"(?<![\w-]){re.escape(word)}s?(?![\w-])", text)
-    return match.start() if match else -1
+@functools.lru_cache(maxsize=16)
+def _lexicon(vocabulary: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
+    spelt = {word.casefold(): word for word in vocabulary}
+    # Alternatives are tried in order: the longest first.
+    longest_first = sorted(spelt, key=len, reverse=True)
+    pattern = rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})s?(?![\w-])"
+    return spelt, re.compile(pattern)
 
 
 def betrayed(text: str, table: dict[str, tuple[str, ...]]) -> str | None:
@@ -164,6 +204,7 @@ def country(text: str, subject: str) -> str | None:
 
 
 # Nationality and trade stand between: "by the English author Jane Austen".
+_TRADE: Final = r"\s+(?:the\s+)?(?:[a-z-]+\s+){0,3}"
 _BLANK: Final = r"\s+"
 _LONGEST_NAME: Final = 80  # characters
 _BY: Final = (
@@ -184,7 +225,7 @@ def before(text: str, *patterns: str) -> str | None:
 
 
 def maker(noun: str, *verbs: str) -> Reader:
-    """A reader of ``<verb> by Name``, ``the <noun> was Name``, ``Name <verb> the ...`` and the like.
+    """A reader of ``<verb> by Name``, ``the <noun> was Name``, ``Name <verb> the ...``.
 
     Args:
         noun: pattern of what the person is called.
@@ -209,7 +250,7 @@ def father(text: str, subject: str) -> str | None:
     """Whose son or daughter someone is."""
     return before(text, r"\s+(?:is|was) (?:his|her|their) father\b") or after(
         text,
-        r"\b(?:[Hh]is|[Hh]er|[Tt]heir) father(?:,| was| is| being)?\s+(?:the\s+)?(?:[a-z-]+\s+){0,3}",
+        rf"\b(?:[Hh]is|[Hh]er|[Tt]heir) father(?:,| was| is| being)?{_TRADE}",
         r"\b(?:son|daughter|child|heir) of\s+(?:the\s+)?(?:[a-z-]+\s+){0,4}",
         r"\bborn to\s+(?:the\s+)?(?:[a-z-]+\s+){0,3}",
         r"\bfather(?:,| was| is)?\s+",
@@ -220,7 +261,7 @@ def mother(text: str, subject: str) -> str | None:
     """By whom someone was born."""
     return before(text, r"\s+(?:is|was) (?:his|her|their) mother\b") or after(
         text,
-        r"\b(?:[Hh]is|[Hh]er|[Tt]heir) mother(?:,| was| is| being)?\s+(?:the\s+)?(?:[a-z-]+\s+){0,3}",
+        rf"\b(?:[Hh]is|[Hh]er|[Tt]heir) mother(?:,| was| is| being)?{_TRADE}",
         r"\b(?:son|daughter|child|born to)\b[^.]{3,80}?\band (?:his (?:\w+ )?wife,?\s+)?(?:of\s+)?",
         r"\bmother(?:,| was| is)?\s+",
         r"\b(?:son|daughter|child) of\s+",
@@ -229,12 +270,10 @@ def mother(text: str, subject: str) -> str | None:
 
 def capital(text: str, subject: str) -> str | None:
     """The capital of the subject."""
-    name = re.escape(subject)
-    match = re.search(
-        rf"([^.]*?)\b(?:is|was)\b[^.]{{0,60}}?\b(?:capital|seat)\b[^.]{{0,60}}?\b{name}", text
-    )
-    if match:
-        found = first_name(match[1].strip())
+    said = rf"\b(?:is|was)\b[^.]{{0,60}}?\b(?:capital|seat)\b[^.]{{0,60}}?\b{re.escape(subject)}"
+    for match in re.finditer(said, text):
+        sentence = text[max(0, match.start() - _LONGEST_NAME) : match.start()].rpartition(". ")[2]
+        found = first_name(sentence.strip())
         if found and found != subject:
             return found
     serving = before(text, r"\s+(?:serves as|is|was)\s+(?:its|the)\s+(?:\w+\s+)?(?:capital|seat)\b")

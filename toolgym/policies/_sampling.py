@@ -58,10 +58,10 @@ class Sampler:
         device: torch.device,
         logprobs: bool,
     ) -> None:
-        self._torch = need("torch", "train")
+        loaded = need("torch", "train")
         # Apple's GPUs have no float64.
-        self._exact = self._torch.float32 if device.type == "mps" else self._torch.float64
-        self._drawn = self._torch.as_tensor(drawn, dtype=self._exact, device=device)
+        self._exact = loaded.float32 if device.type == "mps" else loaded.float64
+        self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)
         self._temperature, self._top_p = temperature, top_p
         self._keep_logprobs = logprobs
         self._position = 0
@@ -85,7 +85,6 @@ class Sampler:
         Returns:
             [row, vocabulary] the chosen token highest.
         """
-        torch = self._torch
         if self._temperature == 0:
             if self._keep_logprobs:
                 self._note(scores, scores.argmax(-1))
@@ -94,13 +93,11 @@ class Sampler:
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
-        alone: torch.Tensor = torch.zeros_like(scores).scatter_(1, chosen[:, None], 1.0)
-        return alone
+        return scores.new_zeros(scores.shape).scatter_(1, chosen[:, None], 1.0)
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
-        torch = self._torch
         uniform = self._drawn[:, self._position, None]
-        probability = torch.softmax(scores.float() / self._temperature, -1)
+        probability = (scores.float() / self._temperature).softmax(-1)
         if self._top_p >= 1:
             total = probability.cumsum(-1, dtype=self._exact)
             return _invert(total, uniform * total[:, -1:])
@@ -109,10 +106,10 @@ class Sampler:
         total = ranked.cumsum(-1, dtype=self._exact)
         kept = ((total - ranked) < self._top_p).sum(-1, keepdim=True)
         place = _invert(total, uniform * total.gather(-1, kept - 1))
-        return order.gather(-1, torch.minimum(place[:, None], kept - 1))[:, 0]
+        return order.gather(-1, place[:, None].minimum(kept - 1))[:, 0]
 
     def _note(self, scores: torch.Tensor, chosen: torch.Tensor) -> None:
-        logprobs = self._torch.log_softmax(scores.float(), -1)
+        logprobs = scores.float().log_softmax(-1)
         self.logprobs.append(logprobs.gather(-1, chosen[:, None])[:, 0])
 
 

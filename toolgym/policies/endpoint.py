@@ -22,8 +22,8 @@ __all__ = ["EndpointPolicy"]
 class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
-    Connection errors, time-outs, 429 and 5xx are tried again, with exponential backoff and jitter, and
-    not before the time that ``Retry-After`` names. Everything else is final at once.
+    Connection errors, time-outs, 429 and 5xx are tried again, with exponential backoff and jitter,
+    and not before the time that ``Retry-After`` names. Everything else is final at once.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
@@ -36,8 +36,8 @@ class EndpointPolicy(Policy):
         retries: further tries after the first.
         timeout: seconds for one try, from the request to the last byte.
         concurrency: requests under way at once.
-        native_tools: give the tools to the server and read its ``tool_calls``; else they stand in the
-            format's own text.
+        native_tools: give the tools to the server and read its ``tool_calls``; else they stand in
+            the format's own text.
 
     Raises:
         MissingExtraError: ``openai`` is not installed.
@@ -64,12 +64,12 @@ class EndpointPolicy(Policy):
             raise BadInputError(f"an endpoint's address begins with http:// , not {base_url!r}")
         if not name:
             raise BadInputError(
-                f"endpoint {base_url!r} needs a model: pass model=..., or write {address}#model-name"
+                f"endpoint {base_url!r} needs a model: pass model=..., or write {address}#name"
             )
         if timeout <= 0 or concurrency < 1 or retries < 0 or max_tokens < 1:
             raise BadInputError(
-                "timeout must be above 0, concurrency and max_tokens at least 1, retries at least 0; "
-                f"got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
+                "timeout must be above 0, concurrency and max_tokens at least 1, "
+                f"retries at least 0; got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
             )
         self._openai = need("openai", "endpoint")
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
@@ -116,7 +116,6 @@ class EndpointPolicy(Policy):
                 failure = failure_of(error, self._openai, self._address, attempt + 1)
                 delay = delay_before(attempt, error, request.seed)
                 if not failure.again or attempt >= self._retries:
-                    failure.error.__cause__ = error
                     return failure.error
                 attempt += 1
             await asyncio.sleep(delay)
@@ -154,6 +153,10 @@ class _Service:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def end(self) -> None:
+        if threading.current_thread() is self._thread:
+            # The garbage collector came by here: waiting for oneself would never end.
+            self._loop.stop()
+            return
         asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)

@@ -1,4 +1,4 @@
-"""``LookupPolicy``: searches for the question's subject and reads the answer off; no model at all."""
+"""``LookupPolicy``: searches for the subject and reads the answer off; no model at all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FAILED = ("Error", "No result for ")
 class LookupPolicy(Policy):
     """A deterministic baseline that uses tools and needs no model, GPU or key.
 
-    It knows the relations of PopQA and searches the whole question otherwise; on word problems it lets
-    the calculator work on the numbers in the text, chosen by a few words, which is seldom right. Its
-    figures stand in docs/policies.md. It speaks every format and keeps no state: all that it knows
-    stands in the request.
+    It knows the relations of PopQA and searches the whole question otherwise; on word problems it
+    lets the calculator work on the numbers in the text, by an operation that a few words choose,
+    which is seldom right. Its figures stand in docs/policies.md. It speaks every format and keeps
+    no state: all that it knows stands in the request.
     """
 
     batched: ClassVar[bool] = True
@@ -68,7 +68,7 @@ def _act(request: Request) -> str:
 def arithmetic(question: str) -> str | None:
     """An expression for a word problem, or None for other questions.
 
-    One operation for the whole text, told by its words: weak on purpose, and the same for every set.
+    One operation for the whole text, told by its words: weak, and the same for every set.
     """
     if not re.search(
         r"\bhow (?:many|much|long|old|far|tall)\b|\bwhat is the total\b", question, re.I

@@ -17,10 +17,10 @@ FILE = "trajectories.jsonl"
 
 
 class ReplayPolicy(Policy):
-    """Plays the recorded actions by task id and sample, for instance against changed tools or rewards.
+    """Plays the recorded actions by task id and sample, for instance against changed tools.
 
-    The actions are texts: the recorded token ids are not played, since the tools may answer otherwise
-    now and the ids would then belong to another conversation.
+    The actions are texts: the recorded token ids are not played, since the tools may answer
+    otherwise now and the ids would then belong to another conversation.
 
     Args:
         recording: a run folder, or a ``.jsonl`` file of trajectories.

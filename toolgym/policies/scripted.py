@@ -1,4 +1,4 @@
-"""``ScriptedPolicy``: plays the replies that it was given; for tests, examples and demonstrations."""
+"""``ScriptedPolicy``: plays the replies that it was given; for tests and examples."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ScriptedPolicy(Policy):
     """Plays replies by turn; after the last one it is repeated.
 
     Args:
-        replies: a list, the same for each episode; a mapping from an episode (``task id#sample``), a
-            task id or a question to its list; or the path of a ``.jsonl`` file with rows
+        replies: a list, the same for each episode; a mapping from an episode (``task id#sample``),
+            a task id or a question to its list; or the path of a ``.jsonl`` file with rows
             ``{"episode": ..., "replies": [...]}`` (or ``"question"`` in place of ``"episode"``).
 
     Raises:

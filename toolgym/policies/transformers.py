@@ -1,4 +1,4 @@
-"""``TransformersPolicy``: a local causal language model plays, in batches, seeded and token-exact."""
+"""``TransformersPolicy``: a local causal language model, in batches, seeded and token-exact."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class TransformersPolicy(Policy):
         temperature: 0 is greedy.
         top_p: nucleus sampling; 1 = off.
         max_new_tokens: of one reply.
-        max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as does
-            one that leaves no room for the reply in the model's positions.
+        max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as
+            does one that leaves no room for the reply in the model's positions.
         batch_size: most requests in one batch.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
@@ -128,13 +128,14 @@ class TransformersPolicy(Policy):
         turns.sort(key=lambda turn: len(turn.prompt))
         for begin in range(0, len(turns), self._batch_size):
             batch = turns[begin : begin + self._batch_size]
-            replies.update(zip((t.place for t in batch), self._sample(batch), strict=True))
+            replies.update(
+                zip((t.place for t in batch), self._sample(self._generator, batch), strict=True)
+            )
         return [replies[place] for place in range(len(requests))]
 
-    def _sample(self, batch: list[_Turn]) -> Sequence[Reply | Exception]:
-        assert self._generator is not None
+    def _sample(self, generate: Generator, batch: list[_Turn]) -> Sequence[Reply | Exception]:
         try:
-            sampled = self._generator(
+            sampled = generate(
                 [turn.prompt for turn in batch],
                 [turn.request.seed for turn in batch],
                 lambda row, ids: self._stopped(batch[row], ids),
@@ -149,7 +150,7 @@ class TransformersPolicy(Policy):
         return [self._reply(turn, row) for turn, row in zip(batch, sampled, strict=True)]
 
     def _stopped(self, turn: _Turn, ids: list[int]) -> int | None:
-        """How many tokens a reply has up to its first stop text, or None when there is no such text."""
+        """How many tokens a reply has up to its first stop text, or None without one."""
         stops = turn.request.format.stop
         if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
             return None
@@ -196,7 +197,7 @@ def _check(temperature: float, top_p: float, **counts: int) -> None:
 
 def _room(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
     """The longest prompt, in tokens, that leaves room for a reply."""
-    positions = getattr(config, "max_position_embeddings", None)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return max_prompt_tokens
     if positions <= max_new_tokens:

@@ -42,7 +42,8 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f"
 )
-_WORD = re.compile(rf"[\w{_MARKS}]+")
+# Marks belong to the word (vowel signs); they are asked for only where a word would end, for speed.
+_WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*")
 _RUN = re.compile(rf"[{_UNSPACED}{_MARKS}]+|[^{_UNSPACED}]+")
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _MEMO_WORDS = 200_000  # then it starts anew, so that it cannot grow without bound
@@ -64,7 +65,7 @@ class Analyzer:
         """The terms of a text in order, repeats included."""
         found: list[str] = []
         memo = self._memo
-        for word in _WORD.findall(text.replace("_", " ")):
+        for word in _WORD.findall(text):
             terms = memo.get(word)
             if terms is None:
                 terms = self._remember(word)

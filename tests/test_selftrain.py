@@ -1,0 +1,232 @@
+"""Self-training end to end on a tiny model with real environments, kills included; its settings."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.training import stages
+from toolgym.training.defaults import default_settings, miniature_environments, paper_settings
+from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
+from toolgym.training.report import Accuracy
+from toolgym.training.settings import SelfTrainSettings, load_settings
+
+CHILD = """
+import os, signal, sys
+from toolgym.training.selftrain import selftrain
+settings, out, stage, count = sys.argv[1:]
+def progress(name, done, total, note):
+    if name == stage and done >= int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+selftrain(settings, out=out, progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seconds: an untrained model, four questions, everything kept."""
+    pytest.importorskip("trl")
+    from toolgym.miniature.base import build_base
+    from toolgym.miniature.settings import BaseSettings
+    from toolgym.miniature.world import World
+    from toolgym.training._trl import quiet
+
+    folder = tmp_path_factory.mktemp("selftrain")
+    with quiet():
+        model = build_base(folder, settings=BaseSettings.tiny())
+    World(0).write(folder / "world", train=10, test=5)
+    environments = [
+        {**e.model_dump(), "train_tasks": 3, "test_tasks": 2}
+        for e in miniature_environments(folder / "world")
+    ]
+    settings = {
+        "model": str(model),
+        "environments": environments,
+        "rounds": 2,
+        "samples_per_task": 2,
+        "sampling": {"max_new_tokens": 16, "concurrency": 2},
+        "filter": {"where": None},
+        "train": {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "save_steps": 2},
+    }
+    file = folder / "settings.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    return file
+
+
+def results(out: Path) -> dict[str, Any]:
+    """All figures, without what names the folder."""
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    for done in found["rounds"]:
+        for counts in done["selection"].values():
+            counts.pop("origin")
+    return {key: found[key] for key in ("settings", "evaluations", "rounds", "intervals_overlap")}
+
+
+def replies(out: Path, run: str) -> list[tuple[str, list[str]]]:
+    text = (out / run / "trajectories.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return sorted((row["id"], [step["action"] for step in row["steps"]]) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def whole(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from toolgym.training.selftrain import selftrain
+
+    out = tmp_path_factory.mktemp("whole") / "run"
+    seen: list[str] = []
+    report = selftrain(settings_file, out=out, progress=lambda name, *_: seen.append(name))
+    assert report == out.resolve() / "report.md"
+    assert {"evaluation-0", "round-1/practice", "round-2/training", "evaluation-2"} <= set(seen)
+    return out
+
+
+def test_two_rounds_leave_a_report_and_everything_they_made(whole: Path) -> None:
+    text = (whole / "report.md").read_text(encoding="utf-8")
+    for part in ("Before and after", "Rounds", "What was filtered", "Three episodes", "versions"):
+        assert part in text
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<h2>") == text.count("\n## ")
+    found = results(whole)
+    assert [set(e) for e in found["evaluations"]] == [{"sampled", "greedy"}] * 3
+    assert found["evaluations"][0]["sampled"]["all"]["n"] == 4
+    for done in found["rounds"]:
+        for name, counts in done["selection"].items():
+            assert counts["kept"] + sum(counts["dropped"].values()) == counts["total"] == 6, name
+        assert done["training"]["counts"]["token_exact"] >= 1
+    assert (whole / "round-2" / "training" / "model" / "model.safetensors").is_file()
+
+
+def test_both_evaluations_ask_the_same_questions(whole: Path) -> None:
+    for environment in ("arithmetic", "entities"):
+        asked = {
+            tuple(name for name, _ in replies(whole, f"evaluation-{n}/{environment}-sampled"))
+            for n in (0, 1, 2)
+        }
+        assert len(asked) == 1
+    practised = [{i for i, _ in replies(whole, f"round-{n}/practice/entities")} for n in (1, 2)]
+    assert all(len(ids) == 6 for ids in practised)
+
+
+def test_killed_in_practice_and_in_training_it_ends_the_same(
+    whole: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    from toolgym.training.selftrain import selftrain
+
+    for stage, count in (("round-1: practice entities", 2), ("round-1: training", 3)):
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, str(settings_file), str(tmp_path), stage, str(count)],
+            capture_output=True,
+            check=False,
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
+    begun = replies(tmp_path, "round-1/practice/entities")
+    assert (tmp_path / "round-1" / "training" / "model.partial" / "checkpoint-2").is_dir()
+    selftrain(settings_file, out=tmp_path)
+    assert results(tmp_path) == results(whole)
+    assert replies(tmp_path, "round-1/practice/entities") == begun
+    for run in ("round-2/practice/arithmetic", "evaluation-2/entities-greedy"):
+        assert replies(tmp_path, run) == replies(whole, run)
+
+
+def test_a_finished_run_is_read_and_other_settings_are_refused(
+    whole: Path, settings_file: Path
+) -> None:
+    from toolgym.training.selftrain import selftrain
+
+    before = results(whole)
+    selftrain(settings_file, out=whole)
+    assert results(whole) == before
+    other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 3}
+    with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 3"):
+        selftrain(other, out=whole)
+    with stages.locked(whole), pytest.raises(RunMismatchError, match="another process"):
+        selftrain(settings_file, out=whole)
+
+
+def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) -> None:
+    from toolgym.training.selftrain import selftrain
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings |= {"filter": {"where": "accuracy>=2"}, "samples_per_task": 1}
+    with pytest.raises(BadInputError, match=r"nothing to train on: arithmetic: none of 3 episodes"):
+        selftrain(settings, out=tmp_path / "run")
+    with pytest.raises(MissingFileError, match=r"model .* does not exist"):
+        selftrain(settings | {"model": str(tmp_path / "nothing")}, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"round": 2}, r"unknown key 'round' \(did you mean 'rounds'\?\)"),
+        ({"train": {"epoch": 2}}, r"unknown key 'train.epoch' \(did you mean 'epochs'\?\)"),
+        ({"environments": [{"id": "a", "tests": {}}]}, "environments.0.tests.*did you mean 'test'"),
+        ({"rounds": 0}, "rounds: Input should be greater than or equal to 1, not 0"),
+        ({"filter": {"tools": "none"}}, "filter.tools: Input should be 'any' or 'only'"),
+        ({"environments": [{"id": "a"}, {"id": "a"}]}, "two environments are named 'a'"),
+        ({"environments": [{"id": "a", "name": "x/y"}]}, "cannot be the name of a folder"),
+        ({"environments": [{"id": "a", "train": None}]}, "no environment to practise in"),
+        ({"model": "some/model"}, "no environment to practise in"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        load_settings(change)
+
+
+def test_settings_are_read_from_yaml_and_json(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rounds: 5\ntrain:\n  lora: 16\n", encoding="utf-8")
+    read = load_settings(tmp_path / "a.yaml")
+    assert (read.rounds, read.train.lora) == (5, 16)
+    (tmp_path / "a.json").write_text(read.model_dump_json(), encoding="utf-8")
+    assert load_settings(tmp_path / "a.json") == read
+    (tmp_path / "bad.yaml").write_text("rounds: [", encoding="utf-8")
+    with pytest.raises(BadInputError, match="not valid YAML"):
+        load_settings(tmp_path / "bad.yaml")
+    with pytest.raises(MissingFileError, match=r"did you mean .*'a\.yaml'"):
+        load_settings(tmp_path / "b.yaml")
+
+
+def test_the_example_files_are_the_ready_settings() -> None:
+    examples = Path(__file__).parent.parent / "examples"
+    assert load_settings(examples / "selftrain.yaml") == default_settings()
+    assert load_settings(examples / "selftrain-paper.yaml") == paper_settings(
+        corpus="indexes/wikipedia"
+    )
+
+
+def test_the_papers_job_practises_on_two_sets_and_is_evaluated_on_four() -> None:
+    settings = paper_settings("some/model")
+    assert [e.id for e in settings.environments if e.train] == [
+        "ToolQA-TriviaQA-v0",
+        "ToolQA-GSM8K-v0",
+    ]
+    assert len([e for e in settings.environments if e.test]) == 4
+    assert (settings.sampling.temperature, settings.sampling.top_p) == (0.6, 0.9)
+    assert SelfTrainSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_intervals_decide_whether_before_and_after_are_told_apart() -> None:
+    # Wilson's interval for 50 of 100, as textbooks give it: 40.4 to 59.6 %.
+    assert str(Accuracy(50, 100)) == "50.0 % [40.4, 59.6]"
+    assert Accuracy(50, 100).overlaps(Accuracy(65, 100))
+    assert not Accuracy(50, 100).overlaps(Accuracy(75, 100))
+    assert (Accuracy(0, 0).low, Accuracy(0, 0).high) == (0.0, 1.0)
+
+
+def test_a_models_text_can_break_neither_page() -> None:
+    text = "<script>alert(1)</script> ``` | [x](y)"
+    blocks = [Heading("Title", 1), Paragraph("a & b"), Quote(text), Table(["h"], [["a|b"]])]
+    page = to_html(blocks, "Title & more")
+    assert "<script>" not in page
+    assert "<title>Title &amp; more</title>" in page
+    markdown = to_markdown(blocks)
+    assert f"````text\n{text}\n````" in markdown
+    assert "a\\|b" in markdown
