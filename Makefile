@@ -12,11 +12,8 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL := build/wheel
-INSTALLED := build/installed
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
-export HF_HUB_OFFLINE ?= 1
-export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: selftrain test lint types tests wheel installed docs clean
 
@@ -28,9 +25,9 @@ test: lint types tests wheel installed
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,dev]"
 	touch $@
 
 lint: $(VENV)/.ready
@@ -44,7 +41,7 @@ tests: $(VENV)/.ready
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 wheel: $(VENV)/.ready
-	rm -rf $(WHEEL)
+	rm -rf build  # setuptools would put modules that are gone into the wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 
 # The tests again, against the wheel, in a folder that holds nothing of the sources. The second

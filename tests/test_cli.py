@@ -250,6 +250,11 @@ def test_selftrain_shows_its_settings() -> None:
     paper = json.loads(fine("selftrain", "--model", "some/llama", "--show-settings"))
     assert paper["model"] == "some/llama"
     assert paper["environments"]
+    (searched,) = {environment["args"].get("corpus") for environment in paper["environments"]}
+    assert searched is None
+    searching = ("selftrain", "--model", "some/llama", "--corpus", "idx", "--show-settings")
+    assert json.loads(fine(*searching))["environments"][0]["args"]["corpus"] == "idx"
+    assert "--model" in refused(2, "selftrain", "--corpus", "idx")
     Path("settings.json").write_text(json.dumps(chosen | {"samples_per_task": 3}))
     told = json.loads(fine("selftrain", "settings.json", "--rounds", "2", "--show-settings"))
     assert (told["rounds"], told["samples_per_task"], told["seed"]) == (2, 3, 5)

@@ -87,8 +87,9 @@ def export(
     """Recorded episodes as rows in TRL's conversational format.
 
     Args:
-        source: a run, a selection, the path of either, or trajectories. For ``dpo`` a run with
-            several samples per task: pairs need right and wrong episodes.
+        source: a run, a selection, the path of either, trajectories, or a list of runs. Pairs for
+            ``dpo`` need right and wrong episodes of a question: several samples per task, or a run
+            with tools and one without.
         kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
@@ -206,6 +207,8 @@ def card_text(rows: Rows, file: str) -> str:
     """Markdown of a data set card, with the header that the hub reads."""
     origin = dict(rows.about.get("origin", {}))
     source = origin.get("task_source", "not recorded")
+    found = origin.get("selection") or []
+    selections = [each for each in (found if isinstance(found, list) else [found]) if each]
     facts = {
         "Kind": "preference pairs (DPO)" if rows.kind == "dpo" else "conversations (SFT)",
         "Rows": len(rows),
@@ -216,8 +219,8 @@ def card_text(rows: Rows, file: str) -> str:
         "Environment": _plain(origin.get("env")),
         "Task source": source_sentence(source, str(origin.get("task_family", ""))),
         "Policy": _plain(origin.get("policy")),
-        "Filter": _plain(origin.get("selection", {}).get("settings")),
-        "Filtered out": _counts(origin.get("selection", {}).get("dropped")),
+        "Filter": _plain([each.get("settings") for each in selections]),
+        "Filtered out": "; ".join(filter(None, (_counts(s.get("dropped")) for s in selections))),
         "No row from": _counts(rows.dropped),
         "Versions": _plain(origin.get("versions")),
     }

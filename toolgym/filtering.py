@@ -16,11 +16,11 @@ from toolgym.errors import BadInputError, MissingFileError, near
 from toolgym.runs import SETTINGS, TRAJECTORIES, Run
 from toolgym.trajectory import Trajectory, read_trajectories
 
-__all__ = ["Selection", "Source", "read_source", "select"]
+__all__ = ["Selection", "Source", "read_source", "select", "sift"]
 
 SELECTION = "selection.json"
-Source = Run | str | Path | Iterable[Trajectory]
-"""A run, a selection, the folder or ``.jsonl`` file of either, or trajectories."""
+Source = Run | str | Path | Iterable[Any]
+"""A run, a selection, the folder or ``.jsonl`` file of either, trajectories, or a list of runs."""
 
 
 @dataclass
@@ -108,6 +108,37 @@ def select(
         BadInputError: a condition that cannot be read, or nothing was kept (the message says why).
         MissingFileError: the path holds no episodes.
     """
+    selection = sift(
+        run,
+        where=where,
+        tools=tools,
+        best_of=best_of,
+        by=by,
+        per_task=per_task,
+        dedupe=dedupe,
+        seed=seed,
+    )
+    if not selection.kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
+        raise BadInputError(
+            f"none of {selection.total} episodes was kept: {reasons or 'there were none'}; "
+            "loosen the filter, or record more samples per task"
+        )
+    return selection
+
+
+def sift(
+    run: Source,
+    *,
+    where: str | tuple[str, float] | None,
+    tools: str,
+    best_of: int | None,
+    by: str | None,
+    per_task: int | None,
+    dedupe: str | None,
+    seed: int,
+) -> Selection:
+    """As `select`, but a selection may be empty."""
     if isinstance(where, tuple):
         where = f"{where[0]}>={where[1]!r}"
     _check_options(tools, dedupe, best_of, per_task)
@@ -127,12 +158,6 @@ def select(
         kept = _capped(kept, per_task, seed, dropped)
     settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
     settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
-    if not kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        raise BadInputError(
-            f"none of {len(trajectories)} episodes was kept: {reasons or 'there were none'}; "
-            "loosen the filter, or record more samples per task"
-        )
     return Selection(kept, dict(dropped), settings, origin)
 
 
@@ -148,7 +173,7 @@ def read_source(source: Source | Selection) -> tuple[list[Trajectory], dict[str,
 
     Raises:
         MissingFileError: no such file or folder, or no episodes in it.
-        BadInputError: a broken line, or another kind of object.
+        BadInputError: a broken line, or an object of another kind.
     """
     if isinstance(source, Selection):
         summary = source.summary()
@@ -157,8 +182,11 @@ def read_source(source: Source | Selection) -> tuple[list[Trajectory], dict[str,
         return source.trajectories(), _origin(source)
     if isinstance(source, str | Path):
         return _read_path(Path(source))
-    trajectories = list(source)
-    wrong = next((item for item in trajectories if not isinstance(item, Trajectory)), None)
+    items = list(source)
+    if items and not any(isinstance(item, Trajectory) for item in items):
+        return _read_several(items)
+    trajectories = [item for item in items if isinstance(item, Trajectory)]
+    wrong = next((item for item in items if not isinstance(item, Trajectory)), None)
     if wrong is not None:
         raise BadInputError(f"trajectories are needed, not {type(wrong).__name__}: {wrong!r:.80}")
     return trajectories, {}
@@ -251,6 +279,26 @@ def _check_options(
     for name, count in (("best_of", best_of), ("per_task", per_task)):
         if count is not None and (isinstance(count, bool) or count < 1):
             raise BadInputError(f"{name} must be at least 1, not {count!r}")
+
+
+def _read_several(items: list[Any]) -> tuple[list[Trajectory], dict[str, Any]]:
+    """Several runs as one, such as one with tools and one without."""
+    for item in items:
+        if not isinstance(item, Run | Selection | str | Path):
+            raise BadInputError(
+                f"runs, paths or trajectories are needed, not {type(item).__name__}: {item!r:.80}"
+            )
+    parts = [read_source(item) for item in items]
+    trajectories = [trajectory for found, _ in parts for trajectory in found]
+    origins = [origin for _, origin in parts]
+    merged: dict[str, Any] = {}
+    for name in ("task_source", "task_family"):
+        values = sorted({str(origin[name]) for origin in origins if name in origin})
+        # A sample among several sources must stay visible as one.
+        merged |= {name: "sample" if "sample" in values else " and ".join(values)} if values else {}
+    for name in ("env", "policy", "selection", "path"):
+        merged[name] = [origin.get(name) for origin in origins]
+    return trajectories, merged
 
 
 def _read_path(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:

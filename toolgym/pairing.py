@@ -52,9 +52,10 @@ def make_pairs(
             f"pairing must be one of {', '.join(PAIRINGS)}, not {pairing!r}"
             f"{near(str(pairing), PAIRINGS)}"
         )
-    groups: dict[str, list[Trajectory]] = {}
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
     for trajectory in trajectories:
-        groups.setdefault(trajectory.task.id, []).append(trajectory)
+        key = trajectory.task.id, trajectory.task.question
+        groups.setdefault(key, []).append(trajectory)
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     for group in groups.values():

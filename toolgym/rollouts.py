@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +112,9 @@ def rollout(
     """
     probe = make_env(env, env_args)
     player = make_policy(policy)
+    wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
+    if wanted < 1:
+        raise BadInputError(f"concurrency must be at least 1, not {wanted}")
     jobs = _plan(probe.tasks, episodes, samples_per_task, seed)
     settings = _settings(env, env_args, probe, player, len(jobs), samples_per_task, seed)
     run = Run(settings, Path(out) if out is not None else None)
@@ -119,7 +122,6 @@ def rollout(
     try:
         open_jobs = deque(job for job in jobs if job.key not in writer.finished)
         engine = _Engine(writer, player, max_failures, len(jobs), progress)
-        wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs:
             (engine.batched if player.batched else engine.threaded)(probe, open_jobs, width)
@@ -345,7 +347,10 @@ def _settings(
 
 
 def versions() -> dict[str, str]:
-    """What the run depends on, of the packages that are loaded."""
+    """What a run may depend on, as installed."""
     names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "openai")
-    loaded = {name: importlib.metadata.version(name) for name in names if name in sys.modules}
-    return {"python": platform.python_version(), **loaded}
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import judging, playing, viewing
+from toolgym.cli import judging, learning, playing, reporting, sharing, tooling, viewing
 from toolgym.cli.shell import Commands
 
 __all__ = ["app", "main"]
@@ -44,11 +44,17 @@ def _start(
 
 
 app.command("envs")(viewing.list_names)
+app.command("tool")(tooling.call)
+app.add_typer(tooling.index_app, name="index")
 app.command("rollout")(playing.play)
 app.command("view")(viewing.view)
 app.command("eval")(judging.measure)
 app.command("score")(judging.rescore)
 app.command("filter")(judging.keep)
+app.add_typer(sharing.app, name="export")
+app.add_typer(learning.app, name="train")
+app.command("selftrain")(learning.practise)
+app.command("report")(reporting.report)
 
 
 def main() -> None:

@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["print_json", "progress_bar", "table"]
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+__all__ = ["print_json", "progress_bar", "stage_bars", "table"]
 
 Advance = Callable[[int, int], None]
 """Called with what is finished and what is planned."""
@@ -65,6 +68,7 @@ def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
@@ -75,11 +79,41 @@ def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
+        *((DownloadColumn(),) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=None)
         yield lambda finished, planned: bar.update(task, completed=finished, total=planned)
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
+    """One progress bar a stage on stderr; nothing at all when stderr is no terminal.
+
+    Yields:
+        A function of stage, finished and planned counts, and a note.
+    """
+    if not sys.stderr.isatty():
+        yield lambda stage, finished, planned, note: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, finished: int, planned: int, note: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=planned, note=note)
+            bars.update(tasks[stage], completed=finished, total=planned, note=note)
+
+        yield advance

@@ -36,7 +36,10 @@ SamplesOption = Annotated[
     int, typer.Option("--samples-per-task", help="Rollouts of each task (a group).")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
-ConcurrencyOption = Annotated[int, typer.Option("--concurrency", help="Episodes at once.")]
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option("--concurrency", help="Episodes at once; default 16, for batched policies 128."),
+]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
 
 
@@ -57,7 +60,7 @@ def play(
     episodes: EpisodesOption = None,
     samples_per_task: SamplesOption = 1,
     seed: SeedOption = 0,
-    concurrency: ConcurrencyOption = 16,
+    concurrency: ConcurrencyOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
@@ -80,7 +83,7 @@ def play(
                 samples_per_task=samples_per_task,
                 seed=seed,
                 out=out,
-                concurrency=_at_least_one(concurrency, "--concurrency"),
+                concurrency=concurrency,
                 progress=advance,
             )
     except KeyboardInterrupt as error:
@@ -112,12 +115,6 @@ def environment_arguments(
     if reward:
         arguments["reward"] = options.named_weights(reward)
     return arguments
-
-
-def _at_least_one(value: int, option: str) -> int:
-    if value < 1:
-        raise BadInputError(f"{option} must be at least 1, not {value}")
-    return value
 
 
 def _what_is_kept(out: Path) -> str:

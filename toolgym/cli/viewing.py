@@ -16,7 +16,9 @@ from toolgym.errors import BadInputError
 if TYPE_CHECKING:
     from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["list_names", "view"]
+__all__ = ["describe", "list_names", "view"]
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 class Which(StrEnum):
@@ -93,18 +95,20 @@ def describe(trajectory: Trajectory, width: int = 600) -> str:
         f"=== {trajectory.id}  {trajectory.env_id}  {ended}  reward {trajectory.reward:g}",
         f"question: {task.question}",
         f"gold:     {' | '.join(task.answers[:5])}",
-        f"answer:   {trajectory.answer if trajectory.answer is not None else '(none)'}",
+        f"answer:   {_short(trajectory.answer or '(none)', width)}",
     ]
     for number, step in enumerate(trajectory.steps, 1):
         lines += [f"--- turn {number}", *_step_lines(step, width)]
-    return "\n".join(lines)
+    # A model wrote some of it: control characters would drive the terminal.
+    text = "\n".join(lines)
+    return "".join(c if c.isprintable() or c in "\n\t" else _REPLACED for c in text)
 
 
 def _step_lines(step: Step, width: int) -> Iterator[str]:
     yield _short(step.action, width)
     for call, result in zip(step.calls, step.results, strict=True):
         mark = f"[{result.error}] " if result.error else ""
-        yield f"  -> {call.name}({_short(str(call.arguments), width)})"
+        yield f"  -> {_short(call.name, width)}({_short(str(call.arguments), width)})"
         yield f"  <- {mark}{_short(result.content, width)}"
     for problem in step.problems:
         yield f"  !! {problem.kind}: {problem.message}"
@@ -113,11 +117,8 @@ def _step_lines(step: Step, width: int) -> Iterator[str]:
 
 
 def _short(text: str, width: int) -> str:
-    """At most ``width`` characters, without control characters that would drive the terminal."""
-    cut = text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in cut
-    )
+    """At most ``width`` characters, and how many more there are."""
+    return text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"
 
 
 def _read(path: Path) -> Iterator[Trajectory]:
