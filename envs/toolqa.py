@@ -18,6 +18,7 @@ from toolgym.registry import Resource
 from toolgym.reward import Rubric
 from toolgym.task import RowReader, Task, TaskSet, read_tasks, task_from_row
 from toolgym.toolset import Toolset, make_toolset
+from toolgym.vector import ToolVectorEnv
 
 __all__ = ["TOOLS", "Family", "text_answers"]
 
@@ -123,6 +124,15 @@ class Family:
             max_result_chars=max_result_chars,
             render_mode=render_mode,
         )
+
+    def make_vector(self, num_envs: int, **kwargs: Any) -> ToolVectorEnv:
+        """Make environments whose tool calls are answered together.
+
+        Args:
+            num_envs: how many.
+            kwargs: see `make`; what it raises comes here, too.
+        """
+        return ToolVectorEnv([functools.partial(self.make, **kwargs)] * num_envs)
 
 
 @functools.lru_cache(maxsize=32)

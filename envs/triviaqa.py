@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.env import ToolEnv
 from toolgym.envs.hub import HubSet
 from toolgym.envs.toolqa import Family, text_answers
-from toolgym.vector import ToolVectorEnv, vector_of
 
 __all__ = ["FAMILY", "make", "make_vector"]
 
@@ -37,12 +35,5 @@ FAMILY = Family(
     reader=text_answers(_answers),
 )
 
-
-def make(**kwargs: Any) -> ToolEnv:
-    """Make the environment; see `toolgym.envs.toolqa.Family.make`."""
-    return FAMILY.make(**kwargs)
-
-
-def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:
-    """Make ``num_envs`` environments whose tool calls are answered together."""
-    return vector_of(make, num_envs, **kwargs)
+make = FAMILY.make
+make_vector = FAMILY.make_vector

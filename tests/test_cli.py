@@ -355,7 +355,7 @@ def test_bad_numbers_are_one_line() -> None:
     assert "from 1 to" in refused(3, *roll("lookup", "r", "--episodes", "100000"))
     assert "max_steps" in refused(3, *roll("lookup", "r", "--max-steps", "0"))
     assert "samples_per_task" in refused(3, *roll("lookup", "r", "--samples-per-task", "0"))
-    assert "--concurrency" in refused(3, *roll("lookup", "r", "--concurrency", "0"))
+    assert "concurrency must be" in refused(3, *roll("lookup", "r", "--concurrency", "0"))
     assert "maxsteps" in refused(3, *roll("lookup", "r", "--env-arg", "maxsteps=3"))
     assert "its arguments" in refused(3, *roll("scripted", "r"))
 

@@ -157,6 +157,26 @@ def test_no_pair_names_the_conditions(mixed: list[Trajectory]) -> None:
         export(mixed[2:4], "dpo")
 
 
+def test_pairs_from_a_run_with_tools_and_one_without(tmp_path: Path) -> None:
+    def computes(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+        last = messages[-1]["content"]
+        return f"Answer: {last.rsplit(': ', 1)[1]}" if "Response" in last else CALL
+
+    arguments = {"tasks": str(tmp_path / "tasks.jsonl"), "tools": ["Calculator"]}
+    row = {"id": "a", "question": "What is 6*7?", "answers": ["42"]}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for name, policy, more in (
+        ("tools", computes, {}),
+        ("none", lambda messages, tools: WRONG, {"prompt": "no_tool"}),
+    ):
+        toolgym.rollout("ToolQA-GSM8K-v0", policy, env_args=arguments | more, out=tmp_path / name)
+    pairs = export([tmp_path / "tools", tmp_path / "none"], "dpo", pairing="whole")
+    assert len(pairs) == 1
+    assert pairs[0]["rejected"] == [{"role": "assistant", "content": WRONG}]
+    assert "Calculator" in pairs[0]["prompt"][0]["content"]
+    assert len(pairs.about["origin"]["env"]) == 2
+
+
 def test_token_rows_train_the_policys_own_tokens_only(mixed: list[Trajectory]) -> None:
     exact = Trajectory.from_row(mixed[0].to_row())
     exact.tokens = Tokens([1, 2, 3], [4, 5, 6, 7], [1, 0, 0, 1], None, "hash")

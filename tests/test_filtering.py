@@ -121,8 +121,10 @@ def test_bad_names_and_conditions_say_what_is_near(episodes: list[Trajectory]) -
         select(episodes, tools="onyl")
     with pytest.raises(BadInputError, match="best_of must be at least 1"):
         select(episodes, best_of=0)
+    with pytest.raises(BadInputError, match="runs, paths or trajectories are needed, not int"):
+        select([1])
     with pytest.raises(BadInputError, match="trajectories are needed, not str"):
-        select(["q0"])  # type: ignore[list-item]
+        select([episodes[0], "q0"])
 
 
 def test_nothing_kept_says_which_filter_took_them(episodes: list[Trajectory]) -> None:

@@ -264,6 +264,24 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
         train_sft(episodes, base, tmp_path, **OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be above 0, not 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"device_batch_size": 0}, "device_batch_size must be above 0, not 0"),
+        ({"lora": -4}, "lora must be a rank"),
+        ({"epochs": float("nan")}, "epochs must be above 0"),
+        ({"batch_size": 8, "device_batch_size": 3}, "no multiple of device_batch_size 3"),
+    ],
+)
+def test_numbers_out_of_range_are_one_clear_line(
+    base: Path, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        train_sft([], base, tmp_path / "model", **wrong)
+
+
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     base: Path, episodes: list[Trajectory], tmp_path: Path
 ) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
 from toolgym.env import ToolEnv
@@ -55,16 +54,3 @@ def execute_together(envs: Sequence[ToolEnv], actions: Sequence[str]) -> None:
         for env, made in members:
             env.provide(results[position : position + len(made)], seconds * len(made))
             position += len(made)
-
-
-def vector_of(
-    make_env: Callable[..., gym.Env[str, str]], num_envs: int, **kwargs: Any
-) -> ToolVectorEnv:
-    """``num_envs`` equal environments.
-
-    Args:
-        make_env: the family's entry point.
-        num_envs: how many.
-        kwargs: its arguments.
-    """
-    return ToolVectorEnv([lambda: make_env(**kwargs) for _ in range(num_envs)])

@@ -11,7 +11,7 @@ import typer
 from toolgym.cli import options
 from toolgym.cli.output import print_json, progress_bar, table
 from toolgym.cli.shell import InterruptedRunError, warn
-from toolgym.errors import BadInputError, PolicyError
+from toolgym.errors import PolicyError
 
 if TYPE_CHECKING:
     from toolgym.rollouts import Run

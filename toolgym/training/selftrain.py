@@ -1,0 +1,127 @@
+"""Self-training: evaluate, then by round practise, filter, train, evaluate; then a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from toolgym.errors import BadInputError
+from toolgym.training import stages
+from toolgym.training._trl import quiet
+from toolgym.training.defaults import miniature_environments
+from toolgym.training.report import write_report
+from toolgym.training.settings import SelfTrainSettings, load_settings
+from toolgym.training.stages import Progress, Work, stage
+
+__all__ = ["selftrain"]
+
+
+def selftrain(
+    settings: SelfTrainSettings | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path,
+    progress: Progress | None = None,
+) -> Path:
+    """Let a model practise in environments and learn from its own right episodes.
+
+    Can be ended at any moment, by Ctrl-C or signal 9: the same call goes on where it was, and ends
+    with the same result.
+
+    Args:
+        settings: the settings, or a YAML or JSON file of them; see `SelfTrainSettings`.
+        out: folder of everything that is made.
+        progress: called with stage, done, planned and a note.
+
+    Returns:
+        The report in Markdown; ``report.html`` lies beside it.
+
+    Raises:
+        BadInputError: settings that do not fit, or nothing right was found to train on.
+        RunMismatchError: the folder was begun with other settings, or is in use.
+        MissingExtraError: torch, transformers or TRL is missing.
+        MissingFileError: a model, a task file or a corpus is missing.
+        TemplateError: the model's chat template cannot be trained on.
+    """
+    loaded = load_settings(settings)
+    folder = Path(out).resolve()
+    with stages.locked(folder), quiet():
+        stages.remember(loaded, folder)
+        work = Work(loaded, list(loaded.environments), folder, progress)
+        model = _base(work)
+        history = [_evaluate(work, model, 0)]
+        rounds = []
+        for number in range(1, loaded.rounds + 1):
+            done, model = _round(work, model, number)
+            rounds.append(done)
+            history.append(_evaluate(work, model, number))
+        return write_report(work, history, rounds)
+
+
+def _base(work: Work) -> str:
+    """The model to begin with; the miniature and its world are built in the run's folder."""
+    if work.settings.model != "miniature":
+        return work.settings.model
+    results = stage(work, "base", partial(_build_miniature, work))
+    folder = work.out / "base"
+    if not work.environments:
+        work.environments = miniature_environments(folder / results["world"])
+    return str(folder / results["model"])
+
+
+def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
+    from toolgym.miniature.base import build_base
+    from toolgym.miniature.settings import BaseSettings
+    from toolgym.miniature.world import World
+
+    chosen = work.settings.miniature
+    options = dict(chosen.base)
+    try:
+        base = BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
+    except TypeError as error:
+        raise BadInputError(f"miniature.base: {error}") from error
+
+    def tell(done: Any) -> None:
+        work.tell(f"base: {done.stage}", done.step, done.steps, f"loss {done.loss:.2f}")
+
+    World(chosen.seed).write(folder / "world", train=chosen.train, test=chosen.test)
+    model = build_base(folder, seed=chosen.seed, settings=base, progress=tell)
+    return {"model": model.name, "world": "world"}
+
+
+def _round(work: Work, model: str, number: int) -> tuple[dict[str, Any], str]:
+    """One round; returns its counts and the next model."""
+    name = f"round-{number}"
+    policies = partial(_player, work, model)
+    practised = stage(
+        work, f"{name}/practice", partial(stages.practice, work, policies, name, number)
+    )
+    kept = stage(
+        work, f"{name}/selection", partial(stages.selection, work, work.out / name / "practice")
+    )
+    # On a GPU the model that plays and the one that trains would not fit beside each other.
+    _unload()
+    rows = work.out / name / "selection" / "rows.jsonl"
+    trained = stage(work, f"{name}/training", partial(stages.training, work, name, model, rows))
+    done = {"practice": practised, "selection": kept, "training": trained}
+    return done, str(work.out / name / "training" / "model")
+
+
+def _evaluate(work: Work, model: str, number: int) -> dict[str, Any]:
+    name = f"evaluation-{number}"
+    return stage(work, name, partial(stages.evaluation, work, partial(_player, work, model), name))
+
+
+def _player(work: Work, model: str, temperature: float) -> Any:
+    """A policy of the model; the weights are loaded once for all policies of the same model."""
+    from toolgym.policies.transformers import TransformersPolicy
+
+    options = work.settings.sampling.model_dump(exclude={"temperature", "concurrency"})
+    return TransformersPolicy(model, temperature=temperature, **options)
+
+
+def _unload() -> None:
+    from toolgym.policies.transformers import unload_models
+
+    unload_models()

@@ -1,0 +1,258 @@
+"""The stages of a self-training run: each has a folder, and a marker once it is done."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym._jsonl import write_json, write_rows
+from toolgym.errors import BadInputError, RunMismatchError
+from toolgym.exporting import message_rows, token_row
+from toolgym.filtering import read_json, sift
+from toolgym.rollouts import Run, make_env, rollout
+from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
+
+__all__ = ["DONE", "Work", "evaluation", "practice", "selection", "stage", "training"]
+
+DONE = "done.json"
+Progress = Callable[[str, int, int, str], None]
+"""Called with the stage, what is done, what is planned, and a note."""
+Policies = Callable[[float], Any]
+"""A policy of the current model at a temperature; made when the first episode needs it."""
+
+
+@dataclass
+class Work:
+    """What every stage is given.
+
+    Args:
+        settings: the run's settings.
+        environments: its environments; the miniature's are filled in.
+        out: the run's folder.
+        progress: told how far each stage is.
+        seconds: measured for each stage that was executed now or before.
+    """
+
+    settings: SelfTrainSettings
+    environments: list[EnvironmentSettings]
+    out: Path
+    progress: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Pass progress on."""
+        if self.progress is not None:
+            self.progress(stage, done, total, note)
+
+
+def stage(work: Work, name: str, execute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Execute a stage, unless it is done; its results are read from the marker then.
+
+    Args:
+        work: see `Work`.
+        name: of the stage and its folder.
+        execute: takes the folder, returns plain data; must go on from what a kill has left there.
+
+    Returns:
+        What ``execute`` returned, now or when the stage was done.
+    """
+    folder = work.out / name
+    marker = folder / DONE
+    if marker.is_file():
+        found = read_json(marker)
+    else:
+        began = time.perf_counter()
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {"results": execute(folder), "seconds": round(time.perf_counter() - began, 2)}
+        write_json(marker, found)
+    work.seconds[name] = float(found["seconds"])
+    work.tell(name, 1, 1, "done")
+    return dict(found["results"])
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the run's folder: two processes in it would train the same stage twice.
+
+    Raises:
+        RunMismatchError: another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("wb") as stream:
+        try:
+            # The kernel drops the lock when the process dies, however it dies.
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunMismatchError(
+                f"another process is self-training in {str(out)!r}; wait for it, or choose another "
+                "folder"
+            ) from error
+        yield
+
+
+def remember(settings: SelfTrainSettings, out: Path) -> None:
+    """Write the settings into the folder, or compare with those that are there.
+
+    Raises:
+        RunMismatchError: the folder was begun with other settings; the first differing key is
+            named.
+    """
+    file = out / "settings.json"
+    now = settings.model_dump(mode="json")
+    if not file.is_file():
+        write_json(file, now)
+        return
+    before = read_json(file)
+    for key in sorted(set(before) | set(now)):
+        if before.get(key) != now.get(key):
+            raise RunMismatchError(
+                f"{str(out)!r} was begun with {key} = {json.dumps(before.get(key))[:200]}, now it "
+                f"is {json.dumps(now.get(key))[:200]}; choose another folder, or remove it"
+            )
+
+
+def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[str, Any]:
+    """Play the held-out tasks of every environment, at the sampling temperature and greedily.
+
+    Returns:
+        ``{"sampled": {environment: counts}, "greedy": ...}``; see `figures`.
+    """
+    found: dict[str, Any] = {"sampled": {}, "greedy": {}}
+    for way, temperature in (("sampled", work.settings.sampling.temperature), ("greedy", 0.0)):
+        for environment in work.environments:
+            if environment.test is None:
+                continue
+            run = _roll(
+                work,
+                policies(temperature),
+                environment,
+                environment.test,
+                environment.test_tasks,
+                1,
+                # The same seed before and after: the same questions, so that they can be paired.
+                work.settings.seed,
+                folder / f"{environment.label}-{way}",
+                f"{name}: {way} {environment.label}",
+            )
+            found[way][environment.label] = figures(run)
+    return found
+
+
+def practice(
+    work: Work, policies: Policies, name: str, number: int, folder: Path
+) -> dict[str, Any]:
+    """Play the practice tasks of every environment several times each."""
+    counts = {}
+    for environment in work.environments:
+        if environment.train is None:
+            continue
+        run = _roll(
+            work,
+            policies(work.settings.sampling.temperature),
+            environment,
+            environment.train,
+            environment.train_tasks,
+            work.settings.samples_per_task,
+            # Every round draws anew.
+            work.settings.seed + 1000 * number,
+            folder / environment.label,
+            f"{name}: practice {environment.label}",
+        )
+        counts[environment.label] = figures(run)
+    return counts
+
+
+def selection(work: Work, practised: Path, folder: Path) -> dict[str, Any]:
+    """Keep what is right of every environment, and write it as rows to train on."""
+    rows: list[dict[str, Any]] = []
+    counts: dict[str, Any] = {}
+    for environment in work.environments:
+        if environment.train is None:
+            continue
+        options = work.settings.filter.model_dump()
+        run = Run.open(practised / environment.label)
+        # One environment in which nothing is right yet must not end a run that learns in another.
+        kept = sift(run, **options, seed=work.settings.seed)
+        kept.write(folder / environment.label)
+        counts[environment.label] = kept.summary()
+        rows += [
+            token_row(t) if t.tokens is not None else message_rows([t])[0][0] for t in kept.kept
+        ]
+    if not rows:
+        raise BadInputError(
+            "nothing to train on: "
+            + "; ".join(
+                f"{name}: none of {c['total']} episodes kept ({c['dropped']})"
+                for name, c in counts.items()
+            )
+            + "; loosen the filter, raise samples_per_task, or begin with a better model"
+        )
+    write_rows(folder / "rows.jsonl", rows)
+    return counts
+
+
+def training(work: Work, name: str, model: str, rows: Path, folder: Path) -> dict[str, Any]:
+    """Train the current model on the rows; the next one lies in ``folder/model``."""
+    from toolgym.training.sft import train_sft
+
+    made = train_sft(
+        rows,
+        model,
+        folder / "model",
+        **work.settings.train.model_dump(),
+        seed=work.settings.seed,
+        progress=lambda done, total, note: work.tell(f"{name}: training", done, total, note),
+    )
+    return {key: value for key, value in asdict(made).items() if key != "path"}
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """A run in counts and rates: what tables of the report are made of."""
+    from toolgym.evaluation import evaluate
+
+    trajectories = run.trajectories()
+    report = evaluate(run)
+    names = ("accuracy", "exact_match", "invoke_rate", "pass_rate", "malformed_rate")
+    rates = {row.name: row.value for row in report.rows if row.name in names}
+    return {
+        "episodes": len(trajectories),
+        "right": round((rates.get("accuracy") or 0.0) * len(trajectories)),
+        "failures": len(run.failures()),
+        "task_source": run.settings.get("task_source", ""),
+        "task_family": run.settings.get("task_family", ""),
+        **rates,
+    }
+
+
+def _roll(
+    work: Work,
+    policy: Any,
+    environment: EnvironmentSettings,
+    extra: dict[str, Any],
+    tasks: int | None,
+    samples: int,
+    seed: int,
+    out: Path,
+    name: str,
+) -> Run:
+    args = {**environment.args, **extra}
+    episodes = None
+    if tasks is not None:
+        episodes = samples * min(tasks, len(make_env(environment.id, args).tasks))
+    return rollout(
+        environment.id,
+        policy,
+        env_args=args,
+        episodes=episodes,
+        samples_per_task=samples,
+        seed=seed,
+        out=out,
+        concurrency=work.settings.sampling.concurrency,
+        progress=lambda done, total: work.tell(name, done, total),
+    )
