@@ -224,6 +224,15 @@ def test_export_dpo_says_what_is_missing(run: str) -> None:
     assert "no pair can be made" in refused(3, "export", "dpo", run, "--out", "rows/dpo.jsonl")
 
 
+def test_export_dpo_pairs_a_run_with_tools_and_one_without(run: str) -> None:
+    fine(*roll("lookup", "runs/plain", "--prompt", "no_tool", "--episodes", "20"))
+    out = fine("export", "dpo", run, "runs/plain", "--out", "rows/pairs.jsonl", "--json")
+    rows = [json.loads(line) for line in Path("rows/pairs.jsonl").read_text().splitlines()]
+    assert json.loads(out)["rows"] == len(rows) > 0
+    assert all("Action: " in row["chosen"][0]["content"] for row in rows)
+    assert all("Action: " not in row["rejected"][0]["content"] for row in rows)
+
+
 def test_report_is_one_page(run: str) -> None:
     text = fine("report", run, "--examples", "1")
     assert text.startswith("# ToolQA-PopQA-v0")
@@ -280,7 +289,7 @@ def test_selftrain_train_and_report_on_a_tiny_model() -> None:
     page = fine("report", "runs/tiny")
     assert page.startswith("# Self-training report")
     assert page.strip() == Path("runs/tiny/report.md").read_text().strip()
-    assert "rounds" in refused(3, *command, "--rounds", "2")
+    assert "seed" in refused(3, *command, "--seed", "9")
     (model,) = Path("runs/tiny/base").glob("miniature-*")
     rows = "runs/tiny/round-1/selection/rows.jsonl"
     limits = ("--max-steps", "1", "--batch-size", "4", "--max-length", "512")

@@ -370,6 +370,29 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    settings = replace(TINY, drill_cap=80, demonstration_cap=70, target=2.0)
+    seen: list[tuple[str, int]] = []
+
+    def watch(progress: Any) -> None:
+        seen.append((progress.stage, progress.step))
+        if (progress.stage, progress.step) == ("demonstrations", 60):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_base(tmp_path / "a", 0, settings, watch)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [
+        f".{base_key(0, settings)}.checkpoint"
+    ]
+    resumed: list[tuple[str, int]] = []
+    first = build_base(tmp_path / "a", 0, settings, lambda p: resumed.append((p.stage, p.step)))
+    assert resumed[0] == ("demonstrations", 50)
+    assert list((tmp_path / "a").iterdir()) == [first]
+    second = build_base(tmp_path / "b", 0, settings)
+    weights = "model.safetensors"
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
+
+
 def test_a_base_that_another_process_finished_first_is_taken(base: Path, tmp_path: Path) -> None:
     target = tmp_path / base.name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,19 @@ def test_killed_in_practice_and_in_training_it_ends_the_same(
         assert replies(tmp_path, run) == replies(whole, run)
 
 
+def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:
+    from toolgym.training.selftrain import selftrain
+
+    longer = tmp_path / "longer"
+    shutil.copytree(whole, longer)
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 3}
+    stages_run: list[str] = []
+    selftrain(settings, out=longer, progress=lambda name, *rest: stages_run.append(name))
+    assert not any(name.startswith("round-1: ") for name in stages_run)
+    assert len(results(longer)["rounds"]) == 3
+    assert results(longer)["rounds"][:2] == results(whole)["rounds"]
+
+
 def test_a_finished_run_is_read_and_other_settings_are_refused(
     whole: Path, settings_file: Path
 ) -> None:
@@ -144,8 +158,8 @@ def test_a_finished_run_is_read_and_other_settings_are_refused(
     before = results(whole)
     selftrain(settings_file, out=whole)
     assert results(whole) == before
-    other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 3}
-    with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 3"):
+    other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
+    with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 1"):
         selftrain(other, out=whole)
     with stages.locked(whole), pytest.raises(RunMismatchError, match="another process"):
         selftrain(settings_file, out=whole)

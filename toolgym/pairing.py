@@ -68,8 +68,8 @@ def make_pairs(
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise BadInputError(
             f"no pair can be made from {len(groups)} questions: {reasons or 'there are none'}; "
-            "record more samples per task, or export the whole run instead of a selection of right "
-            "episodes"
+            "record more samples per task, or export the run together with one without tools "
+            "(prompt no_tool) over the same questions"
         )
     return rows, dict(dropped)
 

@@ -84,8 +84,8 @@ def rollout(
 ) -> Run:
     """Play episodes and record them.
 
-    Tasks are taken in an order drawn by ``seed``; every sample of a task has its own seed. A run
-    folder that exists is resumed: finished episodes are neither lost nor played again, failed ones
+    Tasks are taken in an order drawn by ``seed``; every sample has its own seed. A run folder
+    that exists is resumed: finished episodes are neither lost nor played again, failed ones
     are retried.
 
     Args:

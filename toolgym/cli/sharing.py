@@ -57,7 +57,13 @@ def sft(
 
 @app.command("dpo")
 def dpo(
-    source: Source,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders; pairs need right and wrong episodes of the same questions: several "
+            "samples per task, or one run with tools and one without."
+        ),
+    ],
     out: RowsOut = Path("dpo.jsonl"),
     style: StyleOption = Style.AUTO,
     pairing: Annotated[
@@ -69,11 +75,16 @@ def dpo(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Pairs of a right and a wrong episode of one question; wants a run, not a selection."""
+    """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
     from toolgym.exporting import export
 
     made = export(
-        source, "dpo", style=style.value, pairing=pairing.value, where=where, per_task=per_task
+        list(sources),
+        "dpo",
+        style=style.value,
+        pairing=pairing.value,
+        where=where,
+        per_task=per_task,
     )
     _tell(made, out, as_json)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from toolgym.miniature.checkpoint import Checkpoint
 from toolgym.miniature.demonstrations import copy_drill, demonstration
 from toolgym.miniature.model import build_model, build_tokenizer
 from toolgym.miniature.pretrain import Progress, pretrain
@@ -43,12 +44,12 @@ def build_base(
     settings: BaseSettings | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
-    """The folder of the base model: from the cache, or trained now (about 3 minutes on 2 cores).
+    """The folder of the base model: from the cache, or trained now (minutes on 2 cores).
 
     The result loads with `AutoModelForCausalLM.from_pretrained` and
-    `AutoTokenizer.from_pretrained`. It appears whole or not at all, so an interrupted build leaves
-    nothing that a later one could take for a base. Set `OMP_WAIT_POLICY=PASSIVE` before torch is
-    imported: with it two threads are not slowed down by other programs.
+    `AutoTokenizer.from_pretrained`. It appears whole or not at all; an interrupted build leaves a
+    hidden checkpoint from which the next call goes on. Set `OMP_WAIT_POLICY=PASSIVE` before torch
+    is imported: with it two threads are not slowed down by other programs.
 
     Args:
         folder: the cache; it is made if it is not there, and may hold many bases.
@@ -72,7 +73,8 @@ def build_base(
     unfinished = cache / f".{target.name}-{secrets.token_hex(4)}"
     unfinished.mkdir()
     try:
-        _build(unfinished, seed, settings, progress)
+        checkpoint = Checkpoint(cache / f".{target.name}.checkpoint")
+        _build(unfinished, seed, settings, progress, checkpoint)
         try:
             os.rename(unfinished, target)
         except OSError:
@@ -80,20 +82,25 @@ def build_base(
             # is real.
             if not (target / CARD).is_file():
                 raise
+        checkpoint.drop()
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
 def _build(
-    folder: Path, seed: int, settings: BaseSettings, progress: Callable[[Progress], None] | None
+    folder: Path,
+    seed: int,
+    settings: BaseSettings,
+    progress: Callable[[Progress], None] | None,
+    checkpoint: Checkpoint,
 ) -> None:
     world = World(seed)
     tokenizer = _tokenizer(world, seed, settings)
     model = build_model(
         tokenizer, hidden=settings.hidden, layers=settings.layers, heads=settings.heads, seed=seed
     )
-    accuracy = pretrain(model, tokenizer, world, settings, seed, progress)
+    accuracy = pretrain(model, tokenizer, world, settings, seed, progress, checkpoint)
     model.generation_config.max_new_tokens = REPLY_TOKENS
     model.generation_config.do_sample = True
     model.generation_config.top_k = 0

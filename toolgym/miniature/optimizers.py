@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolgym._optional import need
 from toolgym.miniature.settings import BaseSettings
@@ -45,3 +45,12 @@ class Optimizers:
                 group["lr"] = peak * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What both optimizers have gathered, for a checkpoint."""
+        return [optimizer.state_dict() for optimizer in self._optimizers]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        """Bring back what `state` gave."""
+        for optimizer, kept in zip(self._optimizers, state, strict=True):
+            optimizer.load_state_dict(kept)

@@ -11,10 +11,11 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from toolgym._optional import need
 from toolgym.errors import ToolgymError
+from toolgym.miniature.checkpoint import Checkpoint
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
 from toolgym.miniature.optimizers import Optimizers
 from toolgym.miniature.rows import IGNORED, Row, collate, encode, loss_of
@@ -31,6 +32,8 @@ AVERAGED: Final = 20
 WARM_UP: Final = 40
 # Conversations drawn at once, in batches: sorting so many by length leaves little padding.
 DRAWN: Final = 16
+# Steps between checkpoints; a multiple of DRAWN, since only there no drawn batch is left over.
+SAVE_EVERY: Final = 3 * DRAWN
 # Assistant tokens of an average demonstration.
 TYPICAL: Final = 25
 
@@ -65,6 +68,7 @@ def pretrain(
     settings: BaseSettings,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> float:
     """Train a fresh model in place, on the CPU: the copying drill, then the demonstrations.
 
@@ -75,6 +79,7 @@ def pretrain(
         settings: rates, targets and caps.
         seed: decides the conversations and their order.
         progress: called now and then.
+        checkpoint: where to go on from, and where to keep how far it is.
 
     Returns:
         The last probe (see `tool_accuracy`).
@@ -82,10 +87,12 @@ def pretrain(
     Raises:
         PretrainingError: a stage ended at its cap without having learned enough.
     """
+    kept = checkpoint or Checkpoint(None)
     model.train()
     try:
-        _drill(model, tokenizer, settings, seed, progress)
-        return _demonstrations(model, tokenizer, world, settings, seed, progress)
+        if not kept.reached("demonstrations"):
+            _drill(model, tokenizer, settings, seed, progress, kept)
+        return _demonstrations(model, tokenizer, world, settings, seed, progress, kept)
     finally:
         model.eval()
 
@@ -128,13 +135,15 @@ def _drill(
     settings: BaseSettings,
     seed: int,
     progress: Callable[[Progress], None] | None,
+    checkpoint: Checkpoint,
 ) -> None:
     rng = random.Random(f"drill-{seed}")
     batches = _batches(tokenizer, lambda: copy_drill(rng), settings.batch, rng)
     optimizers = Optimizers(model, settings)
-    losses: deque[float] = deque(maxlen=AVERAGED)
+    numbers = checkpoint.load("drill", model, optimizers, rng) or {"step": 0, "losses": []}
+    losses: deque[float] = deque(numbers["losses"], maxlen=AVERAGED)
     mean = float("inf")
-    for step in range(1, settings.drill_cap + 1):
+    for step in range(numbers["step"] + 1, settings.drill_cap + 1):
         loss, tokens = loss_of(model, next(batches))
         optimizers.step(loss / tokens, min(1.0, step / WARM_UP))
         losses.append(float(loss.detach()) / tokens)
@@ -144,6 +153,9 @@ def _drill(
             progress(Progress("drill", step, settings.drill_cap, mean))
         if learned:
             return
+        if step % SAVE_EVERY == 0:
+            numbers = {"step": step, "losses": list(losses)}
+            checkpoint.save("drill", model, optimizers, rng, numbers)
     if mean >= settings.drill_loss:
         raise PretrainingError(
             f"the copying drill is at a loss of {mean:.2f} after its cap of "
@@ -159,6 +171,7 @@ def _demonstrations(
     settings: BaseSettings,
     seed: int,
     progress: Callable[[Progress], None] | None,
+    checkpoint: Checkpoint,
 ) -> float:
     rng = random.Random(f"demonstrations-{seed}")
 
@@ -168,10 +181,16 @@ def _demonstrations(
     batches = _batches(tokenizer, draw, settings.batch, rng)
     probes = _probe_rows(tokenizer, world, seed)
     optimizers = Optimizers(model, settings)
-    losses: deque[float] = deque(maxlen=AVERAGED)
-    probe: float | None = None
-    last = settings.demonstration_cap
-    step = 0
+    start: dict[str, Any] = {
+        "step": 0,
+        "last": settings.demonstration_cap,
+        "losses": [],
+        "probe": None,
+    }
+    numbers = checkpoint.load("demonstrations", model, optimizers, rng) or start
+    losses: deque[float] = deque(numbers["losses"], maxlen=AVERAGED)
+    probe: float | None = numbers["probe"]
+    step, last = numbers["step"], numbers["last"]
     while step < last:
         step += 1
         left = (last - step) / max(1, settings.settle_steps)
@@ -189,6 +208,9 @@ def _demonstrations(
                 last = min(last, step + settings.settle_steps)
         if progress and (step % REPORT_EVERY == 0 or step == last):
             progress(Progress("demonstrations", step, last, sum(losses) / len(losses), probe))
+        if step % SAVE_EVERY == 0:
+            numbers = {"step": step, "last": last, "losses": list(losses), "probe": probe}
+            checkpoint.save("demonstrations", model, optimizers, rng, numbers)
     probe = tool_accuracy(model, probes)
     if probe < settings.required:
         raise PretrainingError(

@@ -97,8 +97,41 @@ def train_sft(
         BadInputError: a number out of range, or no row to train on.
         RunMismatchError: ``out`` holds something else, or was begun with other rows or settings.
     """
-    torch = need("torch", "train")
     _trl.check_version()
+    _check(max_length=max_length)
+    options = _options(
+        epochs=epochs,
+        batch_size=batch_size,
+        device_batch_size=device_batch_size,
+        learning_rate=learning_rate,
+        lora=lora,
+        gradient_checkpointing=gradient_checkpointing,
+        bf16=bf16,
+        seed=seed,
+        max_steps=max_steps,
+        save_steps=save_steps,
+        report_to=report_to,
+    )
+    with _trl.quiet():
+        return _train(source, str(model), Path(out), options, max_length, resume, progress)
+
+
+def _options(
+    *,
+    epochs: float,
+    batch_size: int,
+    device_batch_size: int | None,
+    learning_rate: float | None,
+    lora: bool | int,
+    gradient_checkpointing: bool | None,
+    bf16: bool | None,
+    seed: int,
+    max_steps: int | None,
+    save_steps: int,
+    report_to: str | list[str],
+) -> _trl.Options:
+    """Checked numbers, and what this machine decides where nothing was said."""
+    torch = need("torch", "train")
     gpu = bool(torch.cuda.is_available())
     usual = 1 if gpu else batch_size
     per_device = usual if device_batch_size is None else min(device_batch_size, batch_size)
@@ -107,7 +140,6 @@ def train_sft(
         batch_size=batch_size,
         device_batch_size=per_device,
         learning_rate=1.0 if learning_rate is None else learning_rate,
-        max_length=max_length,
         save_steps=save_steps,
         max_steps=1 if max_steps is None else max_steps,
     )
@@ -118,7 +150,7 @@ def train_sft(
             f"batch_size {batch_size} is no multiple of device_batch_size {per_device}"
         )
     rank = DEFAULT_RANK if lora is True else int(lora)
-    options = _trl.Options(
+    return _trl.Options(
         epochs=epochs,
         batch_size=batch_size,
         device_batch_size=per_device,
@@ -131,8 +163,6 @@ def train_sft(
         save_steps=save_steps,
         report_to=tuple([report_to] if isinstance(report_to, str) else report_to),
     )
-    with _trl.quiet():
-        return _train(source, str(model), Path(out), options, max_length, resume, progress)
 
 
 def _train(

@@ -99,22 +99,23 @@ def locked(out: Path) -> Iterator[None]:
 def remember(settings: SelfTrainSettings, out: Path) -> None:
     """Write the settings into the folder, or compare with those that are there.
 
+    More rounds than before are welcome: a finished run goes on.
+
     Raises:
         RunMismatchError: the folder was begun with other settings; the first differing key is
             named.
     """
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
-    if not file.is_file():
-        write_json(file, now)
-        return
-    before = read_json(file)
+    before = read_json(file) if file.is_file() else now
     for key in sorted(set(before) | set(now)):
-        if before.get(key) != now.get(key):
+        more = key == "rounds" and before.get(key, 0) <= now[key]
+        if before.get(key) != now.get(key) and not more:
             raise RunMismatchError(
                 f"{str(out)!r} was begun with {key} = {json.dumps(before.get(key))[:200]}, now it "
                 f"is {json.dumps(now.get(key))[:200]}; choose another folder, or remove it"
             )
+    write_json(file, now)
 
 
 def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[str, Any]:
