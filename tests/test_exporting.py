@@ -150,7 +150,9 @@ def test_the_three_pairings(mixed: list[Trajectory]) -> None:
 
 
 def test_no_pair_names_the_conditions(mixed: list[Trajectory]) -> None:
-    message = "no pair can be made from 4 questions: 3 without a wrong episode; 1 whose .*whole run"
+    message = (
+        "no pair can be made from 4 questions: 3 without a wrong episode; 1 whose .*without tools"
+    )
     with pytest.raises(BadInputError, match=message):
         export(select(mixed, dedupe=None), "dpo", pairing="no_tool_request", where="steps>=1")
     with pytest.raises(BadInputError, match="1 whose right episodes used no tool"):

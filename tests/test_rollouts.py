@@ -334,7 +334,7 @@ def test_killed_again_and_again_loses_and_repeats_nothing(
     tasks: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-c", SCRIPT, json.dumps(tasks), str(out), "3"]
+    command = [sys.executable, "-c", SCRIPT, json.dumps(tasks), str(out), "30"]
     rng = random.Random(5)
     finished_before = 0
     for _ in range(4):
@@ -348,13 +348,14 @@ def test_killed_again_and_again_loses_and_repeats_nothing(
         process.communicate()
         finished = len(Run.open(out))  # a line that the kill tore is no episode
         assert finished == _lines(out)
+        assert finished < 1200, "the kill came after the end: it tested nothing"
         assert finished >= finished_before
         finished_before = finished
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.stdout == "finished\n", result.stderr
     run = Run.open(out)
-    assert len(run) == 120
-    assert len({trajectory.id for trajectory in run}) == 120
+    assert len(run) == 1200
+    assert len({trajectory.id for trajectory in run}) == 1200
     assert run.failures() == []
 
 
