@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym._optional import need
+from toolgym._optional import need, quiet_hub
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.task import RowReader, TaskSet
 
@@ -50,7 +50,8 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
     datasets = need("datasets", "train")
     hub_split = hub.cuts[split][0]
     try:
-        rows = datasets.load_dataset(hub.path, hub.config, split=hub_split)
+        with quiet_hub():
+            rows = datasets.load_dataset(hub.path, hub.config, split=hub_split)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         # ConnectionError, DatasetNotFoundError, OfflineModeIsEnabled and ValueError are among them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -283,8 +284,14 @@ TINY = {
 def test_selftrain_train_and_report_on_a_tiny_model() -> None:
     Path("tiny.json").write_text(json.dumps(TINY))
     command = ("selftrain", "tiny.json", "--out", "runs/tiny")
-    assert "before and after" in fine(*command).lower()
-    data = json.loads(fine(*command, "--json"))  # everything is done: only the report is made
+    first = toolgym(*command)
+    assert first.exit_code == 0, first.output
+    assert "before and after" in first.stdout.lower()
+    stages = [line.partition(": ")[0] for line in first.stderr.splitlines()]
+    assert stages[:3] == ["base", "evaluation-0", "round-1/practice"]
+    assert re.search(r"^evaluation-1: \d+ of \d+ right \(\d", first.stderr, re.M)
+    again = toolgym(*command, "--json")  # everything is done: only the report is made
+    data = json.loads(again.stdout)
     assert data == json.loads(fine("report", "runs/tiny", "--json"))
     page = fine("report", "runs/tiny")
     assert page.startswith("# Self-training report")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from toolgym.errors import MissingExtraError
@@ -31,3 +34,15 @@ def need(module: str, extra: str) -> Any:
             f"{module!r} is not installed; it comes with: pip install 'toolgym[{extra}]'"
             f"{_HINTS.get(extra, '')}"
         ) from error
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Without the hub client's lines about each of its retries: the error at the end says it all."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -90,13 +90,13 @@ def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
-    """One progress bar a stage on stderr; nothing at all when stderr is no terminal.
+    """One progress bar a stage on stderr; a line a finished stage when stderr is no terminal.
 
     Yields:
         A function of stage, finished and planned counts, and a note.
     """
     if not sys.stderr.isatty():
-        yield lambda stage, finished, planned, note: None
+        yield _finished_stage
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -117,3 +117,9 @@ def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(tasks[stage], completed=finished, total=planned, note=note)
 
         yield advance
+
+
+def _finished_stage(stage: str, finished: int, planned: int, note: str) -> None:
+    """Stages count to 1 when they are done as a whole."""
+    if finished == planned == 1:
+        print(f"{stage}: {note}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolgym._optional import need
+from toolgym._optional import need, quiet_hub
 from toolgym.errors import MissingExtraError, MissingFileError
 
 __all__ = ["TESTED", "Options", "check_version", "load_for_training", "quiet", "run_sft"]
@@ -92,11 +92,12 @@ def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
     torch = need("torch", "train")
     transformers = need("transformers", "train")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
-        saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            str(model), dtype=torch.bfloat16 if half else torch.float32
-        )
+        with quiet_hub():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
+            saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                str(model), dtype=torch.bfloat16 if half else torch.float32
+            )
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), "no reason given")
         raise MissingFileError(

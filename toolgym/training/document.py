@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,13 +93,18 @@ def _html(block: Block) -> str:
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
         case Paragraph(text):
-            return f"<p>{html.escape(text)}</p>"
+            return f"<p>{_inline(text)}</p>"
         case Quote(text):
             return f"<pre>{html.escape(text)}</pre>"
         case Table(head, rows):
-            top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+            top = "".join(f"<th>{_inline(cell)}</th>" for cell in head)
             lines = "".join(
-                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
+                "<tr>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>\n"
                 for row in rows
             )
             return f"<div><table>\n<tr>{top}</tr>\n{lines}</table></div>"
+
+
+def _inline(text: str) -> str:
+    """A line of text with its `code` marked up."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

@@ -72,8 +72,20 @@ def stage(work: Work, name: str, execute: Callable[[Path], dict[str, Any]]) -> d
         found = {"results": execute(folder), "seconds": round(time.perf_counter() - began, 2)}
         write_json(marker, found)
     work.seconds[name] = float(found["seconds"])
-    work.tell(name, 1, 1, "done")
-    return dict(found["results"])
+    results = dict(found["results"])
+    work.tell(name, 1, 1, summary(results))
+    return results
+
+
+def summary(results: dict[str, Any]) -> str:
+    """A finished stage in a few words: what was right, kept or trained, as far as it says so."""
+    sampled = results.get("sampled", results)
+    counts = [value for value in sampled.values() if isinstance(value, dict)]
+    for share, whole, text in (("right", "episodes", "right"), ("kept", "total", "episodes kept")):
+        if counts and all(share in count and whole in count for count in counts):
+            done, of = (sum(count[key] for count in counts) for key in (share, whole))
+            return f"{done} of {of} {text} ({done / max(1, of):.1%})"
+    return f"{results['steps']} steps, loss {results['loss']:.3f}" if "steps" in results else "done"
 
 
 @contextmanager
