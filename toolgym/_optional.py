@@ -38,7 +38,7 @@ def need(module: str, extra: str) -> Any:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Without the hub client's lines about each of its retries: the error at the end says it all."""
+    """Without the hub client's line about each retry: the error at the end says it all."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
