@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym._optional import need, quiet_hub
+from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.task import RowReader, TaskSet
 
@@ -50,7 +50,7 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
     datasets = need("datasets", "train")
     hub_split = hub.cuts[split][0]
     try:
-        with quiet_hub():
+        with quiet():
             rows = datasets.load_dataset(hub.path, hub.config, split=hub_split)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]

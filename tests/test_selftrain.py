@@ -34,10 +34,10 @@ selftrain(settings, out=out, progress=progress)
 def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds: an untrained model, four questions, everything kept."""
     pytest.importorskip("trl")
+    from toolgym._optional import quiet
     from toolgym.miniature.base import build_base
     from toolgym.miniature.settings import BaseSettings
     from toolgym.miniature.world import World
-    from toolgym.training._trl import quiet
 
     folder = tmp_path_factory.mktemp("selftrain")
     with quiet():

@@ -11,6 +11,7 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export
+from toolgym._optional import quiet
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
 from toolgym.exporting import IGNORED
 from toolgym.messages import Message
@@ -43,7 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toolgym.miniature.base import build_base
     from toolgym.miniature.settings import BaseSettings
 
-    with _trl.quiet():
+    with quiet():
         return build_base(tmp_path_factory.mktemp("base"), settings=BaseSettings.tiny())
 
 

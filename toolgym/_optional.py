@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,12 +38,25 @@ def need(module: str, extra: str) -> Any:
 
 
 @contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Without the hub client's line about each retry: the error at the end says it all."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Without bars and notices of transformers, and without the hub client's line about each retry.
+
+    Progress goes through callbacks here, and the error at the end of all retries says it all.
+    """
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    # Loaded already where it will be used; this must not be what loads it.
+    notices = sys.modules.get("transformers.utils.logging")
+    if notices is not None:
+        shown, verbosity = notices.is_progress_bar_enabled(), notices.get_verbosity()
+        notices.disable_progress_bar()
+        notices.set_verbosity_error()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        hub.setLevel(level)
+        if notices is not None:
+            notices.set_verbosity(verbosity)
+            if shown:
+                notices.enable_progress_bar()

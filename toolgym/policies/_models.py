@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._optional import need, quiet_hub
+from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError, MissingFileError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def unload_models() -> None:
 def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) -> Any:
     transformers = need("transformers", "train")
     try:
-        with quiet_hub():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model, padding_side="left")
             loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:

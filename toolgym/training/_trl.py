@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolgym._optional import need, quiet_hub
+from toolgym._optional import need, quiet
 from toolgym.errors import MissingExtraError, MissingFileError
 
-__all__ = ["TESTED", "Options", "check_version", "load_for_training", "quiet", "run_sft"]
+__all__ = ["TESTED", "Options", "check_version", "load_for_training", "run_sft"]
 
 TESTED = ((1, 16), (2, 0))
 """TRL versions from the first, and below the second, are what this module was tested with."""
@@ -63,21 +62,6 @@ def check_version(installed: str | None = None) -> str:
     return installed
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without progress bars and notices of transformers: progress goes through callbacks here."""
-    logging = need("transformers.utils.logging", "train")
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
-
-
 def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
     """A causal model in training precision, its tokenizer, and the precision it was saved in.
 
@@ -92,7 +76,7 @@ def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
     torch = need("torch", "train")
     transformers = need("transformers", "train")
     try:
-        with quiet_hub():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
             saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
             loaded = transformers.AutoModelForCausalLM.from_pretrained(

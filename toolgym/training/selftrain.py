@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError
 from toolgym.training import stages
-from toolgym.training._trl import quiet
 from toolgym.training.defaults import miniature_environments
 from toolgym.training.report import write_report
 from toolgym.training.settings import SelfTrainSettings, load_settings
@@ -45,6 +45,7 @@ def selftrain(
         TemplateError: the model's chat template cannot be trained on.
     """
     loaded = load_settings(settings)
+    need("transformers.utils.logging", "train")
     folder = Path(out).resolve()
     with stages.locked(folder), quiet():
         stages.remember(loaded, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._jsonl import value_hash, write_json
-from toolgym._optional import need
+from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError, RunMismatchError
 from toolgym.filtering import read_json
 from toolgym.training import _trl
@@ -112,7 +112,7 @@ def train_sft(
         save_steps=save_steps,
         report_to=report_to,
     )
-    with _trl.quiet():
+    with quiet():
         return _train(source, str(model), Path(out), options, max_length, resume, progress)
 
 
