@@ -62,15 +62,21 @@ def call(
 
 @index_app.command("build")
 def build(
-    corpus: Annotated[Path, typer.Argument(help="A .jsonl of passages: id, title, text.")],
+    corpus: Annotated[
+        Path,
+        typer.Argument(help="A .jsonl of passages (id, title, text) or of KILT's, plain or .gz."),
+    ],
     out: Annotated[Path, typer.Argument(help="Index folder to write.")],
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", help="Memory to build in; more on disk above it.")
+    ] = 1024,
     as_json: options.Json = False,
 ) -> None:
     """Index a file of passages, so that --corpus can name the folder."""
     from toolgym.tools.index import build_index, open_index
 
     with progress_bar(f"indexing {corpus.name}", unit="bytes") as advance:
-        folder = build_index(corpus, out, progress=advance)
+        folder = build_index(corpus, out, progress=advance, memory_mb=memory_mb)
     index = open_index(folder)
     if as_json:
         facts = {"index": str(folder), "passages": len(index), "fingerprint": index.fingerprint}

@@ -13,7 +13,7 @@ import Stemmer  # type: ignore[import-not-found]
 
 from toolgym.tools.folding import fold
 
-__all__ = ["ANALYZER", "Analyzer"]
+__all__ = ["ANALYZER", "Analyzer", "pieces", "terms_at_most"]
 
 STOP_WORDS = frozenset(
     [
@@ -46,7 +46,11 @@ _UNSPACED = (
 _WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*")
 _RUN = re.compile(rf"[{_UNSPACED}{_MARKS}]+|[^{_UNSPACED}]+")
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-_MEMO_WORDS = 200_000  # then it starts anew, so that it cannot grow without bound
+_CUT = bytes(
+    code if code >= 128 else ord(chr(code).lower()) if chr(code).isalnum() else ord(" ")
+    for code in range(256)
+)
+_MEMO_PIECES = 200_000  # then it starts anew, so that it cannot grow without bound
 _MAX_WORD = 100  # characters; what is longer is no word
 
 
@@ -57,7 +61,7 @@ class Analyzer:
     """
 
     def __init__(self) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
+        self._stemmer = Stemmer.Stemmer("english", 0)  # its cache is slower than ours
         self._lock = threading.Lock()  # a stemmer keeps state
         self._memo: dict[str, tuple[str, ...]] = {}
 
@@ -65,16 +69,23 @@ class Analyzer:
         """The terms of a text in order, repeats included."""
         found: list[str] = []
         memo = self._memo
-        for word in _WORD.findall(text):
-            terms = memo.get(word)
-            if terms is None:
-                terms = self._remember(word)
-            found.extend(terms)
+        for piece in pieces(text):
+            terms = memo.get(piece)
+            found.extend(self._remember(piece) if terms is None else terms)
         return found
 
-    def _remember(self, word: str) -> tuple[str, ...]:
+    def _remember(self, piece: str) -> tuple[str, ...]:
+        words = (piece,) if piece.isascii() else _WORD.findall(piece)
+        terms = tuple(sys.intern(term) for word in words for term in self._word_terms(word))
+        if len(piece) <= _MAX_WORD:
+            if len(self._memo) >= _MEMO_PIECES:
+                self._memo = {}
+            self._memo[piece] = terms
+        return terms
+
+    def _word_terms(self, word: str) -> list[str]:
         if len(word) > _MAX_WORD and not _HAS_UNSPACED.search(word):
-            return ()
+            return []
         terms: list[str] = []
         folded = fold(word)
         for run in _RUN.findall(folded) if not folded.isascii() else (folded,):
@@ -84,9 +95,20 @@ class Analyzer:
             elif run not in STOP_WORDS:
                 with self._lock:
                     terms.append(self._stemmer.stemWord(run))
-        kept = tuple(sys.intern(term) for term in terms)
-        if len(word) <= _MAX_WORD:
-            if len(self._memo) >= _MEMO_WORDS:
-                self._memo = {}
-            self._memo[word] = kept
-        return kept
+        return terms
+
+
+def terms_at_most(text: str, count: int) -> int:
+    """About the most terms that a text of so many pieces has: one each, unless it has no spaces."""
+    return count if text.isascii() or not _HAS_UNSPACED.search(text) else count + 2 * len(text)
+
+
+def pieces(text: str) -> list[str]:
+    """Cut a text at spaces and ASCII punctuation, with ASCII letters in lower case.
+
+    No word reaches over such a cut, so that the terms of a text are those of its pieces; an ASCII
+    piece is one word. Many times faster than a regular expression, for it works on bytes: those of
+    other characters are never ASCII in UTF-8.
+    """
+    raw = text.encode("utf-8", "surrogatepass").translate(_CUT)
+    return raw.decode("utf-8", "surrogatepass").split()

@@ -1,21 +1,17 @@
-"""Search indexes in a folder: built with bm25s, opened by memory map, searched exactly with numpy.
+"""Search indexes in a folder: opened by memory map, searched exactly with numpy.
 
 The folder holds bm25s's own files (so bm25s opens it too), the passages, and a header that says how
-it was made. Scores are bm25s's defaults: BM25 as Lucene computes it, k1 = 1.5, b = 0.75.
+it was made; `toolgym.tools.building` writes it. Scores are bm25s's defaults: BM25 as Lucene has it,
+k1 = 1.5, b = 0.75.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import mmap
-import os
-import secrets
-import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,29 +20,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolgym._jsonl import dump_line, require_file, value_hash, write_json
 from toolgym.errors import BadInputError, MissingFileError
+from toolgym.tools import layout
 from toolgym.tools.analysis import ANALYZER, Analyzer
-from toolgym.tools.passages import Passage, read_passages
+from toolgym.tools.building import build_index
+from toolgym.tools.layout import HEADER, cache_folder, disk_name
+from toolgym.tools.passages import Passage
+from toolgym.tools.vocabulary import SORTED, open_vocabulary
 
-__all__ = ["HEADER", "Hit", "Index", "build_index", "open_index"]
+__all__ = [
+    "HEADER",
+    "Hit",
+    "Index",
+    "build_index",
+    "cache_folder",
+    "disk_name",
+    "open_index",
+]
 
-HEADER = "toolgym-index.json"
-KIND, FORMAT = "toolgym-bm25", 1
-TITLE_WEIGHT = 2
-"""A title counts as twice its words: on 500 PopQA questions over 20 051 real passages a search for
-the subject then puts a supporting passage first in 94 of 100 cases, with the title once in 93, with
-the text alone in 87."""
+_LISTED = 500_000  # terms
 MAX_QUERY_CHARS = 10_000  # what is beyond is not read: a query's cost stays bounded
-
-_DATA, _INDICES, _INDPTR = (f"{name}.csc.index.npy" for name in ("data", "indices", "indptr"))
-_VOCABULARY, _PARAMS = "vocab.index.json", "params.index.json"
-_PASSAGES, _OFFSETS = "passages.jsonl", "offsets.npy"
-_FILES = (_DATA, _INDICES, _INDPTR, _VOCABULARY, _PARAMS, _PASSAGES, _OFFSETS)
-_AGAIN = "build it again with `toolgym index build`"
-
-Progress = Callable[[int, int], None]
-"""Told (bytes read, bytes in all) of the corpus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +70,26 @@ class Index:
         self.folder = Path(folder)
         self.header = _read_header(self.folder)
         try:
-            # (postings,) float32, (postings,) int32, (terms + 1,) int
-            self._data = np.asarray(np.load(self.folder / _DATA, mmap_mode="r"))
-            self._documents = np.asarray(np.load(self.folder / _INDICES, mmap_mode="r"))
-            self._starts = np.asarray(np.load(self.folder / _INDPTR)).tolist()
-            self._offsets = np.asarray(np.load(self.folder / _OFFSETS, mmap_mode="r"))
-            self._vocabulary: dict[str, int] = json.loads(
-                (self.folder / _VOCABULARY).read_text(encoding="utf-8")
+            # (postings,) float32, (postings,) int32, (terms + 1 or 2,) int
+            self._data = np.asarray(np.load(self.folder / layout.DATA, mmap_mode="r"))
+            self._documents = np.asarray(np.load(self.folder / layout.INDICES, mmap_mode="r"))
+            starts = np.asarray(np.load(self.folder / layout.INDPTR, mmap_mode="r"))
+            self._offsets = np.asarray(np.load(self.folder / layout.OFFSETS, mmap_mode="r"))
+            self._number = open_vocabulary(
+                self.folder / layout.VOCABULARY, ordered=self.header.get("vocabulary") == SORTED
             )
         except (OSError, ValueError, EOFError) as error:
-            raise BadInputError(f"index {str(folder)!r} is damaged ({error}); {_AGAIN}") from error
-        if not len(self._data) == len(self._documents) == self._starts[-1]:
-            raise BadInputError(f"index {str(folder)!r} is damaged (sizes disagree); {_AGAIN}")
-        with (self.folder / _PASSAGES).open("rb") as stream:
+            raise BadInputError(
+                f"index {str(folder)!r} is damaged ({error}); {layout.AGAIN}"
+            ) from error
+        # Numbers of a list are read faster; a large one would cost memory and time at opening.
+        self._starts: list[int] | npt.NDArray[np.int64]
+        self._starts = starts.tolist() if len(starts) <= _LISTED else starts
+        if not len(starts) or not len(self._data) == len(self._documents) == starts[-1]:
+            raise BadInputError(
+                f"index {str(folder)!r} is damaged (sizes disagree); {layout.AGAIN}"
+            )
+        with (self.folder / layout.PASSAGES).open("rb") as stream:
             self._passages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self._analyzer = Analyzer()
         self._local = threading.local()
@@ -127,7 +127,7 @@ class Index:
         """
         counts: dict[int, int] = {}
         for term in self._analyzer.terms(query[:MAX_QUERY_CHARS]):
-            number = self._vocabulary.get(term)
+            number = self._number(term)
             if number is not None:
                 counts[number] = counts.get(number, 0) + 1
         if not counts or k < 1:
@@ -187,146 +187,34 @@ def open_index(folder: str | Path) -> Index:
     return Index(folder)
 
 
-def build_index(corpus: str | Path, out: str | Path, *, progress: Progress | None = None) -> Path:
-    """Index the passages of a JSON-lines file. A kill leaves the old index or none, never a half.
-
-    Args:
-        corpus: see `toolgym.tools.passages.read_passages`.
-        out: the folder to write; an index that is there is replaced.
-        progress: told (bytes read, bytes in all) now and then.
-
-    Returns:
-        The folder.
-
-    Raises:
-        MissingFileError: no such corpus.
-        BadInputError: a broken line, no passage, or ``out`` holds something else than an index.
-    """
-    source, target = require_file(corpus, "corpus"), Path(out)
-    replaces = target.exists()
-    if replaces and not (target / HEADER).is_file() and (target.is_file() or any(target.iterdir())):
-        raise BadInputError(
-            f"{str(target)!r} exists and is no index; name an empty or a new folder"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(target)
-    partial.mkdir()
-    try:
-        _write(source, partial, progress)
-        if replaces:
-            old = target.replace(_beside(target))
-            partial.replace(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
-
-
-def _beside(target: Path) -> Path:
-    """A free name in the same folder, from which a rename is atomic."""
-    return target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def _write(source: Path, folder: Path, progress: Progress | None) -> None:
-    import bm25s  # half a second: only building needs it
-
-    vocabulary: dict[str, int] = {}
-    documents: list[list[int]] = []
-    offsets, digest = [0], hashlib.sha256()
-    analyzer = Analyzer()
-    with (folder / _PASSAGES).open("wb") as stream:
-        for passage in _reported(source, progress):
-            line = dump_line({"id": passage.id, "title": passage.title, "text": passage.text})
-            encoded = line.encode()
-            stream.write(encoded)
-            digest.update(encoded)
-            offsets.append(offsets[-1] + len(encoded))
-            words = analyzer.terms(passage.title) * TITLE_WEIGHT + analyzer.terms(passage.text)
-            documents.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-    if not documents:
-        raise BadInputError(f"corpus {str(source)!r} holds no passage")
-    if not vocabulary:
-        raise BadInputError(f"corpus {str(source)!r} holds no word")
-    np.save(folder / _OFFSETS, np.array(offsets, np.int64))
-    index = bm25s.BM25(backend="numpy")
-    index.index((documents, vocabulary), show_progress=False)
-    index.save(folder, show_progress=False)
-    settings = {"format": FORMAT, "analyzer": ANALYZER, "title_weight": TITLE_WEIGHT}
-    made_with = {name: version(name) for name in ("toolgym", "bm25s", "PyStemmer")}
-    content = digest.hexdigest()
-    write_json(
-        folder / HEADER,
-        {
-            "kind": KIND,
-            **settings,
-            "bm25": {"k1": index.k1, "b": index.b, "method": index.method},
-            "passages": len(documents),
-            "terms": len(vocabulary),
-            "content_sha256": content,
-            "fingerprint": value_hash([content, settings, made_with["PyStemmer"]]),
-            "versions": made_with,
-            "files": {name: (folder / name).stat().st_size for name in _FILES},
-        },
-    )
-
-
-def _reported(source: Path, progress: Progress | None) -> Iterator[Passage]:
-    size, last = source.stat().st_size, 0
-    for passage, done in read_passages(source):
-        yield passage
-        if progress is not None and done - last >= 1 << 20:
-            last = done
-            progress(done, size)
-    if progress is not None:
-        progress(size, size)
-
-
 def _read_header(folder: Path) -> dict[str, Any]:
     name = repr(str(folder))
     if not folder.is_dir():
-        raise MissingFileError(f"index folder {name} does not exist; {_AGAIN}")
+        raise MissingFileError(f"index folder {name} does not exist; {layout.AGAIN}")
     header: Any = None
     with contextlib.suppress(OSError, ValueError):
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    if not isinstance(header, dict) or header.get("kind") != KIND:
+        header = json.loads((folder / layout.HEADER).read_text(encoding="utf-8"))
+    if not isinstance(header, dict) or header.get("kind") != layout.KIND:
         raise BadInputError(
             f"folder {name} holds no toolgym index; name one that `toolgym index build` wrote"
         )
-    if header.get("format") != FORMAT or header.get("analyzer") != ANALYZER:
-        raise BadInputError(f"index {name} was built by another version of toolgym; {_AGAIN}")
+    if header.get("format") != layout.FORMAT or header.get("analyzer") != ANALYZER:
+        raise BadInputError(f"index {name} was built by another version of toolgym; {layout.AGAIN}")
     files = header.get("files")
     for file, size in files.items() if isinstance(files, dict) else [("its file list", -1)]:
         path = folder / file
         actual = path.stat().st_size if path.is_file() else None
         if actual != size:
             raise BadInputError(
-                f"index {name} is damaged: {file} has {actual} bytes instead of {size}; {_AGAIN}"
+                f"index {name} is damaged: {file} has {actual} bytes instead of {size}; "
+                f"{layout.AGAIN}"
             )
     built, here = header["versions"]["PyStemmer"], version("PyStemmer")
     if built.split(".")[0] != here.split(".")[0]:
         warnings.warn(
             f"index {name} was stemmed with PyStemmer {built}, this is {here}: some words may be "
-            f"missed; {_AGAIN}",
+            f"missed; {layout.AGAIN}",
             RuntimeWarning,
             stacklevel=4,
         )
     return header
-
-
-def disk_name(corpus: Path) -> str:
-    """A name that changes with the corpus's bytes and with everything that decides its index."""
-    with corpus.open("rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
-    made_with = [version("bm25s"), version("PyStemmer"), FORMAT, ANALYZER, TITLE_WEIGHT]
-    return f"{corpus.stem[:40]}-{value_hash([content, made_with])[:24]}"
-
-
-def cache_folder() -> Path:
-    """Where indexes of plain corpora are kept: ``$TOOLGYM_CACHE``, else the user's cache."""
-    named = os.environ.get("TOOLGYM_CACHE")
-    if named:
-        return Path(named) / "indexes"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "toolgym" / "indexes"
