@@ -36,8 +36,8 @@ def measure(episodes: list[tuple[str, str]], play: Callable[[str, str], None]) -
 
 
 def ours(episodes: list[tuple[str, str]], corpus: str, vector: int = 0) -> float:
-    """Our environment, alone or as a vector."""
-    arguments: dict[str, Any] = {"format": "tags", "corpus": corpus}
+    """Our environment, alone or as a vector; without the result cache, since queries come again."""
+    arguments: dict[str, Any] = {"format": "tags", "corpus": corpus, "service": {"cache": False}}
     if vector:
         vectors = gym.make_vec("ToolQA-PopQA-v0", num_envs=vector, **arguments)
         vectors.reset(seed=0)

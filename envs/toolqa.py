@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from toolgym.errors import BadInputError, MissingFileError, near
 from toolgym.formats import get_format
 from toolgym.registry import Resource
 from toolgym.reward import Rubric
+from toolgym.service import check_service, serve
 from toolgym.task import RowReader, Task, TaskSet, read_tasks, task_from_row
 from toolgym.toolset import Toolset, make_toolset
 from toolgym.vector import ToolVectorEnv
@@ -80,6 +82,7 @@ class Family:
         max_reply_chars: int = 100_000,
         max_result_chars: int = 20_000,
         render_mode: str | None = None,
+        service: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> ToolEnv:
         """Make an environment; all arguments are plain data.
@@ -97,11 +100,13 @@ class Family:
             max_reply_chars: characters of a reply that are read.
             max_result_chars: characters of a tool result that the policy sees.
             render_mode: ``ansi`` or None.
+            service: cassette, faults and cache of the tools; see `toolgym.service.check_service`.
             unknown: refused with near names.
 
         Raises:
             UnknownNameError: an unknown tool, format, prompt or reward.
             MissingFileError: a file that does not exist.
+            RunMismatchError: a cassette of other tools, or one that another process is writing.
             BadInputError: anything else that is wrong with an argument.
         """
         if unknown:
@@ -114,9 +119,10 @@ class Family:
             raise BadInputError(f"tools must be a list of names, not the text {tools!r}")
         codec = get_format(format, prompt)
         names = list(self.tools if tools is None else tools)
+        settings = None if service is None else check_service(service)
         return ToolEnv(
             self.tasks(tasks, split),
-            shared_toolset(json.dumps(names), corpus) if codec.strategy.tools else Toolset(),
+            _toolset(names, corpus, settings) if codec.strategy.tools else Toolset(),
             codec,
             Rubric({"accuracy": 1.0} if reward is None else reward),
             max_steps=max_steps,
@@ -144,6 +150,39 @@ def shared_toolset(names: str, corpus: str | None) -> Toolset:
         corpus: see `Family.make`.
     """
     return make_toolset(json.loads(names), corpus=corpus)
+
+
+# Environments of equal settings share what is served: a vector's calls are answered together, and
+# each cassette is read once. Nothing is kept longer than its environments.
+_served: weakref.WeakValueDictionary[str, Toolset] = weakref.WeakValueDictionary()
+
+
+def _toolset(
+    names: Sequence[str | Mapping[str, Any]], corpus: str | None, service: dict[str, Any] | None
+) -> Toolset:
+    plain = shared_toolset(json.dumps(names), corpus)
+    if not service:
+        return plain
+    found = _served.get(_served_key(names, corpus, service))
+    if found is None:
+        found = serve(plain, service, names)
+        # Only now, since it names the state of a cassette that may just have been begun.
+        _served[_served_key(names, corpus, service)] = found
+    return found
+
+
+def _served_key(names: Any, corpus: str | None, service: Mapping[str, Any]) -> str:
+    return json.dumps([names, corpus, service, _stamp(service)], sort_keys=True)
+
+
+def _stamp(service: Mapping[str, Any]) -> list[int]:
+    """The state of the file that is replayed or recorded: another file is another service."""
+    path = Path(service.get("cassette") or "")
+    if not path.is_file():
+        return []
+    status = path.stat()
+    replay = service["mode"] == "replay"
+    return [status.st_ino, *([status.st_mtime_ns, status.st_size] if replay else [])]
 
 
 def text_answers(answers: Callable[[Mapping[str, Any]], Any]) -> RowReader:

@@ -197,9 +197,9 @@ class TestVectors:
         shared = env.toolset
         original = shared.execute
 
-        def execute(calls: Any) -> Any:
+        def execute(calls: Any, episodes: Any) -> Any:
             sizes.append(len(calls))
-            return original(calls)
+            return original(calls, episodes)
 
         shared.execute = execute  # type: ignore[method-assign]
         vector = ToolVectorEnv([env.clone for _ in range(4)])

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from toolgym.errors import BadInputError, MissingFileError, near
 
@@ -49,10 +49,21 @@ def read_rows(
     with require_file(path, what).open("rb") as stream:
         for number, raw in enumerate(stream, 1):
             if raw.strip() and not (torn and not raw.endswith(b"\n")):
-                yield number, _parse(raw, path, number, what)
+                yield number, parse_line(raw, path, number, what)
 
 
-def _parse(raw: bytes, path: str | Path, number: int, what: str) -> dict[str, Any]:
+def parse_line(raw: bytes, path: str | Path, number: int, what: str) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Args:
+        raw: the line.
+        path: of the file, for messages.
+        number: of the line, counted from 1.
+        what: for messages, such as "task file".
+
+    Raises:
+        BadInputError: it is no JSON object or no UTF-8.
+    """
     try:
         row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
@@ -79,6 +90,32 @@ def dump_line(row: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:
         line = json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
     return line + "\n"
+
+
+def append_row(stream: BinaryIO, row: Mapping[str, Any]) -> None:
+    """Add a line to an unbuffered stream: once this returns, a kill does not lose it."""
+    view = memoryview(dump_line(row).encode("utf-8"))
+    while view:
+        view = view[stream.write(view) :]
+
+
+def drop_torn_line(path: str | Path) -> None:
+    """Cut off what a kill left half written: every finished line ends in a line break."""
+    path = Path(path)
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as stream:
+        position = end = stream.seek(0, os.SEEK_END)
+        while position > 0:
+            begin = max(0, position - (1 << 16))
+            stream.seek(begin)
+            found = stream.read(position - begin).rfind(b"\n")
+            if found >= 0:
+                position = begin + found + 1
+                break
+            position = begin
+        if position < end:
+            stream.truncate(position)
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

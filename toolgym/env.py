@@ -102,6 +102,15 @@ class ToolEnv(gym.Env[str, str]):
         return self._tools
 
     @property
+    def episode(self) -> str:
+        """Task and sample of the current episode, as `Trajectory.id`.
+
+        Raises:
+            EpisodeEndedError: before the first reset.
+        """
+        return self._current().id
+
+    @property
     def ended(self) -> bool:
         """Whether a reset is needed before the next step."""
         return self._ended
@@ -159,8 +168,8 @@ class ToolEnv(gym.Env[str, str]):
         else:
             calls, parsed = self._begin(action)
             began = time.perf_counter()
-            results = self._tools.execute(calls)
-            seconds = time.perf_counter() - began
+            results = self._tools.execute(calls, [self.episode] * len(calls))
+            seconds = time.perf_counter() - began + self._tools.added_seconds(results)
         self._prepared = None
         return self._finish(action, parsed, results, seconds)
 

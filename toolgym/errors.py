@@ -18,6 +18,7 @@ __all__ = [
     "MissingExtraError",
     "MissingFileError",
     "PolicyError",
+    "ReplayMissError",
     "RunMismatchError",
     "TemplateError",
     "ToolError",
@@ -69,6 +70,12 @@ class MissingFileError(ToolgymError, FileNotFoundError):
 
 class RunMismatchError(ToolgymError, ValueError):
     """A run folder that was begun with other settings than those it is to be resumed with."""
+
+    exit_code = 3
+
+
+class ReplayMissError(ToolgymError, LookupError):
+    """A tool call to which a cassette holds no answer; never told to the policy."""
 
     exit_code = 3
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from toolgym._jsonl import dump_line, read_rows, write_json
+from toolgym._jsonl import append_row, drop_torn_line, read_rows, write_json
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, near
 from toolgym.trajectory import Trajectory, read_trajectories
 
@@ -126,7 +126,7 @@ class RunWriter:
             _check_same(_read_settings(folder), self.run.settings, folder)
         write_json(folder / SETTINGS, self.run.settings)
         for name in (TRAJECTORIES, FAILURES):
-            _drop_torn_line(folder / name)
+            drop_torn_line(folder / name)
             self._streams[name] = (folder / name).open("ab", buffering=0)
         if self._streams[TRAJECTORIES].tell():
             self.finished = {row["id"] for _, row in read_rows(folder / TRAJECTORIES)}
@@ -137,14 +137,14 @@ class RunWriter:
         if self.run.path is None:
             self.run._recorded.append(trajectory)
         else:
-            _write_all(self._streams[TRAJECTORIES], trajectory.to_row())
+            append_row(self._streams[TRAJECTORIES], trajectory.to_row())
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""
         if self.run.path is None:
             self.run._failures.append(row)
         else:
-            _write_all(self._streams[FAILURES], row)
+            append_row(self._streams[FAILURES], row)
 
     def close(self) -> None:
         """Bring everything to disk and let others write."""
@@ -155,30 +155,6 @@ class RunWriter:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def _write_all(stream: BinaryIO, row: Mapping[str, Any]) -> None:
-    view = memoryview(dump_line(row).encode("utf-8"))
-    while view:
-        view = view[stream.write(view) :]
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a kill left half written: every finished line ends in a line break."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as stream:
-        position = end = stream.seek(0, os.SEEK_END)
-        while position > 0:
-            begin = max(0, position - (1 << 16))
-            stream.seek(begin)
-            found = stream.read(position - begin).rfind(b"\n")
-            if found >= 0:
-                position = begin + found + 1
-                break
-            position = begin
-        if position < end:
-            stream.truncate(position)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ValidationError
 
+from toolgym._arguments import arguments_model, problem, without_titles
+from toolgym._cache import Counters, ResultCache, cache_key
 from toolgym._docstring import parse_docstring
 from toolgym._worker import WorkerPool
 from toolgym._worker_child import as_text, describe
@@ -24,6 +28,7 @@ Schema = dict[str, Any]
 Batch = Callable[[list[dict[str, Any]]], Sequence[Any]]
 
 DEFAULT_TIMEOUT = 10.0  # seconds; the limit of the second paper's environments
+MAX_PARALLEL = 8  # child processes that one turn, or one step of many episodes, keeps busy
 
 
 class Tool:
@@ -39,6 +44,8 @@ class Tool:
             value or an exception; used when several calls of this tool are answered together.
         fingerprint: hash of the data that the answers depend on, such as an index; for
             ``run.json``.
+        cache: whether equal arguments may be answered from memory. Default: where there is a
+            ``fingerprint``, since that says that data and arguments alone decide the answer.
 
     Raises:
         BadInputError: a parameter without a type, ``*args`` or ``**kwargs``, or no docstring.
@@ -53,16 +60,19 @@ class Tool:
         inline: bool = False,
         batch: Batch | None = None,
         fingerprint: str = "",
+        cache: bool | None = None,
     ) -> None:
         self.function, self.fingerprint = function, fingerprint
+        # Per tool object, not by name: options such as a search's k stand in no fingerprint.
+        self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
         self.name = name or function.__name__
         self.timeout, self.inline, self.batch = timeout, inline, batch
         summary, described = parse_docstring(inspect.getdoc(function) or "")
         if not summary:
             raise BadInputError(f"tool {self.name!r} needs a docstring: the policy reads it")
         self.description = summary
-        self._model = _arguments_model(function, self.name, described)
-        self.parameters = _clean(self._model.model_json_schema())
+        self._model = arguments_model(function, self.name, described)
+        self.parameters = without_titles(self._model.model_json_schema())
         self._pool = None if inline else WorkerPool(function, self.name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,7 +101,7 @@ class Tool:
             checked = self._model.model_validate(dict(arguments))
         except ValidationError as error:
             names = list(self._model.model_fields)
-            problems = "; ".join(_problem(item, names) for item in error.errors())
+            problems = "; ".join(problem(item, names) for item in error.errors())
             raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
         return {name: getattr(checked, name) for name in self._model.model_fields}
 
@@ -100,23 +110,48 @@ class Tool:
         return self.run_many([call])[0]
 
     def run_many(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Several calls of this tool, answered in order; batched where the tool can."""
+        """Several calls of this tool, answered in order; batched where the tool can.
+
+        Never from the cache, which only a `Toolset` uses: who asks twice here wants to see it run.
+        """
+        return self.answer(calls, use_cache=False)[0]
+
+    def answer(self, calls: Sequence[ToolCall], use_cache: bool) -> tuple[list[ToolResult], int]:
+        """As `run_many`, and how many of the answers came from the cache.
+
+        Args:
+            calls: of this tool.
+            use_cache: look into the tool's cache, where it has one, and add to it.
+        """
+        cache = self.cache if use_cache else None
         results: dict[int, dict[str, Any]] = {}
-        ready: list[tuple[int, dict[str, Any]]] = []
+        ready: list[tuple[int, dict[str, Any], str | None]] = []
+        hits = 0
         for index, call in enumerate(calls):
             try:
-                ready.append((index, self.validate(call.arguments)))
+                arguments = self.validate(call.arguments)
             except ToolError as error:
                 results[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
+                continue
+            key = cache_key(arguments) if cache is not None else None
+            known = cache.get(key) if cache is not None and key is not None else None
+            if known is None:
+                ready.append((index, arguments, key))
+            else:
+                hits += 1
+                results[index] = {"text": known}
         if self.batch is not None and len(ready) > 1:
-            values = self._run_batch(self.batch, [arguments for _, arguments in ready])
+            values = self._run_batch(self.batch, [arguments for _, arguments, _ in ready])
         else:
-            values = [self._run_one(arguments) for _, arguments in ready]
-        results.update({index: value for (index, _), value in zip(ready, values, strict=True)})
+            values = [self._run_one(arguments) for _, arguments, _ in ready]
+        for (index, _, key), value in zip(ready, values, strict=True):
+            results[index] = value
+            if cache is not None and key is not None and "error" not in value:
+                cache.put(key, value["text"])
         return [
             ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
             for call, reply in ((call, results[index]) for index, call in enumerate(calls))
-        ]
+        ], hits
 
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._pool is not None:
@@ -138,7 +173,11 @@ class Tool:
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
 def tool(
-    *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT, inline: bool = False
+    *,
+    name: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    inline: bool = False,
+    cache: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -147,6 +186,7 @@ def tool(
     name: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     inline: bool = False,
+    cache: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool``, or ``@tool(timeout=2.0)``.
 
@@ -155,13 +195,14 @@ def tool(
         name: what the policy writes; default: the function's name.
         timeout: seconds until the call is ended.
         inline: run in this process without a deadline.
+        cache: equal arguments may be answered from memory: only where they alone decide.
 
     Raises:
         BadInputError: the function is not typed or not documented.
     """
 
     def wrap(wrapped: Callable[..., Any]) -> Tool:
-        return Tool(wrapped, name=name, timeout=timeout, inline=inline)
+        return Tool(wrapped, name=name, timeout=timeout, inline=inline, cache=cache)
 
     return wrap(function) if function is not None else wrap
 
@@ -171,13 +212,15 @@ class Toolset:
 
     Args:
         tools: each with its own name.
+        cache: whether tools that have a result cache may use it.
 
     Raises:
         BadInputError: two tools have one name.
     """
 
-    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+    def __init__(self, tools: Iterable[Tool] = (), *, cache: bool = True) -> None:
         self._tools: dict[str, Tool] = {}
+        self._use_cache, self._counters = cache, Counters()
         for item in tools:
             if item.name in self._tools:
                 raise BadInputError(f"two tools are called {item.name!r}; rename one")
@@ -211,22 +254,73 @@ class Toolset:
         """Fresh function-calling documents."""
         return [item.schema() for item in self]
 
-    def execute(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Run calls, batched by tool; results come in order. A failing tool never raises."""
-        by_tool: dict[str, list[int]] = {}
+    def execute(
+        self, calls: Sequence[ToolCall], episodes: Sequence[str] | None = None
+    ) -> list[ToolResult]:
+        """Run calls; results come in order. A failing tool never raises.
+
+        The calls of an inline tool run here, batched; those of tools in child processes run at the
+        same time, at most `MAX_PARALLEL`.
+
+        Args:
+            calls: of any tools.
+            episodes: the episode of each call; plain toolsets do not ask, `toolgym.service` does.
+        """
+        if len(calls) < 2:
+            return self._run(calls[0].name, calls) if calls else []
+        groups: dict[str, list[int]] = {}
         for index, call in enumerate(calls):
-            by_tool.setdefault(call.name, []).append(index)
-        results: dict[int, ToolResult] = {}
-        for name, indices in by_tool.items():
-            mine = [calls[index] for index in indices]
-            if name in self._tools:
-                found = self._tools[name].run_many(mine)
+            groups.setdefault(call.name, []).append(index)
+        here, apart = [], []
+        for name, indices in groups.items():
+            if name in self._tools and not self._tools[name].inline:
+                apart += [[index] for index in indices]
             else:
-                text = f"{name[:100]} does not exist.{near(name[:100], self._tools)}"
-                text += f" Tools: {', '.join(self._tools) or 'none'}."
-                found = [ToolResult(call.id, text, "unknown_tool") for call in mine]
+                here.append(indices)
+        if apart and not here:
+            here.append(apart.pop())
+        results: dict[int, ToolResult] = {}
+
+        def run(indices: list[int]) -> None:
+            found = self._run(calls[indices[0]].name, [calls[index] for index in indices])
             results.update(zip(indices, found, strict=True))
+
+        width = min(MAX_PARALLEL - 1, len(apart))
+        pool = ThreadPoolExecutor(width, "toolgym-tool") if apart else None
+        try:
+            pending = [pool.submit(run, indices) for indices in apart] if pool else []
+            for indices in here:
+                run(indices)
+            for future in pending:
+                future.result()
+        finally:
+            if pool is not None:  # after an error or Ctrl-C no further call is begun
+                pool.shutdown(cancel_futures=True)
         return [results[index] for index in range(len(calls))]
+
+    def counters(self) -> dict[str, dict[str, Any]]:
+        """By tool: ``calls``, ``errors`` by kind, ``cache_hits``, ``seconds``, ``characters``.
+
+        Calls of tools that do not exist stand under ``(unknown tool)``. Seconds are those of the
+        clock; calls that were answered together share theirs.
+        """
+        return self._counters.read()
+
+    def added_seconds(self, results: Sequence[ToolResult]) -> float:
+        """Latency that belongs into the record though nobody waited; see `toolgym.service`."""
+        return 0.0
+
+    def _run(self, name: str, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """Run calls of one name, and count them."""
+        item, hits, began = self._tools.get(name), 0, time.perf_counter()
+        if item is not None:
+            found, hits = item.answer(calls, self._use_cache)
+        else:
+            text = f"{name[:100]} does not exist.{near(name[:100], self._tools)}"
+            text += f" Tools: {', '.join(self._tools) or 'none'}."
+            found = [ToolResult(call.id, text, "unknown_tool") for call in calls]
+        self._counters.add(None if item is None else name, found, time.perf_counter() - began, hits)
+        return found
 
 
 def make_toolset(tools: Sequence[str | Tool | Mapping[str, Any]], **shared: Any) -> Toolset:
@@ -265,49 +359,3 @@ def _make(item: str | Tool | Mapping[str, Any], shared: Mapping[str, Any]) -> To
             f"the factory of tool {name!r} returned {type(made).__name__}, not a Tool"
         )
     return made
-
-
-def _arguments_model(
-    function: Callable[..., Any], name: str, described: Mapping[str, str]
-) -> type[BaseModel]:
-    fields: dict[str, Any] = {}
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise BadInputError(
-                f"tool {name!r} may not take *{parameter.name}: name its parameters"
-            )
-        if parameter.annotation is parameter.empty:
-            raise BadInputError(f"parameter {parameter.name!r} of tool {name!r} needs a type hint")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        description = described.get(parameter.name)
-        fields[parameter.name] = (parameter.annotation, Field(default, description=description))
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False)
-    return create_model(name, __config__=config, **fields)
-
-
-def _clean(schema: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema without pydantic's titles, which only cost the policy tokens."""
-
-    def walk(node: Any, inside_properties: bool = False) -> Any:
-        if isinstance(node, dict):
-            return {
-                key: walk(value, key == "properties" and not inside_properties)
-                for key, value in node.items()
-                if inside_properties or key != "title"
-            }
-        return [walk(item) for item in node] if isinstance(node, list) else node
-
-    cleaned: dict[str, Any] = walk(schema)
-    cleaned.setdefault("properties", {})
-    cleaned.setdefault("required", [])
-    cleaned.pop("additionalProperties", None)
-    return cleaned
-
-
-def _problem(item: Mapping[str, Any], names: Sequence[str]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "arguments"
-    if item["type"] == "extra_forbidden":
-        return f"{where!r} is not a parameter{near(where, names)}; parameters: {', '.join(names)}"
-    if item["type"] == "missing":
-        return f"{where!r} is missing"
-    return f"{where!r}: {item['msg']}, got {item['input']!r:.80}"

@@ -47,10 +47,12 @@ def execute_together(envs: Sequence[ToolEnv], actions: Sequence[str]) -> None:
         group[1].append((env, made))
     for toolset, members in by_toolset.values():
         flat = [call for _, made in members for call in made]
+        episodes = [env.episode for env, made in members for _ in made]
         began = time.perf_counter()
-        results = toolset.execute(flat)
+        results = toolset.execute(flat, episodes)
         seconds = (time.perf_counter() - began) / max(1, len(flat))
         position = 0
         for env, made in members:
-            env.provide(results[position : position + len(made)], seconds * len(made))
+            mine = results[position : position + len(made)]
+            env.provide(mine, seconds * len(made) + toolset.added_seconds(mine))
             position += len(made)

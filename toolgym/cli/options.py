@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["import_from_here", "key_values", "named_weights", "tool_list"]
+__all__ = ["import_from_here", "key_values", "named_weights", "service_settings", "tool_list"]
 
 EnvId = Annotated[str, typer.Argument(help="Environment id, such as ToolQA-PopQA-v0.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
@@ -49,6 +49,22 @@ MaxStepsOption = Annotated[
 EnvArgOption = Annotated[
     list[str] | None,
     typer.Option("--env-arg", metavar="KEY=VALUE", help="Any other environment argument (repeat)."),
+]
+CassetteOption = Annotated[
+    str | None,
+    typer.Option("--cassette", metavar="FILE", help="File of all tool input and output."),
+]
+RecordOption = Annotated[
+    bool | None,
+    typer.Option("--record/--replay", help="Write the cassette, or answer calls from it alone."),
+]
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="KIND=RATE",
+        help="Inject faults (repeat): timeout, tool_error, empty, garbled, slow; also seed=N.",
+    ),
 ]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
@@ -114,6 +130,24 @@ def tool_list(texts: Sequence[str]) -> list[str | dict[str, Any]]:
             raise typer.BadParameter(f'--tool needs a name or {{"name": ...}}, not {text!r}')
         read.append(value)
     return read
+
+
+def service_settings(
+    cassette: str | None, record: bool | None, fault: Sequence[str] | None
+) -> dict[str, Any] | None:
+    """What the options say about the tool service; None when they say nothing.
+
+    Args:
+        cassette: the file.
+        record: write it (True), answer from it (False), or not said.
+        fault: ``kind=rate`` texts.
+    """
+    said: dict[str, Any] = {} if cassette is None else {"cassette": cassette}
+    if record is not None:
+        said["mode"] = "record" if record else "replay"
+    if fault:
+        said["faults"] = key_values(fault, "--fault")
+    return said or None
 
 
 def import_from_here() -> None:

@@ -56,6 +56,9 @@ def play(
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
     env_arg: options.EnvArgOption = None,
+    cassette: options.CassetteOption = None,
+    record: options.RecordOption = None,
+    fault: options.FaultOption = None,
     policy_arg: PolicyArgOption = None,
     episodes: EpisodesOption = None,
     samples_per_task: SamplesOption = 1,
@@ -71,6 +74,11 @@ def play(
     arguments = environment_arguments(
         named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
     )
+    service = options.service_settings(cassette, record, fault)
+    if service is not None:
+        # Joined with what --env-arg says, such as {"cache": false}.
+        given = arguments.get("service", {})
+        arguments["service"] = given | service if isinstance(given, dict) else given
     options.import_from_here()
     player = make_policy(policy, **options.key_values(policy_arg, "--policy-arg"))
     try:

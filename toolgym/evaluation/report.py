@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym.evaluation.metrics import measure, summarise
+from toolgym.faults import injected_fault
 from toolgym.intervals import Interval
 from toolgym.runs import SETTINGS, Run
 from toolgym.scoring import Recording, read_recording, task_key
 from toolgym.tables import markdown_table, number, text_table
+from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
 
@@ -89,6 +91,8 @@ class Report:
         normalisation: how texts were compared.
         planned: how many the run was to have; 0 where that is not recorded.
         failures: attempts that failed for reasons outside the episode; not scored.
+        injected_faults: calls that were hit by an injected fault, by its kind.
+        episodes_hit: episodes with at least one of them.
     """
 
     rows: list[Row]
@@ -100,6 +104,8 @@ class Report:
     normalisation: str
     planned: int = 0
     failures: int = 0
+    injected_faults: dict[str, int] = field(default_factory=dict)
+    episodes_hit: int = 0
 
     def __getitem__(self, name: str) -> Row:
         """The row of a metric.
@@ -123,6 +129,8 @@ class Report:
             "failures": self.failures,
             "normalisation": self.normalisation,
             "calls_by_tool": self.calls_by_tool,
+            "injected_faults": self.injected_faults,
+            "episodes_hit": self.episodes_hit,
             "rows": [row.to_dict() for row in self.rows],
         }
 
@@ -142,6 +150,13 @@ class Report:
         )
         calls = ", ".join(f"{name} {count}" for name, count in self.calls_by_tool.items())
         lines.append(f"Calls by tool: {calls or 'none'}")
+        if self.injected_faults:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.injected_faults.items())
+            lines.append(
+                f"Injected faults: {sum(self.injected_faults.values())} of "
+                f"{sum(self.calls_by_tool.values())} calls ({kinds}), in {self.episodes_hit} of "
+                f"{self.episodes} episodes"
+            )
         if self.episodes < self.planned:
             missing = self.planned - self.episodes
             lines.append(f"WARNING: unfinished, {missing} of {self.planned} episodes are missing")
@@ -190,6 +205,7 @@ def evaluate(
     figures = [measure(trajectory, normalisation, whole_words) for trajectory in trajectories]
     rows = summarise(trajectories, figures, seed)
     by_tool: Counter[str] = Counter()
+    hits = [kinds for t in trajectories if (kinds := _injected(t))]
     for figure in figures:
         by_tool.update(figure.by_tool)
     return Report(
@@ -202,4 +218,12 @@ def evaluate(
         normalisation=normalisation + (", whole words" if whole_words else ""),
         planned=int(run.settings.get("episodes", 0)) if isinstance(run, Run) else 0,
         failures=len(run.failures()) if isinstance(run, Run) else 0,
+        injected_faults=dict(sorted(sum(hits, Counter[str]()).items())),
+        episodes_hit=len(hits),
     )
+
+
+def _injected(trajectory: Trajectory) -> Counter[str]:
+    """Calls of an episode that were hit by an injected fault, by kind."""
+    kinds = (injected_fault(result) for _, result in trajectory.calls)
+    return Counter(kind for kind in kinds if kind is not None)
