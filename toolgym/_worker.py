@@ -10,16 +10,15 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
+from toolgym._process import Child
 from toolgym.errors import BadInputError
 
 __all__ = ["WorkerPool"]
@@ -28,45 +27,13 @@ _CHILD = Path(__file__).with_name("_worker_child.py")
 _START_SECONDS = 60.0  # a child may have to import the tool's own libraries before its first call
 
 
-class _Worker:
+class _Worker(Child):
     """One child process that serves one function."""
 
     def __init__(self, payload: bytes) -> None:
-        here_read, child_write = os.pipe()
-        child_read, here_write = os.pipe()
-        command = [sys.executable, str(_CHILD), str(child_read), str(child_write)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(
-            command, pass_fds=(child_read, child_write), stdin=subprocess.DEVNULL, env=environment
-        )
-        os.close(child_read)
-        os.close(child_write)
-        self.receiving = Connection(here_read, writable=False)
-        self.sending = Connection(here_write, readable=False)
+        path = os.pathsep.join(p for p in sys.path if p)
+        super().__init__(_CHILD, {**os.environ, "PYTHONPATH": path})
         self.sending.send_bytes(payload)
-
-    def ask(self, request: bytes | None, timeout: float) -> dict[str, Any] | None:
-        """Send a request and wait; None means that the time is over.
-
-        Raises:
-            EOFError: the child died.
-        """
-        try:
-            if request is not None:
-                self.sending.send_bytes(request)
-            if not self.receiving.poll(timeout):
-                return None
-            reply: dict[str, Any] = json.loads(self.receiving.recv_bytes())
-            return reply
-        except OSError as error:  # BrokenPipeError, ConnectionResetError
-            raise EOFError from error
-
-    def kill(self) -> None:
-        """End the child at once and reap it."""
-        self.process.kill()
-        self.process.wait()
-        self.receiving.close()
-        self.sending.close()
 
 
 class WorkerPool:
@@ -118,11 +85,14 @@ class WorkerPool:
             }
         with self._lock:
             self._idle.append(worker)
-        return reply
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
 
     def _take(self) -> _Worker:
         with self._lock:
             if self._owner != os.getpid():  # after a fork the parent's children are not ours
+                for worker in self._idle:
+                    worker.disown()
                 self._idle, self._owner = [], os.getpid()
             if self._idle:
                 return self._idle.pop()
@@ -139,9 +109,10 @@ class WorkerPool:
             ready = worker.ask(None, _START_SECONDS)
         except EOFError:
             ready = None
-        if ready is None or "error" in ready:
+        started = json.loads(ready) if ready else {"error": "bug"}
+        if "error" in started:
             worker.kill()
-            why = ready["text"] if ready else "its process ended or did not start"
+            why = started["text"] if ready else "its process ended or did not start"
             raise BadInputError(
                 f"tool {self._name!r} could not start in a worker process: {why}; "
                 "if it always ends by itself, declare it with @tool(inline=True)"

@@ -1,0 +1,454 @@
+"""The sandbox: what a function may do, and that no attack reads, writes, connects or stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from toolgym._process import Child
+from toolgym.errors import BadInputError, ToolError, UnknownNameError
+from toolgym.sandbox import Sandbox
+from toolgym.sandbox import keepers as keeper_module
+from toolgym.sandbox.keepers import Keepers, shared
+from toolgym.tools.calculator import calculate
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the sandbox refuses to work without seccomp"
+)
+
+ATTACKS = Path(__file__).parent / "attacks"
+MARK = "PWNED"  # what an attack returns when it got what it wanted
+SECRET = "canary-5d1f0c"
+LIMITS = {"timeout": 0.3, "memory_mb": 64}
+
+LONG = {
+    "NUL": "\0",
+    "FF": "\f",
+    "BRACKETS": "[" * 5_000 + "]" * 5_000,
+    "ROUND": "(" * 50_000,
+    "MINUSES": "-" * 50_000,
+    "ATTRIBUTES": ".real" * 19_000,
+    "SUM": "1+" * 40_000,
+    "DIGITS": "9" * 100_000,
+    "POWERS": "9**" * 3_000 + "9",
+    "SQRTS": "sqrt(" * 3_000 + "2" + ")" * 3_000,
+    "COMMAS": "1," * 100_000 + "1",
+}
+
+# Attacks whose wish the rules grant in a harmless form: the function gets an answer.
+HARMLESS = {"regular expression with a large repeat", "dumps replaced"}
+
+PROBE = """
+import json, math, random, decimal, re
+def probe(word):
+    return {
+        "word": word, "pi": math.pi, "kept": hasattr(math, "kept"), "sum": sum([1, 2]),
+        "len": len("abc"), "random": random.random(), "match": bool(re.match("a+", "aa")),
+        "third": str(decimal.Decimal(1) / 3), "text": json.dumps([1]), "root": math.sqrt(4),
+    }
+"""
+
+
+def sandbox_cases() -> Iterator[tuple[str, str, str]]:
+    """(kind, name, source); a case that defines no tool is the body of one."""
+    for path in sorted(ATTACKS.glob("*.txt")):
+        if path.stem == "calculator":
+            continue
+        for part in path.read_text().split("#: ")[1:]:
+            name, _, source = part.partition("\n")
+            if "def tool" not in source and "tool = " not in source:
+                source = "def tool():\n" + "".join(f"    {line}\n" for line in source.splitlines())
+            yield path.stem, name, source
+
+
+CASES = list(sandbox_cases())
+EXPRESSIONS = (ATTACKS / "calculator.txt").read_text().splitlines()
+
+
+@dataclass
+class World:
+    """What an attack would have to touch."""
+
+    secret: Path
+    out: Path
+    listener: socket.socket
+    mode: int
+
+    def fill(self, text: str) -> str:
+        values = {"SECRET": str(self.secret), "OUT": str(self.out), "PID": str(os.getpid())}
+        values |= {"PORT": str(self.listener.getsockname()[1]), **LONG}
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        return text
+
+    def check(self) -> None:
+        assert self.secret.read_text() == SECRET
+        assert self.secret.stat().st_mode == self.mode
+        assert sorted(path.name for path in self.out.iterdir()) == ["planted.py"]
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            self.listener.accept()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    secret, out = folder / "secret.txt", folder / "out"
+    secret.write_text(SECRET)
+    out.mkdir()
+    (out / "planted.py").write_text(f"found = open({str(secret)!r}).read()")
+    os.environ["TOOLGYM_TEST_SECRET"] = SECRET
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield World(secret, out, listener, secret.stat().st_mode)
+    del os.environ["TOOLGYM_TEST_SECRET"]
+
+
+def parents() -> dict[int, int]:
+    """Each process that is no zombie, and its parent."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:  # it ended meanwhile
+                continue
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+def keepers() -> set[int]:
+    return {keeper.process.pid for keeper in shared._idle}
+
+
+def runners() -> set[int]:
+    """Processes below the keepers."""
+    return {pid for pid, parent in parents().items() if parent in keepers()}
+
+
+def request(name: str, source: str, pool: Keepers) -> bytes:
+    """A call without arguments, as the keepers of a pool understand it."""
+    asked = json.dumps({"name": name, "source": source}).encode()
+    reply = pool.call(asked, 10, 64, 10_000, rules=True)
+    assert reply is not None
+    assert reply[:1] == b"c"
+    return json.dumps({"name": name, "arguments": {}}).encode() + b"\0" + reply[1:]
+
+
+@pytest.fixture(scope="module")
+def probe() -> str:
+    """What the probe answers before any attack."""
+    result = Sandbox({"probe": PROBE}).call("probe", {"word": "é"})
+    assert result.error is None
+    return result.text
+
+
+@pytest.mark.parametrize("rules", [True, False], ids=["rules", "system"])
+@pytest.mark.parametrize(
+    ("kind", "name", "source"), CASES, ids=[f"{kind}-{name}" for kind, name, _ in CASES]
+)
+def test_attack(kind: str, name: str, source: str, rules: bool, world: World, probe: str) -> None:
+    before = keepers()
+    box = Sandbox({"tool": world.fill(source)}, rules=rules, **LIMITS)
+    result = box.call("tool", {})
+    assert SECRET not in result.text
+    assert MARK not in result.text
+    assert len(result.text) <= 21_000
+    if rules and name not in HARMLESS:
+        assert result.error is not None, result.text
+    assert Sandbox({"probe": PROBE}).call("probe", {"word": "é"}).text == probe
+    assert keepers() == before  # no attack ended, replaced or stopped a keeper
+    assert len(runners()) <= len(before)  # each keeps the one of its next call
+    world.check()
+
+
+def test_the_attacks_are_many_and_none_is_there_twice() -> None:
+    assert len({source for _, _, source in CASES}) == len(CASES) > 250
+    assert len(set(EXPRESSIONS)) == len(EXPRESSIONS) > 80
+
+
+@pytest.mark.sources
+def test_the_table_of_the_docs_counts_these_cases() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "sandbox.md").read_text()
+    counts = Counter(kind for kind, _, _ in CASES) + Counter({"calculator": len(EXPRESSIONS)})
+    for kind, count in counts.items():
+        assert f"| `{kind}` | {count} |" in page
+    assert f"{len(CASES)} functions" in page
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS, ids=range(len(EXPRESSIONS)))
+def test_attack_on_the_calculator(expression: str, world: World) -> None:
+    try:
+        answer = calculate(world.fill(expression))
+    except ToolError as error:
+        answer = str(error)
+    assert SECRET not in answer
+    assert len(answer) < 6_000
+    world.check()
+
+
+def test_the_attacks_would_work_outside(world: World) -> None:
+    """A canary that nothing can touch would prove nothing."""
+    program = compile(world.fill("with open('@SECRET@') as f: found = f.read()"), "attack", "exec")
+    names: dict[str, str] = {}
+    exec(program, names)
+    assert names["found"] == SECRET
+
+
+def test_values_come_back_as_json() -> None:
+    source = "import decimal, datetime\ndef give(kind):\n    return VALUES[kind]\n"
+    source += "VALUES = {'d': decimal.Decimal('1.50'), 't': (1, None), 'u': 'é\\u2028',"
+    source += "'day': datetime.date(2024, 2, 29), 'half': '\\ud800', 'int': 2 ** 70}"
+    box = Sandbox({"give": source})
+    expected = {"d": "1.50", "t": [1, None], "u": "é\u2028", "day": "2024-02-29"}
+    expected |= {"half": "\ud800", "int": 2**70}
+    assert {
+        kind: json.loads(box.call("give", {"kind": kind}).text) for kind in expected
+    } == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        ("return 1 / 0", "exception", "f raised ZeroDivisionError: division by zero"),
+        ("raise KeyError", "exception", "f raised KeyError"),
+        ("return {1}", "result", "type set"),
+        ("return float('inf')", "result", "not JSON compliant"),
+        ("return 'x' * 60", "output", "returned 62 characters; at most 50 are allowed"),
+        ("while True: pass", "timeout", "f was ended after 0.3 seconds"),
+        ("return len('x' * 10 ** 9)", "memory", "at most 64 MB"),
+        ("import os", "refused", "line 2: module 'os' is not available"),
+        ("return f.__code__", "refused", "line 2: names such as '__code__' are not available"),
+        ("return (", "refused", "was never closed"),
+    ],
+)
+def test_a_failure_is_a_kind_and_a_text(body: str, kind: str, says: str) -> None:
+    box = Sandbox({"f": f"def f():\n    {body}"}, output_chars=50, **LIMITS)
+    result = box.call("f", {})
+    assert (result.error, says in result.text) == (kind, True), result.text
+    assert result.text.startswith("Error: ")
+
+
+def test_wrong_arguments_are_the_callers_text() -> None:
+    box = Sandbox({"f": "def f(a):\n    return a"})
+    assert "unexpected keyword argument 'b'" in box.call("f", {"b": 1}).text
+    assert box.call("f", {"a": {1}}).error == "arguments"
+    assert box.call("f", {"a": "x" * 2_000_000}).error == "arguments"
+    with pytest.raises(UnknownNameError, match="known: f"):
+        box.call("g", {})
+
+
+def test_ordinary_python_passes_the_rules() -> None:
+    source = '''
+from __future__ import annotations
+import datetime
+import functools
+import re
+from collections import Counter, defaultdict, namedtuple
+from collections.abc import Mapping
+from typing import Any
+
+Point = namedtuple("Point", "x y")
+
+class Account:
+    """A small class."""
+    rate: float = 0.5
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self._owner = owner
+        self.items = defaultdict(list)
+
+    @property
+    def owner(self) -> str:
+        return self._owner.title()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+@logged
+def tool(name: str, days: int = 1, **rest: Any) -> Mapping[str, Any]:
+    account = Account(name)
+    account.items["a"] += [n ** 2 for n in range(days) if n % 2]
+    day = datetime.datetime.strptime("2024-02-28", "%Y-%m-%d") + datetime.timedelta(days)
+    try:
+        {}["missing"]
+    except KeyError as error:
+        kind = type(error).__name__
+    match rest:
+        case {"mode": str() as mode}:
+            pass
+        case _:
+            mode = "none"
+    best = max(Counter(re.findall("[a-z]", name)).items(), key=lambda pair: (pair[1], pair[0]))
+    return {
+        "owner": account.owner, "n": len(account), "day": day.strftime("%d %B"), "kind": kind,
+        "text": "{0:>5}|{name!r}|{d[a_b]}|{t._fields}".format(
+            1.25, name=name, d={"a_b": 2}, t=Point(1, 2)
+        ),
+        "f": f"{days:03d}",
+        "mode": mode, "best": best, "point": Point(1, 2)._asdict(), "name": tool.__name__,
+    }
+'''
+    result = Sandbox({"tool": source}).call("tool", {"name": "anna", "days": 2, "mode": "fast"})
+    assert result.error is None, result.text
+    assert json.loads(result.text) == {
+        **{"owner": "Anna", "n": 1, "day": "01 March", "kind": "KeyError", "f": "002"},
+        **{"text": " 1.25|'anna'|2|('x', 'y')", "mode": "fast", "best": ["n", 2], "name": "tool"},
+        "point": {"x": 1, "y": 2},
+    }
+
+
+def test_each_call_starts_from_the_same_state() -> None:
+    source = "import random\nseen = []\ndef f():\n    seen.append(1)\n    return [len(seen), "
+    source += "random.random(), list({'a', 'b', 'c', 'd'})]"
+    box = Sandbox({"f": source})
+    texts = {box.call("f", {}).text for _ in range(4)}
+    other = Keepers()
+    try:
+        reply = other.call(request("f", source, other), 10, 64, 1_000, rules=True)
+    finally:
+        other.close()
+    assert reply is not None
+    assert texts == {reply[1:].decode()}  # also in another interpreter
+
+
+def test_check_names_the_functions_that_cannot_be_called() -> None:
+    box = Sandbox({"a": "def a():\n    return 1", "b": "import socket", "c": "x = 1"}, **LIMITS)
+    problems = box.check()
+    assert sorted(problems) == ["b", "c"]
+    assert "'socket'" in problems["b"]
+    assert "defines no function" in problems["c"]
+
+
+def test_neighbours_do_not_notice_a_runaway_call() -> None:
+    quick = Sandbox({"f": "def f(n):\n    return n + 1"})
+    slow = Sandbox({"g": "def g():\n    while True: pass"}, timeout=0.5)
+    ended: list[str | None] = []
+    thread = threading.Thread(target=lambda: ended.append(slow.call("g", {}).error))
+    thread.start()
+    while thread.is_alive():
+        assert quick.call("f", {"n": 1}).text == "2"
+    thread.join()
+    assert ended == ["timeout"]
+
+
+def test_a_killed_keeper_is_a_result_and_is_replaced() -> None:
+    box = Sandbox({"f": "def f():\n    return 1"})
+    for keeper in shared._idle:
+        keeper.process.kill()
+        keeper.process.wait()
+    errors = {box.call("f", {}).error for _ in range((os.cpu_count() or 1) + 1)}
+    assert errors <= {"died", None}
+    assert box.call("f", {}).text == "1"
+
+
+def test_a_runner_dies_with_its_keeper() -> None:
+    pool = Keepers()
+    endless = request("f", "def f():\n    while True: pass", pool)
+    (keeper,) = pool._idle
+    call = threading.Thread(target=pool.call, args=(endless, 20, 64, 100), kwargs={"rules": True})
+    call.start()
+    while not (below := {p for p, up in parents().items() if up == keeper.process.pid}):
+        time.sleep(0.01)
+    keeper.process.kill()
+    call.join()
+    deadline = time.monotonic() + 5
+    while below & set(parents()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not below & set(parents())
+    pool.close()
+
+
+FORKING = """
+import os
+from toolgym.sandbox import Sandbox
+from toolgym.sandbox.keepers import shared
+box = Sandbox({"f": "def f(n): return n + 1"})
+print(box.call("f", {"n": 1}).text, shared._idle[0].process.pid, flush=True)
+pid = os.fork()
+print(box.call("f", {"n": 2}).text, shared._idle[0].process.pid, flush=True)
+if pid == 0:
+    shared.close()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_forked_process_gets_keepers_of_its_own_and_none_stays() -> None:
+    command = [sys.executable, "-W", "error", "-c", FORKING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    values = [line.split() for line in done.stdout.splitlines()]
+    assert sorted(value for value, _ in values) == ["2", "3", "3"]
+    used = {int(pid) for _, pid in values}
+    assert len(used) == 2
+    assert not used & set(parents())
+
+
+def test_a_tiny_memory_limit_is_still_reported() -> None:
+    box = Sandbox({"f": "def f(n):\n    return len('x' * n)"}, memory_mb=1)
+    assert box.call("f", {"n": 10**8}).error == "memory"
+    assert box.call("f", {"n": 10}).text == "10"
+
+
+def test_a_missing_layer_is_refused_unless_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "_layers", ("limits",))
+    with pytest.raises(BadInputError, match=r"'seccomp' is not available here .*require=\(\)"):
+        Sandbox({})
+    assert Sandbox({}, require=()).layers() == ("language", "limits")
+    assert Sandbox({}, require=("limits",), rules=False).layers() == ("limits",)
+    with pytest.raises(UnknownNameError, match="did you mean 'seccomp'"):
+        Sandbox({}, require=("secomp",))
+
+
+def test_nothing_runs_when_a_layer_that_stood_is_gone(tmp_path: Path) -> None:
+    folder = Path(keeper_module.__file__).parent
+    for name in ("_child.py", "_language.py"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    broken = (folder / "_seccomp.py").read_text().replace("return failed == 0", "return False")
+    (tmp_path / "_seccomp.py").write_text(broken)
+    pool = Keepers()
+    pool._idle.append(Child(tmp_path / "_child.py", {}, ("-s", "-S", "-B", "-P"), "/"))
+    try:
+        assert pool.layers() == ("limits",)
+        pool._layers = ("limits", "seccomp")
+        source = json.dumps({"name": "f", "source": "def f():\n    return 1"}).encode()
+        assert pool.call(source, 10, 64, 1_000, rules=True) == b"d"
+    finally:
+        pool.close()
+
+
+def test_all_layers_stand_here() -> None:
+    assert Sandbox({}, require=("language", "limits", "seccomp")).layers()[1:] == (
+        "limits",
+        "seccomp",
+    )
+
+
+@pytest.mark.parametrize("limit", [{"timeout": 0}, {"memory_mb": -1}, {"output_chars": 0}])
+def test_limits_are_positive(limit: dict[str, int]) -> None:
+    with pytest.raises(BadInputError, match="must be a positive number"):
+        Sandbox({}, **limit)  # type: ignore[arg-type]
+
+
+def test_an_endless_source_is_refused_before_it_is_read() -> None:
+    with pytest.raises(BadInputError, match="at most 100000"):
+        Sandbox({"f": "#" * 100_001})

@@ -1,0 +1,229 @@
+"""The part of Python that a model's function may use: checked before it runs, from its tree.
+
+This is the first wall, not the last: it turns most escapes into a clear text for the model before
+anything runs. What gets past it still meets the limits and the kernel's filter.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import importlib
+import string
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["MODULES", "RefusedError", "check", "names", "public_modules"]
+
+MODULES = (
+    *("bisect", "calendar", "collections", "collections.abc", "copy", "datetime", "decimal"),
+    *("fractions", "functools", "heapq", "itertools", "json", "math", "random", "re"),
+    *("statistics", "string", "textwrap", "typing", "unicodedata"),
+)
+
+# What C code of the library imports by itself, through the caller's ``__import__``.
+_INNER = ("_strptime", "time")
+
+# What a class may define: how its objects are made, shown, compared, counted and walked over.
+_METHOD_WORDS = """
+    init repr str eq ne lt le gt ge hash len iter next contains getitem setitem delitem call bool
+    add radd sub rsub mul rmul truediv floordiv mod pow neg abs enter exit
+"""
+_METHODS = {f"__{word}__" for word in _METHOD_WORDS.split()}
+_READABLE = {"__name__", "__doc__"}
+# Doors without underscores: frames, code objects, the order of base classes, text as a program.
+_DOORS = {
+    *("gi_frame", "gi_code", "gi_yieldfrom", "cr_frame", "cr_code", "cr_await", "cr_origin"),
+    *("ag_frame", "ag_code", "ag_await", "tb_frame", "tb_next", "tb_lasti", "tb_lineno"),
+    *("f_back", "f_builtins", "f_code", "f_globals", "f_locals", "f_trace", "mro", "format_map"),
+    *("co_code", "co_consts", "get_type_hints", "_evaluate"),
+}
+_BUILTIN_WORDS = """
+    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
+    enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list map
+    max min next object oct ord pow print property range repr reversed round set slice sorted
+    staticmethod str sum super tuple zip Ellipsis False None NotImplemented True __build_class__
+"""
+# These read attributes or evaluate annotations that are given as text, or give out `type` itself.
+_WITHHELD = {
+    "collections": {"UserString"},
+    "functools": {"singledispatch", "singledispatchmethod", "update_wrapper", "wraps"},
+    "string": {"Formatter"},
+    "typing": {"evaluate_forward_ref", "ForwardRef", "get_args", "get_origin", "get_type_hints"},
+}
+_FORMAT = "_toolgym_format"
+
+
+class RefusedError(Exception):
+    """Source that uses what this subset of Python does not have."""
+
+
+def _refuse(node: ast.AST, why: str) -> None:
+    line = getattr(node, "lineno", 0)
+    raise RefusedError(f"line {line}: {why}" if line else why)
+
+
+def _is_super_init(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in _METHODS
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id == "super"
+    )
+
+
+def _check_word(node: ast.AST, word: str) -> None:
+    """One identifier, wherever it stands: attribute, name, argument, pattern, alias."""
+    if word in _DOORS or (word == "format" and isinstance(node, ast.MatchClass)):
+        _refuse(node, f"{word!r} is not available")
+    if word == _FORMAT or not word.startswith("__"):
+        return
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and word in _METHODS:
+        return
+    if isinstance(node, ast.Attribute) and (word in _READABLE or _is_super_init(node)):
+        return
+    _refuse(node, f"names such as {word!r} are not available")
+
+
+def _check_node(node: ast.AST) -> None:
+    if isinstance(node, ast.Import):
+        wanted = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        if node.level:
+            _refuse(node, "relative imports are not available")
+        wanted = [node.module or ""]
+        if any(alias.name == "*" for alias in node.names):
+            _refuse(node, "import * is not available; name what you need")
+    else:
+        wanted = []
+    for name in wanted:
+        if name not in MODULES and name != "__future__":
+            _refuse(node, f"module {name!r} is not available; these are: {', '.join(MODULES)}")
+    if isinstance(node, ast.MatchClass) and node.patterns:
+        # Positions are names of attributes, in a list that a class can give itself.
+        _refuse(node, "patterns of classes take names, as in case Point(x=1)")
+    if isinstance(node, ast.Constant):
+        return
+    for field, value in ast.iter_fields(node):
+        if field == "module":
+            continue
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str):
+                _check_word(node, word)
+
+
+class _SafeFormat(ast.NodeTransformer):
+    """``x.format`` becomes a guarded one: a template can walk over attributes."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        if node.attr != "format" or not isinstance(node.ctx, ast.Load):
+            return node
+        call = ast.Call(ast.Name(_FORMAT, ast.Load()), [node.value], [])
+        return ast.copy_location(call, node)
+
+
+def check(source: str) -> ast.Module:
+    """The tree to run.
+
+    Raises:
+        RefusedError: what is not part of the subset, with its line.
+        SyntaxError: the source is no Python.
+    """
+    tree = ast.parse(source, "<tool>")
+    for node in ast.walk(tree):
+        _check_node(node)
+    guarded: ast.Module = _SafeFormat().visit(tree)
+    return ast.fix_missing_locations(guarded)
+
+
+class _Formatter(string.Formatter):
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        for part in field_name.split(".")[1:]:  # every attribute stands behind a dot
+            word = part.partition("[")[0]
+            if word.startswith("__") or word in _DOORS:
+                raise AttributeError(f"{word!r} is not available")
+        return super().get_field(field_name, args, kwargs)
+
+
+def _format(value: Any) -> Callable[..., Any]:
+    if isinstance(value, str):
+        return lambda *args, **kwargs: _Formatter().vformat(value, args, kwargs)
+    if isinstance(value, type) and issubclass(value, str):
+        return lambda text, *args, **kwargs: _Formatter().vformat(text, args, kwargs)
+    found: Callable[..., Any] = value.format
+    return found
+
+
+def _getattr(value: Any, name: str, *default: Any) -> Any:
+    if type(name) is not str or name.startswith("__") or name in _DOORS or name == "format":
+        raise AttributeError(f"{name!r} is not available")
+    return getattr(value, name, *default)
+
+
+def _hasattr(value: Any, name: str) -> bool:
+    try:
+        _getattr(value, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _wraps(wrapped: Callable[..., Any]) -> Callable[[Any], Any]:
+    return functools.wraps(wrapped)  # the original would copy any attribute that is named to it
+
+
+def _type(value: Any) -> type:
+    if isinstance(value, type):  # its type would make classes past the check
+        raise TypeError("the type of a class is not available")
+    return type(value)
+
+
+def public_modules() -> dict[str, types.ModuleType]:
+    """Copies of the modules with their public names only.
+
+    What a module itself imports is not in its copy, and what a function sets in a copy does not
+    reach the original.
+    """
+    copies = {}
+    for name in MODULES:
+        original = importlib.import_module(name)
+        copy = types.ModuleType(name)
+        for word in getattr(original, "__all__", None) or dir(original):
+            value = getattr(original, word)
+            if word.startswith("_") or word in _WITHHELD.get(name, ()):
+                continue
+            if not isinstance(value, types.ModuleType):
+                setattr(copy, word, value)
+        copies[name] = copy
+    copies["functools"].wraps = _wraps  # type: ignore[attr-defined]
+    copies["collections"].abc = copies["collections.abc"]  # type: ignore[attr-defined]
+    copies["__future__"] = importlib.import_module("__future__")
+    return copies
+
+
+def names(modules: dict[str, types.ModuleType]) -> dict[str, Any]:
+    """A fresh global namespace with the builtins of the subset.
+
+    Args:
+        modules: from `public_modules`.
+    """
+
+    def load(name: str, _g: Any = None, _l: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if name in _INNER:  # no source that passed the check can ask for these
+            return sys.modules[name]
+        if level or name not in modules:
+            raise ImportError(f"module {name!r} is not available")
+        return modules[name] if fromlist else modules[name.partition(".")[0]]
+
+    allowed: dict[str, Any] = {name: getattr(builtins, name) for name in _BUILTIN_WORDS.split()}
+    for name, value in vars(builtins).items():
+        if isinstance(value, type) and issubclass(value, BaseException):
+            allowed[name] = value
+    allowed |= {"__import__": load, "getattr": _getattr, "hasattr": _hasattr, "type": _type}
+    allowed[_FORMAT] = _format
+    return {"__builtins__": allowed, "__name__": "tool"}

@@ -1,0 +1,103 @@
+"""The pool of keepers: idle child interpreters that fork a jailed runner for each call."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import struct
+import threading
+from pathlib import Path
+
+from toolgym._process import Child
+
+__all__ = ["Keepers", "shared"]
+
+_SCRIPT = Path(__file__).with_name("_child.py")
+# As in _child.py, which is run by path and shares no module with this one.
+_HEADER = struct.Struct("!dIIB")
+_RULES, _FLAGS = 1, {"limits": 2, "seccomp": 4}
+# No site packages, no user folder, no folder of the script in front: only the standard library.
+_OPTIONS = ("-s", "-S", "-B", "-P")
+# Sets are walked in the same order in every run.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+_GRACE = 10.0  # seconds after the deadline at which the keeper itself is taken for broken
+
+
+class Keepers:
+    """Idle keepers; each call takes one or starts one.
+
+    A keeper runs nothing of what a model wrote, so keepers are shared by all sandboxes.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Child] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._layers: tuple[str, ...] | None = None
+        atexit.register(self.close)
+
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the operating system that stand around a runner here, as a runner found."""
+        if self._layers is None:
+            reply = self.call(b"", 60.0, 64, 1_000, rules=False)
+            known = reply is not None and reply[:1] == b"v"
+            self._layers = tuple(json.loads(reply[1:])) if reply and known else ()
+        return self._layers
+
+    def call(
+        self, request: bytes, timeout: float, memory: int, limit: int, *, rules: bool
+    ) -> bytes | None:
+        """One call in a runner of its own.
+
+        Args:
+            request: JSON of name, source and arguments; empty asks for the layers.
+            timeout: seconds.
+            memory: MiB that the runner may have beyond what an empty one has.
+            limit: characters of the answer.
+            rules: whether the rules of the language are checked.
+
+        Returns:
+            One letter for the kind of the answer and its text in UTF-8; None: the keeper died.
+        """
+        keeper = self._take()
+        try:
+            # A layer that stood at the first try has to stand each time.
+            flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
+            header = _HEADER.pack(timeout, memory, limit, flags)
+            reply = keeper.ask(header + request, timeout + _GRACE)
+        except EOFError:
+            reply = None
+        except BaseException:  # Ctrl-C in the middle: the keeper is in an unknown state
+            keeper.kill()
+            raise
+        if reply is None:
+            keeper.kill()
+            return None
+        with self._lock:
+            if len(self._idle) < (os.cpu_count() or 1):
+                self._idle.append(keeper)
+                return reply
+        keeper.kill()
+        return reply
+
+    def _take(self) -> Child:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork the parent's keepers are not ours
+                for keeper in self._idle:
+                    keeper.disown()
+                self._idle, self._owner = [], os.getpid()
+            if self._idle:
+                return self._idle.pop()
+        return Child(_SCRIPT, _ENVIRONMENT, _OPTIONS, "/")
+
+    def close(self) -> None:
+        """Kill all idle keepers; the pool can be used again afterwards."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if self._owner == os.getpid():
+            for keeper in idle:
+                keeper.kill()
+
+
+shared = Keepers()
