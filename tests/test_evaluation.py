@@ -216,7 +216,7 @@ def test_report_by_hand() -> None:
         assert (row.value, row.n) == pytest.approx(expected[row.name]), row.name
     assert report["accuracy"].low == pytest.approx(wilson(0.25, 4)[0])
     assert report.calls_by_tool == {"Search": 3}
-    with pytest.raises(KeyError, match="metrics: exact_match"):
+    with pytest.raises(UnknownNameError, match="known: accuracy"):
         report["em"]
 
 

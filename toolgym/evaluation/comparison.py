@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolgym.errors import BadInputError
-from toolgym.evaluation.metrics import Figures, measure
+from toolgym.evaluation.metrics import Figures, measure, named
 from toolgym.evaluation.report import source_lines
 from toolgym.intervals import bootstrap, mcnemar
 from toolgym.scoring import Recording, read_recording, task_key
@@ -71,12 +71,9 @@ class Comparison:
         """The row of a metric.
 
         Raises:
-            KeyError: there is none.
+            UnknownNameError: there is none.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no metric {name!r}; metrics: {', '.join(row.name for row in self.rows)}")
+        return named(self.rows, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

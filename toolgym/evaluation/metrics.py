@@ -5,17 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from toolgym.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
 from toolgym.calls import count_calls
+from toolgym.errors import UnknownNameError
 from toolgym.intervals import Interval, bootstrap, group, proportion
 from toolgym.scoring import task_key
 from toolgym.tools.search import is_empty_result
 from toolgym.trajectory import Trajectory
 
-__all__ = ["UNKNOWN_TOOL", "Figures", "is_empty", "measure", "summarise"]
+__all__ = ["UNKNOWN_TOOL", "Figures", "is_empty", "measure", "named", "summarise"]
 
 UNKNOWN_TOOL = "(unknown tool)"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_Named)
+
+
+def named(rows: Sequence[_Row], name: str) -> _Row:
+    """The row of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    for row in rows:
+        if row.name == name:
+            return row
+    raise UnknownNameError("metric", name, [row.name for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

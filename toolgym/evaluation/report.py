@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym.evaluation.metrics import measure, summarise
+from toolgym.evaluation.metrics import measure, named, summarise
 from toolgym.faults import injected_fault
 from toolgym.intervals import Interval
 from toolgym.runs import SETTINGS, Run
@@ -111,12 +111,9 @@ class Report:
         """The row of a metric.
 
         Raises:
-            KeyError: there is none.
+            UnknownNameError: there is none.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no metric {name!r}; metrics: {', '.join(row.name for row in self.rows)}")
+        return named(self.rows, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
