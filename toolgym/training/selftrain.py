@@ -45,7 +45,7 @@ def selftrain(
         TemplateError: the model's chat template cannot be trained on.
     """
     loaded = load_settings(settings)
-    need("transformers.utils.logging", "train")
+    need("transformers", "train")  # before anything is written, and for quiet() to find
     folder = Path(out).resolve()
     with stages.locked(folder), quiet():
         stages.remember(loaded, folder)
