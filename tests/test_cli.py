@@ -126,6 +126,41 @@ def test_tool_prints_what_a_policy_would_read() -> None:
     assert json.loads(fine("tool", "Calculator", "6*7", "--json"))["content"] == "42"
 
 
+def test_a_tool_is_recorded_and_replayed_without_being_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calculate = ("tool", "Calculator", "2*(3+4)", "--cassette", "tapes/one.jsonl")
+    assert fine(*calculate, "--record") == "14\n"
+    monkeypatch.setattr("toolgym.toolset.Tool.answer", lambda *_: pytest.fail("it was called"))
+    assert fine(*calculate, "--replay") == "14\n"
+    other = ("tool", "Calculator", "2*5", "--cassette", "tapes/one.jsonl", "--replay")
+    assert "has no answer to Calculator" in refused(3, *other)
+    search = ("tool", "WikipediaSearch", "x", "--cassette", "tapes/one.jsonl", "--replay")
+    assert "was recorded with" in refused(3, *search)
+
+
+def test_a_tool_meets_the_faults_of_its_seed() -> None:
+    call = ("tool", "Calculator", "6*7", "--fault")
+    assert "injected_timeout" in refused(3, *call, "timeout=1")
+    empty = json.loads(fine(*call, "empty=1", "--json"))
+    assert (empty["content"], empty["error"], empty["fault"]) == ("", None, "empty")
+    half = (*call, "tool_error=0.5", "--json", "--fault")
+    codes = {toolgym(*half, f"seed={seed}").exit_code for seed in range(12)}
+    assert codes == {0, 3}
+    assert {toolgym(*half, "seed=3").exit_code for _ in range(3)} != codes
+    met = json.loads(toolgym(*half, "seed=0").stdout)
+    assert met["fault"] in ("tool_error", None)
+
+
+def test_service_options_of_a_tool_that_make_no_sense_are_refused() -> None:
+    assert "a mode" in refused(3, "tool", "Calculator", "1", "--cassette", "c.jsonl")
+    assert "path of a cassette" in refused(3, "tool", "Calculator", "1", "--replay")
+    assert "did you mean 'timeout'" in refused(3, "tool", "Calculator", "1", "--fault", "timout=1")
+    schema = toolgym("tool", "Calculator", "--schema", "--fault", "timeout=1")
+    assert schema.exit_code == 2
+    assert "calls nothing" in schema.stderr
+
+
 def test_rollout_writes_a_run_and_goes_on_with_it() -> None:
     file = Path("runs/longer/trajectories.jsonl")
     assert "10/10" in fine(*roll("lookup", "runs/longer", "--episodes", "10"))

@@ -94,7 +94,7 @@ class TestTrajectories:
         path = tmp_path_factory.mktemp("t") / "trajectories.jsonl"
         write_rows(path, [trajectory.to_row()])
         (again,) = read_trajectories(path)
-        assert again == trajectory
+        assert again == trajectory == trajectory.copy()
 
     def test_another_schema_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"

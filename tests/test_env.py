@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +20,23 @@ from toolgym.spaces import UnicodeText
 from toolgym.vector import ToolVectorEnv, execute_together
 
 calls_seen: list[int] = []
+
+
+def plain(value: Any) -> Any:
+    """What a vector environment gives, as values that can be compared."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def timeless(record: Trajectory) -> dict[str, Any]:
+    """A record as a row without the clock's readings."""
+    row = record.to_row()
+    for step in row["steps"]:
+        del step["seconds"]
+    return row
 
 
 @tool(inline=True)
@@ -129,6 +148,24 @@ class TestEpisode:
         assert observation.endswith("ABCD [cut: 8 characters]")
         assert env.trajectory.steps[0].results[0].content == "ABCDEFGH"
 
+    def test_rewards_given_step_by_step_are_those_of_the_whole(self) -> None:
+        rubric = Rubric({"turns": (turns, 0.1), "accuracy": 1.0, "execution_precision": 0})
+        env = make()
+        env.rubric = rubric
+        env.reset(options={"task": 1})
+        for reply in ("Action: Shout[a] Shot[b]", "hm", "Answer: A1"):
+            _, reward, *_, info = env.step(reply)
+            assert reward == env.trajectory.steps[-1].reward
+            assert info["reward/turns"] == 1.0
+        played = env.trajectory
+        at_once = env.trajectory
+        for step in at_once.steps:
+            step.reward, step.reward_parts = 0.0, {}
+        rubric.apply(at_once)
+        assert at_once == played
+        assert [step.reward for step in played.steps] == [0.1, 0.1, 1.1]
+        assert played.steps[0].reward_parts["execution_precision"] == 0.5
+
     def test_choice_of_the_task(self) -> None:
         env = make()
         assert env.reset(options={"task": 2})[1]["task_id"] == "t2"
@@ -145,6 +182,77 @@ class TestEpisode:
         env.reset(seed=0)
         env.trajectory.messages.clear()
         assert env.trajectory.messages
+
+    def test_a_record_shares_nothing_that_can_be_changed(self) -> None:
+        env = make(format="hermes")
+        env.reset(seed=0)
+        env.step('<tool_call>{"name": "Shout", "arguments": {"text": ["a"]}}</tool_call>')
+        before, taken = env.trajectory.to_row(), env.trajectory
+        assert taken.to_row() == before
+        taken.task.metadata["new"] = 1
+        taken.tools[0]["function"]["parameters"]["properties"].clear()
+        taken.steps[0].calls[0].arguments["text"].append("b")
+        taken.steps[0].reward_parts["turns"] = 9.0
+        taken.metrics["m"] = 1.0
+        assert env.trajectory.to_row() == before
+
+    def test_what_a_policy_does_to_its_info_reaches_nothing_else(self) -> None:
+        env = make()
+        _, info = env.reset(seed=0)
+        before = env.trajectory.to_row()
+        info["messages"][0]["content"] = "changed"
+        info["tools"][0]["function"]["parameters"]["required"].clear()
+        assert env.trajectory.to_row() == before
+        assert env.step("Action: Shout[hey]")[0].endswith("HEY")
+        assert env.step("hm")[-1]["messages"][0]["content"] != "changed"
+        _, info = env.reset(seed=0)
+        assert info["tools"] == env.toolset.schemas()
+
+    def test_the_last_finished_episode_is_kept(self) -> None:
+        env = make(max_steps=2)
+        env.reset(seed=0)
+        env.step("hm")
+        env.reset(seed=0)  # an episode that was left is none that has ended
+        assert env.finished is None
+        env.step("Answer: x")
+        ended = env.trajectory
+        assert env.finished == ended
+        env.reset(seed=1)
+        env.step("hm")
+        assert env.finished == ended
+        assert env.step("hm")[3]
+        assert env.finished == env.trajectory
+        assert env.clone().finished is None
+
+    def test_closing_ends_the_tools_processes_and_the_environment_can_go_on(self) -> None:
+        @tool
+        def pid() -> int:
+            """Say who works."""
+            return os.getpid()
+
+        env = make()
+        env.toolset = Toolset([Shout, pid])
+        env.reset(seed=0)
+        first = int(env.step("Action: pid[{}]")[0].split()[-1])
+        env.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(first, 0)
+        assert int(env.step("Action: pid[{}]")[0].split()[-1]) != first
+        env.close()
+        env.close()
+
+    def test_episodes_leave_nothing_behind(self) -> None:
+        env = make(format="tags")
+        sizes = []
+        for _ in range(3):
+            for number in range(400):
+                env.reset()
+                env.step(f"<Shout>{number}</Shout>")
+                env.step(f"<unknown{number}>")
+                env.step("<answer>x</answer>")
+            gc.collect()
+            sizes.append(len(gc.get_objects()))
+        assert sizes[2] - sizes[1] < 50
 
     def test_an_action_must_be_text(self) -> None:
         env = make()
@@ -222,6 +330,37 @@ class TestVectors:
         execute_together([together], ["Action: Shout[a]"])
         first, second = alone.step("Action: Shout[a]"), together.step("Action: Shout[a]")
         assert first == second
+
+    @pytest.mark.parametrize(
+        "env_id",
+        ["ToolQA-PopQA-v0", "ToolQA-TriviaQA-v0", "ToolQA-GSM8K-v0", "ToolQA-NQOpen-v0"],
+    )
+    def test_processes_give_what_one_process_gives(self, env_id: str) -> None:
+        modes: list[dict[str, Any]] = [
+            {},
+            {"vectorization_mode": "sync"},
+            {"vectorization_mode": "async", "vector_kwargs": {"shared_memory": False}},
+        ]
+        said, records = [], []
+        for mode in modes:
+            envs = gym.make_vec(env_id, num_envs=2, **mode)
+            heard = [envs.reset(seed=5)]
+            heard.append(envs.step(["Action: Calculator[6*7] Calculator[1/0]", "Answer: x"]))
+            ended = envs.get_attr("finished")
+            heard.append(envs.step(["hm", "Answer: y"]))  # the second begins anew
+            heard.append(envs.step(["Answer: 42", "Action: WikipediaSearch[Morocco]"]))
+            said.append(heard)
+            records.append([*ended, *envs.get_attr("finished"), *envs.call("trajectory")])
+            envs.close()
+        assert plain(said[0]) == plain(said[1]) == plain(said[2])
+        rows = [[record and timeless(record) for record in made] for made in records]
+        assert rows[0] == rows[1] == rows[2]
+        none, first, second, again, running, other = rows[0]
+        assert none is None
+        assert first == again
+        assert [len(row["steps"]) for row in (first, second, running, other)] == [1, 3, 3, 1]
+        assert {row["env_id"] for row in rows[0][1:]} == {env_id}
+        assert said[0][1][-1]["tool_errors"].tolist() == [["", "tool_error"], []]
 
     def test_a_prepared_step_with_another_action_is_not_mixed_up(self) -> None:
         env = make()

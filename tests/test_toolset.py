@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import Any, Literal
@@ -247,6 +248,26 @@ class TestByName:
         assert set(TOOLS) >= {"Calculator", "WikipediaSearch", "MachineTranslator"}
         made = make_toolset(list(TOOLS))
         assert all(schema["function"]["description"] for schema in made.schemas())
+
+
+def test_a_worker_ends_with_its_tool_and_when_it_is_closed() -> None:
+    def pid(x: int) -> int:
+        """Say who works."""
+        return os.getpid()
+
+    made = Tool(pid)
+    tools = Toolset([made, add])
+    call = ToolCall("c", "pid", {"x": 1})
+    first = int(tools.execute([call])[0].content)
+    tools.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    second = int(tools.execute([call])[0].content)
+    assert second != first
+    del made, tools
+    gc.collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
 
 
 def test_a_worker_stays_between_calls() -> None:

@@ -149,6 +149,13 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     partial.replace(target)
 
 
+def fresh(value: Any) -> Any:
+    """A copy of plain JSON values, several times faster than a deep copy."""
+    if isinstance(value, dict):
+        return {k: fresh(v) if isinstance(v, dict | list) else v for k, v in value.items()}
+    return [fresh(item) for item in value] if isinstance(value, list) else value
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with Path(path).open("rb") as stream:

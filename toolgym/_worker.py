@@ -7,11 +7,11 @@ two small messages. This is for trusted tools: it is no sandbox.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,38 @@ class _Worker(Child):
         self.sending.send_bytes(payload)
 
 
+class _Idle:
+    """Workers that wait for a call, and the process whose children they are."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+
+    def put(self, worker: _Worker) -> None:
+        with self._lock:
+            self._workers.append(worker)
+
+    def take(self) -> _Worker | None:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork the parent's children are not ours
+                for worker in self._workers:
+                    worker.disown()
+                self._workers, self._owner = [], os.getpid()
+            return self._workers.pop() if self._workers else None
+
+    def end(self) -> None:
+        with self._lock:
+            workers, self._workers = self._workers, []
+        if self._owner == os.getpid():
+            for worker in workers:
+                worker.kill()
+
+
 class WorkerPool:
     """The children of one function: each call takes an idle one or starts one.
+
+    They end with the pool: when it is closed, when nobody holds it any more, and with this process.
 
     Args:
         function: called with keyword arguments in the child; its result comes back as text.
@@ -47,10 +77,8 @@ class WorkerPool:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._function, self._name = function, name
         self._payload: bytes | None = None
-        self._idle: list[_Worker] = []
-        self._lock = threading.Lock()
-        self._owner = os.getpid()
-        atexit.register(self.close)
+        self._idle, self._lock = _Idle(), threading.Lock()
+        weakref.finalize(self, self._idle.end)
 
     def call(self, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run the function in a child.
@@ -83,19 +111,15 @@ class WorkerPool:
                 "error": "timeout",
                 "text": f"Error: {self._name} was ended after {timeout:g} seconds.",
             }
-        with self._lock:
-            self._idle.append(worker)
+        self._idle.put(worker)
         answer: dict[str, Any] = json.loads(reply)
         return answer
 
     def _take(self) -> _Worker:
+        idle = self._idle.take()
+        if idle is not None:
+            return idle
         with self._lock:
-            if self._owner != os.getpid():  # after a fork the parent's children are not ours
-                for worker in self._idle:
-                    worker.disown()
-                self._idle, self._owner = [], os.getpid()
-            if self._idle:
-                return self._idle.pop()
             if self._payload is None:
                 try:
                     self._payload = cloudpickle.dumps(self._function)
@@ -121,8 +145,4 @@ class WorkerPool:
 
     def close(self) -> None:
         """Kill all idle children; the pool can be used again afterwards."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        if self._owner == os.getpid():
-            for worker in idle:
-                worker.kill()
+        self._idle.end()

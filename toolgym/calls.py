@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from toolgym.trajectory import MALFORMED_CALLS, Step
 
 __all__ = ["CallCounts", "count_calls"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallCounts:
+class CallCounts(NamedTuple):
     """Calls of one or more steps.
 
     Args:
@@ -32,7 +31,8 @@ class CallCounts:
     @property
     def precision(self) -> float | None:
         """Succeeded over attempts; None when nothing was attempted."""
-        return self.succeeded / self.attempts if self.attempts else None
+        attempts = self.attempts
+        return self.succeeded / attempts if attempts else None
 
 
 def count_calls(steps: Iterable[Step]) -> CallCounts:
@@ -44,6 +44,7 @@ def count_calls(steps: Iterable[Step]) -> CallCounts:
     made = succeeded = malformed = 0
     for step in steps:
         made += len(step.calls)
-        succeeded += sum(result.error is None for result in step.results)
-        malformed += sum(problem.kind in MALFORMED_CALLS for problem in step.problems)
+        succeeded += [result.error for result in step.results].count(None)
+        if step.problems:
+            malformed += sum(problem.kind in MALFORMED_CALLS for problem in step.problems)
     return CallCounts(made, succeeded, malformed)

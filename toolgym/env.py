@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.reward import Rubric
 from toolgym.spaces import UnicodeText
 from toolgym.task import Task, TaskSet
-from toolgym.toolset import Toolset
+from toolgym.toolset import Schema, Toolset
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["ActionSampler", "ToolEnv"]
@@ -72,7 +71,9 @@ class ToolEnv(gym.Env[str, str]):
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
         self._trajectory: Trajectory | None = None
+        self._finished: Trajectory | None = None
         self._tools, self._schemas = _EMPTY, _EMPTY.schemas()
+        self._told: list[Schema] = []
         self._tool_turns = self._call_count = 0
         self._ended = True
         self._prepared: tuple[str, Action, list[ToolResult], float] | None = None
@@ -84,7 +85,7 @@ class ToolEnv(gym.Env[str, str]):
     def clone(self) -> ToolEnv:
         """A fresh environment that shares tasks, tools, format and rubric; cheap."""
         twin = copy.copy(self)
-        twin._trajectory, twin._prepared, twin._ended = None, None, True
+        twin._trajectory, twin._finished, twin._prepared, twin._ended = None, None, None, True
         return twin
 
     @property
@@ -94,7 +95,15 @@ class ToolEnv(gym.Env[str, str]):
         Raises:
             EpisodeEndedError: before the first reset.
         """
-        return copy.deepcopy(self._current())
+        return self._current().copy()
+
+    @property
+    def finished(self) -> Trajectory | None:
+        """A copy of the record of the episode that ended last; kept until the next one ends.
+
+        For vector environments, which may reset before their user can read `trajectory`.
+        """
+        return self._finished.copy() if self._finished is not None else None
 
     @property
     def current_tools(self) -> Toolset:
@@ -132,11 +141,11 @@ class ToolEnv(gym.Env[str, str]):
             BadInputError: an unknown option or task.
         """
         super().reset(seed=seed)
-        task = self.tasks[self._choose(dict(options or {}))]
+        options = options or {}
+        task = self.tasks[self._choose(options)]
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
-        self._schemas = self._tools.schemas()
-        # Every info gets fresh documents; reading JSON is ten times cheaper than a deep copy.
-        self._schema_text = json.dumps(self._schemas)
+        # What the policy is told is not what parses and records: it may change its documents.
+        self._schemas, self._told = self._tools.schemas(), self._tools.schemas()
         messages = self.format.render(self._schemas, [Message("user", task.question)])
         self._trajectory = Trajectory(
             task=task,
@@ -145,7 +154,7 @@ class ToolEnv(gym.Env[str, str]):
             env_id=self.spec.id if self.spec is not None else "",
             format=self.format.name,
             seed=seed,
-            sample=int((options or {}).get("sample", 0)),
+            sample=int(options.get("sample", 0)),
         )
         self._ended, self._prepared, self._tool_turns, self._call_count = False, None, 0, 0
         return "\n\n".join(message.content for message in messages), self._info()
@@ -195,13 +204,18 @@ class ToolEnv(gym.Env[str, str]):
             return None
         return "\n\n".join(f"[{m.role}]\n{m.content}" for m in self._current().messages)
 
+    def close(self) -> None:
+        """End the tools' idle child processes. Environments that share the tools go on working."""
+        for tools in (self.toolset, self._tools):
+            tools.close()
+
     def _current(self) -> Trajectory:
         if self._trajectory is None:
             raise EpisodeEndedError("no episode yet: call reset() first")
         return self._trajectory
 
     def _choose(self, options: dict[str, Any]) -> int:
-        unknown = set(options) - {"task", "sample"}
+        unknown = options.keys() - {"task", "sample"}
         if unknown:
             raise BadInputError(f"unknown reset option {min(unknown)!r}; options: 'task', 'sample'")
         task = options.get("task")
@@ -227,11 +241,14 @@ class ToolEnv(gym.Env[str, str]):
                 f"it has {len(action):,} characters; only the first {self.max_reply_chars:,} count"
             )
             parsed = replace(parsed, problems=(Problem("too_long", text), *parsed.problems))
+        if not parsed.calls:
+            return [], parsed
         numbered = [
-            replace(call, id=f"call_{self._call_count + n}") for n, call in enumerate(parsed.calls)
+            ToolCall(f"call_{number}", call.name, call.arguments)
+            for number, call in enumerate(parsed.calls, self._call_count)
         ]
         self._call_count += len(numbered)
-        parsed = replace(parsed, calls=tuple(numbered))
+        parsed = Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
         return ([] if self._refused() else numbered), parsed
 
     def _refused(self) -> bool:
@@ -257,7 +274,7 @@ class ToolEnv(gym.Env[str, str]):
                 results=tuple(results),
                 problems=parsed.problems,
                 answer=parsed.answer,
-                observation="\n\n".join(message.content for message in fresh),
+                observation="\n\n".join([message.content for message in fresh]),
                 seconds=seconds,
             )
         )
@@ -265,6 +282,8 @@ class ToolEnv(gym.Env[str, str]):
         record.truncated = not terminated and len(record.steps) >= self.max_steps
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
+        if self._ended:
+            self._finished = record
         step = record.steps[-1]
         return step.observation, step.reward, record.terminated, record.truncated, self._info()
 
@@ -290,7 +309,7 @@ class ToolEnv(gym.Env[str, str]):
         record = self._current()
         info: Info = {
             "messages": to_chats(record.messages),
-            "tools": json.loads(self._schema_text),
+            "tools": self._told,
             "task_id": record.task.id,
             "step": len(record.steps),
         }

@@ -63,8 +63,8 @@ class Rubric:
 
     def total(self, parts: Mapping[str, Sequence[float]]) -> list[float]:
         """The weighted sum of parts, one float a step."""
-        weighted = ([self.weights[n] * v for v in values] for n, values in parts.items())
-        return [sum(column) for column in zip(*weighted, strict=True)]
+        columns = zip(*parts.values(), strict=True)
+        return [self._sum(dict(zip(parts, column, strict=True))) for column in columns]
 
     def apply(self, trajectory: Trajectory, last_only: bool = False) -> None:
         """Write rewards and parts into the steps.
@@ -74,11 +74,14 @@ class Rubric:
             last_only: only the last step is new (inside an episode).
         """
         parts = self.parts(trajectory.task, trajectory)
-        total = self.total(parts) or [0.0] * len(trajectory.steps)
-        for index, step in enumerate(trajectory.steps):
-            if not last_only or index == len(trajectory.steps) - 1:
-                step.reward_parts = {name: values[index] for name, values in parts.items()}
-                step.reward = total[index]
+        steps = len(trajectory.steps)
+        for index in range(max(0, steps - 1) if last_only else 0, steps):
+            step = trajectory.steps[index]
+            step.reward_parts = {name: values[index] for name, values in parts.items()}
+            step.reward = self._sum(step.reward_parts)
+
+    def _sum(self, parts: Mapping[str, float]) -> float:
+        return sum([self.weights[name] * value for name, value in parts.items()], 0.0)
 
 
 def make_rubric(reward: Rubric | RewardFunction | str | Spec | None) -> Rubric:
@@ -123,13 +126,13 @@ def _read(name: str, value: Any) -> tuple[RewardFunction, float]:
 
 def _checked(name: str, values: Sequence[float], steps: int) -> list[float]:
     try:
-        floats = [float(value) for value in values]
+        floats = list(map(float, values))
     except TypeError as error:
         raise BadInputError(
             f"reward {name!r} must return a list with one float a step, not {values!r:.80}"
         ) from error
     if len(floats) != steps:
         raise BadInputError(f"reward {name!r} returned {len(floats)} values for {steps} steps")
-    if not all(math.isfinite(value) for value in floats):
+    if not all(map(math.isfinite, floats)):
         raise BadInputError(f"reward {name!r} returned a value that is not finite: {floats!r:.80}")
     return floats

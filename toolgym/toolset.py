@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from toolgym._arguments import arguments_model, problem, without_titles
 from toolgym._cache import Counters, ResultCache, cache_key
 from toolgym._docstring import parse_docstring
+from toolgym._jsonl import fresh
 from toolgym._worker import WorkerPool
 from toolgym._worker_child import as_text, describe
 from toolgym.errors import BadInputError, ToolError, UnknownNameError, near
@@ -87,7 +87,7 @@ class Tool:
         function = {
             "name": self.name,
             "description": self.description,
-            "parameters": json.loads(json.dumps(self.parameters)),
+            "parameters": fresh(self.parameters),
         }
         return {"type": "function", "function": function}
 
@@ -103,7 +103,7 @@ class Tool:
             names = list(self._model.model_fields)
             problems = "; ".join(problem(item, names) for item in error.errors())
             raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
-        return {name: getattr(checked, name) for name in self._model.model_fields}
+        return dict(vars(checked))  # its fields: extra ones are forbidden
 
     def run(self, call: ToolCall) -> ToolResult:
         """Validate, execute, and turn every failure into a text; a failing tool never raises."""
@@ -124,14 +124,14 @@ class Tool:
             use_cache: look into the tool's cache, where it has one, and add to it.
         """
         cache = self.cache if use_cache else None
-        results: dict[int, dict[str, Any]] = {}
+        replies: list[dict[str, Any]] = [{}] * len(calls)
         ready: list[tuple[int, dict[str, Any], str | None]] = []
         hits = 0
         for index, call in enumerate(calls):
             try:
                 arguments = self.validate(call.arguments)
             except ToolError as error:
-                results[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
+                replies[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
                 continue
             key = cache_key(arguments) if cache is not None else None
             known = cache.get(key) if cache is not None and key is not None else None
@@ -139,19 +139,24 @@ class Tool:
                 ready.append((index, arguments, key))
             else:
                 hits += 1
-                results[index] = {"text": known}
+                replies[index] = {"text": known}
         if self.batch is not None and len(ready) > 1:
             values = self._run_batch(self.batch, [arguments for _, arguments, _ in ready])
         else:
             values = [self._run_one(arguments) for _, arguments, _ in ready]
-        for (index, _, key), value in zip(ready, values, strict=True):
-            results[index] = value
-            if cache is not None and key is not None and "error" not in value:
-                cache.put(key, value["text"])
+        for (index, _, key), reply in zip(ready, values, strict=True):
+            replies[index] = reply
+            if cache is not None and key is not None and "error" not in reply:
+                cache.put(key, reply["text"])
         return [
             ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
-            for call, reply in ((call, results[index]) for index, call in enumerate(calls))
+            for call, reply in zip(calls, replies, strict=True)
         ], hits
+
+    def close(self) -> None:
+        """End the child processes that wait for a call; the next call starts a new one."""
+        if self._pool is not None:
+            self._pool.close()
 
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._pool is not None:
@@ -297,6 +302,11 @@ class Toolset:
             if pool is not None:  # after an error or Ctrl-C no further call is begun
                 pool.shutdown(cancel_futures=True)
         return [results[index] for index in range(len(calls))]
+
+    def close(self) -> None:
+        """End the tools' idle child processes; all can be called again."""
+        for item in self:
+            item.close()
 
     def counters(self) -> dict[str, dict[str, Any]]:
         """By tool: ``calls``, ``errors`` by kind, ``cache_hits``, ``seconds``, ``characters``.

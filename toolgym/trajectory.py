@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import read_rows
+from toolgym._jsonl import fresh, read_rows
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task, task_from_row
@@ -144,6 +145,21 @@ class Trajectory:
         """The sum over the steps."""
         return sum(step.reward for step in self.steps)
 
+    def copy(self) -> Trajectory:
+        """A copy that can be changed apart; several times faster than ``copy.deepcopy``."""
+        return replace(
+            self,
+            task=replace(self.task, metadata=fresh(self.task.metadata)),
+            messages=[replace(m, tool_calls=_copied(m.tool_calls)) for m in self.messages],
+            steps=[
+                replace(step, calls=_copied(step.calls), reward_parts=dict(step.reward_parts))
+                for step in self.steps
+            ],
+            tools=fresh(self.tools),
+            tokens=copy.deepcopy(self.tokens),
+            metrics=dict(self.metrics),
+        )
+
     def to_row(self) -> dict[str, Any]:
         """The trajectory as plain JSON values."""
         row: dict[str, Any] = {
@@ -215,6 +231,10 @@ def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Traje
             yield Trajectory.from_row(row)
         except BadInputError as error:
             raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
+
+
+def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(call.id, call.name, fresh(call.arguments)) for call in calls)
 
 
 def _step_row(step: Step) -> dict[str, Any]:

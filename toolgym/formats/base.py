@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from toolgym._jsonl import fresh
 from toolgym.errors import BadInputError
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import Message, ToolCall, ToolResult
@@ -47,6 +48,7 @@ class Format(ABC):
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
+        self._written: tuple[Strategy, list[Schema], str] | None = None
 
     def render(self, tools: Sequence[Schema], messages: Sequence[Message]) -> list[Message]:
         """The opening of a conversation with this format's instructions put in front.
@@ -57,8 +59,16 @@ class Format(ABC):
         """
         if not self.strategy.instructions:
             return [self.question(message) for message in messages]
-        system = self.instructions(tools if self.strategy.tools else ())
+        system = self._system(list(tools) if self.strategy.tools else [])
         return [Message("system", system), *(self.question(message) for message in messages)]
+
+    def _system(self, tools: list[Schema]) -> str:
+        # Every episode begins with these instructions, and they seldom change.
+        written = self._written
+        if written is None or written[0] is not self.strategy or written[1] != tools:
+            written = self.strategy, fresh(tools), self.instructions(tools)
+            self._written = written
+        return written[2]
 
     def question(self, message: Message) -> Message:
         """How the question stands in the first user message."""
@@ -114,7 +124,11 @@ def get_format(name: str = "react", prompt: str = "tools_multi_step") -> Format:
 
 def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
     """The ``function`` part of a tool's document, or None."""
-    return next((tool["function"] for tool in tools if tool["function"]["name"] == name), None)
+    for tool in tools:
+        if tool["function"]["name"] == name:
+            function: dict[str, Any] = tool["function"]
+            return function
+    return None
 
 
 def argument_name(name: str, tools: Sequence[Schema]) -> str:
@@ -122,8 +136,9 @@ def argument_name(name: str, tools: Sequence[Schema]) -> str:
     function = call_schema(name, tools)
     if function is None:
         return "input"
-    required = function["parameters"].get("required") or []
-    return str(next(iter([*required, *function["parameters"].get("properties", {})]), "input"))
+    parameters = function["parameters"]
+    names = parameters.get("required") or parameters.get("properties") or ("input",)
+    return str(next(iter(names)))
 
 
 def describe_tools(tools: Sequence[Schema]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from toolgym.formats._scan import bracket_calls, fields, plain
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
@@ -64,7 +64,6 @@ class ReactFormat(Format):
             text = text[:made_up]
             problems.append(Problem("wrote_result", "tool responses are written by tools only"))
         found = fields(text, _LABELS)
-        labelled = any(label in found for label in _LABELS)
         if not self.strategy.tools:
             return Action(found.get("Thought", ""), (), found.get("Answer") or text.strip())
         thought = found.get("Thought") or found.get("", "")
@@ -91,7 +90,7 @@ class ReactFormat(Format):
         if answer is not None:
             return Action(thought, (), answer, tuple(problems))
         if not problems:
-            problems.append(_what_is_missing(text, found.get("Action"), labelled))
+            problems.append(_what_is_missing(text, found))
         return Action(thought, (), None, tuple(problems))
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
@@ -109,10 +108,10 @@ class ReactFormat(Format):
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
     ) -> list[Message]:
         """One user message, one line a call, as in the paper."""
-        lines = (
+        lines = [
             f"Response from tool {call_text(call, tools)} are: {result.content}"
             for call, result in zip(calls, results, strict=True)
-        )
+        ]
         return [Message("user", "\n".join(lines))]
 
 
@@ -125,12 +124,12 @@ def call_text(call: ToolCall, tools: Sequence[Schema]) -> str:
     return f"{call.name}[{json.dumps(call.arguments, ensure_ascii=False, default=str)}]"
 
 
-def _what_is_missing(text: str, action: str | None, labelled: bool) -> Problem:
+def _what_is_missing(text: str, found: Mapping[str, str]) -> Problem:
     if not text.strip():
         return Problem("empty_reply", "it was empty")
-    if action is not None and action.lower() not in _NOTHING:
+    if found.get("Action", "").lower() not in _NOTHING:
         return Problem("no_call", "no tool call found after Action")
-    if labelled:
+    if any(label in found for label in _LABELS):
         return Problem("no_answer", "it has neither a tool call nor an answer")
     return Problem("no_fields", "write 'Action: ToolName[input]' or 'Answer: ...' on its own line")
 

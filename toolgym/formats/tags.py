@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolgym.formats._scan import spans
+from toolgym.formats._scan import read_json, spans
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.toolset import Schema
@@ -84,6 +84,8 @@ class TagsFormat(Format):
         names = ALIASES | {tool["function"]["name"]: tool["function"]["name"] for tool in tools}
         found: list[tuple[int, str, str]] = []
         for tag, name in names.items():
+            if f"<{tag}>" not in text:
+                continue
             for start, _, inner, closed in spans(text, tag):
                 if start < after:
                     continue
@@ -126,8 +128,8 @@ def tag_of(tool: Schema) -> str:
 def _arguments(name: str, inner: str, tools: Sequence[Schema]) -> dict[str, Any]:
     if inner.startswith("{"):
         try:
-            parsed = json.loads(inner)
-        except (ValueError, RecursionError):
+            parsed = read_json(inner)
+        except ValueError:
             parsed = None
         if isinstance(parsed, dict):
             return parsed
