@@ -154,7 +154,7 @@ def _compile(asked: dict[str, Any], rules: bool) -> tuple[bytes, str | bytes]:
 
 
 def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[bytes, str]:
-    """The value of a function as JSON."""
+    """The value of a function as JSON; of several calls, a list of kinds and texts."""
     name = asked["name"]
     names = language.names(_MODULES) if rules else {"__name__": "tool"}
     program = marshal.loads(code)  # noqa: S302 - from _compile, in a runner that ran nothing
@@ -164,10 +164,32 @@ def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[
     function = names.get(name)
     if not callable(function):
         return b"r", f"{name} was refused: its source defines no function of that name"
-    if asked["arguments"] is None:
+    arguments = asked["arguments"]
+    if arguments is None:
         return b"v", "null"
     sys.modules["random"].seed(0)  # the same call gives the same answer
-    value = function(**asked["arguments"])
+    if isinstance(arguments, dict):
+        return _value(name, function, arguments, limit)
+    answers = []
+    for item in arguments:
+        try:
+            kind, text = _value(name, function, item, asked["limit"])
+        except MemoryError:
+            raise
+        except Exception as error:
+            kind, text = b"e", _said(error)
+        answers.append([kind.decode(), text])
+    return b"v", json.dumps(answers, ensure_ascii=False)
+
+
+def _said(error: BaseException) -> str:
+    said = str(error)[:_ERROR_CHARS]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _value(name: str, function: Any, arguments: dict[str, Any], limit: int) -> tuple[bytes, str]:
+    """What one call returns, as JSON."""
+    value = function(**arguments)
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_json)
     except (TypeError, ValueError, RecursionError) as error:
@@ -216,8 +238,7 @@ def run(request_pipe: int, answer_pipe: int) -> None:
             reserve.close()
             kind, text = b"m", f"memory: at most {memory} MB are allowed"
         except BaseException as error:
-            said = str(error)[:_ERROR_CHARS]
-            kind, text = b"e", f"{type(error).__name__}: {said}" if said else type(error).__name__
+            kind, text = b"e", _said(error)
         data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
         write(_ANSWER, kind + data)
         os.close(_ANSWER)  # says that the answer is complete; leaving does too, but later

@@ -135,8 +135,12 @@ def check(source: str) -> ast.Module:
         SyntaxError: the source is no Python.
     """
     tree = ast.parse(source, "<tool>")
+    formats = False
     for node in ast.walk(tree):
         _check_node(node)
+        formats |= isinstance(node, ast.Attribute) and node.attr == "format"
+    if not formats:  # rewriting the tree would take longer than all the rest
+        return tree
     guarded: ast.Module = _SafeFormat().visit(tree)
     return ast.fix_missing_locations(guarded)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolgym._process import Child
 
-__all__ = ["Keepers", "shared"]
+__all__ = ["Keepers", "keepers_of", "shared"]
 
 _SCRIPT = Path(__file__).with_name("_child.py")
 # As in _child.py, which is run by path and shares no module with this one.
@@ -19,8 +19,7 @@ _HEADER = struct.Struct("!dIIB")
 _RULES, _FLAGS = 1, {"limits": 2, "seccomp": 4}
 # No site packages, no user folder, no folder of the script in front: only the standard library.
 _OPTIONS = ("-s", "-S", "-B", "-P")
-# Sets are walked in the same order in every run.
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+_KEPT = 8  # idle keepers at least: as many calls as one turn runs at once; starting one takes 40 ms
 _GRACE = 10.0  # seconds after the deadline at which the keeper itself is taken for broken
 
 
@@ -28,9 +27,13 @@ class Keepers:
     """Idle keepers; each call takes one or starts one.
 
     A keeper runs nothing of what a model wrote, so keepers are shared by all sandboxes.
+
+    Args:
+        hash_seed: sets are walked in the same order in every run of one seed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hash_seed: int = 0) -> None:
+        self._environment = {"PYTHONHASHSEED": str(hash_seed)}
         self._idle: list[Child] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -60,12 +63,23 @@ class Keepers:
         Returns:
             One letter for the kind of the answer and its text in UTF-8; None: the keeper died.
         """
-        keeper = self._take()
+        # A layer that stood at the first try has to stand each time.
+        flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
+        return self.ask(_HEADER.pack(timeout, memory, limit, flags) + request, timeout)
+
+    def ask(self, message: bytes, timeout: float) -> bytes | None:
+        """The reply of an idle keeper to a message; None: the keeper died.
+
+        Args:
+            message: header and request.
+            timeout: seconds after which the keeper itself ends the work.
+        """
         try:
-            # A layer that stood at the first try has to stand each time.
-            flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
-            header = _HEADER.pack(timeout, memory, limit, flags)
-            reply = keeper.ask(header + request, timeout + _GRACE)
+            keeper = self._take()
+        except EOFError:
+            return None
+        try:
+            reply = keeper.ask(message, timeout + _GRACE)
         except EOFError:
             reply = None
         except BaseException:  # Ctrl-C in the middle: the keeper is in an unknown state
@@ -75,7 +89,7 @@ class Keepers:
             keeper.kill()
             return None
         with self._lock:
-            if len(self._idle) < (os.cpu_count() or 1):
+            if len(self._idle) < max(_KEPT, os.cpu_count() or 1):
                 self._idle.append(keeper)
                 return reply
         keeper.kill()
@@ -89,7 +103,15 @@ class Keepers:
                 self._idle, self._owner = [], os.getpid()
             if self._idle:
                 return self._idle.pop()
-        return Child(_SCRIPT, _ENVIRONMENT, _OPTIONS, "/")
+        return self.start()
+
+    def start(self) -> Child:
+        """A new keeper; `toolgym.tools.symbolic` has keepers of another kind.
+
+        Raises:
+            EOFError: it ended at once.
+        """
+        return Child(_SCRIPT, self._environment, _OPTIONS, "/")
 
     def close(self) -> None:
         """Kill all idle keepers; the pool can be used again afterwards."""
@@ -101,3 +123,13 @@ class Keepers:
 
 
 shared = Keepers()
+_others: dict[int, Keepers] = {}
+_others_lock = threading.Lock()
+
+
+def keepers_of(hash_seed: int) -> Keepers:
+    """The pool of one hash seed: a second one shows which functions depend on the order of sets."""
+    if hash_seed == 0:
+        return shared
+    with _others_lock:
+        return _others.setdefault(hash_seed, Keepers(hash_seed))

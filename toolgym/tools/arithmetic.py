@@ -8,20 +8,36 @@ that the cost of one is bounded by `MAX_BITS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from decimal import Context, Decimal
 from fractions import Fraction
 
 from toolgym.errors import ToolError
 
-__all__ = ["FUNCTIONS", "MAX_BITS", "Number", "add", "divide", "multiply", "power", "remainder"]
+__all__ = [
+    "MAX_BITS",
+    "Number",
+    "add",
+    "bits",
+    "divide",
+    "finite",
+    "floor_divide",
+    "guard",
+    "multiply",
+    "power",
+    "read_decimal",
+    "read_number",
+    "remainder",
+    "to_answer",
+    "to_text",
+]
 
 Number = int | Fraction | float
 
 MAX_BITS = 1 << 14
-"""Bits of a numerator or denominator: 4 932 digits, below Python's limit for printing integers."""
-MAX_FACTORIAL = 1_500  # 1500! has 13 671 bits
+"""Bits of a numerator or denominator, 4 932 digits: an operation on two takes microseconds."""
+MAX_ROOT = 64  # degree up to which a root is tried for being exact
 MAX_PLAIN_DIGITS = 100  # a longer integer is printed in scientific notation
+MAX_SHOWN_FRACTION = 1_000_000  # parts of a fraction that is shown beside its decimals are below
 MAX_DECIMALS = 20  # a longer terminating fraction is rounded like a periodic one
 SIGNIFICANT = 15  # digits that a double always holds
 _TOO_LARGE = "the result is too large"
@@ -62,13 +78,13 @@ def finite(value: Number) -> Number:
 def add(left: Number, right: Number) -> Number:
     """``left + right``."""
     if type(left) is not int or type(right) is not int:
-        _guard(left, right)
+        guard(left, right)
     return finite(left + right)
 
 
 def multiply(left: Number, right: Number) -> Number:
     """``left * right``."""
-    _guard(left, right)
+    guard(left, right)
     return finite(left * right)
 
 
@@ -82,7 +98,7 @@ def divide(left: Number, right: Number) -> Number:
         raise ToolError("division by zero")
     if isinstance(left, int) and isinstance(right, int):  # no longer than its operands
         return left // right if left % right == 0 else Fraction(left, right)
-    _guard(left, right)
+    guard(left, right)
     return finite(left / right)
 
 
@@ -90,7 +106,7 @@ def remainder(left: Number, right: Number) -> Number:
     """``left mod right``, with the sign of ``right``."""
     if right == 0:
         raise ToolError("division by zero")
-    _guard(left, right)
+    guard(left, right)
     return finite(left % right)
 
 
@@ -98,7 +114,7 @@ def floor_divide(left: Number, right: Number) -> Number:
     """The whole number of times that ``right`` goes into ``left``, rounded down."""
     if right == 0:
         raise ToolError("division by zero")
-    _guard(left, right)
+    guard(left, right)
     return math.floor(finite(left // right))
 
 
@@ -122,10 +138,29 @@ def power(base: Number, exponent: Number) -> Number:
         if base in (1, -1) or times >= 0:
             return base ** (times % 2 if base in (1, -1) else times)
         return Fraction(base) ** times
+    if isinstance(exponent, Fraction) and not isinstance(base, float) and base > 0:
+        exact = _exact_root(base, exponent.denominator)
+        if exact is not None:
+            return power(exact, exponent.numerator)
     result = to_float(base) ** to_float(exponent)
     if isinstance(result, complex):
         raise ToolError("the result is not a real number")
     return finite(result)
+
+
+def _exact_root(value: Number, degree: int) -> Fraction | None:
+    """The root of an exact number that is not negative, where it is rational."""
+    if degree > MAX_ROOT or isinstance(value, float):
+        return None
+    parts = []
+    for part in (value.numerator, value.denominator):
+        if part.bit_length() > 53 * degree:  # a double's root would miss the last digits
+            return None
+        root = round(math.exp(math.log(part) / degree)) if part else 0
+        if root**degree != part:
+            return None
+        parts.append(root)
+    return Fraction(*parts)
 
 
 def to_float(value: Number) -> float:
@@ -140,9 +175,55 @@ def to_float(value: Number) -> float:
         raise ToolError(_TOO_LARGE) from error
 
 
-def _guard(left: Number, right: Number) -> None:
+def guard(left: Number, right: Number) -> None:
+    """Refuse operands whose product would be too long.
+
+    Raises:
+        ToolError: they have more than `MAX_BITS` bits together.
+    """
     if bits(left) + bits(right) > MAX_BITS:
         raise ToolError(_TOO_LARGE)
+
+
+def read_number(word: str) -> Number:
+    """The exact value of a literal: digits, commas between thousands, a point, an exponent.
+
+    Raises:
+        ToolError: larger or smaller than any number that can be worked with.
+    """
+    plain = word.replace(",", "")
+    if plain.isdigit():
+        return int(plain)  # leading zeros are no sign of octal here
+    mantissa, _, exponent = plain.lower().partition("e")
+    # Two exponents: `1.5e3 million`, each with its own.
+    shift = sum(int(part) if len(part) <= 6 else MAX_BITS for part in exponent.split("e") if part)
+    left, _, right = mantissa.partition(".")
+    shift -= len(right)
+    if abs(shift) * 3.33 > MAX_BITS:
+        raise ToolError(f"the number {word[:40]} is out of range")
+    return multiply(int(left + right or "0"), power(10, shift))
+
+
+def read_decimal(text: str) -> Number:
+    """As `read_number`, with a sign before it.
+
+    Raises:
+        ToolError: as there.
+    """
+    value = read_number(text.lstrip("+-"))
+    return -value if text.startswith("-") else value
+
+
+def to_answer(value: Number) -> str:
+    """As `to_text`; a short fraction without an end also as such, a comparison as a word."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = to_text(value)
+    if isinstance(value, Fraction) and value.denominator > 1 and bits(value) <= 20:
+        top, bottom = value.numerator, value.denominator
+        if max(abs(top), bottom) < MAX_SHOWN_FRACTION and _terminating(value) is None:
+            return f"{top}/{bottom} ≈ {text}"
+    return text
 
 
 def to_text(value: Number) -> str:
@@ -186,144 +267,3 @@ def _rounded(value: Decimal) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa = format(value.scaleb(-exponent, _ROUNDED), "f").rstrip("0").rstrip(".")
     return f"{mantissa}e{exponent:+d}"
-
-
-def _sqrt(value: Number) -> Number:
-    if value < 0:
-        raise ToolError("the square root of a negative number is not real")
-    if not isinstance(value, float):
-        exact = Fraction(value)
-        top, bottom = math.isqrt(exact.numerator), math.isqrt(exact.denominator)
-        if top * top == exact.numerator and bottom * bottom == exact.denominator:
-            return Fraction(top, bottom)
-    return math.sqrt(to_float(value))
-
-
-def _round(value: Number, places: Number = 0) -> Number:
-    """Half away from zero, as taught in school; Python's own rounds half to even."""
-    digits = whole(places, "round")
-    if abs(digits) > 300:
-        raise ToolError("round takes at most 300 places")
-    # A float is taken at its shortest text, so that 2.675 rounds to 2.68.
-    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
-    scale = Fraction(10) ** digits
-    _guard(exact, scale)
-    nearest = math.floor(abs(exact) * scale + Fraction(1, 2)) / scale
-    return nearest if exact >= 0 else -nearest
-
-
-def _factorial(value: Number) -> Number:
-    count = whole(value, "factorial")
-    if not 0 <= count <= MAX_FACTORIAL:
-        raise ToolError(f"factorial needs a number from 0 to {MAX_FACTORIAL}")
-    return math.factorial(count)
-
-
-def _counting(count: Callable[[int, int], int], name: str) -> Callable[[Number, Number], Number]:
-    def checked(items: Number, chosen: Number) -> Number:
-        n, k = whole(items, name), whole(chosen, name)
-        if not (0 <= n <= MAX_FACTORIAL and 0 <= k <= MAX_FACTORIAL):
-            raise ToolError(f"{name} needs numbers from 0 to {MAX_FACTORIAL}")
-        return count(n, k)
-
-    return checked
-
-
-def _real(function: Callable[..., float]) -> Callable[..., Number]:
-    def checked(*values: Number) -> Number:
-        return finite(function(*(to_float(value) for value in values)))
-
-    return checked
-
-
-def _angle(function: Callable[[float], float]) -> Callable[[Number], Number]:
-    def checked(value: Number) -> Number:
-        angle = to_float(value)
-        result = function(angle)
-        # sin(pi) is 1.2e-16 only because pi is rounded; near 0 the digits are genuine.
-        return finite(round(result, 15) if abs(angle) > 1e-6 else result)
-
-    return checked
-
-
-def _log(value: Number, base: Number | None = None) -> Number:
-    if value <= 0 or (base is not None and (base <= 0 or base == 1)):
-        raise ToolError("a logarithm needs a positive number and a positive base other than 1")
-    if base is None:
-        return _ln(value)
-    if base in (2, 10):
-        return (math.log2 if base == 2 else math.log10)(_loggable(value))
-    return divide(_ln(value), _ln(base))
-
-
-def _loggable(value: Number) -> int | float:
-    # math.log takes integers of any size, but fractions only in the range of a double.
-    return value.numerator if isinstance(value, int) else to_float(value)
-
-
-def _ln(value: Number) -> float:
-    return math.log(_loggable(value))
-
-
-def _mean(*values: Number) -> Number:
-    return divide(_sum(*values), len(values))
-
-
-def _sum(*values: Number) -> Number:
-    total: Number = 0
-    for value in values:
-        total = add(total, value)
-    return total
-
-
-def _lcm(left: Number, right: Number) -> Number:
-    _guard(left, right)
-    return math.lcm(whole(left, "lcm"), whole(right, "lcm"))
-
-
-def _whole_parts(function: Callable[..., int], name: str) -> Callable[..., Number]:
-    return lambda *values: function(*(whole(value, name) for value in values))
-
-
-_MANY = 1_000
-FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
-    "sqrt": (_sqrt, 1, 1),
-    "cbrt": (_real(math.cbrt), 1, 1),
-    "abs": (abs, 1, 1),
-    "floor": (math.floor, 1, 1),
-    "ceil": (math.ceil, 1, 1),
-    "trunc": (math.trunc, 1, 1),
-    "round": (_round, 1, 2),
-    "min": (lambda *values: min(values), 1, _MANY),
-    "max": (lambda *values: max(values), 1, _MANY),
-    "sum": (_sum, 1, _MANY),
-    "mean": (_mean, 1, _MANY),
-    "avg": (_mean, 1, _MANY),
-    "gcd": (_whole_parts(math.gcd, "gcd"), 1, _MANY),
-    "lcm": (_lcm, 2, 2),
-    "mod": (remainder, 2, 2),
-    "pow": (power, 2, 2),
-    "frac": (divide, 2, 2),
-    "factorial": (_factorial, 1, 1),
-    "comb": (_counting(math.comb, "comb"), 2, 2),
-    "perm": (_counting(math.perm, "perm"), 2, 2),
-    "exp": (_real(math.exp), 1, 1),
-    "ln": (_log, 1, 1),
-    "log": (_log, 1, 2),
-    "log2": (lambda value: _log(value, 2), 1, 1),
-    "log10": (lambda value: _log(value, 10), 1, 1),
-    "hypot": (_real(math.hypot), 2, 2),
-    "degrees": (_real(math.degrees), 1, 1),
-    "radians": (_real(math.radians), 1, 1),
-    "sin": (_angle(math.sin), 1, 1),
-    "cos": (_angle(math.cos), 1, 1),
-    "tan": (_angle(math.tan), 1, 1),
-    "asin": (_real(math.asin), 1, 1),
-    "acos": (_real(math.acos), 1, 1),
-    "atan": (_real(math.atan), 1, 1),
-    "atan2": (_real(math.atan2), 2, 2),
-    "sinh": (_real(math.sinh), 1, 1),
-    "cosh": (_real(math.cosh), 1, 1),
-    "tanh": (_real(math.tanh), 1, 1),
-}
-"""Name to (function, fewest arguments, most arguments)."""
