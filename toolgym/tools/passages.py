@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import encoder
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-from toolgym._jsonl import dump_line, parse_line, require_file
+from toolgym._jsonl import dump_line, parse_line
 from toolgym.errors import BadInputError
+from toolgym.tools.corpora import CorpusLines, place_of
+from toolgym.tools.wikitext import plain_text
 
 __all__ = ["CorpusLines", "Passage", "parse_passage", "passage_line", "read_passages"]
 
-_OTHERS = {
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
-    b"BZh": ("bzip2", "bunzip2"),
-    b"\xfd7zXZ": ("xz", "unxz"),
-}
+_SECTION, _BULLET = "Section::::", "BULLET::::"  # KILT's signs
 _quoted: Callable[[str], str] = encoder.encode_basestring
 
 
@@ -44,19 +40,22 @@ class Passage:
 
 
 def read_passages(path: str | Path) -> Iterator[tuple[Passage, int]]:
-    """Read a corpus of one JSON object a line, plain or compressed with gzip.
+    """Read a corpus: JSON lines, a Wikipedia XML dump, a folder or pattern of them, a data set.
 
-    Known rows: ``{"id", "title", "text"}`` (id and title may be missing); KILT's
-    ``{"wikipedia_id", "wikipedia_title", "text": [paragraphs]}``; and ``{"contents"}``, whose
-    first line is the title when there are several.
+    Known rows of JSON lines: ``{"id", "title", "text"}`` (id and title may be missing); KILT's
+    ``{"wikipedia_id", "wikipedia_title", "text": [paragraphs]}``, whose signs are read as headings
+    and list items; ``{"contents"}``, whose first line is the title when there are several; and
+    ``{"id", "title", "wikitext"}``. What else can be named is told by
+    `toolgym.tools.corpora.find_corpus` and `toolgym.tools.corpora.CorpusLines`.
 
     Yields:
-        A passage, and how many bytes of the file are read by then (a buffer ahead with gzip).
+        A passage, and how many bytes of the corpus are read by then (a buffer ahead if compressed).
 
     Raises:
         MissingFileError: no such file.
         BadInputError: a line that is no JSON object or has no text; its number is named. A
-            compressed file that is torn or of another kind.
+            compressed or XML file that is torn, or a file of another kind.
+        MissingExtraError: zstd, or a data set, without the extra ``wiki``.
     """
     with CorpusLines(path) as lines:
         for number, raw in lines:
@@ -65,82 +64,38 @@ def read_passages(path: str | Path) -> Iterator[tuple[Passage, int]]:
                 yield passage, lines.bytes_read
 
 
-class CorpusLines:
-    """The lines of a corpus file with their numbers from 1; a context manager.
+def parse_passage(raw: bytes, path: str | Path, number: int) -> Passage | None:
+    """The passage of one row; None for a blank line, or wikitext without any text.
 
     Args:
-        path: a JSON-lines file, plain or gzip (told by its first bytes, not by its name).
-
-    Raises:
-        MissingFileError: no such file.
-        BadInputError: compressed with something else.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = require_file(path, "corpus")
-        self.size = self.path.stat().st_size
-        self._file = self.path.open("rb")
-        magic = self._file.read(6)
-        self._file.seek(0)
-        for begin, (name, command) in _OTHERS.items():
-            if magic.startswith(begin):
-                self._file.close()
-                raise BadInputError(
-                    f"corpus {str(path)!r} is compressed with {name}; only gzip is read directly: "
-                    f"unpack it first with `{command} {self.path.name}`"
-                )
-        self._stream: IO[bytes] = self._file
-        self._plain = not magic.startswith(b"\x1f\x8b")
-        if not self._plain:
-            # mypy sees no IO in a GzipFile; it has what is used here.
-            self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file))
-        self._number = self._position = 0
-
-    def __enter__(self) -> CorpusLines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._file.close()
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        try:
-            for raw in self._stream:
-                self._number += 1
-                self._position += len(raw)
-                yield self._number, raw
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise BadInputError(
-                f"corpus {str(self.path)!r} is a torn gzip file after line {self._number} "
-                f"({error}); fetch it again"
-            ) from error
-
-    @property
-    def position(self) -> int:
-        """Bytes of the unpacked text up to the end of the last line."""
-        return self._position
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of the file itself that are read."""
-        return self._position if self._plain else self._file.tell()
-
-
-def parse_passage(raw: bytes, path: str | Path, number: int) -> Passage | None:
-    """The passage of one line; None for a blank one.
+        raw: what `CorpusLines` gave.
+        path: the corpus, for messages.
+        number: what `CorpusLines` gave.
 
     Raises:
         BadInputError: see `read_passages`.
     """
     if not raw.strip():
         return None
-    row = parse_line(raw, path, number, "corpus")
+    try:
+        return _passage(raw, path, number, number)
+    except BadInputError:
+        file, line = place_of(path, number)
+        if file != Path(path):
+            _passage(raw, file, line, number)
+        raise
+
+
+def _passage(raw: bytes, path: str | Path, line: int, number: int) -> Passage | None:
+    row = parse_line(raw, path, line, "corpus")
     title, text = _title_and_text(row)
     if not isinstance(text, str) or not isinstance(title, str):
         raise BadInputError(
-            f"corpus {str(path)!r}, line {number}: a passage needs a 'text' (and may have "
+            f"corpus {str(path)!r}, line {line}: a passage needs a 'text' (and may have "
             f"'id' and 'title'); this line has {', '.join(map(repr, row)) or 'nothing'}"
         )
+    if not text and "wikitext" in row:
+        return None
     identity = row.get("id", row.get("wikipedia_id", row.get("_id")))
     return Passage(str(number if identity is None else identity), title, text)
 
@@ -171,6 +126,30 @@ def _title_and_text(row: Mapping[str, Any]) -> tuple[Any, Any]:
                 row["contents"],
             )
         )
+    wikitext = row.get("wikitext")
+    if text is None and isinstance(wikitext, str):
+        names = row.get("namespaces")
+        local = names if isinstance(names, list) else []
+        text = plain_text(wikitext, [name for name in local if isinstance(name, str)])
     if isinstance(text, list) and all(isinstance(part, str) for part in text):
-        text = "".join(text)
+        text = _paragraphs(text, title)
     return title or "", text
+
+
+def _paragraphs(parts: Sequence[str], title: Any) -> str:
+    """KILT's paragraphs as lines; the first is the title once more.
+
+    ``Section::::History.:Early life.`` is the heading "Early life", ``BULLET::::- x`` an item.
+    """
+    lines = []
+    for part in parts:
+        text = part.strip()
+        if text.startswith(_SECTION):
+            text = text[len(_SECTION) :].rpartition(".:")[2].removesuffix(".")
+        elif text.startswith(_BULLET):
+            text = text[len(_BULLET) :].strip()
+        if text.strip("- "):
+            lines.append(text)
+    if len(lines) > 1 and lines[0] == title:
+        del lines[0]
+    return "\n".join(lines)
