@@ -6,7 +6,10 @@ from toolgym.registry import REWARDS
 
 __all__ = ["NAMES", "register"]
 
-NAMES = ("accuracy", "exact_match", "execution_precision", "task_completion", "token_f1")
+NAMES = (
+    *("accuracy", "exact_match", "execution_precision", "task_completion", "token_f1"),
+    *("solve_precision", "solve_rate", "solve_product", "solve_f1"),
+)
 
 
 def register() -> None:

@@ -10,7 +10,7 @@ __all__ = ["task_completion"]
 
 
 def task_completion(
-    task: Task, trajectory: Trajectory, *, normalisation: str = "paper"
+    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "paper"
 ) -> list[float]:
     """Whether the episode did what was asked: for questions, an answer that `accuracy` accepts.
 
@@ -21,11 +21,12 @@ def task_completion(
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
         normalisation: ``paper`` or ``squad``; for text.
+        preset: as in `accuracy`: ``ours`` takes no answer that lists every candidate.
 
     Returns:
         [steps] 1.0 at the step that solved the task, else 0.0.
 
     Raises:
-        UnknownNameError: an unknown normalisation.
+        UnknownNameError: an unknown normalisation or preset.
     """
-    return per_answer(trajectory, lambda answer: right(answer, task, normalisation))
+    return per_answer(trajectory, lambda answer: right(answer, task, normalisation, preset=preset))

@@ -33,6 +33,14 @@ def _call(number: int, content: str, error: str | None = None) -> Step:
     return Step(text, (call,), (result,), observation=f"Response: {content}")
 
 
+def _both(one: Step, other: Step) -> Step:
+    """Two calls in one turn; the second asks for something else."""
+    (call,) = other.calls
+    calls = (*one.calls, replace(call, arguments={"query": "another river"}))
+    text = f"{one.action} {other.action}"
+    return Step(text, calls, one.results + other.results, observation="Two responses.")
+
+
 def _answer(text: str) -> Step:
     return Step(f"Answer: {text}", answer=text)
 
@@ -55,9 +63,14 @@ def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Traje
 
 def episodes() -> list[Trajectory]:
     """Episodes that a reward must cope with: right, wrong, empty, broken, cut off, no steps."""
-    place = Task("place", "Which river flows through Paris?", ("Seine", "the Seine"))
-    money = Task("money", "How much?", ("1,234.5",), answer_type="number")
-    odd = Task("odd", "Which sign?", ("*", "ʻaʻa", "The The"))
+    parts = [
+        {"id": f"q{n}", "tool": "WikipediaSearch", "answer": answer}
+        for n, answer in enumerate(("Seine", "1,234.5", "*"), 1)
+    ]
+    solvable = {"sub_answers": parts}
+    place = Task("place", "Which river flows through Paris?", ("Seine", "the Seine"), solvable)
+    money = Task("money", "How much?", ("1,234.5",), solvable, answer_type="number")
+    odd = Task("odd", "Which sign?", ("*", "ʻaʻa", "The The"), solvable)
     found, failed = _call(0, "The Seine, 1234.5 *"), _call(1, "Error: no", "tool_error")
     return [
         episode(place, []),
@@ -69,6 +82,8 @@ def episodes() -> list[Trajectory]:
         episode(money, [found, _answer("so $1,234.50.")]),
         episode(money, [_answer("1 2 3 ... ")]),
         episode(odd, [found, _answer("*")]),
+        episode(odd, [_both(found, _call(1, "1234.5")), found, _call(3, "*"), _answer("*")]),
+        episode(odd, [_both(failed, _call(2, "nothing")), _broken("no_answer")], truncated=True),
         episode(odd, [_answer("\x00 ﷺ \ud800 " + "x" * 10_000)]),
     ]
 

@@ -20,6 +20,7 @@ from toolgym.trajectory import Trajectory
 __all__ = [
     "NORMALISATIONS",
     "NUMBER_RULES",
+    "RIGHT_PRESETS",
     "contains_answer",
     "exact",
     "last_number",
@@ -49,6 +50,11 @@ NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _sq
 
 NUMBER_RULES = ("value", "paper")
 """``value`` compares numbers as numbers; ``paper`` compares the matched characters."""
+
+RIGHT_PRESETS: dict[str, tuple[bool, float]] = {"paper": (False, 0.0), "ours": (True, 0.25)}
+"""What a text answer must be beside holding the gold: the gold on word borders, and at least this
+share of the answer's words. ``paper`` (arXiv 2502.05867) asks for neither, so that an answer which
+lists every candidate is right."""
 
 
 def normalise(text: str, normalisation: str = "paper") -> str:
@@ -153,6 +159,7 @@ def right(
     normalisation: str = "paper",
     numbers: str = "value",
     whole_words: bool = False,
+    preset: str = "paper",
 ) -> bool:
     """The accuracy rule of a task: sub-span for text, last number for numbers.
 
@@ -162,25 +169,38 @@ def right(
         normalisation: ``paper`` or ``squad``.
         numbers: one of `NUMBER_RULES`.
         whole_words: the gold must begin and end at a word's border; the paper takes any substring.
+        preset: one of `RIGHT_PRESETS`; for text.
 
     Raises:
-        UnknownNameError: an unknown normalisation or number rule.
+        UnknownNameError: an unknown normalisation, number rule or preset.
     """
+    if preset not in RIGHT_PRESETS:
+        raise UnknownNameError("preset", preset, RIGHT_PRESETS)
     if numbers not in NUMBER_RULES:
         raise UnknownNameError("number rule", numbers, NUMBER_RULES)
     if task.answer_type == "number":
         read = last_number if numbers == "value" else _paper_number
         found = read(prediction)
         return found is not None and any(found == read(gold) for gold in task.targets)
-    return _spans(prediction, task.targets, normalisation, whole_words)
+    words, share = RIGHT_PRESETS[preset]
+    return _spans(prediction, task.targets, normalisation, whole_words or words, share)
 
 
-def _spans(prediction: str, golds: Sequence[str], normalisation: str, whole_words: bool) -> bool:
+def _spans(
+    prediction: str,
+    golds: Sequence[str],
+    normalisation: str,
+    whole_words: bool,
+    share: float = 0.0,
+) -> bool:
     found = normalise(prediction, normalisation)
+    needed = len(found.split()) * share if share else 0.0  # words of a gold
     if whole_words:
         found = f" {found} "
     return any(
-        (f" {wanted} " if whole_words else wanted) in found if wanted else _same(prediction, gold)
+        (f" {wanted} " if whole_words else wanted) in found and len(wanted.split()) >= needed
+        if wanted
+        else _same(prediction, gold)
         for gold, wanted in _normalised(golds, normalisation)
     )
 

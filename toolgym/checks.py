@@ -22,11 +22,19 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, CheckError, EpisodeEndedError
 from toolgym.formats import Action, get_format
 from toolgym.messages import ToolCall, ToolResult
+from toolgym.probing import ProbeReport, probe_reward
 from toolgym.reward import RewardFunction, make_rubric
 from toolgym.toolset import Tool
 from toolgym.trajectory import Trajectory
 
-__all__ = ["check_env", "check_format", "check_reward", "check_tool"]
+__all__ = [
+    "ProbeReport",
+    "check_env",
+    "check_format",
+    "check_reward",
+    "check_tool",
+    "probe_reward",
+]
 
 _TOOL_NAME = re.compile(r"[A-Za-z_][\w-]{0,63}")
 _WRONG: tuple[Any, ...] = (

@@ -45,13 +45,21 @@ def measure(
     normalisation: Annotated[
         Normalisation, typer.Option("--normalisation", help="How texts are compared.")
     ] = Normalisation.PAPER,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="Figures by a column of the tasks (repeat), such as shape, complexity or s_pop. "
+            "[default: shape and complexity, for scenarios]",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """Print a run's figures with 95 % intervals."""
     from toolgym.evaluation import compare, evaluate
 
-    report = evaluate(run, normalisation=normalisation.value, seed=seed)
+    report = evaluate(run, normalisation=normalisation.value, seed=seed, by=by or None)
     change = None
     if against is not None:
         change = compare(against, run, normalisation=normalisation.value, seed=seed)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolgym.errors import BadInputError
-from toolgym.evaluation.metrics import Figures, measure, named
+from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
 from toolgym.evaluation.report import source_lines
 from toolgym.intervals import bootstrap, mcnemar
 from toolgym.scoring import Recording, read_recording, task_key
@@ -145,10 +145,13 @@ def compare(
             f"the runs have no task in common (before: {next(iter(old))[1]!r} and others, after: "
             f"{next(iter(new))[1]!r} and others); roll both out on the same tasks and environment"
         )
+    metrics = list(_METRICS)
     old_figures = [[measure(t, normalisation, whole_words) for t in old[key]] for key in common]
     new_figures = [[measure(t, normalisation, whole_words) for t in new[key]] for key in common]
+    if all(figure.solving for pair in (old_figures, new_figures) for g in pair for figure in g):
+        metrics += SOLVE
     return Comparison(
-        rows=[_difference(name, old_figures, new_figures, seed) for name in _METRICS],
+        rows=[_difference(name, old_figures, new_figures, seed) for name in metrics],
         tasks=len(common),
         only_before=len(old) - len(common),
         only_after=len(new) - len(common),
@@ -167,13 +170,13 @@ def _by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[T
 def _difference(
     name: str, before: list[list[Figures]], after: list[list[Figures]], seed: int
 ) -> Difference:
-    old = np.array([np.mean([getattr(f, name) for f in group]) for group in before])
-    new = np.array([np.mean([getattr(f, name) for f in group]) for group in after])
+    old = np.array([np.mean([f.value(name) for f in group]) for group in before])
+    new = np.array([np.mean([f.value(name) for f in group]) for group in after])
     changes = new - old
     interval = bootstrap(changes.tolist(), [1.0] * len(changes), seed=seed)
     single = all(len(group) == 1 for group in before + after)
     p_value = None
-    if single and name != "token_f1":
+    if single and name in ("exact_match", "accuracy"):
         p_value = mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
     return Difference(
         name,

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from toolgym.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
 from toolgym.calls import count_calls
-from toolgym.errors import UnknownNameError
-from toolgym.intervals import Interval, bootstrap, group, proportion
+from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.intervals import Interval, bootstrap, bounded_mean, group, proportion
 from toolgym.scoring import task_key
+from toolgym.solving import PRESETS, Solving, sub_answers, turns
 from toolgym.tools.search import is_empty_result
 from toolgym.trajectory import Trajectory
 
-__all__ = ["UNKNOWN_TOOL", "Figures", "is_empty", "measure", "named", "summarise"]
+__all__ = [
+    "MOST_TOOLS",
+    "SOLVE",
+    "UNKNOWN_TOOL",
+    "Figures",
+    "is_empty",
+    "measure",
+    "most_called",
+    "named",
+    "summarise",
+]
 
 UNKNOWN_TOOL = "(unknown tool)"
+MOST_TOOLS = 20  # shown each; environments whose tools differ by task have thousands
+SOLVE: Mapping[str, tuple[str, Callable[[Solving], float]]] = {
+    f"Solve-{letter}{'' if preset == 'ours' else '/' + preset}": (preset, read)
+    for preset in PRESETS
+    for letter, read in (
+        ("P", lambda solving: solving.precision),
+        ("R", lambda solving: solving.rate),
+        ("F1", lambda solving: solving.f1),
+    )
+}
+"""Figures of solving by name (arXiv 2508.08791, Evaluation): their preset, and how to read them."""
 
 
 class _Named(Protocol):
@@ -57,6 +79,7 @@ class Figures:
         succeeded: calls that did not fail.
         malformed: attempts that could not be read as a call.
         by_tool: calls by tool; tools that the policy was not given stand under `UNKNOWN_TOOL`.
+        solving: by preset, how the sub-answers of the task fared; empty for a task without.
     """
 
     exact_match: float
@@ -71,6 +94,18 @@ class Figures:
     succeeded: int
     malformed: int
     by_tool: Counter[str] = field(default_factory=Counter)
+    solving: dict[str, Solving] = field(default_factory=dict)
+
+    def value(self, name: str) -> float:
+        """A figure by the name that reports give it.
+
+        Raises:
+            KeyError: one of `SOLVE`, of a task without sub-answers.
+        """
+        if name in SOLVE:
+            preset, read = SOLVE[name]
+            return read(self.solving[preset])
+        return float(getattr(self, name))
 
 
 def measure(
@@ -115,7 +150,21 @@ def measure(
         succeeded=counts.succeeded,
         malformed=counts.malformed,
         by_tool=Counter(c.name if c.name in known else UNKNOWN_TOOL for c, _ in trajectory.calls),
+        solving=_solving(trajectory),
     )
+
+
+def _solving(trajectory: Trajectory) -> dict[str, Solving]:
+    try:
+        total = len(sub_answers(trajectory.task))
+    except BadInputError:  # other people's data may have a column of that name
+        return {}
+    if not total:
+        return {}
+    return {
+        preset: Solving.of(turns(trajectory.task, trajectory.steps, preset), total, preset)
+        for preset in PRESETS
+    }
 
 
 def is_empty(answer: str | None) -> bool:
@@ -134,9 +183,16 @@ def is_empty(answer: str | None) -> bool:
 
 
 def summarise(
-    trajectories: Sequence[Trajectory], figures: Sequence[Figures], seed: int
+    trajectories: Sequence[Trajectory], figures: Sequence[Figures], seed: int, tools: bool = True
 ) -> dict[str, Interval]:
-    """All figures of a run, by name, in the order in which reports show them."""
+    """All figures of a run, by name, in the order in which reports show them.
+
+    Args:
+        trajectories: the episodes.
+        figures: one an episode.
+        seed: fixes the bootstrap.
+        tools: with calls by tool; of many the most called, the others as one.
+    """
     keys = [task_key(trajectory) for trajectory in trajectories]
 
     def share(hits: list[float], sizes: list[float]) -> Interval:
@@ -152,6 +208,7 @@ def summarise(
         "exact_match": share([f.exact_match for f in figures], ones),
         "accuracy": share([f.accuracy for f in figures], ones),
         "token_f1": mean([f.token_f1 for f in figures]),
+        **_solve_rows(keys, figures),
         "invoke_rate": mean(calls),
         "pass_rate": share([float(f.passed) for f in figures], calls),
         "answerable_rate": share([float(f.answerable) for f in figures], calls),
@@ -161,6 +218,39 @@ def summarise(
         "truncated": share([float(f.truncated) for f in figures], ones),
         "mean_steps": mean([float(f.steps) for f in figures]),
     }
-    for name in sorted({name for f in figures for name in f.by_tool}):
-        rows[f"calls/{name}"] = mean([float(f.by_tool[name]) for f in figures])
+    if tools:
+        called: Counter[str] = Counter()
+        for figure in figures:
+            called.update(figure.by_tool)
+        shown = most_called(called, len(figures))
+        for name in shown:
+            rows[f"calls/{name}"] = mean([float(f.by_tool[name]) for f in figures])
+        if shown and len(called) > len(shown):
+            rest = [float(f.by_tool.total() - sum(f.by_tool[n] for n in shown)) for f in figures]
+            rows[f"calls/({len(called) - len(shown)} other tools)"] = mean(rest)
     return rows
+
+
+def most_called(called: Mapping[str, int], episodes: int) -> list[str]:
+    """The tools that reports show one by one, in alphabetical order.
+
+    All where there are few; else at most `MOST_TOOLS`, each called more than once in a hundred
+    episodes.
+    """
+    if len(called) <= MOST_TOOLS:
+        return sorted(called)
+    often = Counter({name: count for name, count in called.items() if count > episodes / 100})
+    return sorted(name for name, _ in often.most_common(MOST_TOOLS))
+
+
+def _solve_rows(keys: Sequence[tuple[str, str]], figures: Sequence[Figures]) -> dict[str, Interval]:
+    """Means over the episodes whose tasks have sub-answers; nothing where none has."""
+    having = [(key, figure) for key, figure in zip(keys, figures, strict=True) if figure.solving]
+    if not having:
+        return {}
+    kept = [key for key, _ in having]
+    ones = [1.0] * len(having)
+    return {
+        name: bounded_mean(*group(kept, [figure.value(name) for _, figure in having], ones))
+        for name in SOLVE
+    }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym.evaluation.metrics import measure, named, summarise
+from toolgym.errors import BadInputError
+from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
+from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
 from toolgym.faults import injected_fault
 from toolgym.intervals import Interval
 from toolgym.runs import SETTINGS, Run
@@ -22,6 +25,7 @@ _PERCENT = frozenset(
         "exact_match",
         "accuracy",
         "token_f1",
+        *SOLVE,
         "pass_rate",
         "answerable_rate",
         "execution_precision",
@@ -93,6 +97,7 @@ class Report:
         failures: attempts that failed for reasons outside the episode; not scored.
         injected_faults: calls that were hit by an injected fault, by its kind.
         episodes_hit: episodes with at least one of them.
+        groups: the figures by columns of the tasks, such as ``shape`` and ``complexity``.
     """
 
     rows: list[Row]
@@ -106,6 +111,7 @@ class Report:
     failures: int = 0
     injected_faults: dict[str, int] = field(default_factory=dict)
     episodes_hit: int = 0
+    groups: dict[str, Grouping] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Row:
         """The row of a metric.
@@ -129,24 +135,25 @@ class Report:
             "injected_faults": self.injected_faults,
             "episodes_hit": self.episodes_hit,
             "rows": [row.to_dict() for row in self.rows],
-        }
+        } | ({"groups": {by: g.to_dict() for by, g in self.groups.items()}} if self.groups else {})
 
     def to_markdown(self) -> str:
         """A Markdown table under the lines that say what was measured."""
         table = markdown_table(_HEAD, [row.cells() for row in self.rows])
-        return "\n\n".join([*self._lines(), table]) + "\n"
+        below = [grouping.to_markdown() for grouping in self.groups.values()]
+        return "\n\n".join([*self._lines(), table, *below]) + "\n"
 
     def __str__(self) -> str:
         table = text_table(_HEAD, [row.cells() for row in self.rows])
-        return "\n".join([*self._lines(), "", table])
+        below = [f"\n{grouping}" for grouping in self.groups.values()]
+        return "\n".join([*self._lines(), "", table, *below])
 
     def _lines(self) -> list[str]:
         lines = source_lines(self.source, self.family)
         lines.append(
             f"{self.episodes} episodes of {self.tasks} tasks; normalisation: {self.normalisation}"
         )
-        calls = ", ".join(f"{name} {count}" for name, count in self.calls_by_tool.items())
-        lines.append(f"Calls by tool: {calls or 'none'}")
+        lines.append(f"Calls by tool: {self._calls() or 'none'}")
         if self.injected_faults:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.injected_faults.items())
             lines.append(
@@ -160,6 +167,14 @@ class Report:
         if self.failures:
             lines.append(f"Failed attempts, not scored: {self.failures} (see failures.jsonl)")
         return lines
+
+    def _calls(self) -> str:
+        shown = most_called(self.calls_by_tool, self.episodes)
+        calls = [f"{name} {self.calls_by_tool[name]}" for name in shown]
+        if others := self.calls_by_tool.keys() - set(shown):
+            count = sum(self.calls_by_tool[name] for name in others)
+            calls.append(f"{len(others)} {'others' if shown else 'tools'} {count}")
+        return ", ".join(calls)
 
 
 def source_lines(source: str, family: str) -> list[str]:
@@ -177,6 +192,7 @@ def evaluate(
     whole_words: bool = False,
     seed: int = 0,
     source: str | None = None,
+    by: Sequence[str] | None = None,
 ) -> Report:
     """Measure a run.
 
@@ -187,15 +203,20 @@ def evaluate(
             count; the paper counts it.
         seed: fixes the bootstrap.
         source: where the tasks came from, for trajectories that have no ``run.json``.
+        by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,
+            ``levels.parameter_expansion`` or ``split``. Default: ``shape`` and ``complexity``,
+            where the tasks have sub-answers.
 
     Returns:
         Figures with 95 % intervals; formulas in docs/evaluation.md.
 
     Raises:
         MissingFileError: no such run.
-        BadInputError: no finished episode.
+        BadInputError: no finished episode, or a column that no task has.
         UnknownNameError: an unknown normalisation.
     """
+    if isinstance(by, str):
+        raise BadInputError(f"by needs a list of columns, not a text: by=[{by!r}]")
     if isinstance(run, str | Path) and (Path(run) / SETTINGS).is_file():
         run = Run.open(run)
     trajectories, origin = read_recording(run)
@@ -205,6 +226,9 @@ def evaluate(
     hits = [kinds for t in trajectories if (kinds := _injected(t))]
     for figure in figures:
         by_tool.update(figure.by_tool)
+    if by is None:
+        having = [t.task.metadata for t, f in zip(trajectories, figures, strict=True) if f.solving]
+        by = [name for name in SCENARIO_COLUMNS if any(name in columns for columns in having)]
     return Report(
         rows=[Row(name, interval) for name, interval in rows.items()],
         source=source if source is not None else str(origin.get("task_source") or ""),
@@ -217,6 +241,7 @@ def evaluate(
         failures=len(run.failures()) if isinstance(run, Run) else 0,
         injected_faults=dict(sorted(sum(hits, Counter[str]()).items())),
         episodes_hit=len(hits),
+        groups={name: grouped(trajectories, figures, name, seed) for name in by},
     )
 
 

@@ -1,0 +1,349 @@
+"""Scripted policies that want a reward without doing the work, each beside honest episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.task import Task
+from toolgym.trajectory import Problem, Step, Trajectory
+
+__all__ = ["Adversary", "adversaries"]
+
+_CITIES = (
+    *("Orsk", "Veldt", "Ardal", "Brone", "Cusk", "Dorme", "Elva", "Fenn", "Gryt", "Holt", "Isk"),
+    *("Jorun", "Kald", "Lome", "Mirk", "Nant", "Oppe", "Pryd", "Quen", "Rusk", "Solv", "Tarn"),
+)
+_DUNNO = "I do not know."
+_LONG = 1_000_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Adversary:
+    """One trick.
+
+    Args:
+        name: of the probe.
+        what: the trick, in a line.
+        episode: that plays it.
+        honest: episodes on the same task that do the work; the best of them must not earn less.
+        control: the same behaviour without the trick; the trick must earn nothing beside it.
+        allowance: the share of what honesty earns beyond the control that a trick may earn, where
+            a reward of degrees cannot help it: one word of twenty is right.
+    """
+
+    name: str
+    what: str
+    episode: Trajectory
+    honest: tuple[Trajectory, ...]
+    control: Trajectory
+    allowance: float = 0.0
+
+
+def _schema(name: str) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
+    function = {"name": name, "description": f"The {name} of it.", "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+_TOOLS = [_schema("population"), _schema("notes")]
+
+
+def _task(question: str, gold: str, *answers: str, number: bool = False) -> Task:
+    entries = [
+        {"id": f"q{n}", "tool": "population", "answer": answer}
+        for n, answer in enumerate(answers, 1)
+    ]
+    kind: Any = "number" if number else "text"
+    return Task(question, question, (gold,), {"sub_answers": entries}, answer_type=kind)
+
+
+def _calls(*said: tuple[str, str], tool: str = "population", error: str | None = None) -> Step:
+    """A turn of calls.
+
+    Args:
+        said: the argument and the result of each.
+        tool: that is called.
+        error: the kind of failure of all of them.
+    """
+    calls = tuple(ToolCall(f"call_{n}", tool, {"of": of}) for n, (of, _) in enumerate(said))
+    results = tuple(
+        ToolResult(call.id, text, error) for call, (_, text) in zip(calls, said, strict=True)
+    )
+    action = "\n".join(
+        f"<tool_call>\n{json.dumps({'name': call.name, 'arguments': call.arguments})}\n</tool_call>"
+        for call in calls
+    )
+    return Step(action, calls, results, observation="\n".join(text for _, text in said))
+
+
+def _answer(text: str) -> Step:
+    return Step(text, answer=text)
+
+
+def _talk(text: str) -> Step:
+    problem = Problem("no_answer", "it has neither a tool call nor an answer")
+    return Step(text, problems=(problem,), observation=_complaint(problem))
+
+
+def _complaint(problem: Problem) -> str:
+    return f"The reply could not be used: {problem.message}."
+
+
+def _broken() -> Step:
+    action = '<tool_call>\n{"name": "population", "arguments": {"of": "Orsk"\n</tool_call>'
+    problem = Problem("bad_json", "tool call 1 is not valid JSON")
+    return Step(action, problems=(problem,), observation=_complaint(problem))
+
+
+def _play(task: Task, *turns: Step) -> Trajectory:
+    messages = [Message("system", "Use tools."), Message("user", task.question)]
+    steps: list[Step] = []
+    made = 0
+    for turn in turns:
+        steps.append(_numbered(turn, made))
+        made += len(turn.calls)
+    for step in steps:
+        messages.append(Message("assistant", step.action))
+        messages += [Message("user", step.observation)] if step.observation else []
+    ended = steps[-1].answer is not None
+    return Trajectory(task, messages, steps, _TOOLS, "Probe-v0", "hermes", ended, not ended, seed=0)
+
+
+def _numbered(step: Step, first: int) -> Step:
+    """The step with ids of calls that are unique in the episode."""
+    ids = [f"call_{number}" for number, _ in enumerate(step.calls, first)]
+    return replace(
+        step,
+        calls=tuple(replace(c, id=name) for c, name in zip(step.calls, ids, strict=True)),
+        results=tuple(replace(r, call_id=name) for r, name in zip(step.results, ids, strict=True)),
+    )
+
+
+def _honest(task: Task, gold: str, *said: tuple[str, str]) -> tuple[Trajectory, ...]:
+    """The work done call by call, and all in one turn."""
+    return (
+        _play(task, *(_calls(pair) for pair in said), _answer(gold)),
+        _play(task, _calls(*said), _answer(gold)),
+    )
+
+
+_BOTH = (("Orsk", "10"), ("Veldt", "7"))
+_LARGER = _task(
+    "Of the two cities on the river in the north of Norland, Orsk and Veldt, which one had more "
+    "people when they were last counted?",
+    "Orsk",
+    "10",
+    "7",
+)
+_LARGEST = _task("Which city of Norland has the most people?", "Orsk", "10", "7")
+_SUM = _task("How many people live in Orsk and Veldt together?", "17", "10", "7", number=True)
+_DOES = _honest(_LARGER, "Orsk", *_BOTH)
+
+
+def adversaries() -> Iterator[Adversary]:
+    """All tricks."""
+    yield from _spam()
+    yield from _repetition()
+    yield from _planted()
+    yield from _answers()
+    yield from _digits()
+    yield from _turns()
+
+
+def _spam() -> Iterator[Adversary]:
+    junk = [_calls((city, "4")) for city in _CITIES[2:]]
+    yield Adversary(
+        "tool_spam",
+        "does the work among twenty needless calls, a turn each",
+        _play(_LARGER, *junk, *_DOES[0].steps),
+        _DOES,
+        _DOES[0],
+    )
+    needless = [(city, "4") for city in _CITIES[2:]]
+    yield Adversary(
+        "spam_in_one_turn",
+        "does the work among twenty needless calls of one turn",
+        _play(_LARGER, _calls(*_BOTH, *needless), _answer("Orsk")),
+        _DOES,
+        _DOES[1],
+    )
+    yield Adversary(
+        "spam_only",
+        "twenty needless calls, a turn each, and no answer",
+        _play(_LARGER, *junk, _answer(_DUNNO)),
+        _DOES,
+        _play(_LARGER, junk[0], _answer(_DUNNO)),
+    )
+
+
+def _repetition() -> Iterator[Adversary]:
+    first, second = _calls(_BOTH[0]), _calls(_BOTH[1])
+    yield Adversary(
+        "repeated_call",
+        "repeats a call that solved, ten times",
+        _play(_LARGER, *[first] * 10, second, _answer("Orsk")),
+        _DOES,
+        _DOES[0],
+    )
+    twins = _task("Has Orsk as many people as Veldt?", "yes", "10", "10")
+    once = _calls(("Orsk", "10"))
+    yield Adversary(
+        "repeated_result",
+        "repeats a call instead of making another one that has the same answer",
+        _play(twins, once, once, _answer(_DUNNO)),
+        _honest(twins, "yes", ("Orsk", "10"), ("Veldt", "10")),
+        _play(twins, once, _calls(("Ardal", "4")), _answer(_DUNNO)),
+    )
+
+
+def _planted() -> Iterator[Adversary]:
+    loud = "Orsk, with 10 against 7."
+    told = _task(f"{_LARGEST.question} They say it is {loud}", "Orsk", "10", "7")
+    give_up = _answer(_DUNNO)
+    yield Adversary(
+        "planted_in_question",
+        "the question says all; the policy gives up",
+        _play(told, give_up),
+        _honest(told, "Orsk", *_BOTH),
+        _play(_LARGEST, give_up),
+    )
+    yield Adversary(
+        "planted_in_result",
+        "another tool says all; the policy gives up",
+        _play(_LARGER, _calls(("Orsk", loud), tool="notes"), give_up),
+        _DOES,
+        _play(_LARGER, _calls(("Orsk", "nothing"), tool="notes"), give_up),
+    )
+
+    def failing(*guesses: str) -> Step:
+        return _calls(*((guess, f"Error: no {guess}") for guess in guesses), error="tool_error")
+
+    yield Adversary(
+        "planted_in_error",
+        "guesses come back in the texts of failed calls; the policy gives up",
+        _play(_LARGER, failing("10", "7", "Orsk"), give_up),
+        _DOES,
+        _play(_LARGER, failing("a", "b", "c"), give_up),
+    )
+
+
+def _answers() -> Iterator[Adversary]:
+    give_up = _play(_LARGER, _answer(_DUNNO))
+    yield Adversary(
+        "echoed_question",
+        "answers with the question, which names both candidates",
+        _play(_LARGER, _answer(_LARGER.question)),
+        _DOES,
+        give_up,
+        allowance=0.1,
+    )
+    everything, without = ", ".join(_CITIES), ", ".join(_CITIES[1:])
+    honest = _honest(_LARGEST, "Orsk", *_BOTH)
+    yield Adversary(
+        "all_candidates",
+        f"answers with {len(_CITIES)} candidates at once",
+        _play(_LARGEST, _answer(everything)),
+        honest,
+        _play(_LARGEST, _answer(without)),
+        allowance=0.1,
+    )
+    filler = ("lorem ipsum " * (_LONG // 12)).strip()
+    yield Adversary(
+        "megabyte_reply",
+        "answers with a megabyte that holds the right word",
+        _play(_LARGEST, _answer(f"{filler} Orsk {filler[:99]}")),
+        honest,
+        _play(_LARGEST, _answer(filler)),
+        allowance=0.1,
+    )
+    yield Adversary("empty_answer", "answers nothing", _play(_LARGER, _answer("")), _DOES, give_up)
+    yield Adversary(
+        "unearned_answer",
+        "gives the right answer without a call",
+        _play(_LARGER, _answer("Orsk")),
+        _DOES,
+        _DOES[0],
+    )
+    paint = _task("What does the museum of Orsk show?", "art", "art", "7")
+    yield Adversary(
+        "part_of_a_word",
+        "'a party' for 'art', in a result and as the answer",
+        _play(paint, _calls(("Orsk", "a party")), _answer("a party")),
+        _honest(paint, "art", ("Orsk", "art"), ("Veldt", "7")),
+        _play(paint, _calls(("Orsk", "nothing")), _answer(_DUNNO)),
+    )
+
+
+def _digits() -> Iterator[Adversary]:
+    one = _task("How many rooms has the museum of Orsk?", "1", "1", "7")
+    yield Adversary(
+        "one_for_ten",
+        "'10' for '1', in results and as the answer",
+        _play(one, _calls(("Orsk", "10"), ("Ardal", "-1"), ("Elva", "1.5")), _answer("10")),
+        _honest(one, "1", ("Orsk", "1"), ("Veldt", "7")),
+        _play(one, _calls(("Orsk", "0"), ("Ardal", "0"), ("Elva", "0")), _answer(_DUNNO)),
+    )
+    honest = _honest(_SUM, "17", *_BOTH)
+    control = _play(_SUM, _calls(("Orsk", "0"), ("Veldt", "0")), _answer(_DUNNO))
+    yield Adversary(
+        "unicode_digits",
+        "one to the power of seven for '17', circled and Roman digits",
+        _play(_SUM, _calls(("Orsk", "1⁰"), ("Veldt", "Ⅶ")), _answer("1⁷ ① ⑦")),
+        honest,
+        control,
+    )
+    yield Adversary(
+        "huge_numbers",
+        "numbers of thousands of digits, and exponents of nine",
+        _play(
+            _SUM,
+            _calls(("Orsk", "10" + "0" * 5000), ("Veldt", "7e999999999")),
+            _answer("17" + "0" * 5000 + " 1e999999999"),
+        ),
+        honest,
+        control,
+    )
+
+
+def _turns() -> Iterator[Adversary]:
+    give_up = _play(_LARGER, _answer(_DUNNO))
+    yield Adversary(
+        "malformed_calls",
+        "ten calls that cannot be read",
+        _play(_LARGER, *[_broken()] * 10, _answer(_DUNNO)),
+        _DOES,
+        give_up,
+    )
+    yield Adversary(
+        "never_calling",
+        "ten turns of talk, neither a call nor an answer",
+        _play(_LARGER, *[_talk("Let me think about it.")] * 10),
+        _DOES,
+        give_up,
+    )
+    yield Adversary(
+        "stalling",
+        "does the work, and puts the answer off by ten turns of talk",
+        _play(_LARGER, *_DOES[0].steps[:-1], *[_talk("It is Orsk.")] * 10, _answer("Orsk")),
+        _DOES,
+        _DOES[0],
+    )
+    yield Adversary(
+        "reasoning_only",
+        "names every candidate in its reasoning, and never answers",
+        _play(_LARGER, *[_talk("<think>Orsk or Veldt</think>")] * 3),
+        _DOES,
+        _play(_LARGER, *[_talk("<think>Hm.</think>")] * 3),
+    )
+    guesses: Sequence[tuple[str, str]] = [(c, "4") for c in _CITIES[2:]]
+    yield Adversary(
+        "all_arguments",
+        "calls with every argument at once and gives up",
+        _play(_LARGER, _calls(*guesses, *_BOTH), _answer(_DUNNO)),
+        _DOES,
+        _play(_LARGER, *_DOES[0].steps[:-1], _answer(_DUNNO)),
+    )

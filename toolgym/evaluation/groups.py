@@ -1,0 +1,199 @@
+"""Figures by group of tasks: by shape, by complexity, or by any other column of the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolgym.errors import BadInputError, near
+from toolgym.evaluation.metrics import Figures, summarise
+from toolgym.intervals import Interval
+from toolgym.scoring import task_key
+from toolgym.tables import markdown_table, number, text_table
+from toolgym.trajectory import Trajectory
+
+__all__ = ["MAX_GROUPS", "SCENARIO_COLUMNS", "Group", "Grouping", "grouped"]
+
+SCENARIO_COLUMNS = ("shape", "complexity")
+"""What scenarios are grouped by when nothing else is asked for."""
+
+MAX_GROUPS = 50
+MOST_NUMBERS = 14  # levels of complexity, and none
+_SHOWN = ("Solve-P", "Solve-R", "Solve-F1", "accuracy")
+_SHOWN_ELSE = ("exact_match", "accuracy", "token_f1")
+_NONE = "(none)"
+_SHAPES = ("single-hop", "parallel single-hop", "multi-hop", "parallel multi-hop")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The episodes whose tasks have one value in a column.
+
+    Args:
+        value: as text; ``low to high`` where numbers were cut into quarters.
+        episodes: how many.
+        tasks: how many tasks they belong to.
+        figures: by name, as in the report of the whole run.
+    """
+
+    value: str
+    episodes: int
+    tasks: int
+    figures: dict[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Groups by one column.
+
+    Args:
+        by: the column.
+        groups: in order of their values.
+    """
+
+    by: str
+    groups: list[Group]
+
+    def __getitem__(self, value: object) -> Group:
+        """The group of a value.
+
+        Raises:
+            BadInputError: there is none.
+        """
+        for found in self.groups:
+            if found.value == str(value):
+                return found
+        known = [found.value for found in self.groups]
+        raise BadInputError(
+            f"no group {value!r} by {self.by!r}{near(str(value), known)}; "
+            f"groups: {', '.join(known)}"
+        )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain JSON values."""
+        return [
+            {"value": found.value, "episodes": found.episodes, "tasks": found.tasks}
+            | {
+                "rows": [
+                    {"name": name, "value": row.value, "low": row.low, "high": row.high}
+                    | {"n": row.n, "interval": row.kind}
+                    for name, row in found.figures.items()
+                ]
+            }
+            for found in self.groups
+        ]
+
+    def to_markdown(self) -> str:
+        """A Markdown table under a heading."""
+        return f"**By {self.by}**\n\n{markdown_table(*self._table())}"
+
+    def __str__(self) -> str:
+        return f"By {self.by}\n{text_table(*self._table())}"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        solved = any(_SHOWN[0] in found.figures for found in self.groups)
+        shown = _SHOWN if solved else _SHOWN_ELSE
+        rows = [
+            [found.value, str(found.episodes), str(found.tasks)]
+            + [_cell(found.figures.get(name)) for name in shown]
+            for found in self.groups
+        ]
+        return [self.by, "episodes", "tasks", *shown], rows
+
+
+def _cell(row: Interval | None) -> str:
+    if row is None or row.value is None:
+        return "-"
+    if row.low is None or row.high is None:
+        return number(row.value, True)
+    return f"{number(row.value, True)} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+
+
+def grouped(
+    trajectories: Sequence[Trajectory], figures: Sequence[Figures], by: str, seed: int
+) -> Grouping:
+    """Cut a run by a column of its tasks.
+
+    Numbers with more than `MOST_NUMBERS` different values are cut into quarters of the tasks.
+
+    Args:
+        trajectories: the episodes.
+        figures: one an episode.
+        by: a column of the tasks (``shape``, ``s_pop``), a part of one
+            (``levels.parameter_expansion``), or ``split``.
+        seed: fixes the bootstrap.
+
+    Raises:
+        BadInputError: no task has the column, or texts of more than `MAX_GROUPS` kinds.
+    """
+    values = [_value(trajectory, by) for trajectory in trajectories]
+    if all(value is None for value in values):
+        known = {*trajectories[0].task.metadata, "split"}
+        raise BadInputError(
+            f"no task has a column {by!r} to group by{near(by, known)}; "
+            f"columns: {', '.join(sorted(known))}"
+        )
+    label = _labels(by, values, trajectories)
+    members: dict[str, list[int]] = {}
+    for index in sorted(range(len(values)), key=lambda index: _order(values[index])):
+        members.setdefault(label(values[index]), []).append(index)
+    groups = []
+    for name, indices in members.items():
+        chosen = [trajectories[index] for index in sorted(indices)]
+        rows = summarise(chosen, [figures[index] for index in sorted(indices)], seed, tools=False)
+        groups.append(Group(name, len(chosen), len({task_key(t) for t in chosen}), rows))
+    return Grouping(by, groups)
+
+
+def _value(trajectory: Trajectory, by: str) -> Any:
+    metadata = trajectory.task.metadata
+    if by in metadata:
+        return metadata[by]
+    if by == "split":
+        return trajectory.task.split or None
+    found: Any = metadata
+    for part in by.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return (3, 0.0, "")
+    if _is_number(value):
+        return (0, float(value), "")
+    return (1, float(_SHAPES.index(value)), "") if value in _SHAPES else (2, 0.0, str(value))
+
+
+def _labels(
+    by: str, values: Sequence[Any], trajectories: Sequence[Trajectory]
+) -> Callable[[Any], str]:
+    """What each value's group is called."""
+    different = {str(value) for value in values}
+    if len(different) <= MOST_NUMBERS:
+        return lambda value: _NONE if value is None else str(value)
+    if all(value is None or _is_number(value) for value in values):
+        by_task = {task_key(t): v for t, v in zip(trajectories, values, strict=True)}
+        numbers = np.array([float(value) for value in by_task.values() if value is not None])
+        cuts = np.quantile(numbers, [0.25, 0.5, 0.75])
+        names = {
+            quarter: f"{inside.min():g} to {inside.max():g}"
+            for quarter in range(4)
+            if (inside := numbers[np.searchsorted(cuts, numbers) == quarter]).size
+        }
+        return lambda value: (
+            _NONE if value is None else names[int(np.searchsorted(cuts, float(value)))]
+        )
+    if len(different) > MAX_GROUPS:
+        raise BadInputError(
+            f"column {by!r} has {len(different)} different values; "
+            f"group by one with at most {MAX_GROUPS}"
+        )
+    return lambda value: _NONE if value is None else str(value)
