@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import string
 import time
 
@@ -172,7 +174,7 @@ class TestHermes:
     @pytest.mark.parametrize(
         ("text", "kind"),
         [
-            ("<tool_call>{'name': 1}</tool_call>", "bad_json"),
+            ("<tool_call>{'name' 1}</tool_call>", "bad_json"),
             ('<tool_call>{"arguments": {}}</tool_call>', "bad_call"),
             ('<tool_call>{"name": "a", "arguments": [1]}</tool_call>', "bad_call"),
             ("<tool_call>" + "[" * 100_000 + "</tool_call>", "bad_json"),
@@ -252,6 +254,38 @@ class TestEveryFormat:
                 assert "Calculator" not in rendered[0].content
             else:
                 assert len(rendered) == 1
+
+
+@pytest.mark.parametrize("name", ["react", "tags", "hermes"])
+def test_instructions_follow_the_tools(name: str) -> None:
+    codec, tools = get_format(name), copy.deepcopy(TOOLS)
+    question = [Message("user", "Q?")]
+    first = codec.render(tools, question)
+    assert codec.render(TOOLS, question) == first
+    tools[0]["function"]["description"] = "Look up."
+    assert "Look up." in codec.render(tools, question)[0].content
+    assert codec.render(TOOLS, question) == first
+    assert "Calculator" not in codec.render(TOOLS[:1], question)[0].content
+    codec.strategy = PROMPTS.get("no_tool")
+    assert "Search" not in codec.render(TOOLS, question)[0].content
+
+
+@pytest.mark.parametrize("depth", [10, 600, 900, 100_000])
+def test_arguments_nested_too_deep_are_told_or_read_as_text(depth: int) -> None:
+    value = "[" * depth + "]" * depth
+    text = json.dumps({"name": "Calculator", "arguments": {"expression": 0}}).replace("0", value)
+    for reply, name in (
+        (f"<tool_call>{text}</tool_call>", "hermes"),
+        (f'Action: Calculator[{{"expression": {value}}}]', "react"),
+        (f'<calculator>{{"expression": {value}}}</calculator>', "tags"),
+    ):
+        action = get_format(name).parse(reply, TOOLS)
+        if depth == 10:
+            assert action.calls[0].arguments == {"expression": json.loads(value)}
+        elif name == "hermes":
+            assert [problem.kind for problem in action.problems] == ["bad_json"]
+        else:
+            assert isinstance(action.calls[0].arguments["expression"], str)
 
 
 def test_the_paper_parser_is_linear_too() -> None:

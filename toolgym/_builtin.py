@@ -11,6 +11,7 @@ def register() -> None:
     FORMATS.add("react-paper", "toolgym.formats.react:PaperReactFormat")
     FORMATS.add("tags", "toolgym.formats.tags:TagsFormat")
     FORMATS.add("hermes", "toolgym.formats.hermes:HermesFormat")
+    FORMATS.add("llama3", "toolgym.formats.llama3:Llama3Format")
     for name in (
         "no_tool",
         "no_tool_cot",
@@ -18,6 +19,8 @@ def register() -> None:
         "tools_single_step_no_rationale",
         "tools_multi_step",
         "bare",
+        "reasoning",
+        "non_reasoning",
     ):
         PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}")
     TOOLS.add("Calculator", "toolgym.tools.calculator:make_calculator")

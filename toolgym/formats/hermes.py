@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from toolgym.formats._scan import fields, spans
+from toolgym.formats._json_calls import read_call
+from toolgym.formats._scan import fields, spans, without_think
 from toolgym.formats.base import Action, Format
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.toolset import Schema
@@ -21,7 +22,7 @@ class HermesFormat(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
-        think = "Think step by step, then write" if self.strategy.thought else "Write"
+        think = self.strategy.thinking()
         answer = f"{think} the final answer, in a few words, on a last line 'Answer: ...'."
         if not tools:
             return f"Answer the question from what you know. {answer}"
@@ -40,18 +41,20 @@ class HermesFormat(Format):
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
-        content = _without_think(text)
+        content = without_think(text)
         calls: list[ToolCall] = []
         problems: list[Problem] = []
         first = len(content)
         if self.strategy.tools:
-            for start, _, inner, _ in spans(content, "tool_call"):
+            for start, _, inner, closed in spans(content, "tool_call"):
                 first = min(first, start)
-                read = _read_call(inner, len(calls))
+                complete = closed or inner.rstrip().endswith("}")
+                read, notes = read_call(inner, len(calls), complete=complete)
                 if isinstance(read, ToolCall):
                     calls.append(read)
                 else:
                     problems.append(read)
+                problems += notes
         before = content[:first].strip()
         if calls:
             return Action(before, tuple(calls), None, tuple(problems))
@@ -80,24 +83,3 @@ class HermesFormat(Format):
         """One user message with a ``<tool_response>`` block a call."""
         blocks = (f"<tool_response>\n{result.content}\n</tool_response>" for result in results)
         return [Message("user", "\n".join(blocks))]
-
-
-def _without_think(text: str) -> str:
-    end = text.rfind("</think>")
-    return text[end + len("</think>") :] if end >= 0 else text
-
-
-def _read_call(inner: str, number: int) -> ToolCall | Problem:
-    try:
-        value = json.loads(inner)
-        if isinstance(value, dict) and isinstance(value.get("arguments"), str):
-            # Some models encode the arguments twice.
-            value["arguments"] = json.loads(value["arguments"])
-    except (ValueError, RecursionError) as error:
-        return Problem("bad_json", f"tool call {number + 1} is not valid JSON ({error})"[:300])
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return Problem("bad_call", f"tool call {number + 1} needs a 'name'")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(arguments, dict):
-        return Problem("bad_call", f"the arguments of tool call {number + 1} must be an object")
-    return ToolCall(f"call_{number}", value["name"], arguments)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 __all__ = [
     "BARE",
+    "NON_REASONING",
     "NO_TOOL",
     "NO_TOOL_COT",
+    "REASONING",
     "TOOLS_MULTI_STEP",
     "TOOLS_SINGLE_STEP",
     "TOOLS_SINGLE_STEP_NO_RATIONALE",
@@ -30,6 +32,7 @@ class Strategy:
         thought: ask for reasoning before acting or answering.
         rationale: ask for a reading of the tool results before the answer.
         instructions: write instructions; without them the question stands alone.
+        reasoning: ask for that reasoning between ``<think>`` and ``</think>``.
     """
 
     name: str
@@ -38,6 +41,13 @@ class Strategy:
     thought: bool = True
     rationale: bool = True
     instructions: bool = True
+    reasoning: bool = False
+
+    def thinking(self) -> str:
+        """The begin of the sentence that asks for an answer."""
+        if self.reasoning:
+            return "Reason between <think> and </think> first, in every turn. Then write"
+        return "Think step by step, then write" if self.thought else "Write"
 
 
 NO_TOOL = Strategy("no_tool", tools=False, thought=False, rationale=False)
@@ -48,3 +58,7 @@ TOOLS_SINGLE_STEP_NO_RATIONALE = Strategy(
 )
 TOOLS_MULTI_STEP = Strategy("tools_multi_step")
 BARE = Strategy("bare", instructions=False)
+REASONING = Strategy("reasoning", reasoning=True)
+"""For models that reason before they act (arXiv 2508.08791, evaluation)."""
+NON_REASONING = Strategy("non_reasoning", thought=False, rationale=False)
+"""For models that act at once."""
