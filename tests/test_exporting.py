@@ -228,7 +228,9 @@ def test_the_card_says_what_the_rows_are(mixed: list[Trajectory], tmp_path: Path
 
 
 def test_unknown_kinds_and_styles(mixed: list[Trajectory]) -> None:
-    with pytest.raises(BadInputError, match="kind must be 'sft' or 'dpo', not 'sfd'"):
+    with pytest.raises(
+        BadInputError, match="kind must be one of 'sft', 'dpo', 'prefixes', not 'sfd'"
+    ):
         export(mixed, "sfd")
     with pytest.raises(BadInputError, match="did you mean 'native'"):
         export(mixed, style="nativ")

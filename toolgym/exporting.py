@@ -13,12 +13,18 @@ from toolgym.conditions import condition
 from toolgym.conversations import conversation, opening_length, style_of
 from toolgym.errors import BadInputError, near
 from toolgym.filtering import Selection, Source, read_source
-from toolgym.pairing import make_pairs
+from toolgym.pairing import balance, make_pairs, pair_row
+from toolgym.prefixes import prefix_rows
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
 
-KINDS = ("sft", "dpo")
+KINDS = ("sft", "dpo", "prefixes")
+_KINDS = {
+    "sft": "conversations (SFT)",
+    "dpo": "preference pairs (DPO)",
+    "prefixes": "prefixes of episodes, each with its next turn",
+}
 IGNORED = -100
 """The label of a token that takes no part in the loss."""
 
@@ -29,9 +35,9 @@ class Rows:
 
     Args:
         rows: plain JSON values.
-        kind: ``sft`` or ``dpo``.
+        kind: one of `KINDS`.
         about: style, pairing, counts, and the origin of the episodes.
-        dropped: for ``sft`` episodes, for ``dpo`` questions that gave no row, by reason.
+        dropped: for ``dpo`` questions, else episodes (or turns) that gave no row, by reason.
     """
 
     rows: list[dict[str, Any]]
@@ -90,7 +96,8 @@ def export(
         source: a run, a selection, the path of either, trajectories, or a list of runs. Pairs for
             ``dpo`` need right and wrong episodes of a question: several samples per task, or a run
             with tools and one without.
-        kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``.
+        kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``;
+            ``prefixes``: a row a turn, see `toolgym.prefixes.prefix_rows`.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
         pairing: for ``dpo``, see `toolgym.pairing.make_pairs`.
@@ -106,20 +113,21 @@ def export(
         MissingFileError: the path holds no episodes.
     """
     if kind not in KINDS:
-        raise BadInputError(f"kind must be 'sft' or 'dpo', not {kind!r}{near(str(kind), KINDS)}")
+        known = ", ".join(map(repr, KINDS))
+        raise BadInputError(f"kind must be one of {known}, not {kind!r}{near(str(kind), KINDS)}")
     trajectories, origin = read_source(source)
     about: dict[str, Any] = {"episodes": len(trajectories), "style": style, "origin": origin}
     if kind == "sft":
         rows, dropped = message_rows(trajectories, style=style)
+    elif kind == "prefixes":
+        rows, dropped = prefix_rows(trajectories, style=style)
     else:
         about |= {"pairing": pairing, "where": where, "per_task": per_task}
-        rows, dropped = make_pairs(
-            trajectories,
-            condition(where, trajectories),
-            style=style,
-            pairing=pairing,
-            per_task=per_task,
+        pairs, dropped = make_pairs(
+            trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
         )
+        rows = [pair_row(pair, style) for pair in pairs]
+        about["balance"] = balance(pairs)
     made = Rows(rows, kind, about, dropped)
     if out is not None:
         made.write(out)
@@ -210,12 +218,13 @@ def card_text(rows: Rows, file: str) -> str:
     found = origin.get("selection") or []
     selections = [each for each in (found if isinstance(found, list) else [found]) if each]
     facts = {
-        "Kind": "preference pairs (DPO)" if rows.kind == "dpo" else "conversations (SFT)",
+        "Kind": _KINDS[rows.kind],
         "Rows": len(rows),
         "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
         "Style": rows.about.get("style"),
         "Pairing": rows.about.get("pairing"),
         "Counted as right": rows.about.get("where"),
+        "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),
         "Environment": _plain(origin.get("env")),
         "Task source": source_sentence(source, str(origin.get("task_family", ""))),
         "Policy": _plain(origin.get("policy")),

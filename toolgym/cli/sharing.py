@@ -10,11 +10,12 @@ import typer
 
 from toolgym.cli import options
 from toolgym.cli.output import print_json, table
+from toolgym.cli.shell import warn
 
 if TYPE_CHECKING:
     from toolgym.exporting import Rows
 
-__all__ = ["app", "dpo", "sft"]
+__all__ = ["app", "dpo", "prefixes", "sft"]
 
 app = typer.Typer(help="Write recorded episodes as training rows in TRL's conversational format.")
 
@@ -33,6 +34,9 @@ class Pairing(StrEnum):
     FIRST_TURN = "first_turn"
     WHOLE = "whole"
     NO_TOOL_REQUEST = "no_tool_request"
+    RIGHT_WRONG = "right_wrong"
+    FIRST_DIVERGENCE = "first_divergence"
+    FEWER_CALLS = "fewer_calls"
 
 
 Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl of trajectories.")]
@@ -89,6 +93,19 @@ def dpo(
     _tell(made, out, as_json)
 
 
+@app.command("prefixes")
+def prefixes(
+    source: Source,
+    out: RowsOut = Path("prefixes.jsonl"),
+    style: StyleOption = Style.AUTO,
+    as_json: options.Json = False,
+) -> None:
+    """A row for each turn: all before it, the turn, its reward, and what was still open."""
+    from toolgym.exporting import export
+
+    _tell(export(source, "prefixes", style=style.value), out, as_json)
+
+
 def _tell(rows: Rows, out: Path, as_json: bool) -> None:
     file = rows.write(out)
     if as_json:
@@ -96,5 +113,11 @@ def _tell(rows: Rows, out: Path, as_json: bool) -> None:
         print_json(facts | {"about": rows.about})
         return
     lines = [("rows", str(len(rows))), ("file", str(file))]
+    balance = dict(rows.about.get("balance", {}))
+    if balance:
+        sides = ((side, f"{balance[side + '_characters']:.0f}") for side in ("chosen", "rejected"))
+        lines += [(f"{side} characters", count) for side, count in sides]
     lines += [("no row from", f"{count}: {reason}") for reason, count in rows.dropped.items()]
     print(table(lines))
+    if balance.get("warning"):
+        warn(str(balance["warning"]))
