@@ -27,3 +27,16 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("TOOLGYM_DATA is not set: these tests need the real data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of a few training steps: everything can be run with it, and it knows nothing."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from toolgym._optional import quiet
+    from toolgym.miniature.base import build_base
+    from toolgym.miniature.settings import BaseSettings
+
+    with quiet():
+        return build_base(tmp_path_factory.mktemp("base"), settings=BaseSettings.tiny())

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.registry import REWARDS
 from toolgym.training import stages
 from toolgym.training.defaults import default_settings, miniature_environments, paper_settings
 from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
@@ -21,6 +22,8 @@ from toolgym.training.settings import SelfTrainSettings, load_settings
 
 CHILD = """
 import os, signal, sys
+from toolgym.registry import REWARDS
+REWARDS.add("first_sample", lambda task, t: [float(t.sample == 0)] + [0.0] * (len(t.steps) - 1))
 from toolgym.training.selftrain import selftrain
 settings, out, stage, count = sys.argv[1:]
 def progress(name, done, total, note):
@@ -65,8 +68,8 @@ def results(out: Path) -> dict[str, Any]:
     """All figures, without what names the folder."""
     found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     for done in found["rounds"]:
-        for counts in done["selection"].values():
-            counts.pop("origin")
+        for counts in done.get("selection", {}).values():
+            counts.pop("origin", None)
     return {key: found[key] for key in ("settings", "evaluations", "rounds", "intervals_overlap")}
 
 
@@ -135,6 +138,52 @@ def test_killed_in_practice_and_in_training_it_ends_the_same(
     assert replies(tmp_path, "round-1/practice/entities") == begun
     for run in ("round-2/practice/arithmetic", "evaluation-2/entities-greedy"):
         assert replies(tmp_path, run) == replies(whole, run)
+
+
+def test_other_methods_by_round_and_kills_end_the_same(
+    settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolgym.training.selftrain import selftrain
+
+    def first_sample(task: Any, trajectory: Any) -> list[float]:
+        return [float(trajectory.sample == 0)] + [0.0] * (len(trajectory.steps) - 1)
+
+    monkeypatch.setitem(REWARDS._entries, "first_sample", first_sample)
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    shared = {"batch_size": 4, "learning_rate": 1e-3, "save_steps": 1, "max_steps": 2}
+    settings |= {
+        "methods": ["grpo", "dpo"],
+        "begin_with": "base",
+        "stop_when_worse": False,
+        # An untrained model has nothing right: let the first of two replies be the better one.
+        "filter": {"where": "first_sample>=1"},
+        "dpo": {**shared, "pairing": "right_wrong", "beta": 0.1},
+        "grpo": {**shared, "generations": 2, "record_episodes": True, "max_length": 400},
+    }
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    for stage, count in (("round-1: training", 2), ("round-2: training", 2)):
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, str(file), str(tmp_path / "cut"), stage, str(count)],
+            capture_output=True,
+            check=False,
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
+    selftrain(file, out=tmp_path / "cut")
+    selftrain(file, out=tmp_path / "whole")
+    found = [results(tmp_path / name) for name in ("cut", "whole")]
+    assert found[0] == found[1]
+    first, second = found[0]["rounds"]
+    assert first["method"] == "grpo"
+    assert first["training"]["counts"] == {"episodes": 8}
+    assert len(list((tmp_path / "cut/round-1/training/model/episodes").iterdir())) == 2
+    assert second["method"] == "dpo"
+    assert second["selection"]["entities"]["kept"] >= 1
+    text = (tmp_path / "cut" / "report.md").read_text(encoding="utf-8")
+    assert "played while it trained" in text
+    for heading in ("Rounds against each other", "Practice", "When a tool was worth it"):
+        assert f"## {heading}" in text
+    assert "No held-out question was practised." in text
 
 
 def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export
-from toolgym._optional import quiet
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
 from toolgym.exporting import IGNORED
 from toolgym.messages import Message
@@ -39,18 +38,9 @@ PLAIN = (
 )
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.settings import BaseSettings
-
-    with quiet():
-        return build_base(tmp_path_factory.mktemp("base"), settings=BaseSettings.tiny())
-
-
 @pytest.fixture
-def tokenizer(base: Path) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(base)
+def tokenizer(tiny_base: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(tiny_base)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +131,10 @@ def loss(model: Any, input_ids: list[int], labels: list[int]) -> float:
     return float(out.loss)
 
 
-def test_a_tool_results_token_is_no_target_and_an_assistants_is(base: Path, tokenizer: Any) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+def test_a_tool_results_token_is_no_target_and_an_assistants_is(
+    tiny_base: Path, tokenizer: Any
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_base).eval()
 
     def targets(place: int, text: str) -> list[int]:
         changed = [dict(chat) for chat in CHAT]
@@ -246,23 +238,23 @@ OPTIONS: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-3, "max_steps": 
 
 
 def test_training_learns_stops_at_its_steps_and_is_found_again(
-    base: Path, episodes: list[Trajectory], tmp_path: Path
+    tiny_base: Path, episodes: list[Trajectory], tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int, str]] = []
     made = train_sft(
-        episodes, base, tmp_path / "model", **OPTIONS, progress=lambda *now: seen.append(now)
+        episodes, tiny_base, tmp_path / "model", **OPTIONS, progress=lambda *now: seen.append(now)
     )
     assert made.steps == 10
     assert [step for step, _, _ in seen] == list(range(1, 11))
     first, last = (float(note.split()[1]) for note in (seen[1][2], seen[-1][2]))
     assert last < first
-    assert not same(weights(base), weights(made.path))
+    assert not same(weights(tiny_base), weights(made.path))
     assert not (tmp_path / "model.partial").exists()
-    assert train_sft(episodes, base, tmp_path / "model", **OPTIONS) == made
+    assert train_sft(episodes, tiny_base, tmp_path / "model", **OPTIONS) == made
     with pytest.raises(RunMismatchError, match="begun with other rows"):
-        train_sft(episodes[:20], base, tmp_path / "model", **OPTIONS)
+        train_sft(episodes[:20], tiny_base, tmp_path / "model", **OPTIONS)
     with pytest.raises(RunMismatchError, match="no model that toolgym trained"):
-        train_sft(episodes, base, tmp_path, **OPTIONS)
+        train_sft(episodes, tiny_base, tmp_path, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -277,28 +269,32 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
     ],
 )
 def test_numbers_out_of_range_are_one_clear_line(
-    base: Path, tmp_path: Path, wrong: dict[str, Any], message: str
+    tiny_base: Path, tmp_path: Path, wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadInputError, match=message):
-        train_sft([], base, tmp_path / "model", **wrong)
+        train_sft([], tiny_base, tmp_path / "model", **wrong)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(
-    base: Path, episodes: list[Trajectory], tmp_path: Path
+    tiny_base: Path, episodes: list[Trajectory], tmp_path: Path
 ) -> None:
-    whole = train_sft(episodes, base, tmp_path / "whole", **OPTIONS)
+    whole = train_sft(episodes, tiny_base, tmp_path / "whole", **OPTIONS)
 
     def interrupt(step: int, steps: int, note: str) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_sft(episodes, base, tmp_path / "cut", **OPTIONS, progress=interrupt)
+        train_sft(episodes, tiny_base, tmp_path / "cut", **OPTIONS, progress=interrupt)
     # What a kill leaves: a newer checkpoint without its mark.
     (tmp_path / "cut.partial" / "checkpoint-7").mkdir()
     steps: list[int] = []
     again = train_sft(
-        episodes, base, tmp_path / "cut", **OPTIONS, progress=lambda step, *_: steps.append(step)
+        episodes,
+        tiny_base,
+        tmp_path / "cut",
+        **OPTIONS,
+        progress=lambda step, *_: steps.append(step),
     )
     assert steps == [7, 8, 9, 10]
     assert same(weights(whole.path), weights(again.path))
@@ -306,15 +302,15 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 
 
 def test_lora_trains_and_is_merged_into_a_plain_folder(
-    base: Path, episodes: list[Trajectory], tmp_path: Path
+    tiny_base: Path, episodes: list[Trajectory], tmp_path: Path
 ) -> None:
     rows = export(episodes, out=tmp_path / "rows.jsonl")
     made = train_sft(
-        tmp_path / "rows.jsonl", base, tmp_path / "model", lora=True, max_steps=2, batch_size=8
+        tmp_path / "rows.jsonl", tiny_base, tmp_path / "model", lora=True, max_steps=2, batch_size=8
     )
     assert made.counts == {"retokenised": len(rows)}
-    assert set(weights(made.path)) == set(weights(base))
-    assert not same(weights(base), weights(made.path))
+    assert set(weights(made.path)) == set(weights(tiny_base))
+    assert not same(weights(tiny_base), weights(made.path))
     assert json.loads((made.path / "training.json").read_text())["options"]["lora"] == 16
 
 
@@ -327,7 +323,7 @@ def test_other_versions_of_trl_are_refused(version: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_exported_sft_rows_train_ten_steps_in_trl(
-    base: Path, tokenizer: Any, episodes: list[Trajectory], tmp_path: Path
+    tiny_base: Path, tokenizer: Any, episodes: list[Trajectory], tmp_path: Path
 ) -> None:
     import datasets
     import trl
@@ -337,7 +333,7 @@ def test_exported_sft_rows_train_ten_steps_in_trl(
         "json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path)
     )
     trainer = trl.SFTTrainer(
-        model=str(base),
+        model=str(tiny_base),
         args=trl.SFTConfig(**trl_options(tmp_path), assistant_only_loss=True),
         train_dataset=rows,
         processing_class=tokenizer,
@@ -350,7 +346,7 @@ def test_exported_sft_rows_train_ten_steps_in_trl(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("pairing", ["first_turn", "whole", "no_tool_request"])
 def test_exported_pairs_train_ten_steps_in_trl(
-    base: Path, tokenizer: Any, episodes: list[Trajectory], tmp_path: Path, pairing: str
+    tiny_base: Path, tokenizer: Any, episodes: list[Trajectory], tmp_path: Path, pairing: str
 ) -> None:
     import datasets
     import trl
@@ -360,7 +356,7 @@ def test_exported_pairs_train_ten_steps_in_trl(
         "json", data_files=str(tmp_path / "pairs.jsonl"), split="train", cache_dir=str(tmp_path)
     )
     trainer = trl.DPOTrainer(
-        model=str(base),
+        model=str(tiny_base),
         args=trl.DPOConfig(**trl_options(tmp_path), beta=0.5),
         train_dataset=rows,
         processing_class=tokenizer,

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import judging, learning, playing, reporting, sharing, tooling, viewing
+from toolgym.cli import judging, learning, playing, practising, reporting, sharing, tooling, viewing
 from toolgym.cli.shell import Commands
+from toolgym.registry import COMMANDS
 
 __all__ = ["app", "main"]
 
@@ -53,8 +54,10 @@ app.command("score")(judging.rescore)
 app.command("filter")(judging.keep)
 app.add_typer(sharing.app, name="export")
 app.add_typer(learning.app, name="train")
-app.command("selftrain")(learning.practise)
+app.command("selftrain")(practising.practise)
 app.command("report")(reporting.report)
+for _name in COMMANDS:
+    app.add_typer(COMMANDS.get(_name), name=_name)
 
 
 def main() -> None:

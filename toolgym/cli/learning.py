@@ -1,8 +1,9 @@
-"""``toolgym train``, ``selftrain`` and ``report``: from recorded episodes to a better model."""
+"""``toolgym train``: a model fine-tuned on recorded episodes, or in an environment."""
 
 from __future__ import annotations
 
-import json
+import inspect
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,149 +11,238 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json, progress_bar, stage_bars, table
-from toolgym.cli.shell import InterruptedRunError
+from toolgym.cli.output import print_json, progress_bar, table
+from toolgym.cli.playing import environment_arguments
+from toolgym.cli.shell import InterruptedRunError, warn
+from toolgym.errors import near
 
 if TYPE_CHECKING:
-    from toolgym.training.settings import SelfTrainSettings
+    from toolgym.training.outcome import Trained
 
-__all__ = ["app", "practise", "sft"]
+__all__ = ["app", "dpo", "grpo", "sft"]
 
-app = typer.Typer(help="Fine-tune a model on recorded episodes (extra: train).")
+app = typer.Typer(help="Fine-tune a model with TRL (extra: train).")
 
-ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub id.")]
-ModelOut = Annotated[Path, typer.Option("--out", "-o", help="Folder of the trained model.")]
+Model = Annotated[str, typer.Option("--model", help="Model folder or hub id.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the trained model.")]
+Epochs = Annotated[float, typer.Option("--epochs", help="Passes over the rows.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows a step.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Peak; default: see docs/training.md.")
+]
+MaxLength = Annotated[
+    int, typer.Option("--max-length", help="Longer rows are left out, in tokens.")
+]
+Lora = Annotated[
+    int | None, typer.Option("--lora", help="Rank of LoRA adapters; the paper's is 16.")
+]
+MaxSteps = Annotated[int | None, typer.Option("--max-train-steps", help="Stop after so many.")]
+OldMaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Stop after so many.")]
+Seed = Annotated[int, typer.Option("--seed", help="Fixes order and sampling.")]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other argument of the Python function (repeat), such as bf16=true.",
+    ),
+]
 
 
 @app.command("sft")
 def sft(
     source: Annotated[Path, typer.Argument(help="Run, selection, or rows of `export sft`.")],
-    model: ModelOption,
-    out: ModelOut,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the rows.")] = 3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step.")] = 16,
-    device_batch_size: Annotated[
-        int | None, typer.Option("--device-batch-size", help="Rows at once.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="Peak. [default: 2e-5, with LoRA 2e-4]"),
-    ] = None,
-    max_length: Annotated[
-        int, typer.Option("--max-length", help="Longer rows are left out, in tokens.")
-    ] = 8192,
-    lora: Annotated[
-        int | None, typer.Option("--lora", help="Rank of LoRA adapters; the paper's is 16.")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option("--max-steps", help="Stop after so many.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Order of the rows.")] = 0,
+    model: Model,
+    out: Out,
+    epochs: Epochs = 3,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = 8192,
+    lora: Lora = None,
+    max_steps: OldMaxSteps = None,
+    seed: Seed = 0,
+    others: Others = None,
     as_json: options.Json = False,
 ) -> None:
     """Supervised fine-tuning; the loss falls on the assistant's own tokens only."""
     from toolgym.training.sft import train_sft
 
+    common = _common(locals(), train_sft)
+    _run(
+        "sft",
+        out,
+        as_json,
+        lambda tell: train_sft(source, model, out, max_length=max_length, progress=tell, **common),
+    )
+
+
+@app.command("dpo")
+def dpo(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Runs to pair, or one file of `export dpo`.")
+    ],
+    model: Model,
+    out: Out,
+    pairing: Annotated[
+        str, typer.Option("--pairing", help="How runs are paired; see `export dpo`.")
+    ] = "first_turn",
+    where: Annotated[str, typer.Option("--where", help="Which are right.")] = "accuracy>=1",
+    per_task: Annotated[
+        int | None, typer.Option("--per-task", help="Most pairs of one question.")
+    ] = None,
+    beta: Annotated[float, typer.Option("--beta", help="How near the reference.")] = 0.5,
+    sft_weight: Annotated[
+        float, typer.Option("--sft-weight", help="Weight of the chosen side's likelihood.")
+    ] = 0.0,
+    epochs: Epochs = 3,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = 8192,
+    lora: Lora = None,
+    max_steps: OldMaxSteps = None,
+    seed: Seed = 0,
+    others: Others = None,
+    as_json: options.Json = False,
+) -> None:
+    """Preference optimisation; tool results are masked on both sides."""
+    from toolgym.training.dpo import train_dpo
+
+    common = _common(locals(), train_dpo)
+    source: Any = sources[0] if len(sources) == 1 else sources
+    trained = _run(
+        "dpo",
+        out,
+        as_json,
+        lambda tell: train_dpo(
+            source,
+            model,
+            out,
+            pairing=pairing,
+            where=where,
+            per_task=per_task,
+            beta=beta,
+            sft_weight=sft_weight,
+            max_length=max_length,
+            progress=tell,
+            **common,
+        ),
+    )
+    _warn_of_bias(trained)
+
+
+@app.command("grpo")
+def grpo(
+    env: options.EnvId,
+    model: Model,
+    out: Out,
+    tasks: options.TasksOption = None,
+    corpus: options.CorpusOption = None,
+    split: options.SplitOption = None,
+    tool: options.ToolOption = None,
+    prompt: options.PromptOption = None,
+    format: options.FormatOption = None,
+    reward: options.RewardOption = None,
+    max_turns: Annotated[
+        int | None, typer.Option("--max-steps", help="Turns until an episode is cut.")
+    ] = None,
+    env_arg: options.EnvArgOption = None,
+    prefixes: Annotated[
+        Path | None, typer.Option("--prefixes", help="Run whose every prefix is a start.")
+    ] = None,
+    generations: Annotated[int, typer.Option("--generations", help="Episodes a group.")] = 8,
+    beta: Annotated[float, typer.Option("--beta", help="Weight of the KL divergence.")] = 0.0,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of sampling.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Of a reply.")] = 512,
+    epochs: Epochs = 1,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = None,
+    lora: Lora = None,
+    max_steps: MaxSteps = None,
+    seed: Seed = 0,
+    others: Others = None,
+    as_json: options.Json = False,
+) -> None:
+    """Reinforcement learning by playing in an environment, with its tools and rewards."""
+    from toolgym.training.grpo import train_grpo
+
+    common = _common(locals(), train_grpo)
+    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
+    arguments = environment_arguments(
+        named | {"max_steps": max_turns}, tool=tool, reward=reward, env_arg=env_arg
+    )
+    _run(
+        "grpo",
+        out,
+        as_json,
+        lambda tell: train_grpo(
+            env,
+            model,
+            out,
+            env_args=arguments,
+            prefixes=prefixes,
+            generations=generations,
+            beta=beta,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            progress=tell,
+            **common,
+        ),
+    )
+
+
+def _common(given: dict[str, Any], train: Callable[..., Any]) -> dict[str, Any]:
+    """What all trainings are told, out of a command's arguments, and what --set says.
+
+    Args:
+        given: the command's arguments.
+        train: the function, whose keyword arguments --set may name.
+
+    Raises:
+        typer.BadParameter: it has no such argument, or the command has an option for it.
+    """
+    from toolgym.training.options import Common
+
+    others = options.key_values(given["others"], "--set")
+    known = {*inspect.signature(train).parameters, *Common.__annotations__} - {"common", "progress"}
+    for name in others:
+        if name not in known or name in given:
+            why = "there is an option for it" if name in given else "no such argument"
+            free = sorted(known - set(given))
+            raise typer.BadParameter(f"--set {name}: {why}{near(name, free)}; {', '.join(free)}")
+    names = ("epochs", "batch_size", "learning_rate", "max_steps", "seed")
+    return {name: given[name] for name in names} | {"lora": given["lora"] or False} | others
+
+
+def _run(
+    method: str, out: Path, as_json: bool, train: Callable[[Callable[..., None]], Trained]
+) -> Trained:
     try:
-        with progress_bar("train sft", unit="steps") as advance:
-            trained = train_sft(
-                source,
-                model,
-                out,
-                epochs=epochs,
-                batch_size=batch_size,
-                device_batch_size=device_batch_size,
-                learning_rate=learning_rate,
-                max_length=max_length,
-                lora=lora or False,
-                max_steps=max_steps,
-                seed=seed,
-                progress=lambda step, steps, loss: advance(step, steps),
-            )
+        with progress_bar(f"train {method}", unit="steps") as advance:
+            trained = train(lambda step, steps, note: advance(step, steps))
     except KeyboardInterrupt as error:
         raise InterruptedRunError(
             f"stopped; checkpoints so far are kept in '{out}.partial', run the same command again "
             "to go on from the last one"
         ) from error
-    facts = asdict(trained) | {"path": str(trained.path)}
     if as_json:
-        print_json(facts)
-        return
+        print_json(asdict(trained) | {"path": str(trained.path)})
+        return trained
     rows = [("model", str(trained.path)), ("steps", str(trained.steps))]
-    rows += [("loss", f"{trained.loss:.4f} nats a token")]
-    rows += [("trained tokens", f"{trained.trained_tokens:,} an epoch")]
-    rows += [(f"rows {name}", str(count)) for name, count in trained.counts.items()]
+    unit = " nats a token" if method == "sft" else ""
+    rows += [("loss", f"{trained.loss:.4f}{unit}")]
+    rows += [(name, f"{value:.4f}") for name, value in trained.figures.items()]
+    per = "" if method == "grpo" else " an epoch"
+    rows += [("trained tokens", f"{trained.trained_tokens:,}{per}")]
+    kind = {"sft": "rows", "dpo": "pairs", "grpo": "counted"}[method]
+    rows += [(f"{kind} {name}", str(count)) for name, count in trained.counts.items()]
     print(table(rows))
+    return trained
 
 
-def practise(
-    settings: Annotated[
-        Path | None, typer.Argument(help="YAML or JSON file of settings; default: see --model.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Folder or hub id: the paper's job. [default: the miniature]"),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path(
-        "runs/selftrain"
-    ),
-    corpus: Annotated[
-        str | None, typer.Option("--corpus", help="What --model searches: a .jsonl or an index.")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="Rounds of practice.")] = None,
-    samples_per_task: Annotated[
-        int | None, typer.Option("--samples-per-task", help="Episodes of each question a round.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything drawn.")] = None,
-    show_settings: Annotated[
-        bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
-    ] = False,
-    as_json: options.Json = False,
-) -> None:
-    """Let a model practise, learn from its right episodes, and measure it again.
+def _warn_of_bias(trained: Trained) -> None:
+    from toolgym.filtering import read_json
+    from toolgym.training.outcome import RECORD
 
-    Without arguments a small Llama is built and trained on this machine. Ctrl-C or a kill loses
-    nothing: the same command goes on where it was.
-    """
-    from toolgym.training.selftrain import selftrain
-
-    said = {"model": model, "rounds": rounds, "samples_per_task": samples_per_task, "seed": seed}
-    given = {key: value for key, value in said.items() if value is not None}
-    chosen = _settings(settings, given, corpus)
-    if show_settings:
-        print_json(chosen.model_dump(mode="json"))
-        return
-    try:
-        with stage_bars() as advance:
-            report = selftrain(chosen, out=out, progress=advance)
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            f"stopped; what was done is kept in {str(out)!r}, run the same command again to go on"
-        ) from error
-    if as_json:
-        print_json(json.loads(report.with_suffix(".json").read_text(encoding="utf-8")))
-        return
-    print(_first_section(report.read_text(encoding="utf-8")))
-    print(f"\nreport  {report} (and .html)")
-
-
-def _settings(file: Path | None, said: dict[str, Any], corpus: str | None) -> SelfTrainSettings:
-    from toolgym.training.defaults import default_settings, paper_settings
-    from toolgym.training.settings import load_settings
-
-    paper = file is None and said.get("model", "miniature") != "miniature"
-    if corpus is not None and not paper:
-        raise typer.BadParameter("--corpus goes with --model; a settings file names it in 'args'")
-    if file is not None:
-        begun = load_settings(file)
-    elif paper:
-        begun = paper_settings(said["model"], corpus=corpus)
-    else:
-        begun = default_settings(seed=said.get("seed", 0))
-    return load_settings(begun.model_dump() | said)
-
-
-def _first_section(markdown: str) -> str:
-    """Title, result and the table of before and after: the report up to its second heading."""
-    parts = markdown.split("\n## ")
-    return "\n## ".join(parts[:2]).strip()
+    warning = read_json(trained.path / RECORD).get("balance", {}).get("warning")
+    if warning:
+        warn(str(warning))

@@ -12,7 +12,7 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies._chat import TokenChat, tokenizer_hash
 from toolgym.policies._conversation import cut_at_stop
 from toolgym.policies._generation import Generator, Sampled
-from toolgym.policies._models import load_model, unload_models
+from toolgym.policies._models import Loaded, load_model, unload_models
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
 
 __all__ = ["TransformersPolicy", "unload_models"]
@@ -35,7 +35,7 @@ class TransformersPolicy(Policy):
     docs/policies.md for when they cannot.
 
     Args:
-        model: a folder, or a hub id.
+        model: a folder, a hub id, or a model in memory (`toolgym.policies._models.Loaded`).
         temperature: 0 is greedy.
         top_p: nucleus sampling; 1 = off.
         max_new_tokens: of one reply.
@@ -59,7 +59,7 @@ class TransformersPolicy(Policy):
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Loaded,
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -80,7 +80,7 @@ class TransformersPolicy(Policy):
             batch_size=batch_size,
         )
         self._settings: dict[str, Any] = {
-            "model": str(model),
+            "model": model.fingerprint if isinstance(model, Loaded) else str(model),
             "adapter": None if adapter is None else str(adapter),
             "temperature": temperature,
             "top_p": top_p,
@@ -89,8 +89,12 @@ class TransformersPolicy(Policy):
             "dtype": dtype,
             "pass_tools": pass_tools,
         }
-        loaded = load_model(
-            str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
+        loaded = (
+            model
+            if isinstance(model, Loaded)
+            else load_model(
+                str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
+            )
         )
         self._weights, self._batch_size = loaded.fingerprint, batch_size
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)

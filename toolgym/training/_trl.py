@@ -1,43 +1,81 @@
-"""The one module that touches TRL: its version, its trainer, its checkpoints."""
+"""The one module that touches TRL: its version, its trainers, what they are given."""
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._optional import need, quiet
-from toolgym.errors import MissingExtraError, MissingFileError
+from toolgym._optional import need
+from toolgym.errors import MissingExtraError
+from toolgym.training._loop import Result, StepProgress, arguments, lora, train_loop
+from toolgym.training.options import Options
 
-__all__ = ["TESTED", "Options", "check_version", "load_for_training", "run_sft"]
+__all__ = [
+    "TESTED",
+    "GroupOptions",
+    "Played",
+    "PreferenceOptions",
+    "check_version",
+    "run_dpo",
+    "run_grpo",
+    "run_sft",
+]
 
 TESTED = ((1, 16), (2, 0))
 """TRL versions from the first, and below the second, are what this module was tested with."""
 
-COMPLETE = "complete"  # written into a checkpoint when all else of it is on disk
-LAST = 10  # steps over which the reported loss is a mean
-StepProgress = Callable[[int, int, str], None]
-"""Called with steps done, steps planned, and a note such as the loss."""
+SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
+"""What the advantage of a reply, its reward less its group's mean, is divided by."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What `run_sft` is told; see `toolgym.training.sft.train_sft` for the meaning of each."""
+class PreferenceOptions:
+    """What `run_dpo` is told beside `Options`; see `toolgym.training.dpo.train_dpo`."""
 
-    epochs: float
-    batch_size: int
-    device_batch_size: int
-    learning_rate: float
-    lora: int
-    gradient_checkpointing: bool
-    bf16: bool
-    seed: int
-    max_steps: int | None
-    save_steps: int
-    report_to: tuple[str, ...]
+    beta: float
+    sft_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """What `run_grpo` is told beside `Options`; see `toolgym.training.grpo.train_grpo`."""
+
+    generations: int
+    beta: float
+    temperature: float
+    max_tokens: int
+    baseline: str
+    loss: str
+    weights: dict[str, float]
+
+
+@dataclass
+class Played:
+    """Episodes as TRL takes them, one entry a row.
+
+    Args:
+        prompt_ids: [row][prompt] before the first token that counts.
+        completion_ids: [row][completion] replies and tool output.
+        mask: [row][completion] 1 = written by the policy.
+        logprobs: [row][completion] at temperature 1, 0.0 where the mask is 0.
+        parts: [row] unweighted rewards by name; None leaves the row out of the loss.
+    """
+
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    mask: list[list[int]] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    parts: list[dict[str, float] | None] = field(default_factory=list)
+
+
+Play = Callable[[Any, Sequence[str], int], Played]
+"""Takes the model, the keys of the starting points (each repeated for its group) and the step."""
 
 
 def check_version(installed: str | None = None) -> str:
@@ -62,38 +100,6 @@ def check_version(installed: str | None = None) -> str:
     return installed
 
 
-def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
-    """A causal model in training precision, its tokenizer, and the precision it was saved in.
-
-    Args:
-        model: a folder or a hub id.
-        half: in bfloat16, for weights that stay as they are below adapters. Trained weights
-            must be float32: steps of the usual size are below bfloat16's resolution.
-
-    Raises:
-        MissingFileError: it is neither a folder of a model nor on the hub or in its cache.
-    """
-    torch = need("torch", "train")
-    transformers = need("transformers", "train")
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
-            saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                str(model), dtype=torch.bfloat16 if half else torch.float32
-            )
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "no reason given")
-        raise MissingFileError(
-            f"model {str(model)!r} cannot be loaded ({type(error).__name__}: {reason:.200}); "
-            "name a folder with config.json, weights and tokenizer, or a causal model of the hub"
-        ) from error
-    if tokenizer.pad_token_id is None:
-        # Padding is masked everywhere, so that its token does not matter; the collator needs one.
-        tokenizer.pad_token = tokenizer.eos_token
-    return loaded, tokenizer, saved or loaded.dtype
-
-
 def run_sft(
     model: Any,
     tokenizer: Any,
@@ -103,7 +109,7 @@ def run_sft(
     *,
     resume: bool,
     progress: StepProgress | None,
-) -> tuple[Any, dict[str, float]]:
+) -> Result:
     """Train with TRL's ``SFTTrainer`` on rows of ``input_ids`` and ``labels``, taken as they are.
 
     Args:
@@ -114,100 +120,195 @@ def run_sft(
         options: what to do.
         resume: go on from the last complete checkpoint in ``work``.
         progress: called after each step.
-
-    Returns:
-        The trained model (adapters merged), and ``steps`` and ``loss``.
     """
     check_version()
-    trl, transformers = need("trl", "train"), need("transformers", "train")
-    dataset = need("datasets", "train").Dataset.from_list(rows)
-    with warnings.catch_warnings():
-        # Notes to developers of these libraries; nothing that a user could do about them.
-        warnings.simplefilter("ignore")
-        trainer = trl.SFTTrainer(
-            model=model,
-            args=_config(trl, work, options),
-            train_dataset=dataset,
-            processing_class=tokenizer,
-            peft_config=_lora(options.lora),
+    trl, datasets = need("trl", "train"), need("datasets", "train")
+
+    def make() -> Any:
+        config = trl.SFTConfig(
+            # The rows are tokens already, checked and cut to length.
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            **arguments(work, options),
         )
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(_callback(transformers, progress))
-        last = _last_checkpoint(work) if resume else None
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if options.lora:
-        trained = trained.merge_and_unload()
-    # The trainer's own mean forgets the steps before a resume; its log does not.
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    last_ones = losses[-LAST:]
-    loss = sum(last_ones) / max(1, len(last_ones))
-    return trained.eval(), {"steps": float(trainer.state.global_step), "loss": round(loss, 6)}
+        return trl.SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=lora(options.lora),
+        )
+
+    return train_loop(make, work, options, resume, progress)
 
 
-def _config(trl: Any, work: Path, options: Options) -> Any:
+def run_dpo(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, list[int]]],
+    work: Path,
+    options: Options,
+    preference: PreferenceOptions,
+    *,
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train with TRL's ``DPOTrainer`` on pairs of tokens, tool results masked on both sides.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's.
+        rows: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``chosen_mask``, ``rejected_mask``.
+        work: folder of the checkpoints.
+        options: what to do.
+        preference: beta and losses.
+        resume: go on from the last complete checkpoint in ``work``.
+        progress: called after each step.
+    """
+    check_version()
+    trl, datasets = need("trl", "train"), need("datasets", "train")
+    losses = {"sigmoid": 1.0} | ({"sft": preference.sft_weight} if preference.sft_weight else {})
+
+    base: Any = trl.DPOTrainer
+
+    class TokenTrainer(base):  # type: ignore[misc]
+        """Takes rows of tokens as they are."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    def make() -> Any:
+        config = trl.DPOConfig(
+            beta=preference.beta,
+            loss_type=list(losses),
+            loss_weights=list(losses.values()),
+            max_length=None,
+            remove_unused_columns=False,
+            **arguments(work, options),
+        )
+        return TokenTrainer(
+            model=model,
+            # With adapters the model below them is the reference.
+            ref_model=None if options.lora else copy.deepcopy(model),
+            args=config,
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            data_collator=masked_collator(tokenizer.pad_token_id),
+            peft_config=lora(options.lora),
+        )
+
+    return train_loop(make, work, options, resume, progress)
+
+
+def masked_collator(pad: int) -> Any:
+    """TRL's collator of pairs, less the tokens that the policy did not write."""
     torch = need("torch", "train")
-    cuda = torch.cuda.is_available()
-    return trl.SFTConfig(
-        output_dir=str(work),
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.device_batch_size,
-        gradient_accumulation_steps=max(1, options.batch_size // options.device_batch_size),
-        learning_rate=options.learning_rate,
-        # The rows are tokens already, checked and cut to length.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        gradient_checkpointing=options.gradient_checkpointing,
-        bf16=options.bf16,
-        use_cpu=not cuda,
-        dataloader_pin_memory=cuda,
-        seed=options.seed,
-        data_seed=options.seed,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        # Longer windows of the log would lose their beginning at a resume.
-        logging_steps=1,
-        disable_tqdm=True,
-        report_to=list(options.report_to),
-    )
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    class Masked(DataCollatorForPreference):
+        """Zeroes the completion mask where ``chosen_mask`` or ``rejected_mask`` is 0."""
+
+        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+            """A batch: the chosen rows, then the rejected ones."""
+            batch: dict[str, Any] = super().torch_call(examples)
+            sides = [(e["prompt_ids"], e["chosen_mask"]) for e in examples]
+            sides += [(e["prompt_ids"], e["rejected_mask"]) for e in examples]
+            for row, (prompt, mask) in enumerate(sides):
+                place = slice(len(prompt), len(prompt) + len(mask))
+                batch["completion_mask"][row, place] *= torch.tensor(mask)
+            return batch
+
+    return Masked(pad_token_id=pad)
 
 
-def _lora(rank: int) -> Any:
-    if not rank:
-        return None
-    peft = need("peft", "train")
-    return peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+def run_grpo(
+    model: Any,
+    tokenizer: Any,
+    keys: Sequence[str],
+    play: Play,
+    work: Path,
+    options: Options,
+    group: GroupOptions,
+    *,
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train with TRL's ``GRPOTrainer`` on episodes that ``play`` plays.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's.
+        keys: of the starting points; what each means is the player's affair.
+        play: plays a batch of episodes with the current model.
+        work: folder of the checkpoints.
+        options: what to do.
+        group: size of groups, beta, advantages, and the weights of the rewards.
+        resume: go on from the last complete checkpoint in ``work``.
+        progress: called after each step.
+    """
+    check_version()
+    # Its warning tells developers that the interface may change; this module pins the version.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    trl, datasets = need("trl", "train"), need("datasets", "train")
+
+    def make() -> Any:
+        config = trl.GRPOConfig(
+            num_generations=group.generations,
+            beta=group.beta,
+            temperature=group.temperature,
+            max_completion_length=group.max_tokens,
+            scale_rewards=SCALES[group.baseline],
+            loss_type=group.loss,
+            reward_weights=list(group.weights.values()),
+            **arguments(work, options),
+        )
+        return trl.GRPOTrainer(
+            model=model,
+            reward_funcs=[_part(name, n == 0) for n, name in enumerate(group.weights)],
+            args=config,
+            train_dataset=datasets.Dataset.from_dict({"prompt": list(keys)}),
+            processing_class=tokenizer,
+            rollout_func=_rollout(play, options.bf16),
+            peft_config=lora(options.lora),
+        )
+
+    return train_loop(make, work, options, resume, progress)
 
 
-def _callback(transformers: Any, progress: StepProgress | None) -> Any:
-    class Progress(transformers.TrainerCallback):  # type: ignore[misc]
-        """Tells progress, and marks checkpoints that are whole."""
+def _part(name: str, first: bool) -> Callable[..., list[float | None]]:
+    def read(
+        *, parts: list[dict[str, float] | None], log_metric: Any = None, **_: Any
+    ) -> list[float | None]:
+        if first and log_metric is not None:
+            log_metric("excluded", sum(found is None for found in parts) / len(parts))
+        return [None if found is None else found[name] for found in parts]
 
-        loss = ""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            """Remember the loss for the note."""
-            if logs and "loss" in logs:
-                self.loss = f"loss {float(logs['loss']):.3f}"
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """Tell how far it is."""
-            if progress is not None:
-                progress(state.global_step, state.max_steps, self.loss)
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """The trainer calls this when all files of the checkpoint are written."""
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE).touch()
-
-    return Progress()
+    read.__name__ = name
+    return read
 
 
-def _last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that a kill has not left half written."""
-    whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def _rollout(play: Play, bf16: bool) -> Callable[[list[str], Any], dict[str, Any]]:
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        torch = need("torch", "train")
+        transformers = need("transformers", "train")
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        was_training, saved = model.training, model.generation_config
+        model.eval()
+        # Saved settings such as a repetition penalty would change the sampling.
+        model.generation_config = transformers.GenerationConfig()
+        half = torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext()
+        try:
+            with half:
+                played = play(model, prompts, trainer.state.global_step)
+        finally:
+            model.generation_config = saved
+            model.train(was_training)
+        return {
+            "prompt_ids": played.prompt_ids,
+            "completion_ids": played.completion_ids,
+            "env_mask": played.mask,
+            "logprobs": played.logprobs,
+            "parts": played.parts,
+        }
+
+    return rollout

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolgym.tables import markdown_table
 
-__all__ = ["Block", "Heading", "Paragraph", "Quote", "Table", "to_html", "to_markdown"]
+__all__ = ["Block", "Figure", "Heading", "Paragraph", "Quote", "Table", "to_html", "to_markdown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,22 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-Block = Heading | Paragraph | Quote | Table
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing: inside the HTML page, beside the Markdown.
+
+    Args:
+        svg: the whole element.
+        file: name of the file that the Markdown shows; whoever writes the page writes it, too.
+        text: what is to be seen, for those who do not see it.
+    """
+
+    svg: str
+    file: str
+    text: str
+
+
+Block = Figure | Heading | Paragraph | Quote | Table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2430; background: #fff;
@@ -51,7 +66,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #d5dae3; text-align: right; }
 :is(th, td):is(:first-child, :last-child) { text-align: left; }
-div { overflow-x: auto; }
+div, figure { overflow-x: auto; }
+figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
 pre { background: #f4f6f9; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
@@ -74,6 +90,8 @@ def to_html(blocks: Sequence[Block], title: str) -> str:
 
 def _markdown(block: Block) -> str:
     match block:
+        case Figure(_, file, text):
+            return f"![{text}]({file})"
         case Heading(text, level):
             return f"{'#' * level} {text}"
         case Paragraph(text):
@@ -90,6 +108,8 @@ def _markdown(block: Block) -> str:
 
 def _html(block: Block) -> str:
     match block:
+        case Figure(svg, _, text):
+            return f'<figure role="img" aria-label="{html.escape(text)}">{svg}</figure>'
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
         case Paragraph(text):

@@ -11,6 +11,7 @@ from toolgym.conditions import measure
 from toolgym.exporting import source_sentence
 from toolgym.intervals import mcnemar, wilson
 from toolgym.rollouts import Run
+from toolgym.training import findings
 from toolgym.training.document import (
     Block,
     Heading,
@@ -20,6 +21,7 @@ from toolgym.training.document import (
     to_html,
     to_markdown,
 )
+from toolgym.training.settings import SelfTrainSettings
 from toolgym.training.stages import Work
 from toolgym.trajectory import Trajectory
 
@@ -76,11 +78,15 @@ def write_report(
         *_result(work, tables),
         *_run(work, history),
         *_by_round(tables, rounds),
+        *findings.between_rounds(work, len(rounds)),
+        *findings.passed(work, rounds),
+        *findings.need(work, len(rounds)),
         *_filtered(rounds),
         *_examples(work, len(history) - 1),
         *_care(work, history, tables),
     ]
-    write_json(work.out / "report.json", _data(work, tables, rounds))
+    facts = _data(work, tables, rounds) | findings.data(work, len(rounds))
+    write_json(work.out / "report.json", facts)
     (work.out / "report.html").write_text(to_html(blocks, title), encoding="utf-8")
     target = work.out / "report.md"
     target.write_text(to_markdown(blocks), encoding="utf-8")
@@ -144,12 +150,21 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
         ["samples of each question in a round", str(settings.samples_per_task)],
         ["sampling", f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"],
         ["kept", _arguments(settings.filter.model_dump(exclude_none=True))],
-        ["training", _arguments(settings.train.model_dump(exclude_none=True))],
+        *_trainings(settings),
         ["seed", str(settings.seed)],
         ["versions", ", ".join(f"{k} {v}" for k, v in _versions(work).items())],
         ["time of each stage's last attempt", _time(work.seconds)],
     ]
     return [Heading("What was run"), Table(["what", "value"], rows)]
+
+
+def _trainings(settings: SelfTrainSettings) -> list[list[str]]:
+    used = dict.fromkeys(settings.method(number) for number in range(1, settings.rounds + 1))
+    by_method = {"sft": settings.train, "dpo": settings.dpo, "grpo": settings.grpo}
+    return [
+        [f"training, {method}", _arguments(by_method[method].model_dump(exclude_none=True))]
+        for method in used
+    ]
 
 
 def _versions(work: Work) -> dict[str, str]:
@@ -167,25 +182,37 @@ def _by_round(
     lines = []
     for number, table in enumerate(tables):
         done = rounds[number - 1] if number else None
-        cells = ["-"] * 4
+        cells = ["-"] * 5
         if done is not None:
-            played = accuracies(done["practice"])[_POOLED]
-            kept = sum(counts["kept"] for counts in done["selection"].values())
+            cells = _practised(done)
             trained = done["training"]
-            cells = [f"{played.right} of {played.count}", str(kept)]
+            figures = trained.get("figures", {})
             cells += [str(trained["steps"]), f"{trained['loss']:.3f}"]
+            if "reward" in figures:
+                cells[-1] += f" (reward {figures['reward']:.3f})"
         sampled, greedy = table["sampled"][_POOLED], table["greedy"][_POOLED]
         lines.append([str(number) if number else "before", *cells, str(sampled), str(greedy)])
-    head = ["round", "right in practice", "kept", "steps", "loss", "sampled", "greedy"]
+    head = ["round", "method", "right in practice", "kept", "steps", "loss", "sampled", "greedy"]
     return [Heading("Rounds"), Table(head, lines)]
+
+
+def _practised(done: Mapping[str, Any]) -> list[str]:
+    """Method, right episodes of the practice, and what was kept of them."""
+    if "practice" not in done:
+        return [str(done["method"]), "played while it trained", "-"]
+    played = accuracies(done["practice"])[_POOLED]
+    kept = sum(counts["kept"] for counts in done["selection"].values())
+    return [str(done["method"]), f"{played.right} of {played.count}", str(kept)]
 
 
 def _filtered(rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
     lines = []
     for number, done in enumerate(rounds, 1):
-        for name, counts in done["selection"].items():
+        for name, counts in done.get("selection", {}).items():
             reasons = "; ".join(f"{n} {why}" for why, n in counts["dropped"].items()) or "nothing"
             lines.append([f"{number}, {name}", str(counts["total"]), str(counts["kept"]), reasons])
+    if not lines:
+        return []
     head = ["round", "episodes", "kept", "filtered out, and why"]
     return [Heading("What was filtered"), Table(head, lines)]
 
@@ -280,6 +307,18 @@ def _care(
     if any(e.args.get("corpus", "sample") == "sample" for e in work.environments):
         lines.append(
             "WikipediaSearch looked in the bundled encyclopedia of about a thousand articles."
+        )
+    shared, held_out = findings.overlap(work)
+    lines.append(
+        f"{shared} of {held_out} held-out questions were practised, too: their answers may have "
+        "been learned by heart."
+        if shared
+        else "No held-out question was practised."
+    )
+    if len(history) - 1 < work.settings.rounds:
+        lines.append(
+            f"It was ended after round {len(history) - 1} of {work.settings.rounds}: the accuracy "
+            "on held-out questions had fallen."
         )
     failures = sum(int(count.get("failures", 0)) for count in counts)
     if failures:

@@ -14,7 +14,7 @@ from toolgym.errors import BadInputError, TemplateError
 from toolgym.exporting import IGNORED, Rows, message_rows, token_row
 from toolgym.filtering import Selection, read_source
 from toolgym.runs import Run
-from toolgym.training.encoding import MORE, encode_chat, end_tokens, wrong_span
+from toolgym.training.encoding import MORE, encode_chat, end_tokens, spans, wrong_span
 from toolgym.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def training_rows(source: Trainable) -> list[dict[str, Any]]:
                 return rows
         source = read_source(path)[0]
     if isinstance(source, Rows):
-        if source.kind != "sft":
-            raise BadInputError(f"SFT needs rows of kind 'sft', not {source.kind!r}")
+        if source.kind == "dpo":
+            raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
         return source.rows
     items = list(source)
     if not all(isinstance(item, Trajectory) for item in items):
@@ -129,11 +129,11 @@ def _encoded(
         if texts is None:
             return ids, labels, None
         return ids, labels, wrong_span(tokenizer, labels, texts, ends, must_end=False)
-    messages = row.get("messages")
+    messages, before = _messages(row)
     if not isinstance(messages, list) or not any(m.get("role") == "assistant" for m in messages):
         raise BadInputError(
-            f"an SFT row needs input_ids and labels, or messages with an assistant turn; this one "
-            f"has {', '.join(row) or 'nothing'}"
+            f"an SFT row needs input_ids and labels, messages with an assistant turn, or prompt "
+            f"and completion; this one has {', '.join(row) or 'nothing'}"
         )
     tools = row.get("tools")
     encoded = encode_chat(
@@ -143,7 +143,17 @@ def _encoded(
     problem = wrong_span(
         tokenizer, encoded.labels, encoded.texts, ends, must_end=True, exact=not native
     )
-    return encoded.input_ids, encoded.labels, problem
+    first = list(spans(encoded.labels))[before][0] if before else 0
+    labels = [IGNORED] * first + encoded.labels[first:]
+    return encoded.input_ids, labels, problem
+
+
+def _messages(row: dict[str, Any]) -> tuple[Any, int]:
+    """The conversation, and how many of its replies stand in the prompt."""
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return prompt + completion, sum(m.get("role") == "assistant" for m in prompt)
+    return row.get("messages"), 0
 
 
 def _judge(wrong: Counter[str], counts: Counter[str]) -> None:

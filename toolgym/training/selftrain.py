@@ -9,8 +9,9 @@ from typing import Any
 
 from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError
-from toolgym.training import stages
+from toolgym.training import methods, stages
 from toolgym.training.defaults import miniature_environments
+from toolgym.training.findings import fell
 from toolgym.training.report import write_report
 from toolgym.training.settings import SelfTrainSettings, load_settings
 from toolgym.training.stages import Progress, Work, stage
@@ -51,12 +52,19 @@ def selftrain(
         stages.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)
+        base = model
         history = [_evaluate(work, model, 0)]
-        rounds = []
+        if loaded.baseline:
+            run = partial(stages.baseline, work, partial(_player, work, model))
+            stage(work, stages.BASELINE, run)
+        rounds: list[dict[str, Any]] = []
         for number in range(1, loaded.rounds + 1):
-            done, model = _round(work, model, number)
+            begin = model if loaded.begin_with == "last" else base
+            done, model = _round(work, model, begin, number)
             rounds.append(done)
             history.append(_evaluate(work, model, number))
+            if loaded.stop_when_worse and fell(work, number):
+                break
         return write_report(work, history, rounds)
 
 
@@ -91,21 +99,31 @@ def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
     return {"model": model.name, "world": "world"}
 
 
-def _round(work: Work, model: str, number: int) -> tuple[dict[str, Any], str]:
-    """One round; returns its counts and the next model."""
-    name = f"round-{number}"
-    policies = partial(_player, work, model)
-    practised = stage(
-        work, f"{name}/practice", partial(stages.practice, work, policies, name, number)
-    )
-    kept = stage(
-        work, f"{name}/selection", partial(stages.selection, work, work.out / name / "practice")
-    )
+def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, Any], str]:
+    """One round; returns its counts and the next model.
+
+    Args:
+        work: see `Work`.
+        model: that practises.
+        begin: that is trained: the same, or the base.
+        number: of the round, from 1.
+    """
+    name, method = f"round-{number}", work.settings.method(number)
+    done: dict[str, Any] = {"method": method}
+    if method in methods.PRACTISED:
+        policies = partial(_player, work, model)
+        done["practice"] = stage(
+            work, f"{name}/practice", partial(stages.practice, work, policies, name, number)
+        )
+        practised = work.out / name / "practice"
+        done["selection"] = stage(
+            work, f"{name}/selection", partial(methods.selection, work, method, practised)
+        )
     # On a GPU the model that plays and the one that trains would not fit beside each other.
     _unload()
-    rows = work.out / name / "selection" / "rows.jsonl"
-    trained = stage(work, f"{name}/training", partial(stages.training, work, name, model, rows))
-    done = {"practice": practised, "selection": kept, "training": trained}
+    rows = work.out / name / "selection" / methods.ROWS
+    train = partial(methods.training, work, method, number, begin, rows)
+    done["training"] = stage(work, f"{name}/training", train)
     return done, str(work.out / name / "training" / "model")
 
 

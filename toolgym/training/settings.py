@@ -80,8 +80,11 @@ class FilterSettings(_Settings):
     dedupe: Literal["text", "tokens"] | None = "text"
 
 
+Method = Literal["sft", "dpo", "grpo"]
+
+
 class TrainSettings(_Settings):
-    """How a round trains, see `toolgym.training.sft.train_sft`."""
+    """How a round of SFT trains, see `toolgym.training.sft.train_sft`."""
 
     epochs: float = Field(default=3, gt=0)
     batch_size: int = Field(default=16, ge=1)
@@ -93,7 +96,35 @@ class TrainSettings(_Settings):
     bf16: bool | None = None
     max_steps: int | None = Field(default=None, ge=1)
     save_steps: int = Field(default=200, ge=1)
+    deepspeed: str | None = None
     report_to: str | list[str] = "none"
+
+
+class DpoSettings(TrainSettings):
+    """How a round of DPO trains, see `toolgym.training.dpo.train_dpo`."""
+
+    pairing: str = "first_turn"
+    per_task: int | None = Field(default=None, ge=1)
+    beta: float = Field(default=0.5, gt=0)
+    sft_weight: float = Field(default=0.0, ge=0)
+
+
+class GrpoSettings(TrainSettings):
+    """How a round of GRPO trains, see `toolgym.training.grpo.train_grpo`.
+
+    Args:
+        reward: names and weights; None: the environment's own.
+    """
+
+    epochs: float = Field(default=1, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    generations: int = Field(default=8, ge=2)
+    beta: float = Field(default=0.0, ge=0)
+    baseline: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+    reward: dict[str, Any] | None = None
+    record_episodes: bool = False
 
 
 class MiniatureSettings(_Settings):
@@ -121,23 +152,40 @@ class SelfTrainSettings(_Settings):
         environments: where it practises and where it is evaluated; for the miniature they may be
             left out: it brings its own.
         rounds: practise, filter, train, evaluate.
+        methods: how each round trains, ``sft``, ``dpo`` or ``grpo``; the last one goes on.
+        begin_with: what a round trains: the ``last`` round's model, or the ``base``.
+        baseline: play the held-out questions once without tools, so that the report can say where
+            tools were needed.
+        stop_when_worse: end after a round whose held-out accuracy fell (exact McNemar p < 0.05).
         samples_per_task: episodes of each question in a round.
         seed: fixes everything that is drawn.
         sampling: how the model writes.
         filter: what is kept.
-        train: how a round trains.
+        train: how a round of SFT trains.
+        dpo: how a round of DPO does.
+        grpo: how a round of GRPO does.
         miniature: for ``model: miniature``.
     """
 
     model: str = Field(default="miniature", min_length=1)
     environments: list[EnvironmentSettings] = Field(default_factory=list)
     rounds: int = Field(default=3, ge=1)
+    methods: list[Method] = Field(default=["sft"], min_length=1)
+    begin_with: Literal["last", "base"] = "last"
+    baseline: bool = True
+    stop_when_worse: bool = True
     samples_per_task: int = Field(default=8, ge=1)
     seed: int = 0
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     filter: FilterSettings = Field(default_factory=FilterSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
+    dpo: DpoSettings = Field(default_factory=DpoSettings)
+    grpo: GrpoSettings = Field(default_factory=GrpoSettings)
     miniature: MiniatureSettings = Field(default_factory=MiniatureSettings)
+
+    def method(self, number: int) -> Method:
+        """How a round trains, counted from 1."""
+        return self.methods[min(number, len(self.methods)) - 1]
 
     @model_validator(mode="after")
     def _consistent(self) -> SelfTrainSettings:
@@ -215,6 +263,8 @@ def _fields(path: tuple[int | str, ...]) -> list[str]:
         "sampling": SamplingSettings,
         "filter": FilterSettings,
         "train": TrainSettings,
+        "dpo": DpoSettings,
+        "grpo": GrpoSettings,
         "miniature": MiniatureSettings,
     }
     owner = at.get(str(path[0]), SelfTrainSettings) if path else SelfTrainSettings

@@ -7,20 +7,20 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import write_json, write_rows
-from toolgym.errors import BadInputError, RunMismatchError
-from toolgym.exporting import message_rows, token_row
-from toolgym.filtering import read_json, sift
+from toolgym._jsonl import write_json
+from toolgym.errors import RunMismatchError
+from toolgym.filtering import read_json
 from toolgym.rollouts import Run, make_env, rollout
 from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
 
-__all__ = ["DONE", "Work", "evaluation", "practice", "selection", "stage", "training"]
+__all__ = ["BASELINE", "DONE", "Work", "baseline", "evaluation", "practice", "stage"]
 
 DONE = "done.json"
+BASELINE = "no-tools"
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, what is done, what is planned, and a note."""
 Policies = Callable[[float], Any]
@@ -181,48 +181,27 @@ def practice(
     return counts
 
 
-def selection(work: Work, practised: Path, folder: Path) -> dict[str, Any]:
-    """Keep what is right of every environment, and write it as rows to train on."""
-    rows: list[dict[str, Any]] = []
-    counts: dict[str, Any] = {}
+def baseline(work: Work, policies: Policies, folder: Path) -> dict[str, Any]:
+    """Play the held-out tasks of every environment once without tools."""
+    counts = {}
     for environment in work.environments:
-        if environment.train is None:
+        if environment.test is None:
             continue
-        options = work.settings.filter.model_dump()
-        run = Run.open(practised / environment.label)
-        # One environment in which nothing is right yet must not end a run that learns in another.
-        kept = sift(run, **options, seed=work.settings.seed)
-        kept.write(folder / environment.label)
-        counts[environment.label] = kept.summary()
-        rows += [
-            token_row(t) if t.tokens is not None else message_rows([t])[0][0] for t in kept.kept
-        ]
-    if not rows:
-        raise BadInputError(
-            "nothing to train on: "
-            + "; ".join(
-                f"{name}: none of {c['total']} episodes kept ({c['dropped']})"
-                for name, c in counts.items()
-            )
-            + "; loosen the filter, raise samples_per_task, or begin with a better model"
+        bare = environment.args.get("prompt") == "bare"
+        without: dict[str, Any] = {"tools": []} if bare else {"prompt": "no_tool"}
+        run = _roll(
+            work,
+            policies(work.settings.sampling.temperature),
+            environment,
+            environment.test | without,
+            environment.test_tasks,
+            1,
+            work.settings.seed,
+            folder / environment.label,
+            f"baseline: {environment.label} without tools",
         )
-    write_rows(folder / "rows.jsonl", rows)
+        counts[environment.label] = figures(run)
     return counts
-
-
-def training(work: Work, name: str, model: str, rows: Path, folder: Path) -> dict[str, Any]:
-    """Train the current model on the rows; the next one lies in ``folder/model``."""
-    from toolgym.training.sft import train_sft
-
-    made = train_sft(
-        rows,
-        model,
-        folder / "model",
-        **work.settings.train.model_dump(),
-        seed=work.settings.seed,
-        progress=lambda done, total, note: work.tell(f"{name}: training", done, total, note),
-    )
-    return {key: value for key, value in asdict(made).items() if key != "path"}
 
 
 def figures(run: Run) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""What every training is told, checked once: sizes, rates, precision, and how it is spread."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from toolgym._optional import need
+from toolgym.errors import BadInputError, MissingFileError, near
+
+__all__ = ["Common", "Options", "make_options", "require_positive"]
+
+DEFAULT_RANK = 16  # arXiv 2502.05867, training
+
+
+class Common(TypedDict, total=False):
+    """Keyword arguments that all trainings share.
+
+    Args:
+        epochs: passes over the rows.
+        batch_size: rows a step, over all accumulation; pairs for preferences, episodes for GRPO.
+        device_batch_size: rows at once; default: all of them on a CPU, 1 on a GPU.
+        learning_rate: peak, falling linearly to 0; each training says its default.
+        lora: rank of the adapters, True for 16, False for all weights. They are merged at the end.
+        gradient_checkpointing: default: on a GPU.
+        bf16: default: on a GPU that can.
+        deepspeed: a DeepSpeed configuration file; needs that package.
+        seed: order of the rows, and all sampling.
+        max_steps: at most so many optimiser steps.
+        save_steps: steps between checkpoints.
+        report_to: ``none`` or integrations of transformers such as ``tensorboard``.
+    """
+
+    epochs: float
+    batch_size: int
+    device_batch_size: int | None
+    learning_rate: float | None
+    lora: bool | int
+    gradient_checkpointing: bool | None
+    bf16: bool | None
+    deepspeed: str | Path | None
+    seed: int
+    max_steps: int | None
+    save_steps: int
+    report_to: str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`Common`, with what this machine decides where nothing was said."""
+
+    epochs: float
+    batch_size: int
+    device_batch_size: int
+    learning_rate: float
+    lora: int
+    gradient_checkpointing: bool
+    bf16: bool
+    deepspeed: str | None
+    seed: int
+    max_steps: int | None
+    save_steps: int
+    report_to: tuple[str, ...]
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "report_to": list(self.report_to)}
+
+
+def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> Options:
+    """Check what was given and fill in the rest.
+
+    Args:
+        rate: default learning rate of all weights.
+        lora_rate: default learning rate of adapters.
+        given: see `Common`.
+
+    Raises:
+        BadInputError: a number out of range, or batch sizes that do not fit.
+        MissingFileError: the DeepSpeed configuration is not there.
+    """
+    for name in given:
+        if name not in Common.__annotations__:
+            known = list(Common.__annotations__)
+            raise BadInputError(
+                f"a training has no argument {name!r}{near(name, known)}; those that all share: "
+                f"{', '.join(known)}"
+            )
+    torch = need("torch", "train")
+    need("transformers", "train")  # loaded now, so that it can be kept quiet
+    gpu = bool(torch.cuda.is_available())
+    batch_size = given.get("batch_size", 16)
+    device_batch_size = given.get("device_batch_size")
+    usual = 1 if gpu else batch_size
+    per_device = usual if device_batch_size is None else min(device_batch_size, batch_size)
+    epochs, save_steps = given.get("epochs", 3), given.get("save_steps", 200)
+    max_steps, learning_rate = given.get("max_steps"), given.get("learning_rate")
+    require_positive(
+        epochs=epochs,
+        batch_size=batch_size,
+        device_batch_size=per_device,
+        learning_rate=1.0 if learning_rate is None else learning_rate,
+        save_steps=save_steps,
+        max_steps=1 if max_steps is None else max_steps,
+    )
+    lora = given.get("lora", False)
+    if lora < 0:
+        raise BadInputError(f"lora must be a rank, or True or False, not {lora!r}")
+    if batch_size % per_device:
+        raise BadInputError(
+            f"batch_size {batch_size} is no multiple of device_batch_size {per_device}"
+        )
+    rank = DEFAULT_RANK if lora is True else int(lora)
+    checkpointing, bf16 = given.get("gradient_checkpointing"), given.get("bf16")
+    report_to = given.get("report_to", "none")
+    return Options(
+        epochs=epochs,
+        batch_size=batch_size,
+        device_batch_size=per_device,
+        learning_rate=(lora_rate if rank else rate) if learning_rate is None else learning_rate,
+        lora=rank,
+        gradient_checkpointing=gpu if checkpointing is None else checkpointing,
+        bf16=gpu and torch.cuda.is_bf16_supported() if bf16 is None else bf16,
+        deepspeed=_deepspeed(given.get("deepspeed")),
+        seed=given.get("seed", 0),
+        max_steps=max_steps,
+        save_steps=save_steps,
+        report_to=tuple([report_to] if isinstance(report_to, str) else report_to),
+    )
+
+
+def _deepspeed(path: str | Path | None) -> str | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise MissingFileError(f"DeepSpeed configuration {str(path)!r} does not exist")
+    need("deepspeed", "train")
+    return str(path)
+
+
+def require_positive(**numbers: float) -> None:
+    """Refuse numbers that are not above 0.
+
+    Raises:
+        BadInputError: the first that is not.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not value > 0:
+            raise BadInputError(f"{name} must be above 0, not {value!r}")

@@ -1,0 +1,139 @@
+"""The folder of a trained model: whole or not at all, and never two trainings in one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym._jsonl import value_hash, write_json, write_rows
+from toolgym.errors import RunMismatchError
+from toolgym.filtering import read_json
+
+__all__ = ["LOG", "RECORD", "Outcome", "Trained"]
+
+RECORD = "training.json"
+LOG = "training_log.jsonl"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Args:
+        path: folder of the model and its tokenizer; loads with ``from_pretrained``.
+        steps: optimiser steps.
+        loss: mean over the last ten steps; for SFT in nats per trained token.
+        counts: rows by how they were used or why they were left out.
+        trained_tokens: tokens that the loss fell on, in one epoch; for GRPO in all steps.
+        figures: what else the method measures, such as the reward of its last steps.
+    """
+
+    path: Path
+    steps: int
+    loss: float
+    counts: dict[str, int]
+    trained_tokens: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Outcome:
+    """Where a training writes, and what it was begun with.
+
+    Args:
+        target: folder of the trained model. Checkpoints lie beside it in ``<target>.partial``.
+        record: plain data that decides the result: model, rows, settings.
+    """
+
+    def __init__(self, target: Path, record: dict[str, Any]) -> None:
+        self.target, self.record = target, record
+        self.work = target.with_name(target.name + ".partial")
+
+    def finished(self) -> Trained | None:
+        """The model, if this very training has finished before.
+
+        Raises:
+            RunMismatchError: something else lies there.
+        """
+        if not self.target.exists():
+            return None
+        if not (self.target / RECORD).is_file():
+            raise RunMismatchError(
+                f"{str(self.target)!r} exists and is no model that toolgym trained; choose another "
+                "folder"
+            )
+        found = read_json(self.target / RECORD)
+        _same({key: found.get(key) for key in self.record}, self.record, self.target)
+        return _trained(self.target, found)
+
+    def begin(self, resume: bool) -> None:
+        """Make the folder of checkpoints, or compare with what it was begun with.
+
+        Raises:
+            RunMismatchError: it was begun with other rows or settings.
+        """
+        if not resume:
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        if (self.work / RECORD).is_file():
+            _same(read_json(self.work / RECORD), self.record, self.work)
+        write_json(self.work / RECORD, self.record)
+
+    def finish(
+        self,
+        model: Any,
+        tokenizer: Any,
+        facts: dict[str, Any],
+        log: list[dict[str, Any]],
+        folders: Sequence[Path] = (),
+    ) -> Trained:
+        """Write beside the checkpoints, then move: a kill leaves no half model at the target.
+
+        Args:
+            model: in the precision to be saved.
+            tokenizer: the model's.
+            facts: ``steps``, ``loss`` and what else `Trained` holds.
+            log: one row a step, with the parts of the reward by name.
+            folders: of the work, to be kept beside the model.
+        """
+        made = self.work / "model"
+        shutil.rmtree(made, ignore_errors=True)
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        write_rows(made / LOG, log)
+        for folder in folders:
+            os.replace(folder, made / folder.name)
+        record = self.record | facts
+        write_json(made / RECORD, record)
+        os.replace(made, self.target)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return _trained(self.target, record)
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise RunMismatchError(
+                f"{str(folder)!r} was begun with other {key} ({_shown(before.get(key))}, now "
+                f"{_shown(value)}); choose another folder, or remove it"
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short ones as they are, long ones by their hash."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"hash {value_hash(value)[:12]}"
+
+
+def _trained(target: Path, record: dict[str, Any]) -> Trained:
+    return Trained(
+        path=target,
+        steps=int(record["steps"]),
+        loss=float(record["loss"]),
+        counts=dict(record["counts"]),
+        trained_tokens=int(record["trained_tokens"]),
+        figures=dict(record.get("figures", {})),
+    )
