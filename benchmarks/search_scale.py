@@ -1,219 +1,276 @@
-"""Search at size: seconds and peak memory of a build, index size, opening, query times.
+"""Search at size beside tantivy: seconds and peak memory of a build, opening, query times.
 
-    TOOLGYM_DATA=... python benchmarks/search_scale.py [passages ...] [--memory-mb N] [--peer N]
+    TOOLGYM_DATA=... python benchmarks/search_scale.py [SIZE ...] [--memory-mb N] [--processes N]
 
-The collections are made of real sentences of ``wikipedia/passages.jsonl``, drawn at random into
-passages as long as real ones; sizes are 100 000 and 1 000 000 unless told otherwise (3 000 000 is
-the next). Each build and each search runs in a process of its own. bm25s's own build, which holds
-all in memory, runs beside ours up to ``--peer`` passages (100 000). Such a collection has no rare
-names that grow with it, so its vocabulary stays small; the last lines reckon with Wikipedia's.
+A SIZE is a number of passages, such as 1000000, or of full-length documents, such as 300000d
+(default: 100000 1000000 3000000 100000d 300000d). They are made of real sentences of
+``wikipedia/passages.jsonl``, drawn at random: passages as long as real ones, documents of about
+420 words with a long tail. Every build and every search runs in a process of its own; ``peak`` is
+the sum of the VmHWM of all processes of a build. tantivy runs with its defaults and one writer
+thread a processor. A query's time is the best of three rounds. Such a collection has no rare names
+that grow with it, so its vocabulary stays small; the last lines reckon with Wikipedia's.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolgym._jsonl import dump_line, read_rows
-from toolgym.tools.analysis import Analyzer
-from toolgym.tools.index import build_index, open_index
 from toolgym.tools.passages import read_passages
 
-KILT_ARTICLES, KILT_TERMS = 5_900_000, 2_500_000_000  # articles; terms in them, repeats included
+KILT_ARTICLES, KILT_WORDS = 5_900_000, 2_500_000_000  # words with repeats, titles included
 KILT_VOCABULARY = 12_000_000  # different terms, an upper guess
-TERM_BYTES, PASSAGE_BYTES = 50, 20  # what building keeps in memory of each beyond its limit
-QUERIES = 300
+TERM_BYTES, PASSAGE_BYTES = 50, 30  # what building keeps in memory of each beyond its limit
+QUERIES, ROUNDS, DOCUMENT_WORDS = 300, 3, 420
+WORD = re.compile(r"\w+")
 
 
-def write_corpus(source: Path, path: Path, passages: int) -> None:
-    """Passages of randomly drawn real sentences, as long as real passages."""
+def write_corpus(source: Path, path: Path, count: int, documents: bool) -> int:
+    """Texts of randomly drawn real sentences; gives back how many words they have."""
     draw = random.Random(0)
     real = [passage for passage, _ in read_passages(source)]
     sentences = [s for p in real for s in re.split(r"(?<=[.!?]) +", p.text) if s]
+    sizes = [len(s.split()) for s in sentences]
+    lengths = [len(p.text.split()) for p in real]
+    # A log-normal with the mean of KILT's articles: most are short, some a hundred times longer.
+    spread = 1.1
+    middle = np.log(DOCUMENT_WORDS) - spread**2 / 2
+    words = 0
     with path.open("w", encoding="utf-8") as stream:
-        for number in range(passages):
-            like = draw.choice(real)
-            text = ""
-            while len(text) < len(like.text):
-                text = f"{text} {draw.choice(sentences)}" if text else draw.choice(sentences)
-            row = {"id": str(number), "title": like.title, "text": text[: len(like.text)]}
+        for number in range(count):
+            like = draw.randrange(len(real))
+            wanted = int(draw.lognormvariate(middle, spread)) if documents else lengths[like]
+            held, chosen = 0, []
+            while held < max(wanted, 5):
+                pick = draw.randrange(len(sentences))
+                chosen.append(sentences[pick])
+                held += sizes[pick]
+            words += held
+            row = {"id": str(number), "title": real[like].title, "text": " ".join(chosen)}
             stream.write(dump_line(row))
+    return words
 
 
-def memory(name: str) -> float:
-    """A line of this process's status in megabytes."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found.group(1)) / 1024 if found else float("nan")
+def memory_mb(name: str, process: str = "self") -> float:
+    """A line of a process's status in megabytes."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(found.group(1)) / 1024 if found else 0.0
 
 
-class AnonymousPeak:
-    """The most anonymous memory (not file pages) of this process, sampled in a thread."""
-
-    def __init__(self) -> None:
-        self.megabytes = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self.megabytes = max(self.megabytes, memory("RssAnon"))
-            time.sleep(0.05)
-
-
-def build_child(corpus: Path, out: Path, memory_mb: int) -> dict[str, float]:
+def build_ours(corpus: Path, out: Path, options: dict[str, Any]) -> None:
     """Our build."""
-    watch, begun = AnonymousPeak(), time.perf_counter()
-    build_index(corpus, out, memory_mb=memory_mb)
-    seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "peak": memory("VmHWM"), "anonymous": watch.megabytes}
+    from toolgym.tools.index import build_index
+
+    build_index(corpus, out, **options)
 
 
-def peer_child(corpus: Path, out: Path, _: int) -> dict[str, float]:
-    """bm25s's own tokenizer and build, all in memory, and its files."""
-    import bm25s
-    import Stemmer
+def build_tantivy(corpus: Path, out: Path, options: dict[str, Any]) -> None:
+    """tantivy's, text stored as ours is, merged to one segment a thread by its own policy."""
+    import tantivy
 
-    watch, begun = AnonymousPeak(), time.perf_counter()
-    texts = [f"{p.title} {p.title} {p.text}" for p, _ in read_passages(corpus)]
-    stemmer = Stemmer.Stemmer("english")
-    tokens = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
-    index = bm25s.BM25(backend="numpy")
-    index.index(tokens, show_progress=False)
-    index.save(out, show_progress=False)
-    seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "peak": memory("VmHWM"), "anonymous": watch.megabytes}
+    out.mkdir()
+    builder = tantivy.SchemaBuilder()
+    for field in ("title", "text"):
+        builder.add_text_field(field, stored=True, tokenizer_name="en_stem")
+    index = tantivy.Index(builder.build(), path=str(out))
+    writer = index.writer(heap_size=512 << 20)
+    for passage, _ in read_passages(corpus):
+        writer.add_document(tantivy.Document(title=passage.title, text=passage.text))
+    writer.commit()
+    writer.wait_merging_threads()
 
 
-def query_child(queries: Path, out: Path, _: int) -> dict[str, float]:
+def searcher_of(engine: str, out: Path) -> Any:
+    """A function from a query to its best document, read."""
+    if engine == "toolgym":
+        from toolgym.tools.index import open_index
+
+        index = open_index(out)
+        return lambda query: index.search(query, 1)
+    import tantivy
+
+    peer = tantivy.Index.open(str(out))
+    peer.reload()
+    searcher = peer.searcher()
+
+    def search(query: str) -> Any:
+        parsed = peer.parse_query(" ".join(WORD.findall(query)), ["title", "text"])
+        hits = searcher.search(parsed, 1, count=False).hits
+        return [searcher.doc(address)["text"][0] for _, address in hits]
+
+    return search
+
+
+def query_child(engine: str, queries: Path, out: Path) -> dict[str, float]:
     """Opening, the first query and the others, k = 1, with the passage read."""
+    __import__("toolgym.tools.index" if engine == "toolgym" else "tantivy")
     questions = json.loads(queries.read_text())
     begun = time.perf_counter()
-    index = open_index(out)
-    times = [time.perf_counter() - begun]
-    for question in [*questions, *questions]:
-        begun = time.perf_counter()
-        index.search(question)
-        times.append(time.perf_counter() - begun)
-    milliseconds = np.array(times) * 1e3
-    again = milliseconds[1 + len(questions) :]
+    search = searcher_of(engine, out)
+    opened = time.perf_counter()
+    search(questions[0])
+    first = time.perf_counter()
+    rounds = [[seconds(search, question) for question in questions] for _ in range(ROUNDS)]
+    p50, p99 = np.percentile(np.min(rounds, axis=0), [50, 99]).tolist()
     return {
-        "open": milliseconds[0],
-        "first": milliseconds[1],
-        "p50": float(np.percentile(again, 50)),
-        "p99": float(np.percentile(again, 99)),
-        "anonymous": memory("RssAnon"),
+        "open": (opened - begun) * 1e3,
+        "first": (first - opened) * 1e3,
+        "p50": p50 * 1e3,
+        "p99": p99 * 1e3,
+        "anonymous": memory_mb("RssAnon"),
+        "resident": memory_mb("VmRSS"),
     }
 
 
-CHILDREN = {"build": build_child, "peer": peer_child, "query": query_child}
+def seconds(action: Any, given: Any) -> float:
+    """Of one call."""
+    begun = time.perf_counter()
+    action(given)
+    return time.perf_counter() - begun
 
 
-def child(kind: str, given: Path, out: Path, memory_mb: int) -> dict[str, float]:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--child", kind, str(given), str(out), str(memory_mb)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+def children_of(process: int) -> list[str]:
+    """Processes that a process started."""
+    try:
+        return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
 
 
-def folder_mb(folder: Path) -> tuple[float, float]:
-    """Megabytes of the postings and vocabulary, and of the stored passages."""
-    sizes = {path.name: path.stat().st_size / 1e6 for path in folder.iterdir()}
-    passages = sizes.get("passages.jsonl", 0.0)
-    return sum(sizes.values()) - passages, passages
-
-
-def terms_of(corpus: Path) -> float:
-    """Terms in the collection, repeats included: reckoned from its first passages."""
-    analyzer, counted, read = Analyzer(), 0, 0
-    for passage, done in read_passages(corpus):
-        counted += 2 * len(analyzer.terms(passage.title)) + len(analyzer.terms(passage.text))
-        read = done
-        if done > 20_000_000:
-            break
-    return counted * corpus.stat().st_size / read
-
-
-def measure(
-    passages: int, folder: Path, data: Path, options: argparse.Namespace
+def watched_build(
+    engine: str, corpus: Path, out: Path, options: dict[str, Any]
 ) -> dict[str, float]:
-    """One size: a line for us and, where it is small enough, one for bm25s."""
-    corpus, out, queries = folder / "corpus.jsonl", folder / "index", folder / "queries.json"
-    write_corpus(data / "wikipedia" / "passages.jsonl", corpus, passages)
+    """Seconds, and the sum of all processes' peaks."""
+    command = [sys.executable, __file__, "--build", engine, str(corpus), str(out)]
+    begun = time.perf_counter()
+    process = subprocess.Popen([*command, json.dumps(options)])
+    peaks: dict[str, float] = {}
+    processor = os.times().children_user + os.times().children_system
+    while process.poll() is None:
+        for one in (str(process.pid), *children_of(process.pid)):
+            try:
+                peaks[one] = max(peaks.get(one, 0.0), memory_mb("VmHWM", one))
+            except OSError:  # it has just ended
+                continue
+        time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"building with {engine} failed")
+    spent = os.times().children_user + os.times().children_system - processor
+    return {
+        "seconds": time.perf_counter() - begun,
+        "processor": spent,
+        "peak": sum(peaks.values()),
+        "disk": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6,
+    }
+
+
+def measure(size: str, folder: Path, data: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """One size: a line for each engine, and the ratios."""
+    corpus, queries = folder / "corpus.jsonl", folder / "queries.json"
+    count = int(size.rstrip("d"))
+    words = write_corpus(data / "wikipedia" / "passages.jsonl", corpus, count, size.endswith("d"))
     files = [data / name / "dev.jsonl" for name in ("popqa", "nq", "triviaqa")]
     questions = [row["question"] for file in files for _, row in read_rows(file)]
     queries.write_text(json.dumps(random.Random(1).sample(questions, QUERIES)))
-    ours = child("build", corpus, out, options.memory_mb)
-    asked = child("query", queries, out, 0)
-    index_mb, stored_mb = folder_mb(out)
-    print(
-        f"{passages:>9} toolgym {ours['seconds']:8.1f}{ours['peak']:9.0f}{ours['anonymous']:9.0f}"
-        f"{index_mb:9.0f}{stored_mb:9.0f}{asked['open']:9.1f}{asked['first']:9.2f}"
-        f"{asked['p50']:9.3f}{asked['p99']:9.3f}{asked['anonymous']:9.0f}",
-        flush=True,
-    )
-    if passages <= options.peer:
-        theirs = child("peer", corpus, folder / "peer", 0)
+    found: dict[str, dict[str, float]] = {}
+    for engine in ("toolgym", *(["tantivy"] if find_spec("tantivy") else [])):
+        out = folder / engine
+        built = watched_build(engine, corpus, out, options if engine == "toolgym" else {})
+        command = [sys.executable, __file__, "--query", engine, str(queries), str(out)]
+        asked = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found[engine] = facts = built | json.loads(asked)
         print(
-            f"{passages:>9} bm25s   {theirs['seconds']:8.1f}{theirs['peak']:9.0f}"
-            f"{theirs['anonymous']:9.0f}{folder_mb(folder / 'peer')[0]:9.0f}\n"
-            f"{'':10}bm25s / toolgym: {theirs['seconds'] / ours['seconds']:.2f} x the seconds, "
-            f"{theirs['peak'] / ours['peak']:.2f} x the peak memory",
+            f"{size:>9} {engine:8}{facts['seconds']:8.1f}{facts['processor']:8.1f}"
+            f"{facts['peak']:9.0f}{facts['disk']:9.0f}{facts['open']:9.1f}{facts['first']:10.2f}"
+            f"{facts['p50']:9.3f}{facts['p99']:9.3f}{facts['anonymous']:9.0f}"
+            f"{facts['resident']:9.0f}",
             flush=True,
         )
-    return ours | {"terms": terms_of(corpus), "index": index_mb, "passages": passages}
+        shutil.rmtree(out)
+    ours = found["toolgym"]
+    if "tantivy" in found:
+        peer = found["tantivy"]
+        print(
+            f"{'':10}ours / tantivy: build {ours['seconds'] / peer['seconds']:.2f} x (processor "
+            f"time {ours['processor'] / peer['processor']:.2f} x), p50 "
+            f"{ours['p50'] / peer['p50']:.2f} x, p99 {ours['p99'] / peer['p99']:.2f} x",
+            flush=True,
+        )
+    return ours | {"words": words, "size": size}
 
 
-def extrapolate(found: dict[str, float], memory_mb: int) -> None:
-    """What the largest measured size says about KILT, with the arithmetic."""
-    ratio = KILT_TERMS / found["terms"]
+def extrapolate(found: list[dict[str, Any]], memory: int) -> None:
+    """How things grew, and what the last documents say about KILT, with the arithmetic."""
+    for kind in ("", "d"):
+        same = [one for one in found if one["size"].endswith("d") == bool(kind)]
+        for less, more in itertools.pairwise(same):
+            times = more["words"] / less["words"]
+            print(
+                f"{less['size']} -> {more['size']}: {times:.1f} x the words, "
+                f"{more['seconds'] / less['seconds']:.1f} x the seconds, "
+                f"{more['peak'] / less['peak']:.2f} x the peak memory, "
+                f"{more['p50'] / less['p50']:.1f} x p50"
+            )
+    last = ([one for one in found if one["size"].endswith("d")] or found)[-1]
+    ratio = KILT_WORDS / last["words"]
     beyond = (KILT_ARTICLES * PASSAGE_BYTES + KILT_VOCABULARY * TERM_BYTES) / 2**20
     print(
-        f"\nKILT, {KILT_ARTICLES / 1e6:.1f} million articles, about {KILT_TERMS / 1e9:.1f} billion "
-        f"terms = {ratio:.1f} x the {found['terms'] / 1e6:.0f} million of the last line:\n"
-        f"  build  {found['seconds']:.0f} s x {ratio:.1f} = {found['seconds'] * ratio / 60:.0f} min"
-        f" (reading and analyzing grow with the terms; merging with the logarithm of the blocks)\n"
-        f"  index  at most {found['index']:.0f} MB x {ratio:.1f} = "
-        f"{found['index'] * ratio / 1e3:.1f} GB (longer articles repeat more words)\n"
-        f"  memory {memory_mb} MB set + {KILT_ARTICLES / 1e6:.1f} M passages x {PASSAGE_BYTES} B + "
-        f"{KILT_VOCABULARY / 1e6:.0f} M different terms x {TERM_BYTES} B = "
-        f"{memory_mb + beyond:.0f} MB"
+        f"KILT, {KILT_ARTICLES / 1e6:.1f} million articles, about {KILT_WORDS / 1e9:.1f} billion "
+        f"words = {ratio:.1f} x the {last['words'] / 1e6:.0f} million of {last['size']}:\n"
+        f"  build  {last['seconds']:.0f} s x {ratio:.1f} = {last['seconds'] * ratio / 60:.0f} min\n"
+        f"  disk   {last['disk']:.0f} MB x {ratio:.1f} = {last['disk'] * ratio / 1e3:.0f} GB, "
+        f"passages included\n"
+        f"  memory {memory} MB set + {KILT_ARTICLES / 1e6:.1f} M passages x {PASSAGE_BYTES} B + "
+        f"{KILT_VOCABULARY / 1e6:.0f} M different terms x {TERM_BYTES} B = at most "
+        f"{memory + beyond:.0f} MB"
     )
 
 
 def main() -> None:
     """Run and print the table."""
-    if sys.argv[1:2] == ["--child"]:
-        kind, given, out, memory_mb = sys.argv[2:]
-        print(json.dumps(CHILDREN[kind](Path(given), Path(out), int(memory_mb))))
+    if sys.argv[1:2] == ["--build"]:
+        engine, corpus, out, options = sys.argv[2:]
+        build = build_ours if engine == "toolgym" else build_tantivy
+        build(Path(corpus), Path(out), json.loads(options))
+        return
+    if sys.argv[1:2] == ["--query"]:
+        engine, queries, out = sys.argv[2:]
+        print(json.dumps(query_child(engine, Path(queries), Path(out))))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("passages", nargs="*", type=int, default=[100_000, 1_000_000])
-    parser.add_argument("--memory-mb", type=int, default=1024)
-    parser.add_argument("--peer", type=int, default=100_000)
-    options: Any = parser.parse_args()
+    sizes = ["100000", "1000000", "3000000", "100000d", "300000d"]
+    parser.add_argument("sizes", nargs="*", default=sizes)
+    parser.add_argument("--memory-mb", type=int, default=2048)
+    parser.add_argument("--processes", type=int)
+    given = parser.parse_args()
     data = os.environ.get("TOOLGYM_DATA")
     if not data:
         sys.exit("set TOOLGYM_DATA to the folder of real data sets")
+    options = {"memory_mb": given.memory_mb, "processes": given.processes}
     print(
-        f"{'':18}{'build s':>8}{'peak MB':>9}{'anon MB':>9}{'index MB':>9}{'text MB':>9}"
-        f"{'open ms':>9}{'first ms':>9}{'p50 ms':>9}{'p99 ms':>9}{'anon MB':>9}"
+        f"{'':18}{'build s':>8}{'cpu s':>8}{'peak MB':>9}{'disk MB':>9}{'open ms':>9}"
+        f"{'first ms':>10}{'p50 ms':>9}{'p99 ms':>9}{'anon MB':>9}{'rss MB':>9}"
     )
-    for passages in options.passages:
+    found = []
+    for size in given.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(passages, Path(folder), Path(data), options)
-    extrapolate(found, options.memory_mb)
+            found.append(measure(size, Path(folder), Path(data), options))
+    extrapolate(found, given.memory_mb)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolgym._jsonl import read_rows
@@ -201,6 +201,16 @@ def assert_equals_bm25s(index: Index, queries: list[str], k: int) -> None:
         np.testing.assert_allclose(values, scores[expected], rtol=1e-6)
 
 
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    queries=st.lists(st.lists(_words, max_size=5).map(" ".join), max_size=9), k=st.integers(0, 4)
+)
+def test_many_queries_equal_one_by_one(index: Index, queries: list[str], k: int) -> None:
+    assert index.search_many(queries, k) == [index.search(query, k) for query in queries]
+
+
 def test_folding() -> None:
     assert fold("Gösta Łódź ΣΊΣΥΦΟΣ Ё Straße") == "gosta lodz σισυφοσ е strasse"
     assert fold("हिन्दी 東京 がぎ") == "हिन्दी 東京 がぎ"
@@ -222,7 +232,7 @@ def test_rows_of_other_corpora(tmp_path: Path) -> None:
     ]
     index = open_index(build_index(write(tmp_path / "c.jsonl", rows), tmp_path / "index"))
     assert [index.passage(n) for n in range(3)] == [
-        Passage("9", "Kilt", "Kilt\nA garment.\n"),
+        Passage("9", "Kilt", "A garment."),
         Passage("7", "Sporran", "A pouch."),
         Passage("3", "", "Only tartan."),
     ]
@@ -281,7 +291,9 @@ def test_progress_reaches_the_end(corpus: Path, tmp_path: Path) -> None:
     assert told[-1] == (size, size)
 
 
-@pytest.mark.parametrize("name", ["data.csc.index.npy", "passages.jsonl", "vocab.index.json"])
+@pytest.mark.parametrize(
+    "name", ["data.csc.index.npy", "maxima.npy", "passages.jsonl", "vocab.index.json"]
+)
 def test_damaged_index_is_one_clear_line(index: Index, name: str) -> None:
     path = index.folder / name
     path.write_bytes(path.read_bytes()[:-3])

@@ -7,13 +7,13 @@ import re
 import sys
 import threading
 import unicodedata
-from typing import Any
+from collections.abc import Sequence
 
 import Stemmer  # type: ignore[import-not-found]
 
 from toolgym.tools.folding import fold
 
-__all__ = ["ANALYZER", "Analyzer", "pieces", "terms_at_most"]
+__all__ = ["PART", "STOP_WORDS", "VERSION", "Analyzer", "parted_bytes", "pieces"]
 
 STOP_WORDS = frozenset(
     [
@@ -24,13 +24,8 @@ STOP_WORDS = frozenset(
 )  # fmt: skip
 """Lucene's English list, and the ``s`` that an apostrophe leaves behind."""
 
-ANALYZER: dict[str, Any] = {
-    "name": "unicode-fold-english",
-    "version": 1,
-    "stemmer": "english",
-    "stop_words": sorted(STOP_WORDS),
-}
-"""What an index records; one built with another analyzer is refused, for it would miss words."""
+VERSION = 2
+"""Of the way from text to terms; an index built by another one is refused: it would miss words."""
 
 _MARKS = "".join(
     chr(code)
@@ -50,18 +45,29 @@ _CUT = bytes(
     code if code >= 128 else ord(chr(code).lower()) if chr(code).isalnum() else ord(" ")
     for code in range(256)
 )
+PART = b"\x01"
+_PART_SIGN = " \x01 "
+_CUT_PARTS = _CUT[:1] + PART + _CUT[2:]
 _MEMO_PIECES = 200_000  # then it starts anew, so that it cannot grow without bound
 _MAX_WORD = 100  # characters; what is longer is no word
 
 
 class Analyzer:
-    """Lower-cases, folds accents, drops English stop words, stems, and pairs unspaced scripts.
+    """Lower-cases, folds accents, drops stop words, stems, and pairs unspaced scripts.
 
     Safe to use from several threads.
+
+    Args:
+        stop_words: folded words that give no term.
+        stemmer: a Snowball language; None: words stay as they are.
     """
 
-    def __init__(self) -> None:
-        self._stemmer = Stemmer.Stemmer("english", 0)  # its cache is slower than ours
+    def __init__(
+        self, stop_words: frozenset[str] = STOP_WORDS, stemmer: str | None = "english"
+    ) -> None:
+        self._stop_words = stop_words
+        # Its own cache is slower than ours.
+        self._stemmer = None if stemmer is None else Stemmer.Stemmer(stemmer, 0)
         self._lock = threading.Lock()  # a stemmer keeps state
         self._memo: dict[str, tuple[str, ...]] = {}
 
@@ -75,13 +81,18 @@ class Analyzer:
         return found
 
     def _remember(self, piece: str) -> tuple[str, ...]:
-        words = (piece,) if piece.isascii() else _WORD.findall(piece)
-        terms = tuple(sys.intern(term) for word in words for term in self._word_terms(word))
+        terms = tuple(map(sys.intern, self.piece_terms(piece)))
         if len(piece) <= _MAX_WORD:
             if len(self._memo) >= _MEMO_PIECES:
                 self._memo = {}
             self._memo[piece] = terms
         return terms
+
+    def piece_terms(self, piece: str) -> list[str]:
+        """The terms of one of the `pieces`, not remembered."""
+        if piece.isascii():
+            return self._word_terms(piece)
+        return [term for word in _WORD.findall(piece) for term in self._word_terms(word)]
 
     def _word_terms(self, word: str) -> list[str]:
         if len(word) > _MAX_WORD and not _HAS_UNSPACED.search(word):
@@ -92,15 +103,16 @@ class Analyzer:
             if _HAS_UNSPACED.search(run):
                 terms += run
                 terms += map("".join, itertools.pairwise(run))
-            elif run not in STOP_WORDS:
-                with self._lock:
-                    terms.append(self._stemmer.stemWord(run))
+            elif run not in self._stop_words:
+                terms.append(self._stem(run))
         return terms
 
-
-def terms_at_most(text: str, count: int) -> int:
-    """About the most terms that a text of so many pieces has: one each, unless it has no spaces."""
-    return count if text.isascii() or not _HAS_UNSPACED.search(text) else count + 2 * len(text)
+    def _stem(self, word: str) -> str:
+        if self._stemmer is None:
+            return word
+        with self._lock:
+            stem: str = self._stemmer.stemWord(word)
+        return stem or word
 
 
 def pieces(text: str) -> list[str]:
@@ -112,3 +124,14 @@ def pieces(text: str) -> list[str]:
     """
     raw = text.encode("utf-8", "surrogatepass").translate(_CUT)
     return raw.decode("utf-8", "surrogatepass").split()
+
+
+def parted_bytes(texts: Sequence[str]) -> bytes:
+    """Many texts in UTF-8 with spaces where `pieces` cuts, and a lone `PART` after each.
+
+    Only ASCII spaces are such, so a piece may hold others; the terms are the same.
+    """
+    raw = _PART_SIGN.join((*texts, "")).encode("utf-8", "surrogatepass")
+    if raw.count(PART) != len(texts):  # the sign stands in a text, too
+        return parted_bytes([text.replace(PART.decode(), " ") for text in texts])
+    return raw.translate(_CUT_PARTS)

@@ -1,17 +1,18 @@
 """Search indexes in a folder: opened by memory map, searched exactly with numpy.
 
 The folder holds bm25s's own files (so bm25s opens it too), the passages, and a header that says how
-it was made; `toolgym.tools.building` writes it. Scores are bm25s's defaults: BM25 as Lucene has it,
-k1 = 1.5, b = 0.75.
+it was made; `toolgym.tools.building` writes it. Scores are BM25 as Lucene has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,13 @@ import numpy.typing as npt
 
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.tools import layout
-from toolgym.tools.analysis import ANALYZER, Analyzer
+from toolgym.tools.analysis import pieces
 from toolgym.tools.building import build_index
+from toolgym.tools.excerpts import best_passage
 from toolgym.tools.layout import HEADER, cache_folder, disk_name
 from toolgym.tools.passages import Passage
+from toolgym.tools.ranking import Found, Postings, Ranker
+from toolgym.tools.recipe import Recipe
 from toolgym.tools.vocabulary import SORTED, open_vocabulary
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _LISTED = 500_000  # terms
+_MEMO_PIECES, _MEMO_CHARS = 50_000, 100  # of queries, with their postings, which stay on the disk
 MAX_QUERY_CHARS = 10_000  # what is beyond is not read: a query's cost stays bounded
 
 
@@ -68,13 +73,14 @@ class Index:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.header = _read_header(self.folder)
+        self.header, self.recipe = _read_header(self.folder)
         try:
             # (postings,) float32, (postings,) int32, (terms + 1 or 2,) int
             self._data = np.asarray(np.load(self.folder / layout.DATA, mmap_mode="r"))
             self._documents = np.asarray(np.load(self.folder / layout.INDICES, mmap_mode="r"))
             starts = np.asarray(np.load(self.folder / layout.INDPTR, mmap_mode="r"))
             self._offsets = np.asarray(np.load(self.folder / layout.OFFSETS, mmap_mode="r"))
+            maxima = np.load(self.folder / layout.MAXIMA, mmap_mode="r")  # (terms,) float32
             self._number = open_vocabulary(
                 self.folder / layout.VOCABULARY, ordered=self.header.get("vocabulary") == SORTED
             )
@@ -84,14 +90,20 @@ class Index:
             ) from error
         # Numbers of a list are read faster; a large one would cost memory and time at opening.
         self._starts: list[int] | npt.NDArray[np.int64]
-        self._starts = starts.tolist() if len(starts) <= _LISTED else starts
-        if not len(starts) or not len(self._data) == len(self._documents) == starts[-1]:
+        self._maxima: list[float] | npt.NDArray[np.float32]
+        listed = len(starts) <= _LISTED
+        self._starts, self._maxima = (
+            (starts.tolist(), maxima.tolist()) if listed else (starts, np.asarray(maxima))
+        )
+        sizes = {len(self._data), len(self._documents), int(starts[-1]) if len(starts) else -1}
+        if len(sizes) > 1 or len(maxima) not in (len(starts) - 1, len(starts) - 2):
             raise BadInputError(
                 f"index {str(folder)!r} is damaged (sizes disagree); {layout.AGAIN}"
             )
         with (self.folder / layout.PASSAGES).open("rb") as stream:
             self._passages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self._analyzer = Analyzer()
+        self._analyzer = self.recipe.analyzer()
+        self._memo: dict[str, tuple[Postings, ...]] = {}
         self._local = threading.local()
 
     def __len__(self) -> int:
@@ -117,69 +129,88 @@ class Index:
             k: at most so many hits; fewer when fewer passages hold a word of the query.
         """
         numbers, scores = self.ranking(query, k)
-        return [Hit(self.passage(int(n)), float(s)) for n, s in zip(numbers, scores, strict=True)]
+        found = zip(numbers.tolist(), scores.tolist(), strict=True)
+        return [Hit(self.passage(number), score) for number, score in found]
 
-    def ranking(self, query: str, k: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    def search_many(self, queries: Sequence[str], k: int = 1) -> list[list[Hit]]:
+        """`search` of several queries together: the same hits, sooner than one by one.
+
+        Args:
+            queries: any texts; equal ones are searched once.
+            k: at most so many hits for each.
+        """
+        different = list(dict.fromkeys(queries))
+        found = dict(zip(different, self.ranking_many(different, k), strict=True))
+        numbers = {number for ranked, _ in found.values() for number in ranked.tolist()}
+        passages = {number: self.passage(number) for number in numbers}
+        hits = {
+            query: [
+                Hit(passages[number], score)
+                for number, score in zip(ranked.tolist(), scores.tolist(), strict=True)
+            ]
+            for query, (ranked, scores) in found.items()
+        }
+        return [list(hits[query]) for query in queries]
+
+    def ranking(self, query: str, k: int) -> Found:
         """`search` without reading the passages.
 
         Returns:
             Passage numbers and scores: [hits] each.
         """
-        counts: dict[int, int] = {}
+        return self._ranker().top(self._postings(query) if k > 0 else [], k)
+
+    def ranking_many(self, queries: Sequence[str], k: int) -> list[Found]:
+        """`search_many` without reading the passages."""
+        return self._ranker().top_many([self._postings(q) if k > 0 else [] for q in queries], k)
+
+    def excerpt(self, query: str, passage: Passage, characters: int) -> Passage:
+        """The part of a passage that answers to a query best.
+
+        Args:
+            query: as it was searched.
+            passage: one of its hits.
+            characters: the longest part; see `toolgym.tools.excerpts.best_passage`.
+        """
+        weights: dict[str, float] = {}
         for term in self._analyzer.terms(query[:MAX_QUERY_CHARS]):
             number = self._number(term)
+            if number is not None and term not in weights:
+                frequency = int(self._starts[number + 1]) - int(self._starts[number])
+                weights[term] = math.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))
+        text = best_passage(passage.text, weights, self._analyzer, characters)
+        return Passage(passage.id, passage.title, text)
+
+    def _ranker(self) -> Ranker:
+        """This thread's own: it adds up scores in place."""
+        ranker: Ranker | None = getattr(self._local, "ranker", None)
+        if ranker is None:
+            ranker = self._local.ranker = Ranker(len(self))
+        return ranker
+
+    def _postings(self, query: str) -> list[Postings]:
+        memo, found = self._memo, dict[int, Postings]()
+        for piece in pieces(query[:MAX_QUERY_CHARS]):
+            known = memo.get(piece)
+            for term in self._look_up(piece) if known is None else known:
+                before = found.get(term.number)
+                found[term.number] = term if before is None else before.once_more(term)
+        return list(found.values())
+
+    def _look_up(self, piece: str) -> tuple[Postings, ...]:
+        """The terms of a piece that some passage holds; remembered."""
+        found = []
+        for term in self._analyzer.piece_terms(piece):
+            number = self._number(term)
             if number is not None:
-                counts[number] = counts.get(number, 0) + 1
-        if not counts or k < 1:
-            return np.empty(0, np.intp), np.empty(0, np.float32)
-        scores = self._scores(counts)
-        return _top(scores, k, self._rarest(counts))
-
-    def _scores(self, counts: dict[int, int]) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] | None = getattr(self._local, "scores", None)
-        if scores is None:
-            scores = self._local.scores = np.zeros(len(self), np.float32)  # [passages]
-        else:
-            scores.fill(0.0)
-        for number, count in counts.items():
-            start, end = self._starts[number], self._starts[number + 1]
-            gain = self._data[start:end]
-            # A passage stands once in a term's postings, so plain indexing adds correctly.
-            scores[self._documents[start:end]] += gain if count == 1 else gain * np.float32(count)
-        return scores
-
-    def _rarest(self, counts: dict[int, int]) -> npt.NDArray[np.int32]:
-        number = min(counts, key=lambda n: self._starts[n + 1] - self._starts[n])
-        found: npt.NDArray[np.int32]
-        found = self._documents[self._starts[number] : self._starts[number + 1]]
-        return found
-
-
-def _top(
-    scores: npt.NDArray[np.float32], k: int, likely: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The exact k best positive scores without sorting all of them.
-
-    The k-th best among the passages that hold the rarest term is a lower bound of the k-th best of
-    all; few passages reach it, and only those are compared.
-
-    Args:
-        scores: [passages].
-        k: how many.
-        likely: passage numbers that probably score well.
-    """
-    bound = 0.0
-    if len(likely) >= k:
-        bound = float(np.partition(scores[likely], len(likely) - k)[len(likely) - k])
-    numbers = np.flatnonzero(scores >= bound) if bound > 0.0 else np.flatnonzero(scores > 0.0)
-    values = scores[numbers]
-    if len(values) > k:
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        above = numbers[values > least]
-        numbers = np.concatenate([above, numbers[values == least][: k - len(above)]])
-        values = scores[numbers]
-    order = np.lexsort((numbers, -values))
-    return numbers[order], values[order]
+                start, end = int(self._starts[number]), int(self._starts[number + 1])
+                passages, gains = self._documents[start:end], self._data[start:end]
+                found.append(Postings(number, passages, gains, 1, float(self._maxima[number])))
+        if len(self._memo) >= _MEMO_PIECES:
+            self._memo = {}
+        if len(piece) <= _MEMO_CHARS:
+            self._memo[piece] = tuple(found)
+        return tuple(found)
 
 
 def open_index(folder: str | Path) -> Index:
@@ -187,7 +218,7 @@ def open_index(folder: str | Path) -> Index:
     return Index(folder)
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
+def _read_header(folder: Path) -> tuple[dict[str, Any], Recipe]:
     name = repr(str(folder))
     if not folder.is_dir():
         raise MissingFileError(f"index folder {name} does not exist; {layout.AGAIN}")
@@ -198,7 +229,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise BadInputError(
             f"folder {name} holds no toolgym index; name one that `toolgym index build` wrote"
         )
-    if header.get("format") != layout.FORMAT or header.get("analyzer") != ANALYZER:
+    recipe = Recipe.of_header(header)
+    if header.get("format") != layout.FORMAT or recipe is None:
         raise BadInputError(f"index {name} was built by another version of toolgym; {layout.AGAIN}")
     files = header.get("files")
     for file, size in files.items() if isinstance(files, dict) else [("its file list", -1)]:
@@ -217,4 +249,4 @@ def _read_header(folder: Path) -> dict[str, Any]:
             RuntimeWarning,
             stacklevel=4,
         )
-    return header
+    return header, recipe

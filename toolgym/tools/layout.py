@@ -8,36 +8,36 @@ from importlib.metadata import version
 from pathlib import Path
 
 from toolgym._jsonl import value_hash
-from toolgym.tools.analysis import ANALYZER
+from toolgym.tools.recipe import Recipe
 
-__all__ = ["FORMAT", "HEADER", "KIND", "TITLE_WEIGHT", "cache_folder", "disk_name"]
+__all__ = ["FORMAT", "HEADER", "KIND", "cache_folder", "disk_name"]
 
 HEADER = "toolgym-index.json"
-KIND, FORMAT = "toolgym-bm25", 1
-TITLE_WEIGHT = 2
-"""A title counts as twice its words: on 500 PopQA questions over 20 051 real passages a search for
-the subject then puts a supporting passage first in 94 of 100 cases, with the title once in 93, with
-the text alone in 87."""
-
+KIND, FORMAT = "toolgym-bm25", 2
 DATA, INDICES, INDPTR = (f"{name}.csc.index.npy" for name in ("data", "indices", "indptr"))
 VOCABULARY, PARAMS = "vocab.index.json", "params.index.json"
 PASSAGES, OFFSETS = "passages.jsonl", "offsets.npy"
-FILES = (DATA, INDICES, INDPTR, VOCABULARY, PARAMS, PASSAGES, OFFSETS)
+MAXIMA = "maxima.npy"  # the largest score of each term, so that a search can pass over postings
+FILES = (DATA, INDICES, INDPTR, MAXIMA, VOCABULARY, PARAMS, PASSAGES, OFFSETS)
 AGAIN = "build it again with `toolgym index build`"
 
 
-def disk_name(corpus: Path) -> str:
+def disk_name(corpus: Path, recipe: Recipe) -> str:
     """A name that changes with the corpus's bytes and with everything that decides its index."""
     with corpus.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-    made_with = [version("bm25s"), version("PyStemmer"), FORMAT, ANALYZER, TITLE_WEIGHT]
+    made_with = [version("bm25s"), version("PyStemmer"), FORMAT, recipe.header()]
     return f"{corpus.stem[:40]}-{value_hash([content, made_with])[:24]}"
 
 
-def cache_folder() -> Path:
-    """Where indexes of plain corpora are kept: ``$TOOLGYM_CACHE``, else the user's cache."""
+def cache_folder(kind: str = "indexes") -> Path:
+    """Where what is made once is kept: ``$TOOLGYM_CACHE``, else the user's cache.
+
+    Args:
+        kind: ``indexes`` of plain corpora, or ``translators``: converted models.
+    """
     named = os.environ.get("TOOLGYM_CACHE")
     if named:
-        return Path(named) / "indexes"
+        return Path(named) / kind
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "toolgym" / "indexes"
+    return Path(base) / "toolgym" / kind
