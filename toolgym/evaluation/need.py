@@ -67,7 +67,7 @@ def tool_need(with_tools: Recording, without: Recording) -> list[Need]:
     classes: dict[int, list[Trajectory]] = {}
     for trajectory in played:
         popularity = trajectory.task.metadata.get(_POPULARITY)
-        if isinstance(popularity, int | float) and popularity > 0:
+        if isinstance(popularity, int | float) and 0 < popularity < math.inf:
             classes.setdefault(math.floor(math.log10(popularity)), []).append(trajectory)
     for power in sorted(classes):
         label = f"popularity {10**power:,} to {10 ** (power + 1):,}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import comb
 
 from toolgym.conditions import measure
+from toolgym.errors import BadInputError
 from toolgym.intervals import Interval, bootstrap
 from toolgym.scoring import task_key
 from toolgym.trajectory import Trajectory
@@ -20,7 +21,15 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
         samples: n, drawn independently.
         right: c of them.
         k: at most n.
+
+    Raises:
+        BadInputError: k is not from 1 to n, or c is not from 0 to n.
     """
+    if not 1 <= k <= samples or not 0 <= right <= samples:
+        raise BadInputError(
+            f"pass@{k} of {right} right among {samples} samples cannot be estimated: k must be "
+            "from 1 to the number of samples"
+        )
     return 1.0 - comb(samples - right, k) / comb(samples, k)
 
 

@@ -49,7 +49,7 @@ class Figure:
     Args:
         svg: the whole element.
         file: name of the file that the Markdown shows; whoever writes the page writes it, too.
-        text: what is to be seen, for those who do not see it.
+        text: below it; what is to be seen, for those who do not see it.
     """
 
     svg: str
@@ -67,7 +67,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #d5dae3; text-align: right; }
 :is(th, td):is(:first-child, :last-child) { text-align: left; }
 div, figure { overflow-x: auto; }
-figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
+figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
+figcaption { color: #4a5160; font-size: .9rem; }
 pre { background: #f4f6f9; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
@@ -109,7 +110,7 @@ def _markdown(block: Block) -> str:
 def _html(block: Block) -> str:
     match block:
         case Figure(svg, _, text):
-            return f'<figure role="img" aria-label="{html.escape(text)}">{svg}</figure>'
+            return f"<figure>{svg}<figcaption>{html.escape(text)}</figcaption></figure>"
         case Heading(text, level):
             return f"<h{level}>{html.escape(text)}</h{level}>"
         case Paragraph(text):
