@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toolgym._optional import need
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD: Final = "<|pad|>"
 END: Final = "<|end|>"
@@ -134,6 +134,34 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 700) -> PreTrainedTo
     return tokenizer
 
 
+def configuration(
+    vocabulary: int, *, hidden: int, layers: int, heads: int, **ends: int | None
+) -> LlamaConfig:
+    """The network's configuration.
+
+    Args:
+        vocabulary: tokens.
+        hidden: width of the residual stream.
+        layers: blocks.
+        heads: attention heads.
+        ends: ids of the special tokens, for those who run it.
+    """
+    transformers = need("transformers", "train")
+    config: LlamaConfig = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=3 * hidden,
+        max_position_embeddings=LONGEST,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        **ends,
+    )
+    return config
+
+
 def build_model(
     tokenizer: PreTrainedTokenizerFast,
     *,
@@ -153,17 +181,12 @@ def build_model(
     """
     torch = need("torch", "train")
     transformers = need("transformers", "train")
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        intermediate_size=3 * hidden,
-        max_position_embeddings=LONGEST,
-        tie_word_embeddings=True,
+    config = configuration(
+        len(tokenizer),
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
     with torch.random.fork_rng(devices=[]):

@@ -118,10 +118,16 @@ def _arm(
         merged = isinstance(value, Mapping) and isinstance(settings.get(key), Mapping)
         settings[key] = {**settings[key], **value} if merged else value
     folder = place / "".join(sign if sign.isalnum() else "-" for sign in arm)
-    if arm == DEMONSTRATIONS:
-        settings["model"] = str(_demonstrated(place, model, seed, settings))
-        # Only measured: the training was on demonstrations.
-        settings["rounds"], settings["train"] = 1, {**SFT, "max_steps": 1, "learning_rate": 1e-12}
+    if arm != DEMONSTRATIONS:
+        return _measured(settings, folder)
+    tuned = _demonstrated(place, model, seed, settings)
+    settings["rounds"] = 0  # both are only measured
+    before = _measured(settings, folder / "before")
+    return before + _measured(settings | {"model": str(tuned)}, folder / "after")
+
+
+def _measured(settings: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Accuracy before, and after each round."""
     report = selftrain(settings, out=folder)
     evaluations = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["evaluations"]
     return [{way: found[way]["all"] for way in ("sampled", "greedy")} for found in evaluations]
@@ -132,7 +138,7 @@ def _demonstrated(place: Path, model: Path, seed: int, settings: dict[str, Any])
     from toolgym.training.sft import train_sft
 
     kept = place / "SFT" / "round-1" / "selection" / "rows.jsonl"
-    count = sum(1 for _ in kept.open(encoding="utf-8")) if kept.is_file() else 1000
+    count = len(kept.read_bytes().splitlines()) if kept.is_file() else 1000
     world, rng = World(seed), random.Random(f"study-{seed}")
     rows = [
         {"messages": list(demonstration(world, world.problem(rng, "demo"), rng)[1])}
