@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from toolgym.registry import CORPORA, Resource
+from toolgym.registry import AUTHORS, COMMANDS, CORPORA, POLICIES, VIEWERS, Resource
 
 __all__ = ["IDS", "register"]
 
@@ -13,12 +13,14 @@ _FAMILIES = {
     "ToolQA-TriviaQA-v0": "triviaqa",
     "ToolQA-GSM8K-v0": "gsm8k",
     "ToolQA-NQOpen-v0": "nqopen",
+    "ToolScenario-v0": "scenarios.environment",
 }
 IDS = tuple(_FAMILIES)
+_SCENARIOS = "toolgym.envs.scenarios"
 
 
 def register() -> None:
-    """Add the environment ids to gymnasium and the bundled texts to the registries."""
+    """Add the environment ids to gymnasium, and what belongs to them to the registries."""
     for env_id, module in _FAMILIES.items():
         if env_id not in gym.registry:
             gym.register(
@@ -28,3 +30,14 @@ def register() -> None:
             )
     CORPORA.add("sample", Resource("toolgym.envs", "encyclopedia_sample.jsonl"))
     CORPORA.add("phrasebook", Resource("toolgym.envs", "phrasebook_sample.jsonl"))
+    AUTHORS.add("offline", f"{_SCENARIOS}.offline:OfflineAuthor")
+    AUTHORS.add("endpoint", f"{_SCENARIOS}.endpoint:EndpointAuthor")
+    COMMANDS.add("scenarios", f"{_SCENARIOS}.commands:app")
+    VIEWERS.add("scenario", f"{_SCENARIOS}.viewing:describe_row")
+    for name, policy in (
+        ("scenario-oracle", "OraclePolicy"),
+        ("scenario-random", "RandomCallPolicy"),
+        ("scenario-no-call", "NoCallPolicy"),
+        ("scenario-spam", "SpamPolicy"),
+    ):
+        POLICIES.add(name, f"{_SCENARIOS}.policies:{policy}")

@@ -18,7 +18,10 @@ from typing import Any
 
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
-__all__ = ["CORPORA", "FORMATS", "POLICIES", "PROMPTS", "REWARDS", "TOOLS", "Registry", "Resource"]
+__all__ = [
+    *("AUTHORS", "COMMANDS", "CORPORA", "FORMATS", "POLICIES", "PROMPTS", "REWARDS", "TOOLS"),
+    *("VIEWERS", "Registry", "Resource"),
+]
 
 BUILT_IN = ("toolgym._builtin:register", "toolgym.envs:register", "toolgym.rewards:register")
 GROUP = "toolgym.plugins"
@@ -112,6 +115,13 @@ REWARDS = Registry("reward")
 POLICIES = Registry("policy")
 CORPORA = Registry("corpus")
 """Passages by name; an entry is a `Resource` or anything else that has a ``path()``."""
+AUTHORS = Registry("author")
+"""Who writes scenarios; see `toolgym.envs.scenarios.author.Author`."""
+COMMANDS = Registry("command")
+"""Groups of commands that plug-ins add to the command line; an entry is a typer application."""
+VIEWERS = Registry("viewer")
+"""How ``toolgym view`` shows rows of files that hold no trajectories: a function of a row and a
+width that gives a text, or None when the row is none of its kind."""
 
 
 def load_plugins() -> None:

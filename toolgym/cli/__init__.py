@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import judging, learning, playing, practising, reporting, sharing, tooling, viewing
+from toolgym.cli import (
+    comparing,
+    judging,
+    learning,
+    playing,
+    practising,
+    reporting,
+    sharing,
+    tooling,
+    viewing,
+)
 from toolgym.cli.shell import Commands
 from toolgym.registry import COMMANDS
 
@@ -55,6 +65,7 @@ app.command("filter")(judging.keep)
 app.add_typer(sharing.app, name="export")
 app.add_typer(learning.app, name="train")
 app.command("selftrain")(practising.practise)
+app.command("compare")(comparing.compare)
 app.command("report")(reporting.report)
 for _name in COMMANDS:
     app.add_typer(COMMANDS.get(_name), name=_name)

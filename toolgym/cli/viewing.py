@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,7 @@ def list_names(as_json: options.Json = False) -> None:
     from toolgym.rollouts import environment_ids
 
     ids = environment_ids()
-    kinds = ("TOOLS", "FORMATS", "PROMPTS", "REWARDS", "POLICIES", "CORPORA")
+    kinds = ("TOOLS", "FORMATS", "PROMPTS", "REWARDS", "POLICIES", "CORPORA", "AUTHORS")
     names = {getattr(registry, kind).kind: list(getattr(registry, kind)) for kind in kinds}
     if as_json:
         entries = {env_id: str(gym.registry[env_id].entry_point) for env_id in ids}
@@ -58,16 +58,25 @@ def list_names(as_json: options.Json = False) -> None:
 
 
 def view(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .jsonl file of trajectories.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, or a .jsonl file of trajectories or scenarios.")
+    ],
     episode: Annotated[
-        str | None, typer.Option("--episode", help="Only this one: task id, or task id#sample.")
+        str | None,
+        typer.Option("--episode", "--id", help="Only this one: task id, or task id#sample."),
     ] = None,
     which: Annotated[Which, typer.Option("--which", help="Which episodes.")] = Which.ALL,
     count: Annotated[int, typer.Option("--count", "-n", help="At most so many.")] = 3,
     width: Annotated[int, typer.Option("--width", help="Characters of a text shown.")] = 600,
     as_json: options.Json = False,
 ) -> None:
-    """Print episodes as a person reads them: what was asked, called, answered, and rewarded."""
+    """Print episodes as a person reads them: what was asked, called, answered, and rewarded.
+
+    Also what a plug-in knows to show, such as scenarios and those that a build rejected.
+    """
+    if run.is_file() and (show := _viewer(run)) is not None:
+        _view_rows(run, show, episode, count, width, as_json)
+        return
     chosen: list[Trajectory] = []
     for trajectory in _read(run):
         if _named(trajectory, episode) and _is(trajectory, which):
@@ -80,6 +89,47 @@ def view(
         print_json([trajectory.to_row() for trajectory in chosen])
         return
     print("\n\n".join(describe(trajectory, width) for trajectory in chosen))
+
+
+Viewer = Callable[[dict[str, Any], int], tuple[str, str] | None]
+
+
+def _viewer(file: Path) -> Viewer | None:
+    """Who shows the rows of a file; nobody where they are trajectories."""
+    from toolgym._jsonl import read_rows
+    from toolgym.registry import VIEWERS
+
+    row = next((row for _, row in read_rows(file, torn=True)), None)
+    if row is None or "steps" in row:
+        return None
+    viewers: list[Viewer] = [VIEWERS.get(name) for name in VIEWERS]
+    return next((viewer for viewer in viewers if viewer(row, 10) is not None), None)
+
+
+def _view_rows(
+    file: Path, show: Viewer, name: str | None, count: int, width: int, as_json: bool
+) -> None:
+    from toolgym._jsonl import read_rows
+    from toolgym.errors import near
+
+    shown: list[str] = []
+    rows: list[dict[str, Any]] = []
+    ids: list[str] = []
+    for _, row in read_rows(file, torn=True):
+        ids.append(str(row.get("id")))
+        if name is not None and ids[-1] != name:
+            continue
+        rows.append(row)
+        if not as_json:
+            shown.append((show(row, width) or ("", ""))[1])
+        if len(rows) >= count:
+            break
+    if not rows:
+        raise BadInputError(f"{str(file)!r} holds no {name!r}{near(name or '', ids)}")
+    if as_json:
+        print_json(rows)
+    else:
+        print(_printable("\n\n".join(shown)))
 
 
 def describe(trajectory: Trajectory, width: int = 600) -> str:
@@ -99,8 +149,11 @@ def describe(trajectory: Trajectory, width: int = 600) -> str:
     ]
     for number, step in enumerate(trajectory.steps, 1):
         lines += [f"--- turn {number}", *_step_lines(step, width)]
-    # A model wrote some of it: control characters would drive the terminal.
-    text = "\n".join(lines)
+    return _printable("\n".join(lines))
+
+
+def _printable(text: str) -> str:
+    """A model wrote some of it: control characters would drive the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else _REPLACED for c in text)
 
 

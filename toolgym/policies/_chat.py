@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class TokenChat:
     Args:
         tokenizer: with a chat template.
         pass_tools: give the tools to the template, beside the format's own text.
+        template: what the template itself asks for, such as ``{"enable_thinking": False}``.
         ends: ids that end a reply, beside the tokenizer's own and what ends the template's turns.
 
     Raises:
@@ -52,6 +53,7 @@ class TokenChat:
         tokenizer: PreTrainedTokenizerBase,
         *,
         pass_tools: bool = False,
+        template: Mapping[str, Any] | None = None,
         ends: Collection[int] = (),
     ) -> None:
         if not tokenizer.chat_template:
@@ -60,6 +62,7 @@ class TokenChat:
                 "tokenizer.chat_template and save it, or use the instruct version of the model"
             )
         self._tokenizer, self._pass_tools = tokenizer, pass_tools
+        self._template = dict(template or {})
         self._kept: dict[str, _Kept] = {}
         self._asked: dict[str, tuple[str, list[int]]] = {}  # prompts that no reply was kept for yet
         self._merge_system = not self._shows_system()
@@ -69,7 +72,10 @@ class TokenChat:
             raise TemplateError(
                 f"the chat template of {tokenizer.name_or_path!r} leaves assistant texts out"
             )
-        structure, after = self._encode([whole.replace(_MARK, ""), whole.partition(_MARK)[2]])
+        # What a template puts in front of a reply (Qwen3: an empty reasoning) is what models write
+        # themselves: only what opens and ends turns is no text.
+        asked = self._render([_chat("user", "a")], [])
+        structure, after = self._encode([asked, whole.partition(_MARK)[2]])
         added = set(tokenizer.added_tokens_decoder)
         own = {tokenizer.eos_token_id} - {None}
         self.end_ids = {*ends, *own, *(added & set(after[:1]))}
@@ -167,6 +173,7 @@ class TokenChat:
                 tools=list(tools) if self._pass_tools and tools else None,
                 add_generation_prompt=generation,
                 tokenize=False,
+                **self._template,
             )
         )
 

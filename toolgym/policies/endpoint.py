@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from toolgym._optional import need
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.policies._chat_api import body_of, reply_of
 from toolgym.policies._retry import delay_before, failure_of
+from toolgym.policies._service import Service
 from toolgym.policies.base import Policy, Reply, Request
 
 __all__ = ["EndpointPolicy"]
@@ -75,7 +74,7 @@ class EndpointPolicy(Policy):
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._address, self._name, self._native = address, name, native_tools
         self._retries, self._timeout = retries, timeout
-        self._service = _Service(
+        self._service = Service(
             self._openai,
             concurrency,
             base_url=address,
@@ -133,38 +132,3 @@ class EndpointPolicy(Policy):
     def close(self) -> None:
         """Close the connections and end the thread."""
         self._finalizer()
-
-
-class _Service:
-    """A thread with an event loop that owns the client."""
-
-    def __init__(self, openai: Any, concurrency: int, **client: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="toolgym-endpoint", daemon=True)
-        self._thread.start()
-        self.slots = asyncio.Semaphore(concurrency)
-        self.client = openai.AsyncOpenAI(**client)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def submit(self, coroutine: Any) -> Future[Reply | Exception]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def end(self) -> None:
-        if threading.current_thread() is self._thread:
-            # The garbage collector came by here: waiting for oneself would never end.
-            self._loop.stop()
-            return
-        asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(timeout=5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
-        self._loop.close()
-
-    async def _wind_up(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +47,7 @@ class TransformersPolicy(Policy):
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
+        template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -71,6 +72,7 @@ class TransformersPolicy(Policy):
         logprobs: bool = False,
         pass_tools: bool = False,
         adapter: str | Path | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         _check(
             temperature,
@@ -88,6 +90,7 @@ class TransformersPolicy(Policy):
             "max_prompt_tokens": max_prompt_tokens,
             "dtype": dtype,
             "pass_tools": pass_tools,
+            **({"template": dict(template)} if template else {}),
         }
         loaded = (
             model
@@ -98,7 +101,9 @@ class TransformersPolicy(Policy):
         )
         self._weights, self._batch_size = loaded.fingerprint, batch_size
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
-        self._chat = TokenChat(loaded.tokenizer, pass_tools=pass_tools, ends=loaded.ends)
+        self._chat = TokenChat(
+            loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
+        )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
         padding = loaded.tokenizer.pad_token_id
         self._generator: Generator | None = Generator(
