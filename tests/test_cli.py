@@ -323,7 +323,7 @@ def test_selftrain_train_and_report_on_a_tiny_model() -> None:
     assert first.exit_code == 0, first.output
     assert "before and after" in first.stdout.lower()
     stages = [line.partition(": ")[0] for line in first.stderr.splitlines()]
-    assert stages[:3] == ["base", "evaluation-0", "round-1/practice"]
+    assert stages[:4] == ["base", "evaluation-0", "no-tools", "round-1/practice"]
     assert re.search(r"^evaluation-1: \d+ of \d+ right \(\d", first.stderr, re.M)
     again = toolgym(*command, "--json")  # everything is done: only the report is made
     data = json.loads(again.stdout)

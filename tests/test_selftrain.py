@@ -15,7 +15,7 @@ import pytest
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
 from toolgym.training import stages
-from toolgym.training.defaults import default_settings, miniature_environments, paper_settings
+from toolgym.training.defaults import miniature_environments, paper_settings
 from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.training.report import Accuracy
 from toolgym.training.settings import SelfTrainSettings, load_settings
@@ -231,7 +231,7 @@ def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) ->
         ({"round": 2}, r"unknown key 'round' \(did you mean 'rounds'\?\)"),
         ({"train": {"epoch": 2}}, r"unknown key 'train.epoch' \(did you mean 'epochs'\?\)"),
         ({"environments": [{"id": "a", "tests": {}}]}, "environments.0.tests.*did you mean 'test'"),
-        ({"rounds": 0}, "rounds: Input should be greater than or equal to 1, not 0"),
+        ({"rounds": -1}, "rounds: Input should be greater than or equal to 0, not -1"),
         ({"filter": {"tools": "none"}}, "filter.tools: Input should be 'any' or 'only'"),
         ({"environments": [{"id": "a"}, {"id": "a"}]}, "two environments are named 'a'"),
         ({"environments": [{"id": "a", "name": "x/y"}]}, "cannot be the name of a folder"),
@@ -255,14 +255,6 @@ def test_settings_are_read_from_yaml_and_json(tmp_path: Path) -> None:
         load_settings(tmp_path / "bad.yaml")
     with pytest.raises(MissingFileError, match=r"did you mean .*'a\.yaml'"):
         load_settings(tmp_path / "b.yaml")
-
-
-def test_the_example_files_are_the_ready_settings() -> None:
-    examples = Path(__file__).parent.parent / "examples"
-    assert load_settings(examples / "selftrain.yaml") == default_settings()
-    assert load_settings(examples / "selftrain-paper.yaml") == paper_settings(
-        corpus="indexes/wikipedia"
-    )
 
 
 def test_the_papers_job_practises_on_two_sets_and_is_evaluated_on_four() -> None:
