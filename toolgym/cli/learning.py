@@ -216,6 +216,8 @@ def _common(given: dict[str, Any], train: Callable[..., Any]) -> dict[str, Any]:
 def _run(
     method: str, out: Path, as_json: bool, train: Callable[[Callable[..., None]], Trained]
 ) -> Trained:
+    from toolgym.training.options import rank
+
     try:
         with progress_bar(f"train {method}", unit="steps") as advance:
             trained = train(lambda step, steps, note: advance(step, steps))
@@ -224,6 +226,8 @@ def _run(
             f"stopped; checkpoints so far are kept in '{out}.partial', run the same command again "
             "to go on from the last one"
         ) from error
+    if rank():  # of several processes the first one has written, and speaks
+        raise typer.Exit
     if as_json:
         print_json(asdict(trained) | {"path": str(trained.path)})
         return trained

@@ -40,6 +40,9 @@ def practise(
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run and what it needs, and stop.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Let a model practise, learn from its right episodes, and measure it again.
@@ -54,6 +57,9 @@ def practise(
     chosen = _settings(settings, given, corpus)
     if show_settings:
         print_json(chosen.model_dump(mode="json"))
+        return
+    if dry_run:
+        _foretell(chosen, as_json)
         return
     try:
         with stage_bars() as advance:
@@ -83,6 +89,17 @@ def _settings(file: Path | None, said: dict[str, Any], corpus: str | None) -> Se
     else:
         begun = default_settings(seed=said.get("seed", 0))
     return load_settings(begun.model_dump() | said)
+
+
+def _foretell(chosen: SelfTrainSettings, as_json: bool) -> None:
+    from toolgym.cli.foretelling import plan_text
+    from toolgym.training.planning import plan
+
+    found = plan(chosen)
+    if as_json:
+        print_json(found.to_row())
+    else:
+        print(plan_text(found))
 
 
 def _first_section(markdown: str) -> str:

@@ -9,7 +9,6 @@ adding up everything.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ __all__ = ["Found", "Postings", "Ranker"]
 _SLACK = 1.0 - 1e-4  # far more than sums of float32 in different orders differ by
 _LOOK_UP = 16  # postings that are added up in the time of looking up one passage
 _PLAIN = 50_000  # postings that are added up sooner than anything is left out
-_BLOCK = 1 << 18  # scores that several queries are given at once
 _TINY = np.finfo(np.float32).tiny
 _SCANNED = 4  # passages of the whole index that are compared in the time of one posting
 
@@ -75,7 +73,6 @@ class Ranker:
     def __init__(self, passages: int) -> None:
         # All zero between two queries: only what a query touched is set back.
         self._scores = np.zeros(passages, np.float32)
-        self._cells: Floats | None = None  # the same of several queries
 
     def top(self, terms: Sequence[Postings], k: int) -> Found:
         """The k best passages with a positive score; equal ones in the order of the corpus.
@@ -106,44 +103,6 @@ class Ranker:
         found = _best(passages, scores.take(passages), k)
         scores.fill(0.0)
         return found
-
-    def top_many(self, queries: Sequence[Sequence[Postings]], k: int) -> list[Found]:
-        """`top` of several queries, faster than one by one where the index is small.
-
-        Args:
-            queries: the terms of each.
-            k: how many passages for each.
-        """
-        width = len(self._scores)
-        if width > _BLOCK // 2:
-            return [self.top(terms, k) for terms in queries]
-        rows = _BLOCK // max(width, 1)
-        found: list[Found] = []
-        for begin in range(0, len(queries), rows):
-            found += self._block(queries[begin : begin + rows], k)
-        return found
-
-    def _block(self, queries: Sequence[Sequence[Postings]], k: int) -> list[Found]:
-        """The same for so many queries that a score for each of their passages fits into memory."""
-        width = len(self._scores)
-        if self._cells is None:
-            self._cells = np.zeros(_BLOCK, np.float32)
-        scores = self._cells[: len(queries) * width]
-        table = scores.reshape(len(queries), width)
-        for row, query in zip(table, queries, strict=True):
-            for term in query:
-                np.add.at(row, term.passages, term.added())
-        least = [_bound(query, row, k) for row, query in zip(table, queries, strict=True)]
-        where = np.flatnonzero(table >= np.array(least, np.float32)[:, None])
-        values, rows = scores.take(where), where // width
-        scores.fill(0.0)
-        order = np.lexsort((where, -values, rows))
-        passages, values = (where - rows * width).take(order), values.take(order)
-        begins = rows.searchsorted(np.arange(len(queries) + 1)).tolist()
-        return [
-            (passages[begin : min(begin + k, end)], values[begin : min(begin + k, end)])
-            for begin, end in itertools.pairwise(begins)
-        ]
 
     def _candidates(self, terms: list[Postings], k: int) -> Numbers:
         """Passages, ascending, among which the k best are; terms come with the rarest first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolgym._optional import need, quiet
 from toolgym.errors import MissingFileError
-from toolgym.training.options import Options
+from toolgym.training.options import Options, processes, rank
 
 __all__ = ["Result", "StepProgress", "arguments", "load_for_training", "lora", "train_loop"]
 
@@ -122,7 +122,9 @@ def arguments(work: Path, options: Options) -> dict[str, Any]:
         "num_train_epochs": options.epochs,
         "max_steps": options.max_steps or -1,
         "per_device_train_batch_size": options.device_batch_size,
-        "gradient_accumulation_steps": max(1, options.batch_size // options.device_batch_size),
+        "gradient_accumulation_steps": max(
+            1, options.batch_size // (options.device_batch_size * processes())
+        ),
         "learning_rate": options.learning_rate,
         "gradient_checkpointing": options.gradient_checkpointing,
         "bf16": options.bf16,
@@ -170,8 +172,9 @@ def _callback(transformers: Any, progress: StepProgress | None) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """The trainer calls this when all files of the checkpoint are written."""
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE).touch()
+            if not rank():
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                (folder / COMPLETE).touch()
 
     return Progress()
 

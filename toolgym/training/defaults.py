@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from toolgym.training.settings import (
     EnvironmentSettings,
@@ -47,8 +48,11 @@ def paper_settings(
         corpus: what the search looks in: an index folder or a ``.jsonl`` of passages; None is the
             bundled encyclopedia, far too small for these questions (the report says so).
     """
-    shared = {"tasks": "hub", "prompt": "tools_multi_step", "format": "react"}
+    shared: dict[str, Any] = {"tasks": "hub", "prompt": "tools_multi_step", "format": "react"}
     shared |= {} if corpus is None else {"corpus": corpus}
+    search = {"name": "WikipediaSearch", "k": 1}
+    translate = {"name": "MachineTranslator", "backend": "nllb", "source": "eng_Latn"}
+    shared["tools"] = ["Calculator", search, translate]
     train, test = {"split": "train"}, {"split": "test"}
     names = ("TriviaQA", "GSM8K", "PopQA", "NQOpen")
     environments = [
@@ -66,7 +70,7 @@ def paper_settings(
         environments=environments,
         rounds=1,
         samples_per_task=1,
-        sampling=SamplingSettings(temperature=0.6, top_p=0.9, max_new_tokens=512),
+        sampling=SamplingSettings(temperature=0.6, top_p=0.9, max_new_tokens=512, batch_size=16),
         filter=FilterSettings(per_task=None),
         train=TrainSettings(epochs=3, batch_size=16, max_length=8192, lora=16),
     )

@@ -17,6 +17,7 @@ from toolgym.policies.base import Reply, ReplyTokens, Request
 from toolgym.policies.transformers import TransformersPolicy
 from toolgym.rollouts import join_tokens
 from toolgym.training._trl import Played
+from toolgym.training.options import rank
 from toolgym.trajectory import Trajectory
 from toolgym.vector import execute_together
 
@@ -151,7 +152,9 @@ class Player:
         """
         loaded = Loaded(model, self.tokenizer, self._ends(model), "in training")
         policy = TransformersPolicy(loaded, logprobs=True, **self.sampling)
-        episodes = [self._start(key, place, step) for place, key in enumerate(keys)]
+        # A group may be spread over processes: each of its episodes has its own place and seed.
+        places = range(rank() * len(keys), (rank() + 1) * len(keys))
+        episodes = [self._start(key, place, step) for key, place in zip(keys, places, strict=True)]
         running = [episode for episode in episodes if not episode.failure]
         while running:
             running = self._turn(policy, running)
@@ -162,7 +165,8 @@ class Player:
         self._judge(episodes)
         if self.record is not None:
             rows = (self._record(episode).to_row() for episode in episodes)
-            write_rows(self.record / f"step-{step + 1:06}.jsonl", rows)
+            own = f"-{rank()}" if rank() else ""
+            write_rows(self.record / f"step-{step + 1:06}{own}.jsonl", rows)
         return played
 
     def _start(self, key: str, place: int, step: int) -> _Episode:

@@ -6,7 +6,6 @@ recorded episodes, one turn at a time, which is ``credit="turn"`` here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +53,7 @@ def train_grpo(
     max_prompt_tokens: int = 8192,
     max_tokens: int = 8192,
     sampling_batch_size: int = 64,
+    template: Mapping[str, Any] | None = None,
     record_episodes: bool = False,
     resume: bool = True,
     progress: StepProgress | None = None,
@@ -86,6 +86,7 @@ def train_grpo(
         max_prompt_tokens: longer prompts lose their beginning.
         max_tokens: an episode is cut after the turn that passes so many tokens.
         sampling_batch_size: replies sampled at once.
+        template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
         record_episodes: keep all that was played, one file a step, in ``<out>/episodes``.
         resume: go on from the last checkpoint of the same training.
         progress: called with steps done, steps planned and a note.
@@ -131,6 +132,7 @@ def train_grpo(
             "max_new_tokens": max_new_tokens,
             "max_prompt_tokens": max_prompt_tokens,
             "batch_size": sampling_batch_size,
+            **({"template": dict(template)} if template else {}),
         },
         record_episodes=record_episodes,
     )
@@ -255,8 +257,7 @@ def _check(group: _trl.GroupOptions, options: Options) -> None:
             f"generations must be at least 2, not {group.generations!r}: an episode is judged "
             "beside the others of its group"
         )
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if options.batch_size * processes % group.generations:
+    if options.batch_size % group.generations:
         raise BadInputError(
             f"batch_size {options.batch_size} is no multiple of generations {group.generations}: "
             "a step plays whole groups"

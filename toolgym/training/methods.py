@@ -15,27 +15,38 @@ from toolgym.filtering import sift
 from toolgym.pairing import balance, make_pairs, pair_row, token_pair_row
 from toolgym.rollouts import make_env
 from toolgym.runs import Run
+from toolgym.training.settings import SelfTrainSettings
 from toolgym.training.stages import Work
 from toolgym.trajectory import Trajectory
 
-__all__ = ["PRACTISED", "selection", "training"]
+__all__ = ["SELECTED", "practises", "selection", "training"]
 
-PRACTISED = ("sft", "dpo")
-"""Methods that learn from episodes recorded beforehand; the others play while they train."""
+SELECTED = ("sft", "dpo")
+"""Methods that learn from chosen episodes; the others play while they train."""
+PRACTICE = "practice"
+SELECTION = "selection"
 ROWS = "rows.jsonl"
 
 Chosen = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
-def selection(work: Work, method: str, practised: Path, folder: Path) -> dict[str, Any]:
+def practises(settings: SelfTrainSettings, method: str) -> bool:
+    """Whether a round of this method begins with recorded episodes."""
+    return method in SELECTED or settings.grpo.starts == "prefixes"
+
+
+def selection(
+    work: Work, method: str, practised: Path, beside: Path | None, folder: Path
+) -> dict[str, Any]:
     """Choose what to learn from the practice of every environment, and write it as rows.
 
     Every row carries the id of its episode, or of both episodes of a pair.
 
     Args:
         work: see `Work`.
-        method: one of `PRACTISED`.
+        method: one of `SELECTED`.
         practised: folder of the practice's runs.
+        beside: folder of the runs without tools, where DPO asks for them.
         folder: where to write.
 
     Returns:
@@ -51,8 +62,11 @@ def selection(work: Work, method: str, practised: Path, folder: Path) -> dict[st
             continue
         # One environment in which nothing is right yet must not end a run that learns in another.
         run = Run.open(practised / environment.label)
-        choose = _episodes if method == "sft" else _pairs
-        made, counts[environment.label] = choose(work, run, folder / environment.label)
+        if method == "sft":
+            made, counts[environment.label] = _episodes(work, run, folder / environment.label)
+        else:
+            other = None if beside is None else Run.open(beside / environment.label)
+            made, counts[environment.label] = _pairs(work, run, other)
         rows += made
     if not rows:
         raise BadInputError(
@@ -78,9 +92,10 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
     return token_row(trajectory) if exact else message_rows([trajectory])[0][0]
 
 
-def _pairs(work: Work, run: Run, folder: Path) -> Chosen:
+def _pairs(work: Work, run: Run, beside: Run | None) -> Chosen:
     settings = work.settings
-    trajectories = run.trajectories()
+    bare = [] if beside is None else beside.trajectories()
+    trajectories = [*run.trajectories(), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
     right = condition(settings.filter.where or "accuracy>=1", trajectories)
     try:
@@ -89,12 +104,17 @@ def _pairs(work: Work, run: Run, folder: Path) -> Chosen:
         )
     except BadInputError as error:
         return [], counts | {"dropped": {str(error): len(trajectories)}}
-    rows = [token_pair_row(pair) or pair_row(pair, "auto") for pair in pairs]
+    rows = []
+    for pair in pairs:
+        row = token_pair_row(pair) or pair_row(pair, "auto")
+        # Both runs count their episodes from 0.
+        apart = any(pair.rejected is trajectory for trajectory in bare)
+        rows.append({**row, "rejected_without_tools": True} if apart else row)
     return rows, counts | {"kept": len(rows), "balance": balance(pairs)}
 
 
 def training(
-    work: Work, method: str, number: int, model: str, rows: Path, folder: Path
+    work: Work, method: str, number: int, model: str, begun: Path, folder: Path
 ) -> dict[str, Any]:
     """Train on what was chosen, or by playing; the next model lies in ``folder/model``.
 
@@ -103,7 +123,7 @@ def training(
         method: ``sft``, ``dpo`` or ``grpo``.
         number: of the round, from 1.
         model: the model to begin with.
-        rows: what `selection` wrote.
+        begun: folder of the round, with what it practised and chose.
         folder: of this stage.
     """
     name = f"round-{number}: training"
@@ -112,29 +132,32 @@ def training(
         work.tell(name, done, total, note)
 
     train: dict[str, Callable[..., Any]] = {"sft": _sft, "dpo": _dpo, "grpo": _grpo}
-    made = train[method](work, number, model, rows, folder / "model", tell)
+    made = train[method](work, number, model, begun, folder / "model", tell)
     return {key: value for key, value in asdict(made).items() if key != "path"}
 
 
-def _sft(work: Work, number: int, model: str, rows: Path, out: Path, tell: Any) -> Any:
+def _sft(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.sft import train_sft
 
     options = work.settings.train.model_dump()
+    rows = begun / SELECTION / ROWS
     return train_sft(rows, model, out, **options, seed=work.settings.seed, progress=tell)
 
 
-def _dpo(work: Work, number: int, model: str, rows: Path, out: Path, tell: Any) -> Any:
+def _dpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.dpo import train_dpo
 
-    options = work.settings.dpo.model_dump(exclude={"pairing", "per_task"})
+    rows = begun / SELECTION / ROWS
+    options = work.settings.dpo.model_dump(exclude={"pairing", "per_task", "without_tools"})
     return train_dpo(rows, model, out, **options, seed=work.settings.seed, progress=tell)
 
 
-def _grpo(work: Work, number: int, model: str, rows: Path, out: Path, tell: Any) -> Any:
+def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.grpo import train_grpo
 
     settings, sampling = work.settings, work.settings.sampling
-    worlds = []
+    from_prefixes = settings.grpo.starts == "prefixes"
+    worlds, played = [], []
     for environment in settings.environments or work.environments:
         if environment.train is None:
             continue
@@ -142,21 +165,25 @@ def _grpo(work: Work, number: int, model: str, rows: Path, out: Path, tell: Any)
         if settings.grpo.reward is not None:
             given["reward"] = settings.grpo.reward
         world = make_env(environment.id, given)
-        if environment.train_tasks is not None:
+        if from_prefixes:
+            played.append(Run.open(begun / PRACTICE / environment.label))
+        elif environment.train_tasks is not None:
             world.tasks = world.tasks.shuffled(settings.seed)[: environment.train_tasks]
         worlds.append(world)
     return train_grpo(
         worlds,
         model,
         out,
+        prefixes=played or None,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_new_tokens=sampling.max_new_tokens,
         max_prompt_tokens=sampling.max_prompt_tokens,
+        template=sampling.template,
         max_tokens=settings.grpo.max_length,
         sampling_batch_size=sampling.batch_size,
         # Every round draws anew.
         seed=settings.seed + 1000 * number,
         progress=tell,
-        **settings.grpo.model_dump(exclude={"reward", "max_length"}),
+        **settings.grpo.model_dump(exclude={"starts", "reward", "max_length"}),
     )

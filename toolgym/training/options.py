@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -9,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 from toolgym._optional import need
 from toolgym.errors import BadInputError, MissingFileError, near
 
-__all__ = ["Common", "Options", "make_options", "require_positive"]
+__all__ = ["Common", "Options", "make_options", "processes", "rank", "require_positive"]
 
 DEFAULT_RANK = 16  # arXiv 2502.05867, training
 
@@ -19,15 +21,16 @@ class Common(TypedDict, total=False):
 
     Args:
         epochs: passes over the rows.
-        batch_size: rows a step, over all accumulation; pairs for preferences, episodes for GRPO.
-        device_batch_size: rows at once; default: all of them on a CPU, 1 on a GPU.
+        batch_size: rows a step, over all accumulation and all processes; pairs for preferences,
+            episodes for GRPO.
+        device_batch_size: rows at once in a process; default: all of them on a CPU, 1 on a GPU.
         learning_rate: peak, falling linearly to 0; each training says its default.
         lora: rank of the adapters, True for 16, False for all weights. They are merged at the end.
         gradient_checkpointing: default: on a GPU.
         bf16: default: on a GPU that can.
-        deepspeed: a DeepSpeed configuration file; needs that package.
+        deepspeed: a DeepSpeed configuration file, ZeRO stage 2 at most; needs that package.
         seed: order of the rows, and all sampling.
-        max_steps: at most so many optimiser steps.
+        max_steps: so many optimiser steps, whatever ``epochs`` says.
         save_steps: steps between checkpoints.
         report_to: ``none`` or integrations of transformers such as ``tensorboard``.
     """
@@ -92,8 +95,9 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
     gpu = bool(torch.cuda.is_available())
     batch_size = given.get("batch_size", 16)
     device_batch_size = given.get("device_batch_size")
-    usual = 1 if gpu else batch_size
-    per_device = usual if device_batch_size is None else min(device_batch_size, batch_size)
+    share = max(1, batch_size // processes())
+    usual = 1 if gpu else share
+    per_device = usual if device_batch_size is None else min(device_batch_size, share)
     epochs, save_steps = given.get("epochs", 3), given.get("save_steps", 200)
     max_steps, learning_rate = given.get("max_steps"), given.get("learning_rate")
     require_positive(
@@ -107,9 +111,10 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
     lora = given.get("lora", False)
     if lora < 0:
         raise BadInputError(f"lora must be a rank, or True or False, not {lora!r}")
-    if batch_size % per_device:
+    if batch_size % (per_device * processes()):
+        several = f" times {processes()} processes" if processes() > 1 else ""
         raise BadInputError(
-            f"batch_size {batch_size} is no multiple of device_batch_size {per_device}"
+            f"batch_size {batch_size} is no multiple of device_batch_size {per_device}{several}"
         )
     rank = DEFAULT_RANK if lora is True else int(lora)
     checkpointing, bf16 = given.get("gradient_checkpointing"), given.get("bf16")
@@ -135,8 +140,27 @@ def _deepspeed(path: str | Path | None) -> str | None:
         return None
     if not Path(path).is_file():
         raise MissingFileError(f"DeepSpeed configuration {str(path)!r} does not exist")
+    try:
+        stage = json.loads(Path(path).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+    except (ValueError, KeyError, TypeError):
+        stage = 0  # deepspeed itself will say what is wrong with it
+    if stage == 3:
+        raise BadInputError(
+            f"DeepSpeed configuration {str(path)!r} spreads the weights over processes (ZeRO "
+            "stage 3), and the model is saved by one of them; use stage 2"
+        )
     need("deepspeed", "train")
     return str(path)
+
+
+def processes() -> int:
+    """How many processes train together, as ``torchrun`` and ``accelerate launch`` say it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is; the first one writes."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def require_positive(**numbers: float) -> None:

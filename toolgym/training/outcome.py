@@ -12,6 +12,7 @@ from typing import Any
 from toolgym._jsonl import value_hash, write_json, write_rows
 from toolgym.errors import RunMismatchError
 from toolgym.filtering import read_json
+from toolgym.training.options import rank
 
 __all__ = ["LOG", "RECORD", "Outcome", "Trained"]
 
@@ -75,6 +76,8 @@ class Outcome:
         Raises:
             RunMismatchError: it was begun with other rows or settings.
         """
+        if rank():
+            return
         if not resume:
             shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,8 @@ class Outcome:
     ) -> Trained:
         """Write beside the checkpoints, then move: a kill leaves no half model at the target.
 
+        Of several processes the first one writes.
+
         Args:
             model: in the precision to be saved.
             tokenizer: the model's.
@@ -99,6 +104,9 @@ class Outcome:
             log: one row a step, with the parts of the reward by name.
             folders: of the work, to be kept beside the model.
         """
+        record = self.record | facts
+        if rank():
+            return _trained(self.target, record)
         made = self.work / "model"
         shutil.rmtree(made, ignore_errors=True)
         model.save_pretrained(made)
@@ -106,7 +114,6 @@ class Outcome:
         write_rows(made / LOG, log)
         for folder in folders:
             os.replace(folder, made / folder.name)
-        record = self.record | facts
         write_json(made / RECORD, record)
         os.replace(made, self.target)
         shutil.rmtree(self.work, ignore_errors=True)

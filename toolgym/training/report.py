@@ -201,8 +201,11 @@ def _practised(done: Mapping[str, Any]) -> list[str]:
     if "practice" not in done:
         return [str(done["method"]), "played while it trained", "-"]
     played = accuracies(done["practice"])[_POOLED]
+    right = f"{played.right} of {played.count}"
+    if "selection" not in done:
+        return [str(done["method"]), right, "every prefix"]
     kept = sum(counts["kept"] for counts in done["selection"].values())
-    return [str(done["method"]), f"{played.right} of {played.count}", str(kept)]
+    return [str(done["method"]), right, str(kept)]
 
 
 def _filtered(rounds: Sequence[Mapping[str, Any]]) -> list[Block]:

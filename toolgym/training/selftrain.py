@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError
 from toolgym.training import methods, stages
 from toolgym.training.defaults import miniature_environments
 from toolgym.training.findings import fell
+from toolgym.training.options import processes
 from toolgym.training.report import write_report
 from toolgym.training.settings import SelfTrainSettings, load_settings
 from toolgym.training.stages import Progress, Work, stage
 
-__all__ = ["selftrain"]
+if TYPE_CHECKING:
+    from toolgym.miniature.settings import BaseSettings
+
+__all__ = ["base_settings", "selftrain"]
 
 
 def selftrain(
@@ -47,6 +51,11 @@ def selftrain(
     """
     loaded = load_settings(settings)
     need("transformers", "train")  # before anything is written, and for quiet() to find
+    if processes() > 1:
+        raise BadInputError(
+            f"self-training runs in one process, not in {processes()}; train its rounds with "
+            "`toolgym train` where several are needed"
+        )
     folder = Path(out).resolve()
     with stages.locked(folder), quiet():
         stages.remember(loaded, folder)
@@ -79,17 +88,26 @@ def _base(work: Work) -> str:
     return str(folder / results["model"])
 
 
-def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.settings import BaseSettings
-    from toolgym.miniature.world import World
+def base_settings(settings: SelfTrainSettings) -> BaseSettings:
+    """Sizes and steps of the miniature.
 
-    chosen = work.settings.miniature
-    options = dict(chosen.base)
+    Raises:
+        BadInputError: a setting that it does not have.
+    """
+    from toolgym.miniature.settings import BaseSettings
+
+    options = dict(settings.miniature.base)
     try:
-        base = BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
+        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
     except TypeError as error:
         raise BadInputError(f"miniature.base: {error}") from error
+
+
+def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
+    from toolgym.miniature.base import build_base
+    from toolgym.miniature.world import World
+
+    chosen, base = work.settings.miniature, base_settings(work.settings)
 
     def tell(done: Any) -> None:
         work.tell(f"base: {done.stage}", done.step, done.steps, f"loss {done.loss:.2f}")
@@ -110,19 +128,21 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
     """
     name, method = f"round-{number}", work.settings.method(number)
     done: dict[str, Any] = {"method": method}
-    if method in methods.PRACTISED:
-        policies = partial(_player, work, model)
-        done["practice"] = stage(
-            work, f"{name}/practice", partial(stages.practice, work, policies, name, number)
-        )
-        practised = work.out / name / "practice"
-        done["selection"] = stage(
-            work, f"{name}/selection", partial(methods.selection, work, method, practised)
-        )
+    policies = partial(_player, work, model)
+    practised, beside = f"{name}/{methods.PRACTICE}", None
+    if methods.practises(work.settings, method):
+        play = partial(stages.practice, work, policies, name, number)
+        done["practice"] = stage(work, practised, play)
+    if method == "dpo" and work.settings.dpo.without_tools:
+        beside = work.out / name / "without-tools"
+        bare = partial(stages.practice_without_tools, work, policies, name, number)
+        done["without_tools"] = stage(work, f"{name}/{beside.name}", bare)
+    if method in methods.SELECTED:
+        choose = partial(methods.selection, work, method, work.out / practised, beside)
+        done["selection"] = stage(work, f"{name}/{methods.SELECTION}", choose)
     # On a GPU the model that plays and the one that trains would not fit beside each other.
     _unload()
-    rows = work.out / name / "selection" / methods.ROWS
-    train = partial(methods.training, work, method, number, begin, rows)
+    train = partial(methods.training, work, method, number, begin, work.out / name)
     done["training"] = stage(work, f"{name}/training", train)
     return done, str(work.out / name / "training" / "model")
 

@@ -58,6 +58,7 @@ class SamplingSettings(_Settings):
         batch_size: replies sampled at once.
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        template: further arguments of the chat template, such as ``{"enable_thinking": false}``.
     """
 
     temperature: float = Field(default=1.0, gt=0)
@@ -67,6 +68,7 @@ class SamplingSettings(_Settings):
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
+    template: dict[str, Any] = Field(default_factory=dict)
 
 
 class FilterSettings(_Settings):
@@ -101,10 +103,16 @@ class TrainSettings(_Settings):
 
 
 class DpoSettings(TrainSettings):
-    """How a round of DPO trains, see `toolgym.training.dpo.train_dpo`."""
+    """How a round of DPO trains, see `toolgym.training.dpo.train_dpo`.
+
+    Args:
+        without_tools: further episodes of each question, played without tools, that may be the
+            rejected side (arXiv 2502.05867 takes all of its rejected ones from there).
+    """
 
     pairing: str = "first_turn"
     per_task: int | None = Field(default=None, ge=1)
+    without_tools: int = Field(default=0, ge=0)
     beta: float = Field(default=0.5, gt=0)
     sft_weight: float = Field(default=0.0, ge=0)
 
@@ -113,12 +121,17 @@ class GrpoSettings(TrainSettings):
     """How a round of GRPO trains, see `toolgym.training.grpo.train_grpo`.
 
     Args:
+        starts: where episodes begin: at ``tasks``, or at the ``prefixes`` of episodes that the
+            round practises first (arXiv 2508.08791).
+        credit: ``episode`` or ``turn``; None: ``turn`` with prefixes, else ``episode``.
         reward: names and weights; None: the environment's own.
     """
 
     epochs: float = Field(default=1, gt=0)
     batch_size: int = Field(default=64, ge=1)
     save_steps: int = Field(default=50, ge=1)
+    starts: Literal["tasks", "prefixes"] = "tasks"
+    credit: Literal["episode", "turn"] | None = None
     generations: int = Field(default=8, ge=2)
     beta: float = Field(default=0.0, ge=0)
     baseline: Literal["grpo", "rloo", "reinforce++"] = "grpo"
@@ -151,7 +164,7 @@ class SelfTrainSettings(_Settings):
         model: ``miniature``, a folder, or a hub id.
         environments: where it practises and where it is evaluated; for the miniature they may be
             left out: it brings its own.
-        rounds: practise, filter, train, evaluate.
+        rounds: practise, filter, train, evaluate; 0 only evaluates.
         methods: how each round trains, ``sft``, ``dpo`` or ``grpo``; the last one goes on.
         begin_with: what a round trains: the ``last`` round's model, or the ``base``.
         baseline: play the held-out questions once without tools, so that the report can say where
@@ -169,7 +182,7 @@ class SelfTrainSettings(_Settings):
 
     model: str = Field(default="miniature", min_length=1)
     environments: list[EnvironmentSettings] = Field(default_factory=list)
-    rounds: int = Field(default=3, ge=1)
+    rounds: int = Field(default=3, ge=0)
     methods: list[Method] = Field(default=["sft"], min_length=1)
     begin_with: Literal["last", "base"] = "last"
     baseline: bool = True

@@ -17,7 +17,17 @@ from toolgym.filtering import read_json
 from toolgym.rollouts import Run, make_env, rollout
 from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
 
-__all__ = ["BASELINE", "DONE", "Work", "baseline", "evaluation", "practice", "stage"]
+__all__ = [
+    "BASELINE",
+    "DONE",
+    "Work",
+    "baseline",
+    "evaluation",
+    "practice",
+    "practice_without_tools",
+    "stage",
+    "without_tools",
+]
 
 DONE = "done.json"
 BASELINE = "no-tools"
@@ -181,19 +191,47 @@ def practice(
     return counts
 
 
+def practice_without_tools(
+    work: Work, policies: Policies, name: str, number: int, folder: Path
+) -> dict[str, Any]:
+    """Play the practice tasks of every environment without tools, for pairs to reject."""
+    counts = {}
+    for environment in work.environments:
+        if environment.train is None:
+            continue
+        run = _roll(
+            work,
+            policies(work.settings.sampling.temperature),
+            environment,
+            environment.train | without_tools(environment),
+            environment.train_tasks,
+            work.settings.dpo.without_tools,
+            # The same seed as practice: the same questions, where there are more than are played.
+            work.settings.seed + 1000 * number,
+            folder / environment.label,
+            f"{name}: {environment.label} without tools",
+        )
+        counts[environment.label] = figures(run)
+    return counts
+
+
+def without_tools(environment: EnvironmentSettings) -> dict[str, Any]:
+    """Arguments that take an environment's tools away."""
+    bare = environment.args.get("prompt") == "bare"
+    return {"tools": []} if bare else {"prompt": "no_tool"}
+
+
 def baseline(work: Work, policies: Policies, folder: Path) -> dict[str, Any]:
     """Play the held-out tasks of every environment once without tools."""
     counts = {}
     for environment in work.environments:
         if environment.test is None:
             continue
-        bare = environment.args.get("prompt") == "bare"
-        without: dict[str, Any] = {"tools": []} if bare else {"prompt": "no_tool"}
         run = _roll(
             work,
             policies(work.settings.sampling.temperature),
             environment,
-            environment.test | without,
+            environment.test | without_tools(environment),
             environment.test_tasks,
             1,
             work.settings.seed,
