@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from toolgym.formats._repair import repaired
-from toolgym.formats._scan import read_json
+from toolgym.formats._scan import fields, read_json
+from toolgym.formats.base import Action
+from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
+from toolgym.toolset import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["REPAIRED", "call_of", "read_call"]
+__all__ = ["REPAIRED", "call_of", "read_answer", "read_call", "written_instructions"]
 
 REPAIRED = "repaired_json"
 
@@ -69,3 +74,36 @@ def call_of(
         for note in notes
     ]
     return ToolCall(f"call_{number}", value["name"], arguments), problems
+
+
+def read_answer(content: str) -> Action:
+    """A reply without a call: what follows ``Answer:``, else all of it, is the answer."""
+    found = fields(content, ("Answer",))
+    answer = found.get("Answer", found[""])
+    if not answer:
+        return Action("", (), None, (Problem("empty_reply", "it holds no answer"),))
+    return Action(found[""] if "Answer" in found else "", (), answer)
+
+
+def written_instructions(
+    strategy: Strategy, tools: Sequence[Schema], frame: str, calling: str
+) -> str:
+    """The system text for a strategy, in our own words.
+
+    Args:
+        strategy: what is asked for.
+        tools: function-calling documents; none: tools are not spoken of.
+        frame: how the documents stand, with ``{documents}`` in it.
+        calling: how a call is written.
+    """
+    answer = (
+        f"{strategy.thinking()} the final answer, in a few words, on a last line 'Answer: ...'."
+    )
+    if not tools:
+        return f"Answer the question from what you know. {answer}"
+    documents = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    turns = "in one turn only" if strategy.tool_turns == 1 else "in as many turns as you want"
+    return (
+        f"Answer the question. You may call functions {turns}. Their signatures:\n"
+        f"{frame.replace('{documents}', documents)}\n{calling}. When you know it: {answer}"
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from toolgym.formats._json_calls import read_call
-from toolgym.formats._scan import fields, spans, without_think
+from toolgym.formats._json_calls import read_answer, read_call, written_instructions
+from toolgym.formats._scan import spans, without_think
 from toolgym.formats.base import Action, Format
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.toolset import Schema
@@ -22,22 +22,13 @@ class HermesFormat(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
-        think = self.strategy.thinking()
-        answer = f"{think} the final answer, in a few words, on a last line 'Answer: ...'."
-        if not tools:
-            return f"Answer the question from what you know. {answer}"
-        documents = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-        turns = (
-            "in one turn only" if self.strategy.tool_turns == 1 else "in as many turns as you want"
-        )
-        return (
-            f"Answer the question. You may call functions {turns}. Their signatures:\n"
-            f"<tools>\n{documents}\n</tools>\n"
+        calling = (
             "For each call write a JSON object with name and arguments between these tags:\n"
             '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n'
-            "</tool_call>\n"
-            f"The results come in the next message. When you know it: {answer}"
+            "</tool_call>\nThe results come in the next message"
         )
+        frame = "<tools>\n{documents}\n</tools>"
+        return written_instructions(self.strategy, tools, frame, calling)
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
@@ -60,11 +51,7 @@ class HermesFormat(Format):
             return Action(before, tuple(calls), None, tuple(problems))
         if problems:
             return Action(before, (), None, tuple(problems))
-        found = fields(content, ("Answer",))
-        answer = found.get("Answer", found[""])
-        if not answer:
-            return Action("", (), None, (Problem("empty_reply", "it holds no answer"),))
-        return Action(found[""] if "Answer" in found else "", (), answer)
+        return read_answer(content)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from toolgym.formats._json_calls import call_of, read_call
-from toolgym.formats._scan import decode_json, fields, without_think
+from toolgym.formats._json_calls import call_of, read_answer, read_call, written_instructions
+from toolgym.formats._scan import decode_json, without_think
 from toolgym.formats.base import Action, Format
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.toolset import Schema
@@ -29,22 +29,13 @@ class Llama3Format(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
-        think = self.strategy.thinking()
-        answer = f"{think} the final answer, in a few words, on a last line 'Answer: ...'."
-        if not tools:
-            return f"Answer the question from what you know. {answer}"
-        documents = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-        turns = (
-            "in one turn only" if self.strategy.tool_turns == 1 else "in as many turns as you want"
-        )
-        return (
-            f"Answer the question. You may call functions {turns}. Their signatures:\n"
-            f"{documents}\n"
+        calling = (
             "To call one, write a JSON object with its name and parameters:\n"
             '{"name": "function name", "parameters": {"parameter": "value"}}\n'
             "Several calls in one turn are separated by semicolons. The results come in the next "
-            f"message. When you know it: {answer}"
+            "message"
         )
+        return written_instructions(self.strategy, tools, "{documents}", calling)
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
@@ -54,12 +45,7 @@ class Llama3Format(Format):
             begin, calls, problems = found
             thought = content[:begin].replace(_TAG, "").strip()
             return Action(thought, tuple(calls), None, tuple(problems))
-        content = content.replace(_TAG, "")
-        labelled = fields(content, ("Answer",))
-        answer = labelled.get("Answer", labelled[""])
-        if not answer:
-            return Action("", (), None, (Problem("empty_reply", "it holds no answer"),))
-        return Action(labelled[""] if "Answer" in labelled else "", (), answer)
+        return read_answer(content.replace(_TAG, ""))
 
     def _calls(self, content: str) -> tuple[int, list[ToolCall], list[Problem]] | None:
         tag = content.find(_TAG)
