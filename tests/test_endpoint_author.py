@@ -617,7 +617,7 @@ def questions(tmp_path: Path) -> Path:
 
 def author_for(model: Model, questions: Path, **options: Any) -> EndpointAuthor:
     options = {"timeout": 20.0, "sandbox_timeout": 2.0, **options}
-    return EndpointAuthor(model.url, "scripted", str(questions), **options)
+    return EndpointAuthor(model.url, str(questions), "scripted", **options)
 
 
 def build(model: Model, questions: Path, out: Path, **options: Any) -> dict[str, Any]:
@@ -1281,7 +1281,7 @@ def test_no_reply_ends_in_anything_but_a_rejection(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "q.jsonl"
         write_rows(path, [row for row in QUESTIONS if row["question"] == asked])
-        author = EndpointAuthor("http://127.0.0.1:1/v1", "m", str(path), max_retries=0)
+        author = EndpointAuthor("http://127.0.0.1:1/v1", str(path), "m", max_retries=0)
     author._asker.server.ask = ask  # type: ignore[method-assign]
     level = Levels(**dict.fromkeys(Levels.model_fields, 1))
     with contextlib.suppress(RejectedError):

@@ -71,8 +71,8 @@ FromStage = Annotated[
 
 @app.command("build")
 def build(
-    out: options.OutFile,
     author: AuthorName,
+    out: options.OutFile = Path("scenarios.jsonl"),
     count: Count = 1000,
     seed: Seed = 0,
     level: Level = None,

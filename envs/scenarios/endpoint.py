@@ -63,9 +63,10 @@ class EndpointAuthor:
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``.
-        model: the name under which the server knows the model.
         questions: a ``.jsonl`` of questions; see
             `toolgym.envs.scenarios.questionfile.read_questions`.
+        model: the name under which the server knows the model; servers of a single model mostly
+            take any name.
         api_key_env: the environment variable that holds the key; local servers need none.
         temperature: of the sampling; None leaves it to the server.
         max_retries: further requests in a stage whose reply cannot be used.
@@ -95,8 +96,8 @@ class EndpointAuthor:
     def __init__(
         self,
         base_url: str,
-        model: str,
         questions: str,
+        model: str = "default",
         *,
         api_key_env: str = "OPENAI_API_KEY",
         temperature: float | None = 0.7,

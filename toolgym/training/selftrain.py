@@ -135,7 +135,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
         done["practice"] = stage(work, practised, play)
     if method == "dpo" and work.settings.dpo.without_tools:
         beside = work.out / name / "without-tools"
-        bare = partial(stages.practice_without_tools, work, policies, name, number)
+        bare = partial(stages.practice, work, policies, name, number, tools=False)
         done["without_tools"] = stage(work, f"{name}/{beside.name}", bare)
     if method in methods.SELECTED:
         choose = partial(methods.selection, work, method, work.out / practised, beside)

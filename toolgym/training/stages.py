@@ -24,7 +24,6 @@ __all__ = [
     "baseline",
     "evaluation",
     "practice",
-    "practice_without_tools",
     "stage",
     "without_tools",
 ]
@@ -168,48 +167,34 @@ def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[
 
 
 def practice(
-    work: Work, policies: Policies, name: str, number: int, folder: Path
+    work: Work, policies: Policies, name: str, number: int, folder: Path, *, tools: bool = True
 ) -> dict[str, Any]:
-    """Play the practice tasks of every environment several times each."""
+    """Play the practice tasks of every environment several times each.
+
+    Args:
+        work: see `Work`.
+        policies: of the current model.
+        name: of the round.
+        number: of the round; every round draws anew.
+        folder: where the runs go.
+        tools: without them, the episodes are there for pairs to reject. The questions are the same,
+            where there are more than are played.
+    """
+    settings = work.settings
     counts = {}
     for environment in work.environments:
         if environment.train is None:
             continue
         run = _roll(
             work,
-            policies(work.settings.sampling.temperature),
+            policies(settings.sampling.temperature),
             environment,
-            environment.train,
+            environment.train if tools else environment.train | without_tools(environment),
             environment.train_tasks,
-            work.settings.samples_per_task,
-            # Every round draws anew.
-            work.settings.seed + 1000 * number,
+            settings.samples_per_task if tools else settings.dpo.without_tools,
+            settings.seed + 1000 * number,
             folder / environment.label,
-            f"{name}: practice {environment.label}",
-        )
-        counts[environment.label] = figures(run)
-    return counts
-
-
-def practice_without_tools(
-    work: Work, policies: Policies, name: str, number: int, folder: Path
-) -> dict[str, Any]:
-    """Play the practice tasks of every environment without tools, for pairs to reject."""
-    counts = {}
-    for environment in work.environments:
-        if environment.train is None:
-            continue
-        run = _roll(
-            work,
-            policies(work.settings.sampling.temperature),
-            environment,
-            environment.train | without_tools(environment),
-            environment.train_tasks,
-            work.settings.dpo.without_tools,
-            # The same seed as practice: the same questions, where there are more than are played.
-            work.settings.seed + 1000 * number,
-            folder / environment.label,
-            f"{name}: {environment.label} without tools",
+            f"{name}: practice {environment.label}{'' if tools else ' without tools'}",
         )
         counts[environment.label] = figures(run)
     return counts
