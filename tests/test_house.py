@@ -28,6 +28,7 @@ FLOORS = {
     "registry": 1,
     "messages": 1,
     "intervals": 1,
+    "svg": 1,
     "tables": 1,
     "assignment": 1,
     "_matching": 1,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from toolgym.comparing.weights import THIRDS, Change, WeightChange
+from toolgym.svg import ceiling, line, path, svg, text
 
 __all__ = ["layer_chart", "layer_map"]
 
@@ -14,10 +15,9 @@ _WIDTH, _LEFT, _TOP = 860, 64, 34
 _NAMES = {"attention": "attention", "mlp": "MLP", "other": "other"}
 _COLOURS = {"attention": "#2563a8", "mlp": "#c2540a", "other": "#6b7280"}
 _MARKS = {"attention": "circle", "mlp": "square", "other": "circle"}
-_FAINT, _INK, _BAND = "#d5dae3", "#4a5160", "#f4f6f9"
+_BAND = "#f4f6f9"
 _LIGHT, _DARK = (238, 243, 251), (10, 52, 112)  # colours of no change and of the largest
 _MOST_KINDS = 16
-_FONT = 'font-family="system-ui, sans-serif" font-size="13"'
 
 
 def layer_chart(change: WeightChange) -> str:
@@ -28,7 +28,7 @@ def layer_chart(change: WeightChange) -> str:
         for module in _COLOURS
         if any(layer is not None and key == module for layer, key in cells)
     }
-    top = _ceiling(max((v for values in lines.values() for v in values if v), default=0.0))
+    top = ceiling(max((v for values in lines.values() for v in values if v), default=0.0))
     height = 260
     step = (_WIDTH - _LEFT - 120) / max(1, change.layers)
 
@@ -41,27 +41,25 @@ def layer_chart(change: WeightChange) -> str:
     parts = [*_bands(change, x, height)]
     for n in range(5):
         value = top * n / 4
-        parts.append(_line(_LEFT, y(value), _WIDTH - 120, y(value), _FAINT))
-        parts.append(_text(_LEFT - 8, y(value) + 4, f"{value:.3g} %", "end"))
+        parts.append(line(_LEFT, y(value), _WIDTH - 120, y(value)))
+        parts.append(text(_LEFT - 8, y(value) + 4, f"{value:.3g} %", "end"))
     every = math.ceil(change.layers / 24)
     for layer in range(0, change.layers, every):
-        parts.append(_text(x(layer), _TOP + height + 18, str(layer)))
-    parts.append(_text(x((change.layers - 1) / 2), _TOP + height + 38, "layer, from the input"))
+        parts.append(text(x(layer), _TOP + height + 18, str(layer)))
+    parts.append(text(x((change.layers - 1) / 2), _TOP + height + 38, "layer, from the input"))
     ends = _spread([(y(values[-1] or 0.0), module) for module, values in lines.items()])
     for place, module in ends:
         parts.append(
-            _text(x(change.layers - 1) + 12, place + 4, _NAMES[module], "start", _COLOURS[module])
+            text(x(change.layers - 1) + 12, place + 4, _NAMES[module], "start", _COLOURS[module])
         )
     for module, values in lines.items():
         points = [(x(n), y(v)) for n, v in enumerate(values) if v is not None]
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-        colour = _COLOURS[module]
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(path(points, _COLOURS[module]))
         for layer, found in enumerate(values):
             if found is not None:
                 label = f"layer {layer}, {_NAMES[module]}: {found:.3g} %"
                 parts.append(_mark(x(layer), y(found), module, label))
-    return _svg(parts, _TOP + height + 50)
+    return svg(parts, _WIDTH, _TOP + height + 50)
 
 
 def layer_map(change: WeightChange) -> str:
@@ -76,7 +74,7 @@ def layer_map(change: WeightChange) -> str:
     parts = []
     for row, kind in enumerate(kinds):
         top = 4 + row * size
-        parts.append(_text(left - 8, top + 15, kind, "end"))
+        parts.append(text(left - 8, top + 15, kind, "end"))
         for layer in range(change.layers):
             value = cells.get((kind, layer))
             if value is None:
@@ -90,15 +88,15 @@ def layer_map(change: WeightChange) -> str:
     bottom = 4 + len(kinds) * size
     every = math.ceil(change.layers * 20 / max(1.0, step * change.layers))
     for layer in range(0, change.layers, every):
-        parts.append(_text(left + (layer + 0.5) * step, bottom + 16, str(layer)))
-    parts.append(_text(left, bottom + 42, "no change", "start"))
+        parts.append(text(left + (layer + 0.5) * step, bottom + 16, str(layer)))
+    parts.append(text(left, bottom + 42, "no change", "start"))
     for n in range(20):
         parts.append(
             f'<rect x="{left + 76 + 8 * n}" y="{bottom + 30}" width="8" height="14" '
             f'fill="{_shade(n / 19)}"/>'
         )
-    parts.append(_text(left + 244, bottom + 42, f"{largest:.3g} %", "start"))
-    return _svg(parts, bottom + 54)
+    parts.append(text(left + 244, bottom + 42, f"{largest:.3g} %", "start"))
+    return svg(parts, _WIDTH, bottom + 54)
 
 
 def _kinds(change: WeightChange) -> tuple[list[str], dict[tuple[str, int], float | None]]:
@@ -126,14 +124,6 @@ def _percent(change: Change | None) -> float | None:
     return None if relative is None else 100 * relative
 
 
-def _ceiling(value: float) -> float:
-    """The next round number, so that the axis has short labels."""
-    if value <= 0:
-        return 1.0
-    unit = 10.0 ** math.floor(math.log10(value))
-    return next(unit * n for n in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if unit * n >= value)
-
-
 def _spread(ends: Sequence[tuple[float, str]]) -> Iterator[tuple[float, str]]:
     """Heights of labels, moved so that none covers another."""
     last = -math.inf
@@ -153,7 +143,7 @@ def _bands(change: WeightChange, x: Callable[[float], float], height: int) -> It
                 f'<rect x="{begin:.1f}" y="{_TOP}" width="{end - begin:.1f}" height="{height}" '
                 f'fill="{_BAND}"/>'
             )
-        yield _text((begin + end) / 2, _TOP - 10, f"{name} third")
+        yield text((begin + end) / 2, _TOP - 10, f"{name} third")
 
 
 def _mark(x: float, y: float, module: str, label: str) -> str:
@@ -169,21 +159,3 @@ def _mark(x: float, y: float, module: str, label: str) -> str:
 def _shade(share: float) -> str:
     mixed = (round(a + (b - a) * share) for a, b in zip(_LIGHT, _DARK, strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", colour: str = _INK) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
-        f"{html.escape(text)}</text>"
-    )
-
-
-def _svg(parts: Sequence[str], height: float) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" '
-        f'width="{_WIDTH}" height="{height:.0f}" {_FONT}>\n' + "\n".join(parts) + "\n</svg>"
-    )
