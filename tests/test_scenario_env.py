@@ -349,6 +349,7 @@ def test_a_vector_plays_several_scenarios_at_once(small: Path, sample: list[Scen
         ({"tasks": "hub"}, MissingFileError, "download the published set"),
         ({"task": "x"}, BadInputError, "no argument 'task'.*did you mean 'tasks'"),
         ({"split": "dev"}, BadInputError, "split 'dev' is empty"),
+        ({"tools": ["add"]}, BadInputError, r"brings its own tools.*\[\] \(none\), not \['add'\]"),
         ({"sandbox": {"timout": 1}}, BadInputError, "no setting 'timout'.*did you mean 'timeout'"),
         ({"sandbox": {"timeout": "1"}}, BadInputError, "timeout of the sandbox must be a number"),
         ({"sandbox": {"rules": 1}}, BadInputError, "rules of the sandbox is true or false"),
@@ -366,6 +367,15 @@ def test_wrong_arguments_are_one_clear_line(
     monkeypatch.chdir(small.parent)
     with pytest.raises(error, match=message):
         gym.make(ID, **arguments)
+
+
+def test_without_tools_a_policy_is_alone(small: Path) -> None:
+    env = gym.make(ID, tasks=str(small), tools=[], prompt="bare", format="react")
+    _, info = env.reset(seed=0)
+    assert info["tools"] == []
+    observation, reward, *_ = env.step("Action: get_weather[Paris]")
+    assert "get_weather does not exist" in observation
+    assert reward == 0
 
 
 def test_a_file_that_changes_while_it_is_played_is_noticed(small: Path, tmp_path: Path) -> None:

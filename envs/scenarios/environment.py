@@ -7,7 +7,7 @@ import inspect
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class ScenarioEnv(ToolEnv):
         scenarios: by id.
         format: reads and writes the policy's text.
         rubric: scores each step.
-        service: gives a task's tools.
+        service: gives a task's tools; None: no task has any.
         bounds: see `ToolEnv`.
     """
 
@@ -51,7 +51,7 @@ class ScenarioEnv(ToolEnv):
         scenarios: Mapping[str, Playable],
         format: Format,
         rubric: Rubric,
-        service: _Service,
+        service: _Service | None,
         **bounds: Any,
     ) -> None:
         super().__init__(tasks, Toolset(), format, rubric, **bounds)
@@ -61,6 +61,8 @@ class ScenarioEnv(ToolEnv):
 
     def tools_for(self, task: Task) -> Toolset:
         """The tools of one scenario."""
+        if self._service is None:
+            return Toolset()
         return self._service.toolset(self._scenarios, task.id, task.metadata["tools_hash"])
 
 
@@ -157,6 +159,7 @@ def scenario_file(tasks: str) -> Path:
 def make(
     tasks: str = "sample",
     split: str | None = None,
+    tools: Sequence[str] | None = None,
     prompt: str = "tools_multi_step",
     format: str = "hermes",
     reward: Mapping[str, Any] | None = None,
@@ -173,6 +176,7 @@ def make(
     Args:
         tasks: ``sample``, or a ``.jsonl`` file of scenarios, ours or of the published format.
         split: one split of it; default: all.
+        tools: None for each task's own; an empty list for none, to see what a policy does alone.
         prompt: the prompting strategy.
         format: the codec of the policy's text.
         reward: ``{name: weight}``; default ``{"solve_f1": 1.0}``.
@@ -196,15 +200,21 @@ def make(
         raise BadInputError(
             f"{ID} has no argument {name!r}{near(name, known)}; arguments: {', '.join(known)}"
         )
+    if tools is not None and (isinstance(tools, str) or tools):
+        raise BadInputError(
+            f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
+            f"{tools!r:.80}"
+        )
     codec = get_format(format, prompt)
     settings = check_sandbox({} if sandbox is None else sandbox)
     served = None if service is None else check_service(service)
     file = scenario_file(tasks)
     scenarios = open_scenarios(file)
     every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
-    if served:
+    provider: _Service | None = None
+    if tools is None and served:
         provider = _Service(settings, served, every.fingerprint())
-    else:
+    elif tools is None:
         provider = _shared_service(json.dumps(settings, sort_keys=True))
     return ScenarioEnv(
         every.split(split) if split else every,
