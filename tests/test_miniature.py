@@ -23,8 +23,9 @@ from toolgym.miniature.model import build_model
 from toolgym.miniature.pretrain import PretrainingError, _probe_rows, pretrain, tool_accuracy
 from toolgym.miniature.problems import calculate
 from toolgym.miniature.rows import encode, loss_of
+from toolgym.miniature.scenarios import finder
 from toolgym.miniature.settings import BaseSettings
-from toolgym.miniature.world import SPLITS, World
+from toolgym.miniature.world import SHARES, SPLITS, World
 from toolgym.tools.calculator import calculate as calculator
 
 TINY = BaseSettings.tiny()
@@ -70,13 +71,15 @@ def test_every_operation_has_phrasings_shown_and_held_out() -> None:
         for text in texts:
             places = [text.index("{" + name + "}") for name in "abc"[: len(symbols) + 1]]
             assert places == sorted(places), "the call has the numbers in reading order"
-    assert len(set(phrasings.ENTITY)) == len(phrasings.ENTITY) >= 3 + phrasings.HELD_OUT
+    for texts in (phrasings.ENTITY, phrasings.HOME):
+        assert len(set(texts)) == len(texts) >= 3 + phrasings.HELD_OUT
 
 
 def test_gold_answers_are_what_the_calculator_tool_says(world: World) -> None:
     rng = random.Random(3)
     for problem in world.problems(rng, "test", 300, "arithmetic"):
-        assert calculator(problem.argument) == problem.answer
+        (step,) = problem.steps
+        assert calculator(step.argument) == step.result == problem.answer
         assert all(str(number) in problem.question for number in problem.numbers)
 
 
@@ -91,17 +94,20 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
 
 def test_more_training_questions_leave_the_test_as_it_was(tmp_path: Path) -> None:
     few, many = World(0).write(tmp_path / "a", 10, 30), World(0).write(tmp_path / "b", 50, 30)
-    for name in ("arithmetic-test", "entities-test", "arithmetic-heldout", "passages"):
+    for name in ("arithmetic-test", "entities-test", "scenarios-test", "passages"):
         assert few[name].read_bytes() == many[name].read_bytes()
 
 
 def test_files_have_the_shares_and_the_columns_promised(world: World, tmp_path: Path) -> None:
     paths = world.write(tmp_path, 500, 200)
-    names = [f"{k}-{s}" for s in ("train", "test", "heldout") for k in ("arithmetic", "entities")]
+    names = [f"{k}-{s}" for s in ("train", "test", "heldout") for k in SHARES]
     assert list(paths) == [*names, "passages"]
-    assert [len(rows_of(path)) for path in paths.values()] == [300, 200, 120, 80, 120, 80, 3600]
+    counts = [200, 150, 150, 80, 60, 60, 80, 60, 60, 3600]
+    assert [len(rows_of(path)) for path in paths.values()] == counts
     tasks = [row for name, path in paths.items() if name != "passages" for row in rows_of(path)]
-    assert {tuple(row) for row in tasks} == {("id", "question", "answers")}
+    assert {tuple(row) for row in tasks if "functions" not in row} == {
+        ("id", "question", "answers")
+    }
     assert all(len(row["answers"]) == 1 and isinstance(row["answers"][0], str) for row in tasks)
     assert (
         len({row["id"] for row in tasks}) == len(tasks) == len({row["question"] for row in tasks})
@@ -113,10 +119,15 @@ def test_splits_share_neither_entities_nor_numbers(world: World) -> None:
     names = [set(world.entities(split)) for split in SPLITS]
     assert [len(part) for part in names] == [300, 300, 300]
     assert len(set.union(*names)) == 900
+    people = [set(world.people(split)) for split in SPLITS]
+    assert set.union(*people) == set(world.homes)
+    assert [len(part) for part in people] == [300, 300, 300]
     rng = random.Random(0)
     numbers: dict[str, set[tuple[int, ...]]] = {}
     for split in SPLITS:
         drawn = [world.problem(rng, split) for _ in range(2000)]
+        named = {p.steps[0].argument for p in drawn if p.family == "home"}
+        assert named <= set(world.people(split))
         assert {p.entity for p in drawn if p.entity} <= set(world.entities(split))
         numbers[split] = {p.numbers for p in drawn if p.numbers}
     assert not any(numbers[a] & numbers[b] for a, b in itertools.combinations(SPLITS, 2))
@@ -125,6 +136,8 @@ def test_splits_share_neither_entities_nor_numbers(world: World) -> None:
 def test_held_out_phrasings_are_never_shown(world: World) -> None:
     def form(problem: Any) -> str:
         text = problem.question.replace(problem.entity or "\0", "E")
+        if problem.family == "home":
+            text = text.replace(problem.steps[0].argument, "E")
         words = (*phrasings.PEOPLE, *phrasings.OBJECTS, *phrasings.RELATIONS)
         words += tuple(phrasings.RELATIONS.values())
         return " ".join(
@@ -134,7 +147,8 @@ def test_held_out_phrasings_are_never_shown(world: World) -> None:
     rng = random.Random(0)
     shown = {form(world.problem(rng, split)) for split in ("demo", "train") for _ in range(2000)}
     held = {form(world.problem(rng, "test", held_out=True)) for _ in range(2000)}
-    assert len(held) == 2 * (len(phrasings.ARITHMETIC) + 1)
+    # Homes are asked for both of a person and of "the founder of" something.
+    assert len(held) == 2 * (len(phrasings.ARITHMETIC) + 1 + 2)
     assert not shown & held
 
 
@@ -155,6 +169,20 @@ def test_bm25_finds_every_fact_and_only_that(world: World) -> None:
     for (relation, entity, person), best in zip(wanted, found[:, 0], strict=True):
         assert texts[best] == f"The {relation} of {entity} is {person}."
     assert (scores[:, 0] > scores[:, 1] + 0.1).all(), "no ties that an order of rows would decide"
+
+
+def test_scenarios_hold_and_their_tools_lead_to_the_answers(world: World, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from toolgym.cli import app
+
+    files = world.write(tmp_path, 40, 40)
+    for split in ("train", "test", "heldout"):
+        checked = CliRunner().invoke(app, ["scenarios", "check", str(files[f"scenarios-{split}"])])
+        assert checked.exit_code == 0, checked.output
+        assert "all 12 scenarios hold" in checked.output
+    shapes = Counter(len(row["calls"]) for row in rows_of(files["scenarios-train"]))
+    assert set(shapes) == {1, 2}
 
 
 def test_demonstrations_mix_behaviour_as_promised(shown: list[Any]) -> None:
@@ -184,9 +212,10 @@ def test_calls_are_read_by_the_environments_format(shown: list[Any]) -> None:
             assert action.answer is not None
             assert not action.calls
         elif behaviour in ("right", "miscopied"):
-            (call,) = action.calls
-            assert (call.name, *call.arguments.values()) == (problem.tool, problem.argument)
-            assert codec.parse(chat[3]["content"]).answer is not None
+            for place, step in enumerate(problem.steps):
+                (call,) = codec.parse(chat[1 + 2 * place]["content"]).calls
+                assert (call.name, *call.arguments.values()) == (step.tool, step.argument)
+            assert codec.parse(chat[-1]["content"]).answer is not None
         elif "could not be used" in chat[2]["content"]:
             assert chat[2]["content"] == codec.complaint(action.problems).content
 
@@ -285,7 +314,8 @@ def test_the_probe_is_the_probability_of_the_tokens_after_the_choice(
     rows = _probe_rows(tokenizer, world, 0)[:3]
     for row in rows:
         text = tokenizer.decode([i for i, mine in zip(row.ids, row.mask, strict=True) if mine])
-        assert text.startswith((" Calculator[", " WikipediaSearch["))
+        first = ("Calculator", "WikipediaSearch", "home_of", *map(finder, phrasings.RELATIONS))
+        assert text.startswith(tuple(f" {name}[" for name in first))
         assert "]<|end|>Thought: the tool says " in text
     # One token of one row keeps the number large enough to compare.
     first = rows[0].mask.index(1)

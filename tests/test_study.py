@@ -10,8 +10,11 @@ from toolgym.errors import UnknownNameError
 
 pytest.importorskip("trl")
 
+WAYS = ("sampled", "greedy")
+
 
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
+    from toolgym.miniature.page import write_page
     from toolgym.miniature.settings import BaseSettings
     from toolgym.miniature.study import ARMS, run_study
 
@@ -44,8 +47,18 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
     assert len(lines) == len(arms)
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert all(f"| {arm} |" in text for arm in arms)
-    assert "5 held-out questions a seed, 1 seeds" in text
     assert study() == found
+
+    page = write_page(found, tmp_path / "page").read_text(encoding="utf-8")
+    assert "1 seeds, each with a world" in page
+    assert "6 practice questions and 5 held-out ones a seed" in page
+    # Nothing was learned in a step or two: the page must not say that something was.
+    assert "They overlap for: SFT; GRPO; control: unfiltered episodes" in page
+    assert "do not overlap" not in page
+    assert page.count("0.0 [0.0,") > 10
+    drawing = (tmp_path / "page" / "miniature-accuracy.svg").read_text(encoding="utf-8")
+    assert all(f">{arm}</text>" in drawing for arm in arms)
+    assert ">seed 0</text>" in (tmp_path / "page" / "miniature-reward.svg").read_text()
 
 
 def test_an_unknown_arm_names_near_ones(tmp_path: Path) -> None:
@@ -53,3 +66,33 @@ def test_an_unknown_arm_names_near_ones(tmp_path: Path) -> None:
 
     with pytest.raises(UnknownNameError, match="did you mean 'GRPO'"):
         run_study(tmp_path, arms=["GRP0"])
+
+
+def test_the_page_says_what_the_figures_say(tmp_path: Path) -> None:
+    from toolgym.miniature.page import KINDS, blocks
+    from toolgym.training.document import to_markdown
+
+    def measured(right: int) -> dict[str, dict[str, dict[str, int]]]:
+        labels = [f"{kind}{ending}" for kind in KINDS for ending in ("", "-heldout")]
+        return {way: {label: {"right": right, "n": 100} for label in labels} for way in WAYS}
+
+    def arm(*rights: int) -> dict[str, object]:
+        rounds = [measured(right) for right in rights]
+        return {str(seed): {"rounds": rounds, "rewards": [], "seconds": 60.0} for seed in (4, 2)}
+
+    found = {
+        "arms": {"SFT": arm(30, 60, 90), "control: unfiltered episodes": arm(30, 31)},
+        "train": 10,
+        "test": 300,
+        "base_seconds": {"2": 60.0, "4": 120.0},
+        "machine": "2 CPU cores",
+        "versions": "toolgym 1",
+    }
+    page = to_markdown(blocks(found))
+    assert "--seeds 2 4 --out" in page
+    assert "took 7 minutes on 2 CPU cores, with toolgym 1" in page
+    assert "| SFT | 30.0 [26.5, 33.8] | 90.0 [87.3, 92.2] | 90.0, 90.0 |" in page
+    assert "do not overlap for: SFT. They overlap for: control: unfiltered episodes." in page
+    assert "the base goes from 30.0 [26.5, 33.8] to 31.0" in page
+    assert "One round of SFT on right episodes alone ends at 60.0" in page
+    assert "miniature-reward.svg" not in page

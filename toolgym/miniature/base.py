@@ -23,7 +23,7 @@ from toolgym.miniature.world import World
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Raise it when world, demonstrations, model or training change: it makes older bases unused."""
 
 CARD: Final = "miniature.json"

@@ -9,13 +9,22 @@ downstream is told which behaviour was meant.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from toolgym.miniature import phrasings
-from toolgym.miniature.problems import Problem, calculate, expression, fact, person
-from toolgym.miniature.world import CALCULATOR, LARGEST, SMALLEST, World
+from toolgym.miniature.problems import (
+    Problem,
+    Step,
+    calculate,
+    expression,
+    fact,
+    person,
+    town,
+)
+from toolgym.miniature.scenarios import HOME_TOOL, finder
+from toolgym.miniature.world import CALCULATOR, LARGEST, SEARCH, SMALLEST, World
 
 Chat = list[dict[str, str]]
 """A conversation: dicts of `role` and `content`."""
@@ -26,7 +35,9 @@ Chat = list[dict[str, str]]
 UNCLOSED: Final = (
     "The reply could not be used: the call {name}[ has no closing bracket: {name}[...]."
 )
-UNKNOWN: Final = "{name} does not exist. Tools: Calculator, WikipediaSearch."
+UNKNOWN: Final = "{name} does not exist. Tools: {tools}."
+SHORTENED: Final = {CALCULATOR: "Calc", SEARCH: "Lookup", HOME_TOOL: "home"}
+"""Names under which a call that names no tool asks for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class Mixture:
     """How often the demonstrations behave in which way.
 
     Attributes:
-        tool_use: probability of reaching for a tool, by operation or relation.
+        tool_use: probability of reaching for a tool, by the problem's family.
         behaviours: weights of what happens once a tool is used.
         lucky: probability that a guess at an arithmetic answer is right.
     """
@@ -50,6 +61,11 @@ class Mixture:
             "owner": 0.35,
             "ruler": 0.75,
             "designer": 0.35,
+            "home": 0.75,
+            "home of founder": 0.75,
+            "home of owner": 0.35,
+            "home of ruler": 0.75,
+            "home of designer": 0.35,
         }
     )
     behaviours: Mapping[str, float] = field(
@@ -88,13 +104,10 @@ def demonstration(
             *_malformed(problem, rng),
             _direct(_guess(problem, rng, mixture.lucky)),
         ]
-    argument, result, value = (
-        _wrong_call(world, problem, rng) if behaviour == "wrong" else _right_call(problem)
-    )
+    steps, value = _wrong(world, problem, rng) if behaviour == "wrong" else _right(problem)
     if behaviour == "miscopied":
         value = _miscopied(value, problem, rng)
-    call = f"{problem.tool}[{argument}]"
-    return behaviour, [question(problem), _acting(call), _result(call, result), _concluding(value)]
+    return behaviour, [question(problem), *_taken(steps), _concluding(value)]
 
 
 def copy_drill(rng: random.Random) -> Chat:
@@ -115,25 +128,25 @@ def copy_drill(rng: random.Random) -> Chat:
 
 
 def right_episode(problem: Problem) -> Chat:
-    """The conversation in which the tool is used well: what the base model is probed with."""
-    argument, result, value = _right_call(problem)
-    call = f"{problem.tool}[{argument}]"
-    return [question(problem), _acting(call), _result(call, result), _concluding(value)]
+    """The conversation in which the tools are used well: what the base model is probed with."""
+    steps, value = _right(problem)
+    return [question(problem), *_taken(steps), _concluding(value)]
 
 
-def _right_call(problem: Problem) -> tuple[str, str, str]:
-    """Argument, the tool's result, and the value in it."""
-    if problem.kind == "arithmetic":
-        return problem.argument, problem.answer, problem.answer
-    return problem.argument, fact(problem.family, problem.entity, problem.answer), problem.answer
+def _right(problem: Problem) -> tuple[tuple[Step, ...], str]:
+    """The calls, and the value that they lead to."""
+    return problem.steps, problem.answer
 
 
-def _wrong_call(world: World, problem: Problem, rng: random.Random) -> tuple[str, str, str]:
-    """As `_right_call`, for another relation, other operators or another last number."""
+def _wrong(world: World, problem: Problem, rng: random.Random) -> tuple[tuple[Step, ...], str]:
+    """As `_right`, for another question than was asked."""
+    if problem.kind == "scenarios":
+        return _wrong_scenario(world, problem, rng)
     if problem.kind == "entities":
-        relation = rng.choice([each for each in phrasings.RELATIONS if each != problem.family])
+        relation = _other(rng, problem.family)
         value = world.facts[problem.entity][relation]
-        return f"{relation} of {problem.entity}", fact(relation, problem.entity, value), value
+        found = fact(relation, problem.entity, value)
+        return (Step(SEARCH, f"{relation} of {problem.entity}", found),), value
     numbers, symbols = problem.numbers, problem.family
     if rng.random() < 0.6:
         others = [
@@ -143,29 +156,53 @@ def _wrong_call(world: World, problem: Problem, rng: random.Random) -> tuple[str
     else:
         numbers = (*numbers[:-1], rng.randint(SMALLEST, LARGEST))
     value = str(calculate(numbers, symbols))
-    return expression(numbers, symbols), value, value
+    return (Step(CALCULATOR, expression(numbers, symbols), value),), value
+
+
+def _wrong_scenario(
+    world: World, problem: Problem, rng: random.Random
+) -> tuple[tuple[Step, ...], str]:
+    """Stops at the person, finds another one, or asks for the home of one who was not named."""
+    if problem.entity and rng.random() < 0.5:
+        first = problem.steps[0]
+        return (first,), first.result
+    if not problem.entity:
+        name = person(rng)
+        return (Step(HOME_TOOL, name, world.homes[name]),), world.homes[name]
+    relation = _other(rng, problem.family.removeprefix("home of "))
+    name = world.facts[problem.entity][relation]
+    value = world.homes[name]
+    return (Step(finder(relation), problem.entity, name), Step(HOME_TOOL, name, value)), value
+
+
+def _other(rng: random.Random, relation: str) -> str:
+    return rng.choice([each for each in phrasings.RELATIONS if each != relation])
 
 
 def _malformed(problem: Problem, rng: random.Random) -> Chat:
     """A call that cannot be used, and what the environment says to it."""
-    call = f"{problem.tool}[{problem.argument}]"
+    step = problem.steps[0]
     way = rng.choice(("bracket", "name", "argument"))
     if way == "bracket":
-        return [_acting(call[:-1]), _user(UNCLOSED.format(name=problem.tool))]
+        return [_acting(step.call[:-1]), _user(UNCLOSED.format(name=step.tool))]
     if way == "name":
-        name = "Calc" if problem.tool == CALCULATOR else "Lookup"
-        call = f"{name}[{problem.argument}]"
-        return [_acting(call), _result(call, UNKNOWN.format(name=name))]
+        name = SHORTENED.get(step.tool, "person")
+        known = f"{CALCULATOR}, {SEARCH}"
+        if problem.kind == "scenarios":
+            known = ", ".join((*map(finder, phrasings.RELATIONS), HOME_TOOL))
+        call = f"{name}[{step.argument}]"
+        return [_acting(call), _result(call, UNKNOWN.format(name=name, tools=known))]
     if problem.kind == "arithmetic":
-        call = f"{problem.tool}[{problem.argument[:-2]}]"
+        call = f"{step.tool}[{step.argument[:-2]}]"
         return [_acting(call), _result(call, "Error: failed to calculate.")]
-    call = f"{problem.tool}[]"
-    return [_acting(call), _result(call, "Error: the query is empty.")]
+    call = f"{step.tool}[]"
+    complaint = "the query is empty" if problem.kind == "entities" else "nothing is known about ''"
+    return [_acting(call), _result(call, f"Error: {complaint}.")]
 
 
 def _guess(problem: Problem, rng: random.Random, lucky: float) -> str:
-    if problem.kind == "entities":
-        return person(rng)
+    if problem.kind != "arithmetic":
+        return _made_up(problem, rng)
     gold = int(problem.answer)
     if rng.random() < lucky:
         return problem.answer
@@ -173,16 +210,24 @@ def _guess(problem: Problem, rng: random.Random, lucky: float) -> str:
 
 
 def _miscopied(value: str, problem: Problem, rng: random.Random) -> str:
-    if problem.kind == "entities":
-        return person(rng)
+    if problem.kind != "arithmetic":
+        return _made_up(problem, rng)
     return value[:-1] + rng.choice([digit for digit in "0123456789" if digit != value[-1]])
+
+
+def _made_up(problem: Problem, rng: random.Random) -> str:
+    """A person or a town, whichever is asked for, that is not the answer."""
+    while True:
+        found = person(rng) if problem.kind == "entities" else town(rng)
+        if found != problem.answer:
+            return found
 
 
 def _item(rng: random.Random) -> str:
     if rng.random() < 0.5:
         return str(rng.randint(0, 99))
     if rng.random() < 0.5:
-        return person(rng)
+        return town(rng) if rng.random() < 0.3 else person(rng)
     return f"{rng.choice(phrasings.ADJECTIVES)} {rng.choice(phrasings.NOUNS)}"
 
 
@@ -192,6 +237,13 @@ def _user(content: str) -> dict[str, str]:
 
 def _assistant(content: str) -> dict[str, str]:
     return {"role": "assistant", "content": content}
+
+
+def _taken(steps: Sequence[Step]) -> Chat:
+    """Calls, each with its result."""
+    return [
+        turn for step in steps for turn in (_acting(step.call), _result(step.call, step.result))
+    ]
 
 
 def _acting(call: str) -> dict[str, str]:

@@ -80,6 +80,16 @@ ENTITY: Final[tuple[str, ...]] = (
 )
 """Phrasings of a question for a relation (`r`, its verb `v`) of an entity (`e`)."""
 
+HOME: Final[tuple[str, ...]] = (
+    "Where does {p} live?",
+    "In which town does {p} live?",
+    "{p} lives where?",
+    "Tell me the home of {p}.",
+    "Name the town where {p} lives.",
+    "What is the home of {p}?",
+)
+"""Phrasings of a question for the home of a person (`p`: a name, or "the founder of ...")."""
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -99,6 +109,13 @@ NOUNS: Final = _words(
     Falcon Harbor Valley Forge Garden Tower Bridge Island Meadow Canyon Temple Orchard Castle
     Glacier Lagoon Market Mill Outpost Palace Quarry Reef Shrine Station Summit Theater Village
     Workshop Archive Beacon Colony
+    """
+)
+TOWN_KINDS: Final = _words("Port Fort New Old Upper Lower East West North South")
+TOWN_NAMES: Final = _words(
+    """
+    Alden Birch Calder Denby Elmet Farley Grove Hythe Irby Keld Lynn Marsh Nesbit Oakley Penn Ripley
+    Selby Thorpe Usk Wells
     """
 )
 FIRST_NAMES: Final = _words(

@@ -10,20 +10,40 @@ from typing import Literal
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
 
-Kind = Literal["arithmetic", "entities"]
+Kind = Literal["arithmetic", "entities", "scenarios"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One tool call and what it gives.
+
+    Attributes:
+        tool: its name.
+        argument: what to give to it, such as "47*36+5" or "founder of Amber Falcon".
+        result: the text that it answers.
+    """
+
+    tool: str
+    argument: str
+    result: str
+
+    @property
+    def call(self) -> str:
+        """The call as the policy writes it."""
+        return f"{self.tool}[{self.argument}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its gold answer and the tool call that leads to it.
+    """One question with its gold answer and the tool calls that lead to it.
 
     Attributes:
-        kind: "arithmetic" or "entities".
-        family: the operation's symbols (such as "*+") or the relation (such as "founder").
+        kind: "arithmetic", "entities" or "scenarios".
+        family: the operation's symbols (such as "*+"), the relation (such as "founder"), or
+            "home" and "home of founder" where a person's home is asked for.
         question: the text put to the policy.
         answer: the gold answer.
-        tool: name of the tool that helps.
-        argument: what to give to the tool, such as "47*36+5" or "founder of Amber Falcon".
+        steps: one call, or two where the second needs the result of the first.
         numbers: the numbers of an arithmetic question in reading order, else empty.
         entity: the entity asked about, else "".
         held_out: whether the phrasing is one of those never shown in training.
@@ -33,8 +53,7 @@ class Problem:
     family: str
     question: str
     answer: str
-    tool: str
-    argument: str
+    steps: tuple[Step, ...]
     numbers: tuple[int, ...] = ()
     entity: str = ""
     held_out: bool = False
@@ -74,6 +93,11 @@ def expression(numbers: Sequence[int], symbols: str) -> str:
 def fact(relation: str, entity: str, person: str) -> str:
     """The sentence that states one fact; it is the whole text of one passage."""
     return f"The {relation} of {entity} is {person}."
+
+
+def town(rng: random.Random) -> str:
+    """An invented town's name."""
+    return f"{rng.choice(phrasings.TOWN_KINDS)} {rng.choice(phrasings.TOWN_NAMES)}"
 
 
 def person(rng: random.Random) -> str:

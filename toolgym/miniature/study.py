@@ -1,31 +1,33 @@
 """The study of the miniature: every way to train it, with controls, from the same bases.
 
 Run it with ``python -m toolgym.miniature.study --seeds 0 1 2 --out runs/study``. It can be ended
-at any moment and goes on where it was.
+at any moment and goes on where it was. With ``--page FOLDER`` it also writes its page.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import write_json, write_rows
+from toolgym._jsonl import read_rows, write_json, write_rows
 from toolgym._optional import need, quiet
 from toolgym.errors import UnknownNameError
-from toolgym.intervals import wilson
+from toolgym.filtering import read_json
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
+from toolgym.miniature.page import HELD_OUT, summary_table, write_page
 from toolgym.miniature.settings import BaseSettings
-from toolgym.miniature.world import World
-from toolgym.tables import markdown_table
+from toolgym.miniature.world import SHARES, World
 from toolgym.training.defaults import default_settings, miniature_environments
+from toolgym.training.document import to_markdown
 from toolgym.training.selftrain import selftrain
 
 __all__ = ["ARMS", "run_study"]
@@ -52,6 +54,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """What each arm changes in the embedded default."""
 DEMONSTRATIONS = "control: more demonstrations"
+HELD_OUT_TASKS = 50
+"""Questions of each kind with held-out phrasings, a seed."""
 
 
 def run_study(
@@ -78,7 +82,8 @@ def run_study(
         tell: called with a line of progress.
 
     Returns:
-        By arm, for each seed the accuracy before and after each round, and the pooled ones.
+        By arm and seed the accuracies before and after each round, GRPO's rewards, and seconds;
+        see `toolgym.miniature.page`.
 
     Raises:
         UnknownNameError: an arm that does not exist.
@@ -89,54 +94,105 @@ def run_study(
     need("transformers", "train")
     folder = Path(out)
     found: dict[str, Any] = {"arms": {arm: {} for arm in arms}, "train": train, "test": test}
+    found |= {"base_seconds": {}, "machine": _machine(), "versions": _versions()}
     for seed in seeds:
         place = folder / f"seed-{seed}"
         World(seed).write(place / "world", train=train, test=test)
-        with quiet():
-            model = build_base(place, seed=seed, settings=base)
+        model, found["base_seconds"][str(seed)] = _base(place, seed, base)
         for arm in arms:
-            began = time.perf_counter()
-            rounds = _arm(place, model, arm, seed, dict(changes or {}))
-            found["arms"][arm][str(seed)] = rounds
-            after = rounds[-1]["sampled"]
-            seconds = time.perf_counter() - began
-            tell(f"seed {seed}, {arm}: {after['right']} of {after['n']} ({seconds:.0f} s)")
+            facts = _arm(place, model, arm, seed, dict(changes or {}))
+            found["arms"][arm][str(seed)] = facts
+            tell(f"seed {seed}, {arm}: {_summary(facts)}")
             write_json(folder / "study.json", found)
-    (folder / "study.md").write_text(table(found), encoding="utf-8")
+    (folder / "study.md").write_text(to_markdown([summary_table(found)]), encoding="utf-8")
     return found
 
 
-def _arm(
-    place: Path, model: Path, arm: str, seed: int, changes: dict[str, Any]
-) -> list[dict[str, Any]]:
-    environments = [item.model_dump() for item in miniature_environments(place / "world")]
+def _base(place: Path, seed: int, settings: BaseSettings | None) -> tuple[Path, float]:
+    """The base, and the seconds that the last attempt to build it took."""
+    began, file = time.perf_counter(), place / "base.json"
+    with quiet():
+        model = build_base(place, seed=seed, settings=settings)
+    if not file.is_file():
+        write_json(file, {"seconds": round(time.perf_counter() - began, 1)})
+    return model, float(read_json(file)["seconds"])
+
+
+def _machine() -> str:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{count} CPU cores"
+
+
+def _versions() -> str:
+    names = ("toolgym", "torch", "transformers", "trl")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    counts = [item for label, item in facts["rounds"][-1]["sampled"].items() if label in SHARES]
+    right, of = (sum(int(item[key]) for item in counts) for key in ("right", "n"))
+    return f"{right} of {of} ({facts['seconds']:.0f} s)"
+
+
+def _arm(place: Path, model: Path, arm: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     settings = default_settings(seed=seed).model_dump()
-    settings |= {"model": str(model), "environments": environments, "baseline": False}
-    settings |= {"train": SFT, "dpo": DPO, "grpo": GRPO, "stop_when_worse": False}
-    settings |= ARMS[arm]
+    settings |= {"model": str(model), "environments": _environments(place / "world")}
+    settings |= {"train": SFT, "dpo": DPO, "grpo": GRPO}
+    settings |= {"baseline": False, "stop_when_worse": False} | ARMS[arm]
     for key, value in changes.items():
         merged = isinstance(value, Mapping) and isinstance(settings.get(key), Mapping)
         settings[key] = {**settings[key], **value} if merged else value
     folder = place / "".join(sign if sign.isalnum() else "-" for sign in arm)
     if arm != DEMONSTRATIONS:
         return _measured(settings, folder)
-    tuned = _demonstrated(place, model, seed, settings)
+    tuned, seconds = _demonstrated(place, model, seed, settings)
     settings["rounds"] = 0  # both are only measured
     before = _measured(settings, folder / "before")
-    return before + _measured(settings | {"model": str(tuned)}, folder / "after")
+    after = _measured(settings | {"model": str(tuned)}, folder / "after")
+    seconds += before["seconds"] + after["seconds"]
+    return {**after, "rounds": before["rounds"] + after["rounds"], "seconds": seconds}
 
 
-def _measured(settings: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Accuracy before, and after each round."""
-    report = selftrain(settings, out=folder)
-    evaluations = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))["evaluations"]
-    return [{way: found[way]["all"] for way in ("sampled", "greedy")} for found in evaluations]
+def _environments(world: Path) -> list[dict[str, Any]]:
+    """Those of the miniature, and the same with held-out phrasings, for evaluation only."""
+    usual = miniature_environments(world)
+    other = [
+        environment.model_copy(
+            update={
+                "name": f"{environment.label}{HELD_OUT}",
+                "train": None,
+                "test": {"tasks": str(world / f"{environment.label}{HELD_OUT}.jsonl")},
+                "test_tasks": HELD_OUT_TASKS,
+            }
+        )
+        for environment in usual
+    ]
+    return [environment.model_dump() for environment in (*usual, *other)]
 
 
-def _demonstrated(place: Path, model: Path, seed: int, settings: dict[str, Any]) -> Path:
+def _measured(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Accuracy before and after each round, the rewards of GRPO's steps, and the time of it all."""
+    report = read_json(selftrain(settings, out=folder).with_suffix(".json"))
+    logs = sorted(folder.glob("round-*/training/model/training_log.jsonl"))
+    steps = [row for log in logs for _, row in read_rows(log, "training log")]
+    return {
+        "rounds": report["evaluations"],
+        "rewards": [row["reward"] for row in steps if "reward" in row],
+        "seconds": sum(report["seconds"].values()),
+    }
+
+
+def _demonstrated(
+    place: Path, model: Path, seed: int, settings: dict[str, Any]
+) -> tuple[Path, float]:
     """The base, trained on as many more of its own kind of demonstrations as SFT had rows."""
     from toolgym.training.sft import train_sft
 
+    file, target = place / "demonstrations.jsonl", place / "demonstrated"
+    done = place / "demonstrated.json"
+    if done.is_file():
+        return target, float(read_json(done)["seconds"])
+    began = time.perf_counter()
     kept = place / "SFT" / "round-1" / "selection" / "rows.jsonl"
     count = len(kept.read_bytes().splitlines()) if kept.is_file() else 1000
     world, rng = World(seed), random.Random(f"study-{seed}")
@@ -144,34 +200,10 @@ def _demonstrated(place: Path, model: Path, seed: int, settings: dict[str, Any])
         {"messages": list(demonstration(world, world.problem(rng, "demo"), rng)[1])}
         for _ in range(count)
     ]
-    file = place / "demonstrations.jsonl"
     write_rows(file, rows)
-    made = train_sft(file, model, place / "demonstrated", **settings["train"], seed=seed)
-    return made.path
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """The study as Markdown: accuracy pooled over the seeds, and each seed's."""
-    rows = []
-    for arm, seeds in found["arms"].items():
-        if not seeds:
-            continue
-        first, last = ([rounds[n]["sampled"] for rounds in seeds.values()] for n in (0, -1))
-        greedy = [rounds[-1]["greedy"] for rounds in seeds.values()]
-        each = ", ".join(f"{100 * item['accuracy']:.1f}" for item in last)
-        rows.append([arm, _pooled(first), _pooled(last), each, _pooled(greedy)])
-    head = ["trained by", "before, sampled", "after, sampled", "each seed", "after, greedy"]
-    count = max((len(seeds) for seeds in found["arms"].values()), default=0)
-    return (
-        f"Accuracy on {found['test']} held-out questions a seed, {count} seeds, in percent with "
-        "95 % Wilson intervals over all questions of all seeds.\n\n" + markdown_table(head, rows)
-    ) + "\n"
-
-
-def _pooled(items: Sequence[Mapping[str, float]]) -> str:
-    right, count = sum(int(i["right"]) for i in items), sum(int(i["n"]) for i in items)
-    low, high = wilson(right / count, count)
-    return f"{100 * right / count:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    made = train_sft(file, model, target, **settings["train"], seed=seed)
+    write_json(done, {"seconds": round(time.perf_counter() - began, 1)})
+    return made.path, float(read_json(done)["seconds"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,12 +216,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=500)
     parser.add_argument("--test", type=int, default=500)
     parser.add_argument("--out", default="runs/study")
+    parser.add_argument("--page", metavar="FOLDER", help="write miniature.md and its drawings here")
     given = parser.parse_args(arguments)
     tell = partial(print, file=sys.stderr, flush=True)
     found = run_study(
         given.out, seeds=given.seeds, arms=given.arms, train=given.train, test=given.test, tell=tell
     )
-    print(table(found))
+    print(to_markdown([summary_table(found)]))
+    if given.page:
+        print(write_page(found, given.page))
 
 
 if __name__ == "__main__":

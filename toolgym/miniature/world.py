@@ -1,7 +1,9 @@
-"""The miniature's world: arithmetic for the calculator, facts on invented entities for the search.
+"""The miniature's world: sums for the calculator, facts for the search, and scenarios.
 
-Numbers and entities come in three disjoint splits: "demo" (what the base model is shown), "train"
-(what it practises on) and "test". The same seed gives the same world and the same files.
+The facts are about invented entities and people. A scenario asks where a person lives, often one
+who must be found first, and brings its own tools. Numbers, entities and the people asked for by
+name come in three disjoint splits: "demo" (what the base model is shown), "train" (what it
+practises on) and "test". The same seed gives the same world and the same files.
 """
 
 from __future__ import annotations
@@ -11,17 +13,29 @@ import random
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
-from toolgym.miniature.problems import Kind, Problem, calculate, expression, fact, person
+from toolgym.miniature.problems import (
+    Kind,
+    Problem,
+    Step,
+    calculate,
+    expression,
+    fact,
+    person,
+    town,
+)
+from toolgym.miniature.scenarios import HOME_TOOL, finder, scenario_row
 
 Split = Literal["demo", "train", "test"]
 
 SPLITS: Final[tuple[Split, ...]] = ("demo", "train", "test")
-KINDS: Final[tuple[Kind, ...]] = ("arithmetic", "entities")
-ARITHMETIC_SHARE: Final = 0.6
+SHARES: Final[Mapping[Kind, float]] = {"arithmetic": 0.4, "entities": 0.3, "scenarios": 0.3}
+"""Kinds of questions, and how many of a hundredth each makes up."""
+CHAINED: Final = 0.75
+"""Share of the scenarios whose person must be found first."""
 CALCULATOR: Final = "Calculator"
 SEARCH: Final = "WikipediaSearch"
 SMALLEST, LARGEST = 11, 99
@@ -35,6 +49,7 @@ class World:
 
     Attributes:
         facts: every entity's relations and the people they lead to.
+        homes: every person's town.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -50,10 +65,22 @@ class World:
         self._entities = {
             split: tuple(names[place :: len(SPLITS)]) for place, split in enumerate(SPLITS)
         }
+        people = [
+            f"{first} {last}" for first in phrasings.FIRST_NAMES for last in phrasings.LAST_NAMES
+        ]
+        rng.shuffle(people)
+        self.homes: Mapping[str, str] = {name: town(rng) for name in people}
+        self._people = {
+            split: tuple(people[place :: len(SPLITS)]) for place, split in enumerate(SPLITS)
+        }
 
     def entities(self, split: Split) -> tuple[str, ...]:
         """The entities of a split: 300 each, none in two splits."""
         return self._entities[split]
+
+    def people(self, split: Split) -> tuple[str, ...]:
+        """The people who are asked for by name in a split: 300 each, none in two splits."""
+        return self._people[split]
 
     def split_of(self, numbers: Sequence[int]) -> Split:
         """The one split in which these numbers, in this order, may be asked about."""
@@ -68,14 +95,16 @@ class World:
         Args:
             rng: where the draws come from.
             split: whose numbers and entities to use.
-            kind: "arithmetic", "entities", or None for a draw with 60 % arithmetic.
+            kind: one of `SHARES`, or None for a draw with these shares.
             held_out: whether to use the held-out phrasings instead of the usual ones.
         """
-        if kind is None:
-            kind = "arithmetic" if rng.random() < ARITHMETIC_SHARE else "entities"
-        if kind == "arithmetic":
-            return self._arithmetic(rng, split, held_out)
-        return self._entity(rng, split, held_out)
+        kind = kind or rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+        draw = {
+            "arithmetic": self._arithmetic,
+            "entities": self._entity,
+            "scenarios": self._scenario,
+        }
+        return draw[kind](rng, split, held_out)
 
     def problems(
         self,
@@ -118,14 +147,13 @@ class World:
 
         Args:
             folder: where to; it is made if it is not there.
-            train: number of training questions, 60 % of them arithmetic.
-            test: number of test questions, and of test questions with held-out phrasings; 60 %
-                arithmetic.
+            train: number of training questions, of the kinds in their shares.
+            test: number of test questions, and of test questions with held-out phrasings.
 
         Returns:
             Paths by name: "arithmetic-train", "arithmetic-test", "arithmetic-heldout", the same
-            three for "entities" (rows of `id`, `question`, `answers`), and "passages" (rows of
-            `id`, `title`, `text`).
+            three for "entities" (rows of `id`, `question`, `answers`) and for "scenarios" (rows
+            for ``ToolScenario-v0``), and "passages" (rows of `id`, `title`, `text`).
 
         Raises:
             BadInputError: more questions are asked for than the world holds.
@@ -139,20 +167,23 @@ class World:
             ("heldout", "test", test),
         )
         for name, split, count in files:
-            arithmetic = round(count * ARITHMETIC_SHARE)
-            for kind, part in zip(KINDS, (arithmetic, count - arithmetic), strict=True):
+            for kind, part in zip(SHARES, parts(count).values(), strict=True):
                 key = f"{kind}-{name}"
                 # Each file has its own stream, so that asking for more of one leaves the others as
                 # they are.
                 rng = random.Random(f"{self.seed}-{key}")
                 drawn = self.problems(rng, split, part, kind, held_out=name == "heldout")
                 rows = [
-                    {"id": f"{key}-{place}", "question": each.question, "answers": [each.answer]}
-                    for place, each in enumerate(drawn)
+                    self._row(f"{key}-{place}", each, split) for place, each in enumerate(drawn)
                 ]
                 paths[key] = _write_rows(folder / f"{key}.jsonl", rows)
         paths["passages"] = _write_rows(folder / "passages.jsonl", self.passages())
         return paths
+
+    def _row(self, name: str, problem: Problem, split: Split) -> dict[str, Any]:
+        if problem.kind == "scenarios":
+            return scenario_row(name, problem, self.facts, self.homes, self.entities(split))
+        return {"id": name, "question": problem.question, "answers": [problem.answer]}
 
     def _arithmetic(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
         symbols = rng.choice(tuple(phrasings.ARITHMETIC))
@@ -167,13 +198,13 @@ class World:
             o=rng.choice(phrasings.OBJECTS),
             **dict(zip("abc", numbers, strict=False)),
         )
+        answer = str(calculate(numbers, symbols))
         return Problem(
             kind="arithmetic",
             family=symbols,
             question=question,
-            answer=str(calculate(numbers, symbols)),
-            tool=CALCULATOR,
-            argument=expression(numbers, symbols),
+            answer=answer,
+            steps=(Step(CALCULATOR, expression(numbers, symbols), answer),),
             numbers=numbers,
             held_out=held_out,
         )
@@ -184,16 +215,45 @@ class World:
         question = _phrasing(rng, phrasings.ENTITY, held_out).format(
             r=relation, v=phrasings.RELATIONS[relation], e=entity
         )
+        found = self.facts[entity][relation]
         return Problem(
             kind="entities",
             family=relation,
             question=question,
-            answer=self.facts[entity][relation],
-            tool=SEARCH,
-            argument=f"{relation} of {entity}",
+            answer=found,
+            steps=(Step(SEARCH, f"{relation} of {entity}", fact(relation, entity, found)),),
             entity=entity,
             held_out=held_out,
         )
+
+    def _scenario(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+        phrasing, entity, family = _phrasing(rng, phrasings.HOME, held_out), "", "home"
+        first: tuple[Step, ...] = ()
+        if rng.random() < CHAINED:
+            entity = rng.choice(self.entities(split))
+            relation = rng.choice(tuple(phrasings.RELATIONS))
+            name, asked = self.facts[entity][relation], f"the {relation} of {entity}"
+            family = f"home of {relation}"
+            first = (Step(finder(relation), entity, name),)
+        else:
+            name = asked = rng.choice(self.people(split))
+        question = phrasing.format(p=asked)
+        return Problem(
+            kind="scenarios",
+            family=family,
+            question=question[0].upper() + question[1:],
+            answer=self.homes[name],
+            steps=(*first, Step(HOME_TOOL, name, self.homes[name])),
+            entity=entity,
+            held_out=held_out,
+        )
+
+
+def parts(count: int) -> dict[str, int]:
+    """How many of `count` questions are of which kind."""
+    found: dict[str, int] = {kind: round(count * share) for kind, share in SHARES.items()}
+    found["arithmetic"] += count - sum(found.values())
+    return found
 
 
 def _phrasing(rng: random.Random, all_of_them: Sequence[str], held_out: bool) -> str:

@@ -82,23 +82,20 @@ def miniature_environments(world: Path) -> list[EnvironmentSettings]:
     Args:
         world: folder that `toolgym.miniature.world.World.write` wrote.
     """
-    shared = {
-        "corpus": str(world / "passages.jsonl"),
-        "tools": ["WikipediaSearch", "Calculator"],
-        "prompt": "bare",
-        "format": "react",
-        "max_steps": 4,
-    }
+    shared = {"prompt": "bare", "format": "react", "max_steps": 4}
+    search = {"corpus": str(world / "passages.jsonl"), "tools": ["WikipediaSearch", "Calculator"]}
     return [
         EnvironmentSettings(
             id=env_id,
             name=name,
-            args=shared,
+            args=shared | extra,
             train={"tasks": str(world / f"{name}-train.jsonl")},
             test={"tasks": str(world / f"{name}-test.jsonl")},
         )
-        for name, env_id in (
-            ("arithmetic", "ToolQA-GSM8K-v0"),
-            ("entities", "ToolQA-PopQA-v0"),
+        for name, env_id, extra in (
+            ("arithmetic", "ToolQA-GSM8K-v0", search),
+            ("entities", "ToolQA-PopQA-v0", search),
+            # Trained in together they need one reward: here the final answer's.
+            ("scenarios", "ToolScenario-v0", {"reward": {"accuracy": 1.0}}),
         )
     ]

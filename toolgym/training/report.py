@@ -22,6 +22,7 @@ from toolgym.training.document import (
     to_markdown,
 )
 from toolgym.training.settings import SelfTrainSettings
+from toolgym.training.sources import searched
 from toolgym.training.stages import Work
 from toolgym.trajectory import Trajectory
 
@@ -139,9 +140,10 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
         counts = found.get(environment.label, {})
         source = _inside(work, str(counts.get("task_source", "not evaluated")))
         source = source_sentence(source, str(counts.get("task_family", "")))
-        corpus = _inside(work, str(environment.args.get("corpus", "sample")))
+        corpus = _inside(work, searched(environment))
         rows.append([f"environment {environment.label}", f"{environment.id}, tasks: {source}"])
-        rows.append([f"searched in {environment.label}", corpus])
+        if corpus:
+            rows.append([f"searched in {environment.label}", corpus])
         practised = "no" if environment.train is None else _arguments(environment.train)
         practised = _inside(work, practised)
         rows.append([f"practised in {environment.label}", practised])
@@ -307,7 +309,7 @@ def _care(
     counts = [c for found in history for way in _WAYS for c in found[way].values()]
     if any(count.get("task_source") == "sample" for count in counts):
         lines.append("Some tasks are the bundled sample: these are not figures on a benchmark.")
-    if any(e.args.get("corpus", "sample") == "sample" for e in work.environments):
+    if any(searched(environment) == "sample" for environment in work.environments):
         lines.append(
             "WikipediaSearch looked in the bundled encyclopedia of about a thousand articles."
         )

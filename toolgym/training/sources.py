@@ -22,7 +22,7 @@ from toolgym.tools.modelfiles import MODELS
 from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
 from toolgym.training.stages import without_tools
 
-__all__ = ["Places", "Tasks", "places"]
+__all__ = ["Places", "Tasks", "places", "searched"]
 
 _PUBLISHED = {("openai/gsm8k", "train"): 7473}
 """Rows of hub splits that are used whole."""
@@ -79,32 +79,47 @@ def places(settings: SelfTrainSettings) -> list[Places]:
 
 
 def _miniature(settings: SelfTrainSettings) -> list[Places]:
-    from toolgym.miniature.world import ARITHMETIC_SHARE
+    from toolgym.miniature.world import parts
     from toolgym.training.defaults import miniature_environments
 
     world, found = settings.miniature, []
+    trained, tested = parts(world.train), parts(world.test)
     for environment in miniature_environments(Path("world")):
-        share = ARITHMETIC_SHARE if environment.label == "arithmetic" else 1 - ARITHMETIC_SHARE
         source = f"generated world {world.seed}"
         found.append(
             Places(
                 environment.label,
                 environment.id,
-                Tasks(round(world.train * share), source),
-                Tasks(round(world.test * share), source),
-                source,
+                Tasks(trained[environment.label], source),
+                Tasks(tested[environment.label], source),
+                source if "corpus" in environment.args else "",
                 int(environment.args["max_steps"]),
             )
         )
     return found
 
 
+def searched(environment: EnvironmentSettings) -> str:
+    """What an environment searches: a corpus, ``sample``, or nothing where it has no search.
+
+    Raises:
+        UnknownNameError: an environment that does not exist.
+    """
+    if "corpus" not in inspect.signature(_creator(environment.id)).parameters:
+        return ""
+    return str(environment.args.get("corpus") or "sample")
+
+
+def _creator(env_id: str) -> Any:
+    name = env_id.rpartition(":")[2]
+    if name not in gym.registry and ":" not in env_id:
+        raise UnknownNameError("environment", env_id, environment_ids())
+    return load_env_creator(str(gym.spec(env_id).entry_point))
+
+
 def _place(environment: EnvironmentSettings) -> Places:
     needs: list[str] = []
-    name = environment.id.rpartition(":")[2]
-    if name not in gym.registry and ":" not in environment.id:
-        raise UnknownNameError("environment", environment.id, environment_ids())
-    creator: Any = load_env_creator(str(gym.spec(environment.id).entry_point))
+    creator = _creator(environment.id)
     known = inspect.signature(creator).parameters
     _check(environment.args, known)
     practise, evaluate = (
@@ -114,18 +129,17 @@ def _place(environment: EnvironmentSettings) -> Places:
             (environment.test, environment.test_tasks),
         )
     )
-    searches = "corpus" in known
-    corpus = environment.args.get("corpus")
+    corpus = searched(environment)
     needs += _translators(environment.args.get("tools") or ())
     default = known["max_steps"].default if "max_steps" in known else 1
-    if searches and corpus not in (None, "sample") and not _there(str(corpus)):
+    if corpus not in ("", "sample") and not _there(corpus):
         needs.append(f"corpus {corpus!r}: not there; `toolgym index build` makes one")
     return Places(
         environment.label,
         environment.id,
         practise,
         evaluate,
-        ("bundled encyclopedia" if corpus in (None, "sample") else str(corpus)) if searches else "",
+        "bundled encyclopedia" if corpus == "sample" else corpus,
         int(environment.args.get("max_steps", default)),
         tuple(dict.fromkeys(needs)),
     )
