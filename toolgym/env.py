@@ -198,6 +198,14 @@ class ToolEnv(gym.Env[str, str]):
             raise EpisodeEndedError("provide() needs a prepare() before it")
         self._prepared = (self._prepared[0], self._prepared[1], list(results), seconds)
 
+    def shown(self, result: ToolResult) -> ToolResult:
+        """A result as the policy reads it: cut after ``max_result_chars``."""
+        limit = self.max_result_chars
+        if len(result.content) <= limit:
+            return result
+        cut = f"{result.content[:limit]} [cut: {len(result.content):,} characters]"
+        return replace(result, content=cut)
+
     def render(self) -> str | None:
         """The conversation as readable text in render mode ``ansi``, else None."""
         if self.render_mode != "ansi":
@@ -290,20 +298,13 @@ class ToolEnv(gym.Env[str, str]):
     def _reply(self, parsed: Action, results: Sequence[ToolResult]) -> list[Message]:
         if not parsed.calls:
             return [self.format.complaint(parsed.problems)]
-        shown = [self._shown(result) for result in results]
+        shown = [self.shown(result) for result in results]
         messages = self.format.results(parsed.calls, shown, self._schemas)
         if parsed.problems:
             note = "; ".join(problem.message for problem in parsed.problems)
             last = messages[-1]
             messages[-1] = replace(last, content=f"{last.content}\nNote: {note}.")
         return messages
-
-    def _shown(self, result: ToolResult) -> ToolResult:
-        limit = self.max_result_chars
-        if len(result.content) <= limit:
-            return result
-        cut = f"{result.content[:limit]} [cut: {len(result.content):,} characters]"
-        return replace(result, content=cut)
 
     def _info(self) -> Info:
         record = self._current()

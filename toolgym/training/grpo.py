@@ -29,7 +29,7 @@ from toolgym.training.episodes import (
 from toolgym.training.options import Common, Options, make_options, require_positive
 from toolgym.training.outcome import Outcome, Trained
 
-__all__ = ["LOSSES", "train_grpo"]
+__all__ = ["LOSSES", "train_grpo", "worlds_of"]
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 EPISODES = "episodes"
@@ -108,7 +108,7 @@ def train_grpo(
     """
     _trl.check_version()
     options = make_options(rate=1e-6, lora_rate=1e-5, **common)
-    worlds = _worlds(env, env_args)
+    worlds = worlds_of(env, env_args)
     group = _trl.GroupOptions(
         generations=generations,
         beta=float(beta),
@@ -202,9 +202,19 @@ def _train(
     return _finish(outcome, made, saved, tokenizer, group, options.batch_size)
 
 
-def _worlds(
-    env: str | ToolEnv | Sequence[ToolEnv], env_args: Mapping[str, Any] | None
+def worlds_of(
+    env: str | ToolEnv | Sequence[ToolEnv], env_args: Mapping[str, Any] | None = None
 ) -> list[ToolEnv]:
+    """The environments of a training, checked: they have one rubric, and it rewards something.
+
+    Args:
+        env: an environment id, an environment, or several.
+        env_args: keyword arguments, for an id.
+
+    Raises:
+        UnknownNameError: no such environment, tool, format or reward.
+        BadInputError: no environment, no weighted reward, or rewards that differ.
+    """
     if isinstance(env, str):
         worlds = [make_env(env, env_args)]
     else:
@@ -215,7 +225,8 @@ def _worlds(
         if world.rubric.weights != worlds[0].rubric.weights:
             raise BadInputError(
                 f"environments that are trained in together need the same rewards: "
-                f"{worlds[0].rubric.weights} and {world.rubric.weights} differ"
+                f"{worlds[0].rubric.weights} and {world.rubric.weights} differ; give each the same "
+                "`reward` (in the settings: grpo.reward)"
             )
     return worlds
 
