@@ -18,8 +18,10 @@ FLOORS = {
     "toolgym": 1,  # the face: loads the plug-ins by name and the public names on demand
     "_optional": 0,
     "_docstring": 0,
+    "_folding": 0,
     "_arguments": 1,
     "_cache": 1,
+    "_cachefolder": 0,
     "_jsonl": 1,
     "_process": 1,
     "_worker": 1,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from toolgym._folding import fold
 from toolgym._jsonl import read_rows
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools import search as search_module
 from toolgym.tools.analysis import Analyzer
-from toolgym.tools.folding import fold
 from toolgym.tools.index import HEADER, Index, build_index, open_index
 from toolgym.tools.passages import Passage
 from toolgym.tools.search import NO_RESULT, is_empty_result, make_search, open_corpus

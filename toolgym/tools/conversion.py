@@ -15,10 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from toolgym._cachefolder import cache_folder
 from toolgym._jsonl import value_hash
 from toolgym._optional import need
 from toolgym.errors import BadInputError
-from toolgym.tools.layout import cache_folder
 from toolgym.tools.modelfiles import ModelFiles
 
 __all__ = ["convert", "converted_folder", "converted_model"]

@@ -26,7 +26,7 @@ from toolgym.tools import layout
 from toolgym.tools.analysis import pieces
 from toolgym.tools.building import build_index
 from toolgym.tools.excerpts import best_passage
-from toolgym.tools.layout import HEADER, cache_folder, disk_name
+from toolgym.tools.layout import HEADER, disk_name
 from toolgym.tools.passages import Passage
 from toolgym.tools.ranking import Found, Postings, Ranker
 from toolgym.tools.recipe import Recipe
@@ -37,7 +37,6 @@ __all__ = [
     "Hit",
     "Index",
     "build_index",
-    "cache_folder",
     "disk_name",
     "open_index",
 ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 from toolgym._jsonl import value_hash
 from toolgym.tools.recipe import Recipe
 
-__all__ = ["FORMAT", "HEADER", "KIND", "cache_folder", "disk_name"]
+__all__ = ["FORMAT", "HEADER", "KIND", "disk_name"]
 
 HEADER = "toolgym-index.json"
 KIND, FORMAT = "toolgym-bm25", 2
@@ -28,16 +27,3 @@ def disk_name(corpus: Path, recipe: Recipe) -> str:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
     made_with = [version("bm25s"), version("PyStemmer"), FORMAT, recipe.header()]
     return f"{corpus.stem[:40]}-{value_hash([content, made_with])[:24]}"
-
-
-def cache_folder(kind: str = "indexes") -> Path:
-    """Where what is made once is kept: ``$TOOLGYM_CACHE``, else the user's cache.
-
-    Args:
-        kind: ``indexes`` of plain corpora, or ``translators``: converted models.
-    """
-    named = os.environ.get("TOOLGYM_CACHE")
-    if named:
-        return Path(named) / kind
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "toolgym" / kind

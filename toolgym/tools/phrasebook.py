@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from toolgym._folding import fold
 from toolgym._jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.tools.folding import fold
 
 __all__ = ["PhraseBook"]
 

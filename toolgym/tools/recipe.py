@@ -9,9 +9,9 @@ from typing import Any
 
 import Stemmer  # type: ignore[import-not-found]
 
+from toolgym._folding import fold
 from toolgym.errors import BadInputError, near
 from toolgym.tools.analysis import STOP_WORDS, VERSION, Analyzer
-from toolgym.tools.folding import fold
 
 __all__ = ["Recipe", "make_recipe"]
 

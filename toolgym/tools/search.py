@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from toolgym._cachefolder import cache_folder
 from toolgym._jsonl import value_hash
 from toolgym.errors import BadInputError, MissingFileError, near
 from toolgym.registry import CORPORA
-from toolgym.tools.index import HEADER, Hit, Index, build_index, cache_folder, disk_name, open_index
+from toolgym.tools.index import HEADER, Hit, Index, build_index, disk_name, open_index
 from toolgym.tools.recipe import Recipe, make_recipe
 from toolgym.toolset import Tool
 
