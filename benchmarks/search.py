@@ -47,7 +47,7 @@ def one_by_one(search: Callable[[str, int], list[int]]) -> Engine:
 
 def toolgym_engine(corpus: Path, folder: Path) -> Engine:
     """Ours, as it is."""
-    from toolgym.tools.index import build_index, open_index
+    from toolgym.searching.index import build_index, open_index
 
     index = open_index(build_index(corpus, folder / "index"))
     return (

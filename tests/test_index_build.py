@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym._jsonl import dump_line, read_rows
+from toolgym.corpora.passages import Passage, passage_line, read_passages
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.tools import blocks, building, crew, index, vocabulary
-from toolgym.tools.analysis import Analyzer
-from toolgym.tools.blocks import Limits
-from toolgym.tools.index import HEADER, build_index, open_index
-from toolgym.tools.passages import Passage, passage_line, read_passages
-from toolgym.tools.recipe import make_recipe
+from toolgym.searching import blocks, building, crew, index, vocabulary
+from toolgym.searching.analysis import Analyzer
+from toolgym.searching.blocks import Limits
+from toolgym.searching.index import HEADER, build_index, open_index
+from toolgym.searching.recipe import make_recipe
 
 SMALL = Limits(raw=1_800, terms=60, distinct=40, postings=25)
 WORDS = ["red", "Reds", "green", "naïve", "東京都", "1887–1957", "the", "don't", "a", "hello_world"]
@@ -163,8 +163,8 @@ def test_a_block_counts_the_terms_of_scripts_without_spaces(
 
 KILLED = """
 import os, signal, sys
-from toolgym.tools import blocks, building
-from toolgym.tools.blocks import Limits
+from toolgym.searching import blocks, building
+from toolgym.searching.blocks import Limits
 Limits.within = lambda memory_mb, processes: Limits(1_800, 60, 40, 25)
 count = 0
 def deadly(original, at):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from toolgym._jsonl import read_rows
 from toolgym.errors import BadInputError
-from toolgym.tools.detection import detect_language
-from toolgym.tools.languages import english_name, find_language, language_codes, short_code
-from toolgym.tools.sentences import lay_out
+from toolgym.translation.detection import detect_language
+from toolgym.translation.languages import english_name, find_language, language_codes, short_code
+from toolgym.translation.sentences import lay_out
 
 pytest.importorskip("py3langid")
 pytest.importorskip("sentencex")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.tools import ranking
+from toolgym.searching import ranking
 
 
 @settings(max_examples=150, deadline=None)

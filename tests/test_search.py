@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from toolgym._folding import fold
 from toolgym._jsonl import read_rows
+from toolgym.corpora.passages import Passage
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import ToolCall, ToolResult
+from toolgym.searching.analysis import Analyzer
+from toolgym.searching.index import HEADER, Index, build_index, open_index
 from toolgym.tools import search as search_module
-from toolgym.tools.analysis import Analyzer
-from toolgym.tools.index import HEADER, Index, build_index, open_index
-from toolgym.tools.passages import Passage
 from toolgym.tools.search import NO_RESULT, is_empty_result, make_search, open_corpus
 from toolgym.toolset import Tool
 

@@ -9,8 +9,8 @@ import bm25s
 import pytest
 
 from toolgym.errors import BadInputError
-from toolgym.tools.index import HEADER, Index, build_index, open_index
-from toolgym.tools.recipe import make_recipe
+from toolgym.searching.index import HEADER, Index, build_index, open_index
+from toolgym.searching.recipe import make_recipe
 from toolgym.tools.search import make_search
 
 ROWS = [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError
 from toolgym.messages import ToolCall
-from toolgym.tools.analysis import Analyzer
-from toolgym.tools.excerpts import best_passage
+from toolgym.searching.analysis import Analyzer
+from toolgym.searching.excerpts import best_passage
 from toolgym.tools.search import make_search
 from toolgym.toolset import Tool
 

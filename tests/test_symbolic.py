@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, ToolError
+from toolgym.mathematics import expression, requests, symbolic
+from toolgym.mathematics.expression import Node, Reader, from_lists, to_lists
+from toolgym.mathematics.grammar import width
+from toolgym.mathematics.notation import plain, tokens
 from toolgym.messages import ToolCall
-from toolgym.tools import expression, requests, symbolic
 from toolgym.tools.calculator import calculate, evaluate_expression, make_calculator
-from toolgym.tools.expression import Node, Reader, from_lists, to_lists
-from toolgym.tools.grammar import width
-from toolgym.tools.notation import plain, tokens
 from toolgym.toolset import make_toolset
 
 sp = pytest.importorskip("sympy")
@@ -489,7 +489,7 @@ def test_memory_is_limited(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_survives_a_killed_parent() -> None:
     program = (
         "import os, threading, time\n"
-        "from toolgym.tools import symbolic\n"
+        "from toolgym.mathematics import symbolic\n"
         "symbolic.answer('diff(x, x)', seconds=60.0)\n"
         "print(symbolic.keepers._idle[0].process.pid, flush=True)\n"
         "symbolic.answer('expand((a+b+c+d)^300)', seconds=60.0)\n"

@@ -14,9 +14,9 @@ from toolgym._jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import CORPORA
-from toolgym.tools.phrasebook import PhraseBook
 from toolgym.tools.translator import make_translator
 from toolgym.toolset import Tool
+from toolgym.translation.phrasebook import PhraseBook
 
 PHRASES = [
     ("fra_Latn", "Où est la gare ?", "Where is the station?"),

@@ -105,7 +105,7 @@ def build(
     as_json: options.Json = False,
 ) -> None:
     """Index a corpus, so that --corpus can name the folder."""
-    from toolgym.tools.index import build_index, open_index
+    from toolgym.searching.index import build_index, open_index
 
     stated: dict[str, Any] = {"title_weight": title_weight, "stemmer": stemmer, "k1": k1, "b": b}
     stated["stop_words"] = _stop_words(stop_words)

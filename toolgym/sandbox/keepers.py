@@ -106,7 +106,7 @@ class Keepers:
         return self.start()
 
     def start(self) -> Child:
-        """A new keeper; `toolgym.tools.symbolic` has keepers of another kind.
+        """A new keeper; `toolgym.mathematics.symbolic` has keepers of another kind.
 
         Raises:
             EOFError: it ended at once.

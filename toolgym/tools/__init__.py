@@ -1,1 +1,1 @@
-"""Built-in tools; an environment makes them by name."""
+"""Built-in tools, one a file; an environment makes them by name."""

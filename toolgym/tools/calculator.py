@@ -4,15 +4,15 @@ The text comes from a model, so it is never given to Python's own evaluator: a s
 parser reads and computes in one pass. What the paper's tool (numexpr; arXiv 2502.05867) hangs on,
 overflows on or rejects (``9**9**9``, ``2**70``, ``12,500*2``) is refused at once, exact, or
 understood. Symbolic work is read by the same grammar and done in a process of its own
-(`toolgym.tools.symbolic`).
+(`toolgym.mathematics.symbolic`).
 """
 
 from __future__ import annotations
 
 from toolgym.errors import BadInputError, ToolError
-from toolgym.tools import symbolic
-from toolgym.tools.arithmetic import to_answer
-from toolgym.tools.evaluator import evaluate_expression
+from toolgym.mathematics import symbolic
+from toolgym.mathematics.arithmetic import to_answer
+from toolgym.mathematics.evaluator import evaluate_expression
 from toolgym.toolset import Tool
 
 __all__ = ["calculate", "evaluate_expression", "make_calculator"]

@@ -15,12 +15,12 @@ from toolgym._jsonl import file_hash, value_hash
 from toolgym._optional import need
 from toolgym.errors import BadInputError, ToolError, near
 from toolgym.registry import CORPORA
-from toolgym.tools.languages import english_name, find_language
-from toolgym.tools.phrasebook import PhraseBook
 from toolgym.toolset import Tool
+from toolgym.translation.languages import english_name, find_language
+from toolgym.translation.phrasebook import PhraseBook
 
 if TYPE_CHECKING:
-    from toolgym.tools.nllb import Job, NllbTranslator
+    from toolgym.translation.nllb import Job, NllbTranslator
 
 __all__ = ["make_translator"]
 
@@ -84,7 +84,7 @@ def make_translator(
         raise BadInputError(f"beams is a number from 1 to 16, not {beams!r}")
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise BadInputError(f"timeout is a number of seconds above 0, not {timeout!r}")
-    from toolgym.tools.nllb import Job, load_nllb  # its packages are an extra
+    from toolgym.translation.nllb import Job, load_nllb  # its packages are an extra
 
     for package in ("sentencex", "py3langid"):
         need(package, "translate")
@@ -174,7 +174,7 @@ class _Calls:
             return ToolError(str(error))
         if self._source is not None:  # also the target itself, as the paper has it
             return self._job(text, self._source, wanted)
-        from toolgym.tools.detection import detect_language
+        from toolgym.translation.detection import detect_language
 
         found = detect_language(text, self._translator.tokens.codes)
         if found is None and any(char.isalpha() for char in text):

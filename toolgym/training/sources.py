@@ -18,9 +18,9 @@ from toolgym.formats import get_format
 from toolgym.registry import TOOLS
 from toolgym.reward import Rubric
 from toolgym.rollouts import environment_ids, make_env
-from toolgym.tools.modelfiles import MODELS
 from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
 from toolgym.training.stages import without_tools
+from toolgym.translation.modelfiles import MODELS
 
 __all__ = ["Places", "Tasks", "places", "searched"]
 

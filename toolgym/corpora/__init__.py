@@ -1,0 +1,3 @@
+"""Where passages come from: files, folders, Wikipedia dumps and data sets of the hub."""
+
+from __future__ import annotations
