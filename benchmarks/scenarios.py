@@ -23,8 +23,8 @@ from pathlib import Path
 import gymnasium as gym
 
 from toolgym.env import ToolEnv
-from toolgym.envs.scenarios.compile import compile_scenarios
-from toolgym.envs.scenarios.offline import OfflineAuthor
+from toolgym.envs.compiler.build import compile_scenarios
+from toolgym.envs.offline.author import OfflineAuthor
 from toolgym.envs.scenarios.policies import OraclePolicy
 from toolgym.policies.base import Request
 

@@ -16,7 +16,6 @@ _FAMILIES = {
     "ToolScenario-v0": "scenarios.environment",
 }
 IDS = tuple(_FAMILIES)
-_SCENARIOS = "toolgym.envs.scenarios"
 
 
 def register() -> None:
@@ -30,14 +29,14 @@ def register() -> None:
             )
     CORPORA.add("sample", Resource("toolgym.envs", "encyclopedia_sample.jsonl"))
     CORPORA.add("phrasebook", Resource("toolgym.envs", "phrasebook_sample.jsonl"))
-    AUTHORS.add("offline", f"{_SCENARIOS}.offline:OfflineAuthor")
-    AUTHORS.add("endpoint", f"{_SCENARIOS}.endpoint:EndpointAuthor")
-    COMMANDS.add("scenarios", f"{_SCENARIOS}.commands:app")
-    VIEWERS.add("scenario", f"{_SCENARIOS}.viewing:describe_row")
+    AUTHORS.add("offline", "toolgym.envs.offline.author:OfflineAuthor")
+    AUTHORS.add("endpoint", "toolgym.envs.endpoint.author:EndpointAuthor")
+    COMMANDS.add("scenarios", "toolgym.envs.compiler.commands:app")
+    VIEWERS.add("scenario", "toolgym.envs.scenarios.viewing:describe_row")
     for name, policy in (
         ("scenario-oracle", "OraclePolicy"),
         ("scenario-random", "RandomCallPolicy"),
         ("scenario-no-call", "NoCallPolicy"),
         ("scenario-spam", "SpamPolicy"),
     ):
-        POLICIES.add(name, f"{_SCENARIOS}.policies:{policy}")
+        POLICIES.add(name, f"toolgym.envs.scenarios.policies:{policy}")

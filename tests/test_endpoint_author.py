@@ -26,15 +26,15 @@ from typer.testing import CliRunner
 
 from toolgym._jsonl import read_rows, value_hash, write_rows
 from toolgym.cli import app
-from toolgym.envs.scenarios import prompts
-from toolgym.envs.scenarios.author import Author
-from toolgym.envs.scenarios.authors import make_author
-from toolgym.envs.scenarios.compile import build_folder, compile_scenarios
-from toolgym.envs.scenarios.dialect import Dialect
-from toolgym.envs.scenarios.endpoint import EndpointAuthor
-from toolgym.envs.scenarios.modelserver import Answer as ServerAnswer
+from toolgym.envs.compiler.author import Author
+from toolgym.envs.compiler.authors import make_author
+from toolgym.envs.compiler.build import build_folder, compile_scenarios
+from toolgym.envs.compiler.verification import verify
+from toolgym.envs.endpoint import prompts
+from toolgym.envs.endpoint.author import EndpointAuthor
+from toolgym.envs.endpoint.dialect import Dialect
+from toolgym.envs.endpoint.modelserver import Answer as ServerAnswer
 from toolgym.envs.scenarios.records import Levels, Question, RejectedError
-from toolgym.envs.scenarios.verification import verify
 from toolgym.errors import BadInputError, EndpointError, UnknownNameError
 from toolgym.policies import _retry as retry
 

@@ -12,17 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym._jsonl import read_rows, write_rows
-from toolgym.envs.scenarios import drafting, prompts
-from toolgym.envs.scenarios.questionfile import read_questions
-from toolgym.envs.scenarios.reading import (
-    UnusableError,
-    fenced_functions,
-    read_object,
-    read_reply,
-)
+from toolgym.envs.endpoint import drafting, prompts
+from toolgym.envs.endpoint.questionfile import read_questions
+from toolgym.envs.endpoint.reading import UnusableError, fenced_functions, read_object, read_reply
+from toolgym.envs.endpoint.replies import DecompositionReply
+from toolgym.envs.endpoint.requestlog import RequestLog
 from toolgym.envs.scenarios.records import Question
-from toolgym.envs.scenarios.replies import DecompositionReply
-from toolgym.envs.scenarios.requestlog import RequestLog
 from toolgym.errors import BadInputError, MissingFileError
 
 

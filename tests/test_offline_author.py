@@ -22,16 +22,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.envs.scenarios import formulas, parts
-from toolgym.envs.scenarios.author import Author
-from toolgym.envs.scenarios.decomposition import decompose
-from toolgym.envs.scenarios.documents import document
-from toolgym.envs.scenarios.families import RELATIONS
-from toolgym.envs.scenarios.integration import integrate
-from toolgym.envs.scenarios.kinds import KINDS, WEEKDAYS
-from toolgym.envs.scenarios.knowledge import Knowledge, open_knowledge, read_triples
-from toolgym.envs.scenarios.names import Names, Sound
-from toolgym.envs.scenarios.offline import OfflineAuthor
+from toolgym.envs.compiler.author import Author
+from toolgym.envs.compiler.decomposition import decompose
+from toolgym.envs.compiler.documents import document
+from toolgym.envs.compiler.integration import integrate
+from toolgym.envs.compiler.scaling import draw_levels, scale
+from toolgym.envs.compiler.verification import verify
+from toolgym.envs.offline.author import OfflineAuthor
 from toolgym.envs.scenarios.records import (
     MAX_LEVEL,
     SHAPES,
@@ -44,12 +41,15 @@ from toolgym.envs.scenarios.records import (
     Scaled,
     Scenario,
 )
-from toolgym.envs.scenarios.rendering import Step, Tool, call
-from toolgym.envs.scenarios.scaling import draw_levels, scale
-from toolgym.envs.scenarios.sources import Secret, source
-from toolgym.envs.scenarios.toolspecs import ToolSpec
-from toolgym.envs.scenarios.verification import verify
-from toolgym.envs.scenarios.world import generate
+from toolgym.envs.toolmaking import formulas, parts
+from toolgym.envs.toolmaking.kinds import KINDS, WEEKDAYS
+from toolgym.envs.toolmaking.rendering import Step, Tool, call
+from toolgym.envs.toolmaking.sources import Secret, source
+from toolgym.envs.toolmaking.toolspecs import ToolSpec
+from toolgym.envs.worlds.families import RELATIONS
+from toolgym.envs.worlds.generated import generate
+from toolgym.envs.worlds.knowledge import Knowledge, open_knowledge, read_triples
+from toolgym.envs.worlds.names import Names, Sound
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
 from toolgym.sandbox._language import check as check_language
@@ -184,8 +184,8 @@ def test_all_kinds_of_tool_occur() -> None:
 
 _DIGEST = """
 import hashlib, json
-from toolgym.envs.scenarios.offline import OfflineAuthor
-from toolgym.envs.scenarios.scaling import draw_levels
+from toolgym.envs.offline.author import OfflineAuthor
+from toolgym.envs.compiler.scaling import draw_levels
 who, found = OfflineAuthor("{knowledge}", seed=4), hashlib.sha256()
 for question in who.questions(8):
     made = who.integrate(who.document(who.decompose(question)))

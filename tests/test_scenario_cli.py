@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from toolgym._jsonl import read_rows, write_rows
 from toolgym.cli import app
-from toolgym.envs.scenarios.compile import build_folder
+from toolgym.envs.compiler.build import build_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 

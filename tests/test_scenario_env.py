@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from toolgym import evaluate, rollout
 from toolgym._jsonl import read_rows, write_rows
 from toolgym.env import ToolEnv
-from toolgym.envs.scenarios.checking import check_file
+from toolgym.envs.compiler.checking import check_file
 from toolgym.envs.scenarios.environment import scenario_file
 from toolgym.envs.scenarios.files import open_scenarios, read_scenarios
 from toolgym.envs.scenarios.policies import (

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym.envs.scenarios import decomposition
-from toolgym.envs.scenarios.compile import BuildReport, build_folder, compile_scenarios
+from toolgym.envs.compiler import decomposition
+from toolgym.envs.compiler.build import BuildReport, build_folder, compile_scenarios
+from toolgym.envs.compiler.verification import verify
 from toolgym.envs.scenarios.records import (
     Combination,
     Decomposition,
@@ -35,7 +36,6 @@ from toolgym.envs.scenarios.records import (
     SubQuestion,
     ToolDocument,
 )
-from toolgym.envs.scenarios.verification import verify
 from toolgym.errors import BadInputError, RunMismatchError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
@@ -513,7 +513,7 @@ spec = importlib.util.spec_from_file_location("tiny_scenarios", {file!r})
 module = importlib.util.module_from_spec(spec)
 sys.modules["tiny_scenarios"] = module
 spec.loader.exec_module(module)
-from toolgym.envs.scenarios.compile import compile_scenarios
+from toolgym.envs.compiler.build import compile_scenarios
 compile_scenarios(module.TinyAuthor(delay=0.1), {out!r}, 6, workers={workers})
 """
 

@@ -12,7 +12,7 @@ from toolgym.envs.scenarios.files import read_scenarios
 from toolgym.envs.scenarios.probing import entities, plausible
 from toolgym.envs.scenarios.publicformat import PublicScenario, to_own
 from toolgym.envs.scenarios.records import RejectedError, Scenario
-from toolgym.envs.scenarios.verification import run_references
+from toolgym.envs.scenarios.references import run_references
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action
 from toolgym.messages import ToolCall

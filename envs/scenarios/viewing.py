@@ -9,7 +9,7 @@ from typing import Any
 from toolgym.envs.scenarios.files import playable
 from toolgym.envs.scenarios.publicformat import OWN, PublicScenario, is_public
 from toolgym.envs.scenarios.records import FROM, RejectedError, Scenario
-from toolgym.envs.scenarios.verification import run_references
+from toolgym.envs.scenarios.references import run_references
 from toolgym.errors import BadInputError
 
 __all__ = ["describe", "describe_row"]
