@@ -48,8 +48,9 @@ from toolgym.envs.toolmaking.sources import Secret, source
 from toolgym.envs.toolmaking.toolspecs import ToolSpec
 from toolgym.envs.worlds.families import RELATIONS
 from toolgym.envs.worlds.generated import generate
-from toolgym.envs.worlds.knowledge import Knowledge, open_knowledge, read_triples
+from toolgym.envs.worlds.knowledge import Knowledge, read_triples
 from toolgym.envs.worlds.names import Names, Sound
+from toolgym.envs.worlds.opening import open_knowledge
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
 from toolgym.sandbox._language import check as check_language

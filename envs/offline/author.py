@@ -31,7 +31,8 @@ from toolgym.envs.toolmaking.merging import first_spec, merge
 from toolgym.envs.toolmaking.rendering import Step, Tool, call, document
 from toolgym.envs.toolmaking.sources import Secret, source
 from toolgym.envs.toolmaking.toolspecs import ToolSpec
-from toolgym.envs.worlds.knowledge import Knowledge, open_knowledge
+from toolgym.envs.worlds.knowledge import Knowledge
+from toolgym.envs.worlds.opening import open_knowledge
 from toolgym.errors import BadInputError
 
 __all__ = ["OfflineAuthor"]

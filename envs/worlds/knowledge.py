@@ -7,7 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from toolgym.envs.worlds.families import RELATIONS
 from toolgym.envs.worlds.relations import TYPES, VALUES, EntityType, Relation, generic, generic_type
 from toolgym.errors import BadInputError
 
-__all__ = ["BUNDLED", "Knowledge", "Triple", "Value", "open_knowledge", "read_triples"]
+__all__ = ["Knowledge", "Triple", "Value", "read_triples"]
 
 Value = str | int | float | tuple[float, float]
-BUNDLED = "knowledge_sample.jsonl"
 FIELDS = ("subject", "relation", "object", "subject_type", "object_type", "unit", "label")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RELATION = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -308,28 +306,3 @@ def _object(value: Any, where: str) -> Value:
     if not (abs(value[0]) <= 90 and abs(value[1]) <= 180):
         raise BadInputError(f"{where}: latitude and longitude are out of range: {value!r}")
     return (float(value[0]), float(value[1]))
-
-
-@functools.lru_cache(maxsize=8)
-def open_knowledge(knowledge: str, seed: int, size: int, content: str = "") -> Knowledge:
-    """Knowledge by name; kept, so that all scenarios of a process share it.
-
-    Args:
-        knowledge: ``bundled``, ``generated`` or the path of a file for `read_triples`.
-        seed: of a generated world.
-        size: entities of a generated world, roughly.
-        content: hash of the file, so that one that was changed is read again.
-
-    Raises:
-        MissingFileError: there is no such file.
-        BadInputError: a row of it is wrong.
-    """
-    if knowledge == "generated":
-        from toolgym.envs.worlds.generated import generate  # worlds are made of triples
-
-        return Knowledge(generate(seed, size), closed=True)
-    if knowledge == "bundled":
-        path = resources.files("toolgym.envs") / BUNDLED
-        with resources.as_file(path) as file:
-            return Knowledge(read_triples(file))
-    return Knowledge(read_triples(knowledge))
