@@ -50,8 +50,12 @@ FLOORS = {
     "spaces": 4,
     "env": 4,
     "vector": 4,
+    "sandbox": 4,
+    "corpora": 4,
+    "mathematics": 4,
+    "searching": 4,
+    "translation": 4,
     "tools": 5,
-    "sandbox": 5,
     "policies": 5,
     "runs": 6,
     "rollouts": 6,
@@ -72,6 +76,25 @@ FLOORS = {
     "comparing": 8,
     "cli": 9,
     "__main__": 9,
+}
+
+# Rooms on one floor do not know each other, but for these.
+NEIGHBOURS = {
+    "mathematics": {"sandbox"},
+    "searching": {"corpora"},
+    "comparing": {"training"},
+    "miniature": {"training"},
+    "training": {"miniature"},  # the study trains, and `selftrain` may train the miniature
+}
+
+# Rooms of envs, and what each may import of the others; the families beside them import none.
+ENV_ROOMS: dict[str, set[str]] = {
+    "scenarios": set(),
+    "worlds": set(),
+    "compiler": {"scenarios"},
+    "toolmaking": {"scenarios", "worlds"},
+    "offline": {"compiler", "scenarios", "toolmaking", "worlds"},
+    "endpoint": {"compiler", "scenarios"},
 }
 
 
@@ -135,6 +158,27 @@ def test_a_module_imports_only_its_own_floor_and_lower_ones(path: Path) -> None:
         assert other == mine or FLOORS[other] <= FLOORS[mine], (
             f"{mine} (floor {FLOORS[mine]}) imports {module} (floor {FLOORS[other]})"
         )
+        beside = other != mine and FLOORS[other] == FLOORS[mine]
+        if beside and (ROOT / "toolgym" / other).is_dir():
+            assert other in NEIGHBOURS.get(mine, ()), (
+                f"{mine} imports {module}: rooms on one floor do not know each other"
+            )
+
+
+@pytest.mark.parametrize("path", sources("envs"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_of_envs_imports_only_those_it_stands_on(path: Path) -> None:
+    mine = path.relative_to(ROOT).parts[1]
+    if path.parent != ROOT / "envs":
+        assert mine in ENV_ROOMS, f"say in this file what {mine!r} may import"
+    for module in imported(ast.parse(path.read_text())):
+        other = module.split(".")[2:3] if module.startswith("toolgym.envs.") else []
+        for name in ENV_ROOMS.keys() & {*other} - {mine}:
+            assert name in ENV_ROOMS.get(mine, ()), f"{mine} imports {module}"
+
+
+def test_no_folder_lies_in_a_folder_of_a_folder() -> None:
+    for path in FILES:
+        assert len(path.relative_to(ROOT).parts) <= 3, f"{path}: folders are one deep"
 
 
 @pytest.mark.parametrize("folder", ["envs", "rewards"])
