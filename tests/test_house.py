@@ -93,7 +93,7 @@ ENV_ROOMS: dict[str, set[str]] = {
     "worlds": set(),
     "compiler": {"scenarios"},
     "toolmaking": {"scenarios", "worlds"},
-    "offline": {"compiler", "scenarios", "toolmaking", "worlds"},
+    "offline": {"scenarios", "toolmaking", "worlds"},
     "endpoint": {"compiler", "scenarios"},
 }
 

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym.envs.compiler import decomposition
 from toolgym.envs.compiler.build import BuildReport, build_folder, compile_scenarios
 from toolgym.envs.compiler.verification import verify
+from toolgym.envs.scenarios.derivation import combine
 from toolgym.envs.scenarios.records import (
     Combination,
     Decomposition,
@@ -348,14 +348,14 @@ def test_rules_of_combination(
 ) -> None:
     ids = tuple(f"q{number}" for number in range(len(answers)))
     combination = Combination(rule=rule, of=ids, labels=labels)
-    assert decomposition.combine(combination, dict(zip(ids, answers, strict=True))) == wanted
+    assert combine(combination, dict(zip(ids, answers, strict=True))) == wanted
 
 
 @given(st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=5))
 def test_sums_are_exact(numbers: list[int]) -> None:
     ids = tuple(f"q{number}" for number in range(len(numbers)))
     answers = {name: f"{value:,}" for name, value in zip(ids, numbers, strict=True)}
-    found = decomposition.combine(Combination(rule="sum", of=ids), answers)
+    found = combine(Combination(rule="sum", of=ids), answers)
     assert found == str(sum(numbers))
 
 

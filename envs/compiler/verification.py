@@ -10,8 +10,8 @@ from typing import Any
 
 from toolgym.answers import normalise
 from toolgym.envs.compiler import decomposition
-from toolgym.envs.compiler.decomposition import reaches
 from toolgym.envs.compiler.deployment import check_whole
+from toolgym.envs.scenarios.derivation import reaches
 from toolgym.envs.scenarios.probing import (
     ECHO,
     Probe,

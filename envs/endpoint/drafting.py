@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolgym.answers import normalise
-from toolgym.envs.compiler.decomposition import combine
 from toolgym.envs.compiler.verification import GUESSABLE
 from toolgym.envs.endpoint.reading import UnusableError
 from toolgym.envs.endpoint.replies import (
@@ -18,6 +17,7 @@ from toolgym.envs.endpoint.replies import (
     IntegrationReply,
     ScalingReply,
 )
+from toolgym.envs.scenarios.derivation import combine
 from toolgym.envs.scenarios.records import (
     Combination,
     Decomposition,

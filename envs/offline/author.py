@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from toolgym._jsonl import file_hash, require_file
-from toolgym.envs.compiler.decomposition import combine, reaches
 from toolgym.envs.offline.chains import Draft, Drawer, NoPlanError, telling
 from toolgym.envs.offline.complexity import distractors, harder
 from toolgym.envs.offline.meeting import PLANS
 from toolgym.envs.offline.wording import answer_text, variants
+from toolgym.envs.scenarios.derivation import combine, reaches
 from toolgym.envs.scenarios.records import (
     FROM,
     SHAPES,
