@@ -54,8 +54,7 @@ def make_search(
             only the sentences that answer to the query best.
         passage_chars: how many characters of a document are read at most with ``best``.
         index: how passages are indexed, such as ``{"stemmer": "none", "title_weight": 1}``; see
-            `toolgym.searching.recipe.make_recipe`. An index folder that was built otherwise is
-            refused.
+            `toolgym.searching.recipe.make_recipe`. An index folder built otherwise is refused.
 
     Raises:
         MissingFileError: the corpus is none of these.
