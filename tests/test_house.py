@@ -74,6 +74,7 @@ FLOORS = {
     "miniature": 8,
     "training": 8,
     "comparing": 8,
+    "study": 8,
     "cli": 9,
     "__main__": 9,
 }
@@ -83,8 +84,8 @@ NEIGHBOURS = {
     "mathematics": {"sandbox"},
     "searching": {"corpora"},
     "comparing": {"training"},
-    "miniature": {"training"},
-    "training": {"miniature"},  # the study trains, and `selftrain` may train the miniature
+    "study": {"miniature", "training"},
+    "training": {"miniature"},  # what `selftrain` trains where no model is named
 }
 
 # Rooms of envs, and what each may import of the others; the families beside them import none.

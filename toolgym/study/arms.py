@@ -1,18 +1,11 @@
-"""The study of the miniature: every way to train it, with controls, from the same bases.
-
-Run it with ``python -m toolgym.miniature.study --seeds 0 1 2 --out runs/study``. It can be ended
-at any moment and goes on where it was. With ``--page FOLDER`` it also writes its page.
-"""
+"""Every way to train the miniature, with controls, from the same bases."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,9 +16,9 @@ from toolgym.errors import UnknownNameError
 from toolgym.filtering import read_json
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
-from toolgym.miniature.page import HELD_OUT, summary_table, write_page
 from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import SHARES, World
+from toolgym.study.page import HELD_OUT, summary_table
 from toolgym.training.defaults import default_settings, miniature_environments
 from toolgym.training.document import to_markdown
 from toolgym.training.selftrain import selftrain
@@ -43,7 +36,7 @@ GRPO: dict[str, Any] = {
 }
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": {"methods": ["sft"], "rounds": 2},
-    "SFT, then DPO": {"methods": ["sft", "dpo"], "rounds": 2},
+    "SFT then DPO": {"methods": ["sft", "dpo"], "rounds": 2},
     "DPO": {"methods": ["dpo"], "rounds": 2},
     "GRPO": {"methods": ["grpo"], "rounds": 1},
     "control: unfiltered episodes": {
@@ -83,7 +76,7 @@ def run_study(
 
     Returns:
         By arm and seed the accuracies before and after each round, GRPO's rewards, and seconds;
-        see `toolgym.miniature.page`.
+        see `toolgym.study.page`.
 
     Raises:
         UnknownNameError: an arm that does not exist.
@@ -204,28 +197,3 @@ def _demonstrated(
     made = train_sft(file, model, target, **settings["train"], seed=seed)
     write_json(done, {"seconds": round(time.perf_counter() - began, 1)})
     return made.path, float(read_json(done)["seconds"])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line of the study."""
-    parser = argparse.ArgumentParser(prog="python -m toolgym.miniature.study")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--arms", nargs="+", default=list(ARMS), metavar="ARM", help=str(list(ARMS))
-    )
-    parser.add_argument("--train", type=int, default=500)
-    parser.add_argument("--test", type=int, default=500)
-    parser.add_argument("--out", default="runs/study")
-    parser.add_argument("--page", metavar="FOLDER", help="write miniature.md and its drawings here")
-    given = parser.parse_args(arguments)
-    tell = partial(print, file=sys.stderr, flush=True)
-    found = run_study(
-        given.out, seeds=given.seeds, arms=given.arms, train=given.train, test=given.test, tell=tell
-    )
-    print(to_markdown([summary_table(found)]))
-    if given.page:
-        print(write_page(found, given.page))
-
-
-if __name__ == "__main__":
-    main()

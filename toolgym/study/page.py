@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolgym.intervals import wilson
-from toolgym.miniature.curves import accuracy_curves, reward_curves
 from toolgym.miniature.world import SHARES
+from toolgym.study.curves import accuracy_curves, reward_curves
 from toolgym.training.document import Block, Figure, Heading, Paragraph, Table, to_markdown
 
 __all__ = ["blocks", "summary_table", "write_page"]
@@ -33,7 +33,7 @@ def write_page(found: Mapping[str, Any], folder: str | Path) -> Path:
     """Write ``miniature.md`` and its drawings.
 
     Args:
-        found: what `toolgym.miniature.study.run_study` returned.
+        found: what `toolgym.study.arms.run_study` returned.
         folder: where to.
     """
     target = Path(folder)
@@ -106,8 +106,7 @@ def _about(found: Mapping[str, Any], arms: Mapping[str, Any]) -> list[Block]:
             "on this page was measured by one command, which also wrote the page:"
         ),
         Paragraph(
-            f"```bash\npython -m toolgym.miniature.study --seeds {numbers} --out runs/study "
-            "--page docs\n```"
+            f"```bash\npython -m toolgym.study --seeds {numbers} --out runs/study --page docs\n```"
         ),
         Paragraph(
             f"{len(seeds)} seeds, each with a world, a base and an order of its own; "
