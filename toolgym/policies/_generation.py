@@ -5,11 +5,13 @@ Needs torch and transformers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolgym._optional import need
+from toolgym.policies._prefixes import Prefix, Prefixes, joined_cache
 from toolgym.policies._sampling import Sampler, uniforms
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Generator:
         top_p: nucleus sampling; 1 = off.
         max_new_tokens: of one reply.
         logprobs: whether to keep them.
+        prefixes: what episodes' earlier turns left; None: every prompt is read from its beginning.
     """
 
     model: Any
@@ -54,12 +57,14 @@ class Generator:
     top_p: float
     max_new_tokens: int
     logprobs: bool = False
+    prefixes: Prefixes | None = None
 
     def __call__(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         stopped: Callable[[int, list[int]], int | None],
+        episodes: Sequence[str] = (),
     ) -> list[Sampled]:
         """Sample one batch.
 
@@ -68,6 +73,7 @@ class Generator:
             seeds: [row].
             stopped: takes a row and its reply so far; says how many of its tokens count when a stop
                 text is in it, else None.
+            episodes: [row] names under which `prefixes` are kept; none: nothing is kept.
 
         Returns:
             [row].
@@ -82,22 +88,27 @@ class Generator:
             logprobs=self.logprobs,
         )
         done = [Sampled() for _ in prompts]
-        live, cache, written = list(range(len(prompts))), None, 0
-        ids, mask = self._padded(prompts, device)
+        live, written = list(range(len(prompts))), 0
+        prefixes = self.prefixes if episodes and _is_plain(self.model) else None
         with torch.inference_mode():
+            ids, mask, cache = self._begin(prompts, episodes, prefixes, device)
             while live:
                 span = self._span(self.max_new_tokens - written)
-                out = self._run(ids, mask, cache, sampler, span)
-                cache, width = out.past_key_values, out.sequences.shape[1] - ids.shape[1]
+                longer, cache = self._run(ids, mask, cache, sampler, span)
+                width = longer.shape[1] - ids.shape[1]
                 written += width
-                self._collect(done, live, out.sequences[:, ids.shape[1] :], sampler)
+                self._collect(done, live, longer[:, ids.shape[1] :], sampler)
                 kept = [
                     n
                     for n, row in enumerate(live)
                     if not self._ended(done[row], row, stopped) and written < self.max_new_tokens
                 ]
                 mask = torch.cat([mask, mask.new_ones(len(live), width)], 1)
-                ids = out.sequences
+                ids = longer
+                if prefixes is not None:
+                    for n in set(range(len(live))).difference(kept):
+                        said = [*prompts[live[n]], *done[live[n]].ids]
+                        prefixes.keep(episodes[live[n]], said, cache, n, mask)
                 if len(kept) < len(live) and kept:
                     rows = torch.tensor(kept, device=device)
                     ids, mask = ids[rows], mask[rows]
@@ -105,6 +116,29 @@ class Generator:
                     sampler.select(rows)
                 live = [live[n] for n in kept]
         return done
+
+    def _begin(
+        self,
+        prompts: Sequence[Sequence[int]],
+        episodes: Sequence[str],
+        prefixes: Prefixes | None,
+        device: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Ids and mask [row, column] of the prompts, and a cache of the columns already read."""
+        torch = need("torch", "train")
+        found: list[Prefix | None] = [None] * len(prompts)
+        if prefixes is not None:
+            pairs = zip(episodes, prompts, strict=True)
+            found = [prefixes.take(episode, prompt) for episode, prompt in pairs]
+        cache, width = joined_cache(found)
+        known = [len(prefix.ids) if prefix else 0 for prefix in found]
+        fresh = [prompt[count:] for prompt, count in zip(prompts, known, strict=True)]
+        ids, mask = self._padded(fresh, device)
+        if not width:
+            return ids, mask, None
+        old = [prompt[:count] for prompt, count in zip(prompts, known, strict=True)]
+        old_ids, old_mask = self._padded(old, device)
+        return torch.cat([old_ids, ids], 1), torch.cat([old_mask, mask], 1), cache
 
     def _padded(
         self, prompts: Sequence[Sequence[int]], device: Any
@@ -120,14 +154,50 @@ class Generator:
         """How many tokens to go; all where a cache cannot lose rows (state-space models)."""
         return left if getattr(self.model, "_is_stateful", False) else min(left, _SPAN)
 
-    def _run(self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int) -> Any:
-        return self.model.generate(
+    def _run(
+        self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int
+    ) -> tuple[torch.Tensor, Any]:
+        """All ids [row, column] after at most so many new tokens, and the cache."""
+        if _is_plain(self.model):
+            return self._steps(ids, mask, cache, sampler, span)
+        out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
             logits_processor=[sampler],
             generation_config=self._config(span),
         )
+        return out.sequences, out.past_key_values
+
+    def _steps(
+        self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int
+    ) -> tuple[torch.Tensor, Any]:
+        """What ``generate`` does, less what it does for other ways to generate."""
+        torch = need("torch", "train")
+        if cache is None:
+            cache = need("transformers", "train").DynamicCache(config=self.model.config)
+        ends = torch.tensor(sorted(self.ends), dtype=ids.dtype, device=ids.device)
+        ended = ids.new_zeros(len(ids), dtype=torch.bool)
+        padded = not bool(mask.all())
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, cache.get_seq_length() :]
+        fresh = ids[:, cache.get_seq_length() :]
+        for _ in range(span):
+            logits = self.model(
+                input_ids=fresh,
+                # Without padding no mask has to be made of it.
+                attention_mask=mask if padded else None,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+            fresh = sampler.next(logits[:, -1].float())[:, None]
+            positions = positions[:, -1:] + 1
+            ids, mask = torch.cat([ids, fresh], 1), torch.cat([mask, mask[:, -1:]], 1)
+            ended |= torch.isin(fresh[:, 0], ends)
+            if ended.all():
+                break
+        return ids, cache
 
     def _config(self, span: int) -> Any:
         transformers = need("transformers", "train")
@@ -163,3 +233,16 @@ class Generator:
             return False
         del sampled.ids[count:], sampled.logprobs[count:]
         return True
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether a step needs no more than ids, mask, positions and a cache of keys and values."""
+    transformers = need("transformers", "train")
+    prepared = getattr(type(model), "prepare_inputs_for_generation", None)
+    if prepared is not transformers.GenerationMixin.prepare_inputs_for_generation:
+        return False
+    wanted = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
+    # ALiBi counts columns of the mask, so that padding between the turns would shift it.
+    if getattr(model, "_is_stateful", False) or getattr(model.config, "alibi", False):
+        return False
+    return wanted <= inspect.signature(type(model).forward).parameters.keys()

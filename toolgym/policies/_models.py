@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolgym._optional import need, quiet
-from toolgym.errors import BadInputError, MissingFileError
+from toolgym.errors import BadInputError, MissingFileError, near
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Loaded", "fingerprint", "load_model", "unload_models"]
+__all__ = ["Loaded", "cannot_load", "fingerprint", "load_model", "require_whole", "unload_models"]
 
 _SAMPLE = 2**20  # bytes read at each end of a weight file: training changes every tensor
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.jinja")
@@ -77,11 +77,7 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
             loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError) as error:
         # OSError: missing files. ValueError: a configuration that it cannot read.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise MissingFileError(
-            f"model {model!r} cannot be loaded ({type(error).__name__}: {reason:.200}); "
-            "name a folder with config.json, weights and tokenizer, or a causal model of the hub"
-        ) from error
+        raise cannot_load(model, error) from error
     if adapter is not None:
         loaded = need("peft", "train").PeftModel.from_pretrained(loaded, adapter)
         loaded = loaded.merge_and_unload()
@@ -90,6 +86,50 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
     loaded.generation_config = transformers.GenerationConfig()
     listed = ends if isinstance(ends, list) else [ends]
     return loaded.to(device).eval(), tokenizer, {int(end) for end in listed if end is not None}
+
+
+def cannot_load(model: str, error: Exception) -> MissingFileError:
+    """The error for a model that transformers refuses to load.
+
+    Args:
+        model: a folder or a hub id.
+        error: what transformers raised.
+    """
+    reason = next(iter(str(error).strip().splitlines()), "no reason given")
+    found = "" if Path(model).exists() else f"there is no such folder{_beside(Path(model))}, and "
+    return MissingFileError(
+        f"model {model!r} cannot be loaded: {found}{type(error).__name__}: {reason:.200}; "
+        "name a folder with config.json, weights and tokenizer, or a causal model of the hub"
+    )
+
+
+def require_whole(model: str) -> None:
+    """Refuse what cannot be trained on, before anything is loaded.
+
+    Raises:
+        MissingFileError: a path that does not exist.
+        BadInputError: a folder of LoRA adapters alone.
+    """
+    folder = Path(model)
+    _require_folder(model)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise BadInputError(
+            f"{model!r} holds LoRA adapters without the model below them; merge them first: "
+            "peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload()"
+            ".save_pretrained(...), and save the tokenizer there, too"
+        )
+
+
+def _require_folder(model: str) -> None:
+    folder = Path(model)
+    looks_like_a_path = folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
+    if looks_like_a_path and not folder.is_dir():
+        raise MissingFileError(f"model folder {model!r} does not exist{_beside(folder)}")
+
+
+def _beside(folder: Path) -> str:
+    names = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    return near(folder.name, names)
 
 
 def fingerprint(model: str) -> str:
@@ -101,10 +141,9 @@ def fingerprint(model: str) -> str:
     Raises:
         MissingFileError: a path that does not exist.
     """
+    _require_folder(model)
     folder = Path(model)
     if not folder.is_dir():
-        if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-            raise MissingFileError(f"model folder {model!r} does not exist")
         return model
     digest = hashlib.sha256()
     for path in sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern)}):

@@ -85,15 +85,24 @@ class Sampler:
         Returns:
             [row, vocabulary] the chosen token highest.
         """
-        if self._temperature == 0:
-            if self._keep_logprobs:
-                self._note(scores, scores.argmax(-1))
+        if self._temperature == 0 and not self._keep_logprobs:
             return scores
-        chosen = self._choose(scores)
+        return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
+
+    def next(self, scores: torch.Tensor) -> torch.Tensor:
+        """Choose one token a row.
+
+        Args:
+            scores: [row, vocabulary] the model's logits.
+
+        Returns:
+            [row] ids.
+        """
+        chosen = scores.argmax(-1) if self._temperature == 0 else self._choose(scores)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
-        return scores.new_zeros(scores.shape).scatter_(1, chosen[:, None], 1.0)
+        return chosen
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
         uniform = self._drawn[:, self._position, None]

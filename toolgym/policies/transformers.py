@@ -13,6 +13,7 @@ from toolgym.policies._chat import TokenChat, tokenizer_hash
 from toolgym.policies._conversation import cut_at_stop
 from toolgym.policies._generation import Generator, Sampled
 from toolgym.policies._models import Loaded, load_model, unload_models
+from toolgym.policies._prefixes import Prefixes
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
 
 __all__ = ["TransformersPolicy", "unload_models"]
@@ -42,6 +43,9 @@ class TransformersPolicy(Policy):
         max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as
             does one that leaves no room for the reply in the model's positions.
         batch_size: most requests in one batch.
+        cache_gib: GiB of keys and values kept between an episode's turns, so that a turn reads
+            only what is new; 0 keeps none. Models with sliding windows, recurrent states or inputs
+            of their own making read every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
@@ -67,6 +71,7 @@ class TransformersPolicy(Policy):
         max_new_tokens: int = 512,
         max_prompt_tokens: int = 8192,
         batch_size: int = 64,
+        cache_gib: float = 1.0,
         device: str | None = None,
         dtype: str = "auto",
         logprobs: bool = False,
@@ -77,6 +82,7 @@ class TransformersPolicy(Policy):
         _check(
             temperature,
             top_p,
+            cache_gib,
             max_new_tokens=max_new_tokens,
             max_prompt_tokens=max_prompt_tokens,
             batch_size=batch_size,
@@ -114,6 +120,7 @@ class TransformersPolicy(Policy):
             top_p=top_p,
             max_new_tokens=max_new_tokens,
             logprobs=logprobs,
+            prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
@@ -148,11 +155,13 @@ class TransformersPolicy(Policy):
                 [turn.prompt for turn in batch],
                 [turn.request.seed for turn in batch],
                 lambda row, ids: self._stopped(batch[row], ids),
+                [turn.request.episode for turn in batch],
             )
         except RuntimeError as error:  # torch's own errors, out of memory among them
             failed = PolicyError(
                 f"the model failed on a batch of {len(batch)} with up to {len(batch[-1].prompt)} "
-                f"prompt tokens: {str(error).strip():.300}; if memory ran out, lower batch_size"
+                f"prompt tokens: {str(error).strip():.300}; if memory ran out, lower batch_size "
+                "or cache_gib"
             )
             failed.__cause__ = error
             return [failed] * len(batch)
@@ -186,19 +195,23 @@ class TransformersPolicy(Policy):
         return {"policy": "transformers", **self._settings, **hashes}
 
     def forget(self, episode: str) -> None:
-        """Drop the ids of an ended episode."""
+        """Drop what was kept of an ended episode."""
         self._chat.forget(episode)
+        if self._generator is not None and self._generator.prefixes is not None:
+            self._generator.prefixes.forget(episode)
 
     def close(self) -> None:
         """Let go of the model; it stays loaded for the next policy until `unload_models`."""
         self._generator = None
 
 
-def _check(temperature: float, top_p: float, **counts: int) -> None:
+def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) -> None:
     if not 0 <= temperature < float("inf"):
         raise BadInputError(f"temperature must be at least 0, not {temperature!r}")
     if not 0 < top_p <= 1:
         raise BadInputError(f"top_p must be above 0 and at most 1, not {top_p!r}")
+    if not 0 <= cache_gib < float("inf"):
+        raise BadInputError(f"cache_gib must be at least 0, not {cache_gib!r}")
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise BadInputError(f"{name} must be a whole number of at least 1, not {count!r}")
