@@ -50,7 +50,7 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
     assert study() == found
 
     page = write_page(found, tmp_path / "page").read_text(encoding="utf-8")
-    assert "1 seeds, each with a world" in page
+    assert "1 seed, each with a world" in page
     assert "6 practice questions and 5 held-out ones a seed" in page
     # Nothing was learned in a step or two: the page must not say that something was.
     assert "They overlap for: SFT; GRPO; control: unfiltered episodes" in page

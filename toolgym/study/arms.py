@@ -41,7 +41,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "GRPO": {"methods": ["grpo"], "rounds": 1},
     "control: unfiltered episodes": {
         **{"methods": ["sft"], "rounds": 1},
-        "filter": {"where": None, "per_task": 4, "dedupe": "tokens"},
+        # About as many rows as SFT keeps. Dropping twins would keep most of what is wrong: guesses
+        # differ from each other, right episodes do not.
+        "filter": {"where": None, "per_task": 1, "dedupe": None},
     },
     "control: more demonstrations": {"methods": ["sft"], "rounds": 1},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from toolgym.intervals import wilson
@@ -47,7 +47,7 @@ def reward_curves(seeds: Mapping[str, Sequence[float]]) -> str:
     def x(step: int) -> float:
         return _LEFT + width * step / max(1, most - 1)
 
-    parts = _grid(_LEFT, width, 20)
+    parts = _grid(_LEFT, width, 20, lambda share: f"{share / 100:g}")
     for step in sorted({0, most // 2, most - 1}):
         parts.append(text(x(step), 20 + _HIGH + 18, str(step + 1)))
     parts.append(text(_LEFT + width / 2, 20 + _HIGH + 38, "training step"))
@@ -89,11 +89,13 @@ def _panel(title: str, seeds: Sequence[Counts], left: float, top: float) -> list
     return parts
 
 
-def _grid(left: float, width: float, top: float) -> list[str]:
+def _grid(
+    left: float, width: float, top: float, label: Callable[[int], str] = "{} %".format
+) -> list[str]:
     parts = []
     for share in (0, 25, 50, 75, 100):
         parts.append(line(left, _y(share, top), left + width, _y(share, top), FAINT))
-        parts.append(text(left - 6, _y(share, top) + 4, f"{share} %", "end"))
+        parts.append(text(left - 6, _y(share, top) + 4, label(share), "end"))
     return parts
 
 

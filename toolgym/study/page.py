@@ -109,8 +109,8 @@ def _about(found: Mapping[str, Any], arms: Mapping[str, Any]) -> list[Block]:
             f"```bash\npython -m toolgym.study --seeds {numbers} --out runs/study --page docs\n```"
         ),
         Paragraph(
-            f"{len(seeds)} seeds, each with a world, a base and an order of its own; "
-            f"{found['train']} practice questions and {found['test']} held-out ones a seed: "
+            f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, each with a world, a base and "
+            f"an order of its own; {found['train']} practice questions and {found['test']} held-out ones a seed: "
             f"{', '.join(parts)}. All stages together took {minutes:.0f} minutes on "
             f"{found['machine']}, with {found['versions']}. Intervals are 95 % Wilson intervals "
             "over the questions of all seeds; they cover the draw of questions and replies. What "
@@ -190,8 +190,15 @@ def _controls(arms: Mapping[str, Any]) -> str:
     """Each control against SFT, by its figures alone."""
     texts = []
     for name, what in (
-        ("control: unfiltered episodes", "Trained on as many episodes without the filter"),
-        ("control: more demonstrations", "Trained on as many more of its own demonstrations"),
+        (
+            "control: unfiltered episodes",
+            "Trained for a round on one episode of each practice question, right or wrong",
+        ),
+        (
+            "control: more demonstrations",
+            "Trained on as many more of its own demonstrations as SFT had episodes in its first "
+            "round",
+        ),
     ):
         if name in arms:
             before, after = (
