@@ -36,7 +36,11 @@ GRPO: dict[str, Any] = {
 }
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": {"methods": ["sft"], "rounds": 2},
-    "SFT then DPO": {"methods": ["sft", "dpo"], "rounds": 2},
+    # At DPO's own rate the model unlearns: few pairs are left of one that is mostly right.
+    "SFT then DPO": {
+        **{"methods": ["sft", "dpo"], "rounds": 2},
+        "dpo": {**DPO, "learning_rate": 1e-4},
+    },
     "DPO": {"methods": ["dpo"], "rounds": 2},
     "GRPO": {"methods": ["grpo"], "rounds": 1},
     "control: unfiltered episodes": {

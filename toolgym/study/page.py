@@ -110,11 +110,11 @@ def _about(found: Mapping[str, Any], arms: Mapping[str, Any]) -> list[Block]:
         ),
         Paragraph(
             f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, each with a world, a base and "
-            f"an order of its own; {found['train']} practice questions and {found['test']} held-out ones a seed: "
-            f"{', '.join(parts)}. All stages together took {minutes:.0f} minutes on "
-            f"{found['machine']}, with {found['versions']}. Intervals are 95 % Wilson intervals "
-            "over the questions of all seeds; they cover the draw of questions and replies. What "
-            "another training would give, the seeds beside each other show."
+            f"an order of its own; {found['train']} practice questions and {found['test']} "
+            f"held-out ones a seed: {', '.join(parts)}. All stages together took {minutes:.0f} "
+            f"minutes on {found['machine']}, with {found['versions']}. Intervals are 95 % Wilson "
+            "intervals over the questions of all seeds; they cover the draw of questions and "
+            "replies. What another training would give, the seeds beside each other show."
         ),
     ]
 
