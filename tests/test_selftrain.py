@@ -1,12 +1,9 @@
-"""Self-training end to end on a tiny model with real environments, kills included; its settings."""
+"""Self-training end to end on a tiny model with real environments; its settings."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,6 @@ from toolgym.training.defaults import miniature_environments, paper_settings
 from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.training.report import Accuracy
 from toolgym.training.settings import SelfTrainSettings, load_settings
-
-CHILD = """
-import os, signal, sys
-from toolgym.registry import REWARDS
-REWARDS.add("first_sample", lambda task, t: [float(t.sample == 0)] + [0.0] * (len(t.steps) - 1))
-from toolgym.training.selftrain import selftrain
-settings, out, stage, count = sys.argv[1:]
-def progress(name, done, total, note):
-    if name == stage and done >= int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-selftrain(settings, out=out, progress=progress)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +30,11 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("selftrain")
     with quiet():
         model = build_base(folder, settings=BaseSettings.tiny())
-    World(0).write(folder / "world", train=10, test=5)
+    World(0).write(folder / "world", train=20, test=10)
     environments = [
         {**e.model_dump(), "train_tasks": 3, "test_tasks": 2}
         for e in miniature_environments(folder / "world")
+        if e.label in ("arithmetic", "entities")
     ]
     settings = {
         "model": str(model),
@@ -119,28 +105,7 @@ def test_both_evaluations_ask_the_same_questions(whole: Path) -> None:
     assert all(len(ids) == 6 for ids in practised)
 
 
-def test_killed_in_practice_and_in_training_it_ends_the_same(
-    whole: Path, settings_file: Path, tmp_path: Path
-) -> None:
-    from toolgym.training.selftrain import selftrain
-
-    for stage, count in (("round-1: practice entities", 2), ("round-1: training", 3)):
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, str(settings_file), str(tmp_path), stage, str(count)],
-            capture_output=True,
-            check=False,
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
-    begun = replies(tmp_path, "round-1/practice/entities")
-    assert (tmp_path / "round-1" / "training" / "model.partial" / "checkpoint-2").is_dir()
-    selftrain(settings_file, out=tmp_path)
-    assert results(tmp_path) == results(whole)
-    assert replies(tmp_path, "round-1/practice/entities") == begun
-    for run in ("round-2/practice/arithmetic", "evaluation-2/entities-greedy"):
-        assert replies(tmp_path, run) == replies(whole, run)
-
-
-def test_other_methods_by_round_and_kills_end_the_same(
+def test_every_round_may_learn_by_another_method(
     settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolgym.training.selftrain import selftrain
@@ -162,24 +127,14 @@ def test_other_methods_by_round_and_kills_end_the_same(
     }
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings), encoding="utf-8")
-    for stage, count in (("round-1: training", 2), ("round-2: training", 2)):
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, str(file), str(tmp_path / "cut"), stage, str(count)],
-            capture_output=True,
-            check=False,
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr.decode()[-2000:]
-    selftrain(file, out=tmp_path / "cut")
-    selftrain(file, out=tmp_path / "whole")
-    found = [results(tmp_path / name) for name in ("cut", "whole")]
-    assert found[0] == found[1]
-    first, second = found[0]["rounds"]
+    selftrain(file, out=tmp_path / "run")
+    first, second = results(tmp_path / "run")["rounds"]
     assert first["method"] == "grpo"
     assert first["training"]["counts"] == {"episodes": 8}
-    assert len(list((tmp_path / "cut/round-1/training/model/episodes").iterdir())) == 2
+    assert len(list((tmp_path / "run/round-1/training/model/episodes").iterdir())) == 2
     assert second["method"] == "dpo"
     assert second["selection"]["entities"]["kept"] >= 1
-    text = (tmp_path / "cut" / "report.md").read_text(encoding="utf-8")
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "played while it trained" in text
     for heading in ("Rounds against each other", "Practice", "When a tool was worth it"):
         assert f"## {heading}" in text

@@ -109,7 +109,7 @@ def dpo(
 
     common = _common(locals(), train_dpo)
     source: Any = sources[0] if len(sources) == 1 else sources
-    trained = _run(
+    _run(
         "dpo",
         out,
         as_json,
@@ -127,7 +127,6 @@ def dpo(
             **common,
         ),
     )
-    _warn_of_bias(trained)
 
 
 @app.command("grpo")
@@ -215,22 +214,26 @@ def _common(given: dict[str, Any], train: Callable[..., Any]) -> dict[str, Any]:
 
 def _run(
     method: str, out: Path, as_json: bool, train: Callable[[Callable[..., None]], Trained]
-) -> Trained:
+) -> None:
     from toolgym.training.options import rank
 
     try:
         with progress_bar(f"train {method}", unit="steps") as advance:
             trained = train(lambda step, steps, note: advance(step, steps))
     except KeyboardInterrupt as error:
+        kept = any(Path(f"{out}.partial").glob("checkpoint-*"))
         raise InterruptedRunError(
             f"stopped; checkpoints so far are kept in '{out}.partial', run the same command again "
             "to go on from the last one"
+            if kept
+            else "stopped before the first checkpoint (every save_steps steps): run the same "
+            "command again to begin anew"
         ) from error
     if rank():  # of several processes the first one has written, and speaks
         raise typer.Exit
     if as_json:
         print_json(asdict(trained) | {"path": str(trained.path)})
-        return trained
+        return
     rows = [("model", str(trained.path)), ("steps", str(trained.steps))]
     unit = " nats a token" if method == "sft" else ""
     rows += [("loss", f"{trained.loss:.4f}{unit}")]
@@ -240,13 +243,5 @@ def _run(
     kind = {"sft": "rows", "dpo": "pairs", "grpo": "counted"}[method]
     rows += [(f"{kind} {name}", str(count)) for name, count in trained.counts.items()]
     print(table(rows))
-    return trained
-
-
-def _warn_of_bias(trained: Trained) -> None:
-    from toolgym.filtering import read_json
-    from toolgym.training.outcome import RECORD
-
-    warning = read_json(trained.path / RECORD).get("balance", {}).get("warning")
-    if warning:
-        warn(str(warning))
+    for warning in trained.warnings:
+        warn(warning)

@@ -121,5 +121,5 @@ def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
 
 def _finished_stage(stage: str, finished: int, planned: int, note: str) -> None:
     """Stages count to 1 when they are done as a whole."""
-    if finished == planned == 1:
+    if finished == planned == 1 and note:
         print(f"{stage}: {note}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -16,6 +17,9 @@ __all__ = ["TRACEBACK", "Commands", "InterruptedRunError", "UsageProblem", "warn
 
 TRACEBACK = "TOOLGYM_TRACEBACK"
 """Environment variable that, when set to 1, shows the traceback of an error as well."""
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""What is wrong with a disk or its permissions, not with the program."""
 
 # typer has its own copy of click in some versions and imports click in others; its public
 # BadParameter leads to the right classes in both.
@@ -59,12 +63,17 @@ class Commands(TyperGroup):
             _fail(_usage(error), 2)
         except _ShellError as error:
             _fail(str(error), 1)
-        except Exception as error:  # a bug: one line too, and the way to its traceback
+        except OSError as error:
+            if error.errno not in _DISK:
+                _fail(_bug(error), 1)
+            place = f" {str(error.filename)!r}" if error.filename is not None else ""
             _fail(
-                f"{type(error).__name__}: {error} (this is a bug in toolgym or in a plug-in; "
-                f"{TRACEBACK}=1 shows the traceback)",
-                1,
+                f"cannot write or read{place}: {error.strerror}; make room, mend the permissions, "
+                "or name another folder, and run the same command again",
+                3,
             )
+        except Exception as error:  # a bug: one line too, and the way to its traceback
+            _fail(_bug(error), 1)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -78,6 +87,13 @@ def _fail(message: str, code: int) -> NoReturn:
         traceback.print_exc()
     print(f"error: {_one_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _bug(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {error} (this is a bug in toolgym or in a plug-in; "
+        f"{TRACEBACK}=1 shows the traceback)"
+    )
 
 
 def _one_line(message: str) -> str:

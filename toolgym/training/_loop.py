@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._optional import need, quiet
-from toolgym.errors import MissingFileError
+from toolgym.policies._models import cannot_load, require_whole
+from toolgym.training.failing import explained
 from toolgym.training.options import Options, processes, rank
 
 __all__ = ["Result", "StepProgress", "arguments", "load_for_training", "lora", "train_loop"]
@@ -57,22 +59,20 @@ def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
 
     Raises:
         MissingFileError: it is neither a folder of a model nor on the hub or in its cache.
+        BadInputError: a folder of LoRA adapters, or a model that memory cannot hold.
     """
+    require_whole(str(model))
     torch = need("torch", "train")
     transformers = need("transformers", "train")
     try:
-        with quiet():
+        with quiet(), explained("loading the model", "use a smaller one, or lora with bf16"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
             saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 str(model), dtype=torch.bfloat16 if half else torch.float32
             )
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "no reason given")
-        raise MissingFileError(
-            f"model {str(model)!r} cannot be loaded ({type(error).__name__}: {reason:.200}); "
-            "name a folder with config.json, weights and tokenizer, or a causal model of the hub"
-        ) from error
+        raise cannot_load(str(model), error) from error
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so that its token does not matter; the collator needs one.
         tokenizer.pad_token = tokenizer.eos_token
@@ -96,14 +96,21 @@ def train_loop(
         progress: called after each step.
     """
     transformers = need("transformers", "train")
-    with warnings.catch_warnings():
+    # TRL's own lines on standard error; what matters of them is in the log and in the result.
+    notices = logging.getLogger("trl")
+    level = notices.level
+    with warnings.catch_warnings(), explained(f"training in {str(work)!r}", _lighter(options)):
         # Notes to developers of these libraries; nothing that a user could do about them.
         warnings.simplefilter("ignore")
-        trainer = make()
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(_callback(transformers, progress))
-        last = _last_checkpoint(work) if resume else None
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        notices.setLevel(logging.ERROR)
+        try:
+            trainer = make()
+            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.add_callback(_callback(transformers, progress))
+            last = _last_checkpoint(work) if resume else None
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:
+            notices.setLevel(level)
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if options.lora:
         trained = trained.merge_and_unload()
@@ -164,6 +171,8 @@ def _callback(transformers: Any, progress: StepProgress | None) -> Any:
             name = "reward" if logs and "reward" in logs else "loss"
             if logs and name in logs:
                 self.note = f"{name} {float(logs[name]):.3f}"
+                if logs.get("frac_reward_zero_std") == 1:
+                    self.note += ", equal in every group"
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Tell how far it is."""
@@ -177,6 +186,18 @@ def _callback(transformers: Any, progress: StepProgress | None) -> Any:
                 (folder / COMPLETE).touch()
 
     return Progress()
+
+
+def _lighter(options: Options) -> str:
+    """What takes less memory than what was asked for."""
+    ways = []
+    if options.device_batch_size > 1:
+        ways.append(f"device_batch_size below {options.device_batch_size}")
+    if not options.gradient_checkpointing:
+        ways.append("gradient_checkpointing=true")
+    going = f"set {' or '.join(ways)}, with which the same folder goes on; or " if ways else ""
+    anew = "a smaller max_length" if options.lora else "lora or a smaller max_length"
+    return f"{going}take {anew} and another folder"
 
 
 def _last_checkpoint(work: Path) -> Path | None:

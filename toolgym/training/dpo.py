@@ -97,17 +97,19 @@ def train_dpo(
         finished = outcome.finished()
         if finished is not None:
             return finished
-        outcome.begin(resume)
-        made = _trl.run_dpo(
-            loaded,
-            tokenizer,
-            prepared.rows,
-            outcome.work,
-            options,
-            preference,
-            resume=resume,
-            progress=progress,
-        )
-        figures = made.means({"rewards/accuracies": "accuracy", "rewards/margins": "margin"})
-        facts = {"steps": made.steps, "loss": made.loss, "figures": figures}
-        return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
+        with outcome.begin(resume):
+            made = _trl.run_dpo(
+                loaded,
+                tokenizer,
+                prepared.rows,
+                outcome.work,
+                options,
+                preference,
+                resume=resume,
+                progress=progress,
+            )
+            figures = made.means({"rewards/accuracies": "accuracy", "rewards/margins": "margin"})
+            bias = prepared.balance.get("warning")
+            facts = {"steps": made.steps, "loss": made.loss, "figures": figures}
+            facts["warnings"] = [str(bias)] if bias else []
+            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)

@@ -20,6 +20,7 @@ __all__ = [
     "encode_chat",
     "end_tokens",
     "marks_generation",
+    "require_end",
     "spans",
     "wrong_span",
 ]
@@ -71,6 +72,22 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = {i for i in _ids(tokenizer, whole.partition(_MARK)[2])[:1] if i in special}
     return ends | ({tokenizer.eos_token_id} - {None})
+
+
+def require_end(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """As `end_tokens`, and there is at least one.
+
+    Raises:
+        TemplateError: as `end_tokens`, or nothing ends a turn.
+    """
+    ends = end_tokens(tokenizer)
+    if not ends:
+        raise TemplateError(
+            f"the model of {tokenizer.name_or_path!r} cannot stop: neither its chat template nor "
+            "its tokenizer has an end token; set tokenizer.eos_token, put it behind the "
+            "assistant's content in the template, and save both"
+        )
+    return ends
 
 
 def encode_chat(

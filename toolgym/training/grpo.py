@@ -19,6 +19,7 @@ from toolgym.filtering import Source, read_source
 from toolgym.rollouts import make_env
 from toolgym.training import _trl
 from toolgym.training._loop import Result, StepProgress, load_for_training
+from toolgym.training.encoding import require_end
 from toolgym.training.episodes import (
     CREDITS,
     Player,
@@ -136,6 +137,7 @@ def train_grpo(
         },
         record_episodes=record_episodes,
     )
+    _require_step(plan, group.generations, options.batch_size)
     with quiet():
         return _train(str(model), Path(out), plan, options, group, resume, progress)
 
@@ -158,7 +160,8 @@ class _Plan:
             "tasks": [world.tasks.source for world in self.worlds],
             "starts": len(self.starts),
             "credit": self.credit,
-            "sampling": self.sampling,
+            # How many replies are sampled at once changes none of them.
+            "sampling": {k: v for k, v in self.sampling.items() if k != "batch_size"},
         }
 
 
@@ -172,34 +175,47 @@ def _train(
     progress: StepProgress | None,
 ) -> Trained:
     loaded, tokenizer, saved = load_for_training(model, half=options.bf16 and options.lora > 0)
+    require_end(tokenizer)
     record = {"method": "grpo", "model": model, **plan.record()}
     outcome = Outcome(out, record | {"options": options.to_row() | {"group": asdict(group)}})
     finished = outcome.finished()
     if finished is not None:
         return finished
-    outcome.begin(resume)
-    player = Player(
-        envs=plan.worlds,
-        tokenizer=tokenizer,
-        starts={start.key: start for start in plan.starts},
-        credit=plan.credit,
-        sampling=plan.sampling,
-        max_tokens=group.max_tokens,
-        seed=options.seed,
-        record=outcome.work / EPISODES if plan.record_episodes else None,
-    )
-    made = _trl.run_grpo(
-        loaded,
-        tokenizer,
-        list(player.starts),
-        player,
-        outcome.work,
-        options,
-        group,
-        resume=resume,
-        progress=progress,
-    )
-    return _finish(outcome, made, saved, tokenizer, group, options.batch_size)
+    with outcome.begin(resume):
+        player = Player(
+            envs=plan.worlds,
+            tokenizer=tokenizer,
+            starts={start.key: start for start in plan.starts},
+            credit=plan.credit,
+            sampling=plan.sampling,
+            max_tokens=group.max_tokens,
+            seed=options.seed,
+            record=outcome.work / EPISODES if plan.record_episodes else None,
+        )
+        made = _trl.run_grpo(
+            loaded,
+            tokenizer,
+            list(player.starts),
+            player,
+            outcome.work,
+            options,
+            group,
+            resume=resume,
+            progress=progress,
+        )
+        return _finish(outcome, made, saved, tokenizer, group, options.batch_size)
+
+
+def _require_step(plan: _Plan, generations: int, batch_size: int) -> None:
+    """TRL leaves out what does not fill a step; were that everything, nothing would be trained."""
+    possible = len(plan.starts) * generations
+    if possible < batch_size:
+        what = "starting points" if any(start.actions for start in plan.starts) else "tasks"
+        raise BadInputError(
+            f"a step of batch_size {batch_size} plays {batch_size // generations} {what}, and "
+            f"there are only {len(plan.starts)}: lower batch_size to at most {possible}, or raise "
+            "generations"
+        )
 
 
 def worlds_of(
@@ -245,10 +261,34 @@ def _finish(
         "counts": {"episodes": made.steps * size - excluded}
         | ({"excluded": excluded} if excluded else {}),
         "figures": made.means(names),
+        "warnings": _warnings(made.log, made.steps * size, excluded),
     }
     folder = outcome.work / EPISODES
     kept = [folder] if folder.is_dir() else []
     return outcome.finish(made.model.to(saved), tokenizer, facts, made.log, kept)
+
+
+def _warnings(log: Sequence[Mapping[str, Any]], episodes: int, excluded: int) -> list[str]:
+    """What keeps a training from teaching anything, as far as the log shows it."""
+    found = []
+    if log and all(row.get("frac_reward_zero_std") == 1 for row in log):
+        found.append(
+            f"all rewards were equal in every group of all {len(log)} steps: there was nothing to "
+            "learn from; take easier tasks or a better model, a reward with more steps between "
+            "wrong and right, or more generations"
+        )
+    if log and all(row.get("completions/clipped_ratio") == 1 for row in log):
+        found.append(
+            "no episode ended with the model's end token: it does not know how to stop; train it "
+            "with sft first, take its instruct version, or raise max_new_tokens"
+        )
+    if excluded:
+        found.append(
+            f"{excluded} of {episodes} episodes could not be used (a prompt that was cut, earlier "
+            "turns that the template renders anew, or an error of the model); raise "
+            "max_prompt_tokens, or use credit='turn'"
+        )
+    return found
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:

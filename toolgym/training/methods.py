@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,18 @@ def selection(
         raise BadInputError(
             "nothing to train on: "
             + "; ".join(
-                f"{name}: none of {c['total']} episodes kept ({c['dropped']})"
+                f"{name}: none of {c['total']} episodes kept ({_reasons(c['dropped'])})"
                 for name, c in counts.items()
             )
-            + "; loosen the filter, raise samples_per_task, or begin with a better model"
+            + "; loosen filter (or dpo.pairing) and go on in this folder; or raise "
+            "samples_per_task or take a better model, in another one"
         )
     write_rows(folder / ROWS, rows)
     return counts
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
 
 
 def _episodes(work: Work, run: Run, folder: Path) -> Chosen:

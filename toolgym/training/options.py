@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from toolgym._optional import need
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, near
 
 __all__ = ["Common", "Options", "make_options", "processes", "rank", "require_positive"]
 
 DEFAULT_RANK = 16  # arXiv 2502.05867, training
+_WHOLE = ("a whole number", (int,))
+_NUMBER = ("a number", (int, float))
+_SWITCH = ("true or false", (bool,))
+_KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "epochs": _NUMBER,
+    "batch_size": _WHOLE,
+    "device_batch_size": _WHOLE,
+    "learning_rate": _NUMBER,
+    "lora": ("a rank, or true or false", (int, bool)),
+    "gradient_checkpointing": _SWITCH,
+    "bf16": _SWITCH,
+    "seed": _WHOLE,
+    "max_steps": _WHOLE,
+    "save_steps": _WHOLE,
+    "report_to": ("a name, or a list of names", (str, list, tuple)),
+}
+_MAY_BE_NONE = {
+    *("device_batch_size", "learning_rate", "gradient_checkpointing", "bf16", "max_steps")
+}
+_PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "dvclive": "dvclive"}
 
 
 class Common(TypedDict, total=False):
@@ -80,16 +101,12 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
         given: see `Common`.
 
     Raises:
-        BadInputError: a number out of range, or batch sizes that do not fit.
+        BadInputError: a number out of range, a value of another kind, or batch sizes that do not
+            fit.
+        MissingExtraError: a package of ``report_to`` is not installed.
         MissingFileError: the DeepSpeed configuration is not there.
     """
-    for name in given:
-        if name not in Common.__annotations__:
-            known = list(Common.__annotations__)
-            raise BadInputError(
-                f"a training has no argument {name!r}{near(name, known)}; those that all share: "
-                f"{', '.join(known)}"
-            )
+    _require_known(given)
     torch = need("torch", "train")
     need("transformers", "train")  # loaded now, so that it can be kept quiet
     gpu = bool(torch.cuda.is_available())
@@ -118,7 +135,6 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
         )
     rank = DEFAULT_RANK if lora is True else int(lora)
     checkpointing, bf16 = given.get("gradient_checkpointing"), given.get("bf16")
-    report_to = given.get("report_to", "none")
     return Options(
         epochs=epochs,
         batch_size=batch_size,
@@ -131,8 +147,57 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
         seed=given.get("seed", 0),
         max_steps=max_steps,
         save_steps=save_steps,
-        report_to=tuple([report_to] if isinstance(report_to, str) else report_to),
+        report_to=_trackers(given.get("report_to", "none")),
     )
+
+
+def _require_known(given: Mapping[str, Any]) -> None:
+    """Refuse unknown names, and values of another kind: a text would count as true, or as above 0.
+
+    Raises:
+        BadInputError: the first that does not fit.
+    """
+    known = list(Common.__annotations__)
+    for name, value in given.items():
+        if name not in known:
+            raise BadInputError(
+                f"a training has no argument {name!r}{near(name, known)}; those that all share: "
+                f"{', '.join(known)}"
+            )
+        kind = _KINDS.get(name)
+        if kind is None or (value is None and name in _MAY_BE_NONE):
+            continue
+        text, kinds = kind
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise BadInputError(f"{name} must be {text}, not {value!r:.60}")
+
+
+def _trackers(asked: str | list[str]) -> tuple[str, ...]:
+    """The integrations to report to, each known and installed.
+
+    Raises:
+        BadInputError: transformers has none of that name.
+        MissingExtraError: the package of one is not installed.
+    """
+    from transformers.integrations import integration_utils
+
+    names = tuple([asked] if isinstance(asked, str) else asked)
+    known = integration_utils.INTEGRATION_TO_CALLBACK
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in known:
+            raise BadInputError(
+                f"report_to must be none or of {', '.join(sorted(known))}, not {name!r}"
+                f"{near(str(name), known)}"
+            )
+        there = getattr(integration_utils, f"is_{name}_available", None)
+        if there is not None and not there():
+            raise MissingExtraError(
+                f"report_to {name!r} needs a package that is not installed: pip install "
+                f"{_PACKAGES.get(name, name)}; or leave report_to out"
+            )
+    return names
 
 
 def _deepspeed(path: str | Path | None) -> str | None:

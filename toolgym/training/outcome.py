@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ from typing import Any
 from toolgym._jsonl import value_hash, write_json, write_rows
 from toolgym.errors import RunMismatchError
 from toolgym.filtering import read_json
+from toolgym.training.failing import explained
 from toolgym.training.options import rank
 
-__all__ = ["LOG", "RECORD", "Outcome", "Trained"]
+__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained"]
 
 RECORD = "training.json"
 LOG = "training_log.jsonl"
+_LOCK = ".lock"
+FREE = ("device_batch_size", "gradient_checkpointing", "report_to")
+"""Settings of where the work is done, not of what is computed: they may change at a resume."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Trained:
         counts: rows by how they were used or why they were left out.
         trained_tokens: tokens that the loss fell on, in one epoch; for GRPO in all steps.
         figures: what else the method measures, such as the reward of its last steps.
+        warnings: why the model may not be what was wanted, each with the next step.
     """
 
     path: Path
@@ -39,6 +46,7 @@ class Trained:
     counts: dict[str, int]
     trained_tokens: int
     figures: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Outcome:
@@ -70,20 +78,40 @@ class Outcome:
         _same({key: found.get(key) for key in self.record}, self.record, self.target)
         return _trained(self.target, found)
 
-    def begin(self, resume: bool) -> None:
-        """Make the folder of checkpoints, or compare with what it was begun with.
+    @contextmanager
+    def begin(self, resume: bool) -> Iterator[None]:
+        """Make the folder of checkpoints, or compare with what it was begun with; hold it.
 
         Raises:
-            RunMismatchError: it was begun with other rows or settings.
+            RunMismatchError: it was begun with other rows or settings, or another process trains
+                there right now.
         """
         if rank():
+            yield
             return
-        if not resume:
-            shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True, exist_ok=True)
-        if (self.work / RECORD).is_file():
-            _same(read_json(self.work / RECORD), self.record, self.work)
-        write_json(self.work / RECORD, self.record)
+        with (self.work / _LOCK).open("wb") as stream:
+            try:
+                # The kernel drops the lock when the process dies, however it dies.
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunMismatchError(
+                    f"another process is training into {str(self.target)!r}; wait for it, or "
+                    "choose another folder"
+                ) from error
+            if not resume:
+                self._clear()
+            if (self.work / RECORD).is_file():
+                _same(read_json(self.work / RECORD), self.record, self.work)
+            write_json(self.work / RECORD, self.record)
+            yield
+
+    def _clear(self) -> None:
+        for path in self.work.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
 
     def finish(
         self,
@@ -109,9 +137,10 @@ class Outcome:
             return _trained(self.target, record)
         made = self.work / "model"
         shutil.rmtree(made, ignore_errors=True)
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        write_rows(made / LOG, log)
+        with explained(f"saving the model in {str(made)!r}", "use a machine with more"):
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+            write_rows(made / LOG, log)
         for folder in folders:
             os.replace(folder, made / folder.name)
         write_json(made / RECORD, record)
@@ -122,9 +151,16 @@ class Outcome:
 
 def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     for key, value in now.items():
-        if before.get(key) != value:
+        found = before.get(key)
+        if isinstance(value, dict) and isinstance(found, dict):
+            # The first part that differs says more than the whole.
+            parts = [part for part in value if part not in FREE and found.get(part) != value[part]]
+            if not parts:
+                continue
+            key, found, value = f"{key}: {parts[0]}", found.get(parts[0]), value[parts[0]]
+        if found != value:
             raise RunMismatchError(
-                f"{str(folder)!r} was begun with other {key} ({_shown(before.get(key))}, now "
+                f"{str(folder)!r} was begun with other {key} ({_shown(found)}, now "
                 f"{_shown(value)}); choose another folder, or remove it"
             )
 
@@ -143,4 +179,5 @@ def _trained(target: Path, record: dict[str, Any]) -> Trained:
         counts=dict(record["counts"]),
         trained_tokens=int(record["trained_tokens"]),
         figures=dict(record.get("figures", {})),
+        warnings=list(record.get("warnings", [])),
     )

@@ -16,7 +16,7 @@ from toolgym.exporting import IGNORED, Rows
 from toolgym.filtering import Selection, read_source
 from toolgym.pairing import balance, make_pairs, pair_row, token_pair_row
 from toolgym.runs import Run
-from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
+from toolgym.training.encoding import encode_chat, require_end, spans, wrong_span
 from toolgym.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def prepare_pairs(
         BadInputError: no pair is left, or a row is none.
     """
     found, facts = _pairs(source, pairing, where, per_task)
-    ends = end_tokens(tokenizer)
+    ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     kept: list[dict[str, list[int]]] = []
     for row in found:
@@ -106,7 +106,15 @@ def _pairs(
             path = path / "train.jsonl"
         if path.is_file():
             rows = [row for _, row in read_rows(path, "row file")]
-            if rows and "schema" not in rows[0]:
+            if not rows:
+                raise BadInputError(f"row file {str(path)!r} is empty: export again")
+            if not {"chosen", "chosen_ids", "schema"} & rows[0].keys():
+                raise BadInputError(
+                    f"row file {str(path)!r} holds no preference pairs (its rows have "
+                    f"{', '.join(rows[0])}): give rows of `export sft` to `toolgym train sft`, or "
+                    "write pairs with `toolgym export dpo`"
+                )
+            if "schema" not in rows[0]:
                 return rows, {}
     if isinstance(source, Rows):
         if source.kind != "dpo":

@@ -14,7 +14,7 @@ from toolgym.errors import BadInputError, TemplateError
 from toolgym.exporting import IGNORED, Rows, message_rows, token_row
 from toolgym.filtering import Selection, read_source
 from toolgym.runs import Run
-from toolgym.training.encoding import MORE, encode_chat, end_tokens, spans, wrong_span
+from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ class Prepared:
         rows: ``input_ids`` and ``labels``.
         counts: rows by how they came to be: ``token_exact``, ``retokenised``, and those left out.
         trained_tokens: how many tokens the loss falls on.
+        warnings: what the model will not learn from them.
     """
 
     rows: list[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """Hash of all tokens and labels in order."""
@@ -60,7 +62,14 @@ def training_rows(source: Trainable) -> list[dict[str, Any]]:
             path = path / "train.jsonl"
         if path.is_file():
             rows = [row for _, row in read_rows(path, "row file")]
-            if rows and "schema" not in rows[0]:
+            if not rows:
+                raise BadInputError(f"row file {str(path)!r} is empty: filter or export again")
+            if "chosen" in rows[0] or "chosen_ids" in rows[0]:
+                raise BadInputError(
+                    f"row file {str(path)!r} holds preference pairs: give it to `toolgym train "
+                    "dpo`, or write rows for SFT with `toolgym export sft`"
+                )
+            if "schema" not in rows[0]:
                 return rows
         source = read_source(path)[0]
     if isinstance(source, Rows):
@@ -86,7 +95,7 @@ def prepare(
         TemplateError: the trained tokens are not what the assistant said; nothing is trained then.
         BadInputError: no row is left, or a row is none.
     """
-    ends = end_tokens(tokenizer)
+    ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     kept: list[dict[str, list[int]]] = []
@@ -111,7 +120,7 @@ def prepare(
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no row to train on: {reasons or 'none was given'}")
     trained = sum(label != IGNORED for row in kept for label in row["labels"])
-    return Prepared(kept, dict(counts), trained)
+    return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends))
 
 
 def _encoded(
@@ -154,6 +163,22 @@ def _messages(row: dict[str, Any]) -> tuple[Any, int]:
     if isinstance(prompt, list) and isinstance(completion, list):
         return prompt + completion, sum(m.get("role") == "assistant" for m in prompt)
     return row.get("messages"), 0
+
+
+def _endless(
+    kept: Sequence[dict[str, list[int]]], counts: Counter[str], ends: set[int]
+) -> list[str]:
+    """Sampled replies that were all cut teach a model never to stop; single ones do no harm."""
+    if counts["retokenised"]:
+        return []
+    last = (next(label for label in reversed(row["labels"]) if label != IGNORED) for row in kept)
+    if any(label in ends for label in last):
+        return []
+    return [
+        f"the model that wrote these {len(kept)} rows did not stop: none of them ends with its end "
+        "token, and what is trained on them will not stop either; record with a larger "
+        "max_new_tokens, or begin with a model that was trained on conversations"
+    ]
 
 
 def _judge(wrong: Counter[str], counts: Counter[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolgym._optional import need, quiet
 from toolgym.errors import BadInputError
-from toolgym.training import methods, stages
+from toolgym.training import beginning, methods, stages
 from toolgym.training.defaults import miniature_environments
 from toolgym.training.findings import fell
 from toolgym.training.options import processes
@@ -57,8 +57,10 @@ def selftrain(
             "`toolgym train` where several are needed"
         )
     folder = Path(out).resolve()
+    with quiet():
+        beginning.check(loaded)
     with stages.locked(folder), quiet():
-        stages.remember(loaded, folder)
+        beginning.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)
         base = model

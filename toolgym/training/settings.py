@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolgym._jsonl import require_file
 from toolgym._optional import need
 from toolgym.errors import BadInputError, near
+from toolgym.pairing import PAIRINGS
 
 __all__ = ["EnvironmentSettings", "SelfTrainSettings", "load_settings"]
 
@@ -116,6 +118,13 @@ class DpoSettings(TrainSettings):
     beta: float = Field(default=0.5, gt=0)
     sft_weight: float = Field(default=0.0, ge=0)
 
+    @field_validator("pairing")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PAIRINGS:
+            raise ValueError(f"must be one of {', '.join(PAIRINGS)}{near(value, PAIRINGS)}")
+        return value
+
 
 class GrpoSettings(TrainSettings):
     """How a round of GRPO trains, see `toolgym.training.grpo.train_grpo`.
@@ -138,6 +147,15 @@ class GrpoSettings(TrainSettings):
     loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
     reward: dict[str, Any] | None = None
     record_episodes: bool = False
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> GrpoSettings:
+        if self.batch_size % self.generations:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of generations {self.generations}: "
+                "a step plays whole groups"
+            )
+        return self
 
 
 class MiniatureSettings(_Settings):
@@ -266,7 +284,12 @@ def _first_problem(error: ValidationError) -> str:
         key = str(problem["loc"][-1])
         return f"unknown key {place!r}{near(key, known)}; keys there: {', '.join(known)}"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {text}, not {problem['input']!r:.80}" if place else text
+    if isinstance(problem["input"], dict):  # more than one line can show
+        return f"{place}: {text}" if place else text
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = near(str(problem["input"]), re.findall(r"'([^']+)'", text))
+    return f"{place}: {text}, not {problem['input']!r:.80}{hint}" if place else text
 
 
 def _fields(path: tuple[int | str, ...]) -> list[str]:

@@ -71,15 +71,15 @@ def train_sft(
         finished = outcome.finished()
         if finished is not None:
             return finished
-        outcome.begin(resume)
-        made = _trl.run_sft(
-            loaded,
-            tokenizer,
-            prepared.rows,
-            outcome.work,
-            options,
-            resume=resume,
-            progress=progress,
-        )
-        facts = {"steps": made.steps, "loss": made.loss}
-        return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
+        with outcome.begin(resume):
+            made = _trl.run_sft(
+                loaded,
+                tokenizer,
+                prepared.rows,
+                outcome.work,
+                options,
+                resume=resume,
+                progress=progress,
+            )
+            facts = {"steps": made.steps, "loss": made.loss, "warnings": prepared.warnings}
+            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +93,10 @@ def summary(results: dict[str, Any]) -> str:
         if counts and all(share in count and whole in count for count in counts):
             done, of = (sum(count[key] for count in counts) for key in (share, whole))
             return f"{done} of {of} {text} ({done / max(1, of):.1%})"
-    return f"{results['steps']} steps, loss {results['loss']:.3f}" if "steps" in results else "done"
+    if "steps" not in results:
+        return "done"
+    warnings = "".join(f"; warning: {warning}" for warning in results.get("warnings", ()))
+    return f"{results['steps']} steps, loss {results['loss']:.3f}{warnings}"
 
 
 @contextmanager
@@ -115,28 +117,6 @@ def locked(out: Path) -> Iterator[None]:
                 "folder"
             ) from error
         yield
-
-
-def remember(settings: SelfTrainSettings, out: Path) -> None:
-    """Write the settings into the folder, or compare with those that are there.
-
-    More rounds than before are welcome: a finished run goes on.
-
-    Raises:
-        RunMismatchError: the folder was begun with other settings; the first differing key is
-            named.
-    """
-    file = out / "settings.json"
-    now = settings.model_dump(mode="json")
-    before = read_json(file) if file.is_file() else now
-    for key in sorted(set(before) | set(now)):
-        more = key == "rounds" and before.get(key, 0) <= now[key]
-        if before.get(key) != now.get(key) and not more:
-            raise RunMismatchError(
-                f"{str(out)!r} was begun with {key} = {json.dumps(before.get(key))[:200]}, now it "
-                f"is {json.dumps(now.get(key))[:200]}; choose another folder, or remove it"
-            )
-    write_json(file, now)
 
 
 def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[str, Any]:
