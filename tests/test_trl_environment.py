@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolgym import Rubric, Task, TaskSet, Tool, ToolEnv, Toolset, get_format
@@ -484,6 +484,7 @@ CALLS = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(PIECES, st.lists(CALLS, max_size=3), st.booleans()), max_size=12))
+@example([("", [("hang", {"seconds": 0})], False), ("", [("hang", {"seconds": 0})], True)])
 def test_any_conversation_can_be_read_and_every_call_has_its_result(turns: Any) -> None:
     world, episode, tools = begun(own_env(hang(inline=True)))
     completion = []

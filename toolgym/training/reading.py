@@ -63,15 +63,18 @@ class Reader:
 
     def steps(self, completion: Chats) -> Iterator[Step]:
         """One for each reply, up to the end that the environment sets."""
-        left = tool_turns(self._env)
-        for turn in _turns(completion):
+        left, turns = tool_turns(self._env), list(_turns(completion))
+        for place, turn in enumerate(turns, 1):
             calls, text = self._calls(turn.reply), _text(turn.reply)
             self.messages.append(Message("assistant", text, calls))
             if not calls:
                 yield self._last(text)
                 return
             written = self._env.format.write(Action(text, calls), self._schemas)
-            if left == 0 or not (turn.told or self._made):
+            # Results that found no room are missing from the last turn only; calls without any
+            # in an earlier one were never made.
+            made = turn.told or (self._made and place == len(turns))
+            if left == 0 or not made:
                 note = Problem("not_executed", "the episode ended before its calls")
                 yield Step(action=written, problems=(note,))
                 return
