@@ -54,6 +54,7 @@ def train_grpo(
     max_prompt_tokens: int = 8192,
     max_tokens: int = 8192,
     sampling_batch_size: int = 64,
+    cache_gib: float = 1.0,
     template: Mapping[str, Any] | None = None,
     record_episodes: bool = False,
     resume: bool = True,
@@ -87,6 +88,7 @@ def train_grpo(
         max_prompt_tokens: longer prompts lose their beginning.
         max_tokens: an episode is cut after the turn that passes so many tokens.
         sampling_batch_size: replies sampled at once.
+        cache_gib: GiB of keys and values kept between an episode's turns.
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
         record_episodes: keep all that was played, one file a step, in ``<out>/episodes``.
         resume: go on from the last checkpoint of the same training.
@@ -133,6 +135,7 @@ def train_grpo(
             "max_new_tokens": max_new_tokens,
             "max_prompt_tokens": max_prompt_tokens,
             "batch_size": sampling_batch_size,
+            "cache_gib": cache_gib,
             **({"template": dict(template)} if template else {}),
         },
         record_episodes=record_episodes,
@@ -160,8 +163,10 @@ class _Plan:
             "tasks": [world.tasks.source for world in self.worlds],
             "starts": len(self.starts),
             "credit": self.credit,
-            # How many replies are sampled at once changes none of them.
-            "sampling": {k: v for k, v in self.sampling.items() if k != "batch_size"},
+            # How many replies are sampled at once, and what is kept, changes none of them.
+            "sampling": {
+                k: v for k, v in self.sampling.items() if k not in ("batch_size", "cache_gib")
+            },
         }
 
 

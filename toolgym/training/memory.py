@@ -110,7 +110,14 @@ def training_memory(shape: Shape, size: TrainingSize) -> Memory:
 
 
 def playing_memory(
-    shape: Shape, rows: int, prompt: int, reply: int, *, width: int, beside: Memory | None = None
+    shape: Shape,
+    rows: int,
+    prompt: int,
+    reply: int,
+    *,
+    width: int,
+    kept: float = 0.0,
+    beside: Memory | None = None,
 ) -> Memory:
     """Peak of sampling a batch of replies.
 
@@ -120,17 +127,18 @@ def playing_memory(
         prompt: tokens of the longest prompt.
         reply: most tokens of a reply.
         width: bytes of a number in computation.
+        kept: most bytes of keys and values that wait for an episode's next turn.
         beside: what stays in memory meanwhile when the model is being trained.
     """
-    cache = 2.0 * shape.layers * shape.keys * width * rows * (prompt + reply)
+    cache = 2.0 * shape.layers * shape.keys * width * rows * (prompt + reply) + kept
     # Reading the prompts is the peak: a layer's feed-forward part, over all of them at once.
     inside = rows * prompt * (3 * shape.inner + 3 * shape.hidden) * width
     logits = rows * shape.vocabulary * (width + 4 * _FULL)
     activations = float(inside + logits)
     if beside is None:
         return Memory(weights=shape.parameters * width, cache=cache, activations=activations)
-    kept = asdict(beside) | {"activations": activations, "cache": cache}
-    return Memory(**kept)
+    parts = asdict(beside) | {"activations": activations, "cache": cache}
+    return Memory(**parts)
 
 
 def _activations(shape: Shape, size: TrainingSize) -> float:

@@ -187,6 +187,7 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         template=sampling.template,
         max_tokens=settings.grpo.max_length,
         sampling_batch_size=sampling.batch_size,
+        cache_gib=sampling.cache_gib,
         # Every round draws anew.
         seed=settings.seed + 1000 * number,
         progress=tell,

@@ -188,7 +188,8 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
     longest = min(sampling.max_prompt_tokens + reply, positions)
     saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(sampling.dtype, shape.saved)
     play = (shape, sampling.batch_size, longest - reply, reply)
-    found = {"playing": playing_memory(*play, width=saved)}
+    kept = sampling.cache_gib * 2**30
+    found = {"playing": playing_memory(*play, width=saved, kept=kept)}
     for method in dict.fromkeys(settings.method(n) for n in range(1, settings.rounds + 1)):
         train = _training(settings, method)
         half = gpu if train.bf16 is None else train.bf16
@@ -205,7 +206,10 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
         )
         peak = training_memory(shape, size)
         if method == "grpo":
-            playing = playing_memory(*play, width=2 if half else 4, beside=peak)
+            # With adapters nothing is kept: their model makes its inputs in its own way.
+            waiting = 0.0 if size.lora else kept
+            width = 2 if half else 4
+            playing = playing_memory(*play, width=width, kept=waiting, beside=peak)
             peak = max(peak, playing, key=lambda memory: memory.total)
         found[method] = peak
     return found

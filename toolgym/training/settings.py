@@ -58,6 +58,7 @@ class SamplingSettings(_Settings):
         max_new_tokens: of one reply.
         max_prompt_tokens: longer prompts lose their beginning.
         batch_size: replies sampled at once.
+        cache_gib: GiB of keys and values kept between an episode's turns.
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
         template: further arguments of the chat template, such as ``{"enable_thinking": false}``.
@@ -68,6 +69,7 @@ class SamplingSettings(_Settings):
     max_new_tokens: int = Field(default=512, ge=1)
     max_prompt_tokens: int = Field(default=8192, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    cache_gib: float = Field(default=1.0, ge=0)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
     template: dict[str, Any] = Field(default_factory=dict)
