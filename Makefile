@@ -50,7 +50,7 @@ installed: wheel
 	.ci/test-installed "$(abspath $(BIN)/python)" "$(abspath $(WHEEL))" $(WORKERS)
 
 docs: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[docs]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
 clean:
