@@ -50,11 +50,12 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
     assert study() == found
 
     page = write_page(found, tmp_path / "page").read_text(encoding="utf-8")
+    page = page.replace("\n", " ")
     assert "1 seed, each with a world" in page
     assert "6 practice questions and 5 held-out ones a seed" in page
     # Nothing was learned in a step or two: the page must not say that something was.
-    assert "They overlap for: SFT; GRPO; control: unfiltered episodes" in page
-    assert "do not overlap" not in page
+    assert "They overlap for: SFT (in 1 of 1 seeds alone); GRPO (in 1 of 1 seeds alone)" in page
+    assert "before and after lie apart" not in page
     assert page.count("0.0 [0.0,") > 10
     drawing = (tmp_path / "page" / "miniature-accuracy.svg").read_text(encoding="utf-8")
     assert all(f">{arm}</text>" in drawing for arm in arms)
@@ -92,7 +93,8 @@ def test_the_page_says_what_the_figures_say(tmp_path: Path) -> None:
     assert "--seeds 2 4 --out" in page
     assert "took 7 minutes on 2 CPU cores, with toolgym 1" in page
     assert "| SFT | 30.0 [26.5, 33.8] | 90.0 [87.3, 92.2] | 90.0, 90.0 |" in page
-    assert "do not overlap for: SFT. They overlap for: control: unfiltered episodes." in page
+    assert "before and after lie apart for: SFT (in 2 of 2 seeds alone). They overlap" in page
+    assert "overlap for: control: unfiltered episodes (in 2 of 2 seeds alone)." in page
     assert "the base goes from 30.0 [26.5, 33.8] to 31.0" in page
     assert "One round of SFT on right episodes alone ends at 60.0" in page
     assert "miniature-reward.svg" not in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 from toolgym.intervals import wilson
@@ -43,7 +44,10 @@ def write_page(found: Mapping[str, Any], folder: str | Path) -> Path:
         if isinstance(block, Figure):
             (target / block.file).write_text(block.svg + "\n", encoding="utf-8")
     file = target / "miniature.md"
-    file.write_text(to_markdown(page), encoding="utf-8")
+    lines = to_markdown(page).splitlines()
+    # Tables, code and figures are short or cannot be broken.
+    text = "\n".join(line if line[:1] in "|`!" else fill(line, 110) for line in lines)
+    file.write_text(text + "\n", encoding="utf-8")
     return file
 
 
@@ -120,21 +124,27 @@ def _about(found: Mapping[str, Any], arms: Mapping[str, Any]) -> list[Block]:
 
 
 def _apart(arms: Mapping[str, Any]) -> str:
-    """Whether the intervals before and after overlap, said for each arm."""
+    """Whether the intervals before and after overlap, said for each arm and of its seeds."""
     apart: list[str] = []
     overlap: list[str] = []
     for arm, seeds in arms.items():
-        before, after = (
-            _ends([_pool(rounds(seed)[n], "sampled") for seed in seeds.values()]) for n in (0, -1)
-        )
-        kept = apart if before[1] < after[0] or after[1] < before[0] else overlap
-        kept.append(arm)
+        pairs = [tuple(_pool(rounds(s)[n], "sampled") for n in (0, -1)) for s in seeds.values()]
+        alone = sum(_differ([before], [after]) for before, after in pairs)
+        kept = apart if _differ(*zip(*pairs, strict=True)) else overlap
+        counted = alone if kept is apart else len(pairs) - alone
+        kept.append(f"{arm} (in {counted} of {len(pairs)} seeds alone)")
     texts = []
     if apart:
-        texts.append(f"The intervals before and after do not overlap for: {'; '.join(apart)}.")
+        texts.append(f"The intervals before and after lie apart for: {'; '.join(apart)}.")
     if overlap:
         texts.append(f"They overlap for: {'; '.join(overlap)}.")
     return " ".join(texts)
+
+
+def _differ(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]]) -> bool:
+    """Whether the pooled intervals have no point in common."""
+    first, last = _ends(before), _ends(after)
+    return first[1] < last[0] or last[1] < first[0]
 
 
 def _curves(seeds: Mapping[str, Any]) -> list[list[tuple[int, int]]]:
