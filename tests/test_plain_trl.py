@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     target = folder / "lib" / version / "site-packages"
-    for here in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(here).iterdir():
+    # All folders of packages: an environment may borrow those of another one.
+    for here in (Path(place) for place in sys.path if Path(place).name.endswith("-packages")):
+        for entry in here.iterdir():
             # Start-up files are left out, too: an editable install puts toolgym there.
             ours = "toolgym" in entry.name or entry.suffix == ".pth"
             if not ours and not (target / entry.name).exists():

@@ -208,7 +208,7 @@ class TestFailures:
         def bad(messages: Any, tools: Any) -> str:
             raise ValueError("boom")
 
-        with pytest.raises(PolicyError, match=r"5 episodes in a row failed.*ValueError: boom"):
+        with pytest.raises(PolicyError, match=r"in a row failed.*ValueError: boom") as caught:
             rollout(
                 ENV,
                 bad,
@@ -217,7 +217,10 @@ class TestFailures:
                 concurrency=concurrency,
                 out=tmp_path / "r",
             )
-        assert len(Run.open(tmp_path / "r").failures()) >= 5
+        # Episodes that were under way beside the fifth may fail before the run ends.
+        counted = int(str(caught.value).split()[0])
+        assert 5 <= counted < 5 + concurrency
+        assert len(Run.open(tmp_path / "r").failures()) >= counted
 
     @pytest.mark.parametrize("value", [None, 3, {"content": 5}, ["x"]])
     def test_what_is_no_reply(self, tasks: dict[str, Any], value: Any) -> None:
