@@ -176,11 +176,8 @@ class Asker:
         return self._answer(row, again=True)  # it was away, and is back
 
     def close(self) -> None:
-        """Give up what is under way, and close connections and file."""
+        """Give up what is under way, and close connections."""
         self.server.stop()
-        with self._lock:
-            if self._opened is not None:
-                self._opened.close()
 
 
 def _draft(row: Mapping[str, Any]) -> Draft:

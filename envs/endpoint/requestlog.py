@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from toolgym._jsonl import append_row, drop_torn_line, parse_line
 
@@ -33,7 +33,6 @@ class RequestLog:
         self._path = path
         self._lock = threading.Lock()
         self._places: dict[str, int | dict[str, Any]] = {}
-        self._stream: BinaryIO | None = None
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
         if path is not None and path.is_file():
@@ -66,11 +65,12 @@ class RequestLog:
             self._count(row)
             place: int | dict[str, Any] = dict(row)
             if self._path is not None:
-                if self._stream is None:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    self._stream = self._path.open("ab", buffering=0)
-                place = self._stream.tell()
-                append_row(self._stream, row)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                # Opened for each row: the last replies may come when the build has ended, and
+                # nobody would close the file behind them.
+                with self._path.open("ab", buffering=0) as stream:
+                    place = stream.tell()
+                    append_row(stream, row)
             if _answers(row):
                 self._places.setdefault(str(row["key"]), place)
 
@@ -90,13 +90,6 @@ class RequestLog:
         if row.get("because"):
             totals["retries"] += 1
             totals[f"refused {row['stage']}/{row['because']}"] += 1
-
-    def close(self) -> None:
-        """Close the file; a later row opens it again."""
-        with self._lock:
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
 
 
 def _answers(row: Mapping[str, Any]) -> bool:
