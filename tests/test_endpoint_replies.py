@@ -116,7 +116,6 @@ def test_the_record_survives_a_kill_and_answers_only_replies(tmp_path: Path) -> 
     log.add({"key": "a", **row, "reply": None, "error": {"kind": "timeout", "message": "slow"}})
     log.add({"key": "a", **row, "reply": "late", "error": None})
     log.add({"key": "b", **row, "reply": None, "error": {"kind": "endless", "message": "long"}})
-    log.close()
     with path.open("ab") as stream:
         stream.write(b'{"key": "c", "reply": "never fini')
     again = RequestLog(path)
