@@ -127,7 +127,6 @@ def test_the_record_survives_a_kill_and_answers_only_replies(tmp_path: Path) -> 
     assert again.totals["sent again"] == 6
     again.add({"key": "c", **row, "reply": "now", "error": None})
     assert (again.get("c") or {})["reply"] == "now"
-    again.close()
     assert len(list(read_rows(path))) == 4
 
 
