@@ -11,9 +11,9 @@ import pytest
 
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
-from toolgym.training import stages
 from toolgym.training.defaults import miniature_environments, paper_settings
 from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
+from toolgym.training.outcome import held
 from toolgym.training.report import Accuracy
 from toolgym.training.settings import SelfTrainSettings, load_settings
 
@@ -165,7 +165,7 @@ def test_a_finished_run_is_read_and_other_settings_are_refused(
     other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
     with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 1"):
         selftrain(other, out=whole)
-    with stages.locked(whole), pytest.raises(RunMismatchError, match="another process"):
+    with held(whole, "self-training"), pytest.raises(RunMismatchError, match="another process"):
         selftrain(settings_file, out=whole)
 
 

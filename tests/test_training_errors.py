@@ -224,7 +224,11 @@ def test_what_no_stage_has_used_may_still_be_changed(
         beginning.remember(settings(folder, tiny_base, **changed), tmp_path)
 
     begin()
-    begin(filter={"where": "token_f1>=0.5"}, dpo={"beta": 0.1}, sampling={"batch_size": 8})
+    begin(
+        filter={"where": "token_f1>=0.5"},
+        dpo={"beta": 0.1},
+        sampling={"batch_size": 8, "cache_gib": 0},
+    )
     (tmp_path / "round-1" / "selection").mkdir(parents=True)
     (tmp_path / "round-1" / "selection" / "done.json").touch()
     with pytest.raises(RunMismatchError, match=r'filter.where = "token_f1>=0.5", now it is "acc'):

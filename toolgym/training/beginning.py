@@ -83,7 +83,7 @@ def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """What differs below a key and decides the result: place, value before, value now."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return [(key, old, new)]
-    free = ("batch_size", "concurrency") if key == "sampling" else FREE
+    free = ("batch_size", "cache_gib", "concurrency") if key == "sampling" else FREE
     return [
         (f"{key}.{part}", old.get(part), new.get(part))
         for part in sorted(set(old) | set(new))

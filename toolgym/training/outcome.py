@@ -17,13 +17,36 @@ from toolgym.filtering import read_json
 from toolgym.training.failing import explained
 from toolgym.training.options import rank
 
-__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained"]
+__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "held"]
 
 RECORD = "training.json"
 LOG = "training_log.jsonl"
 _LOCK = ".lock"
 FREE = ("device_batch_size", "gradient_checkpointing", "report_to")
 """Settings of where the work is done, not of what is computed: they may change at a resume."""
+
+
+@contextmanager
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there: two processes would write the same files.
+
+    Args:
+        folder: what is held.
+        doing: in words, for whoever comes second.
+
+    Raises:
+        RunMismatchError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("wb") as stream:
+        try:
+            # The kernel drops the lock when the process dies, however it dies.
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunMismatchError(
+                f"another process is {doing}; wait for it, or choose another folder"
+            ) from error
+        yield
 
 
 @dataclass(frozen=True)
@@ -89,16 +112,7 @@ class Outcome:
         if rank():
             yield
             return
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / _LOCK).open("wb") as stream:
-            try:
-                # The kernel drops the lock when the process dies, however it dies.
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunMismatchError(
-                    f"another process is training into {str(self.target)!r}; wait for it, or "
-                    "choose another folder"
-                ) from error
+        with held(self.work, f"training into {str(self.target)!r}"):
             if not resume:
                 self._clear()
             if (self.work / RECORD).is_file():

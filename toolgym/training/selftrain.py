@@ -13,6 +13,7 @@ from toolgym.training import beginning, methods, stages
 from toolgym.training.defaults import miniature_environments
 from toolgym.training.findings import fell
 from toolgym.training.options import processes
+from toolgym.training.outcome import held
 from toolgym.training.report import write_report
 from toolgym.training.settings import SelfTrainSettings, load_settings
 from toolgym.training.stages import Progress, Work, stage
@@ -59,7 +60,7 @@ def selftrain(
     folder = Path(out).resolve()
     with quiet():
         beginning.check(loaded)
-    with stages.locked(folder), quiet():
+    with held(folder, f"self-training in {str(folder)!r}"), quiet():
         beginning.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym._jsonl import write_json
-from toolgym.errors import RunMismatchError
 from toolgym.filtering import read_json
 from toolgym.rollouts import Run, make_env, rollout
 from toolgym.training.settings import EnvironmentSettings, SelfTrainSettings
@@ -97,26 +94,6 @@ def summary(results: dict[str, Any]) -> str:
         return "done"
     warnings = "".join(f"; warning: {warning}" for warning in results.get("warnings", ()))
     return f"{results['steps']} steps, loss {results['loss']:.3f}{warnings}"
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the run's folder: two processes in it would train the same stage twice.
-
-    Raises:
-        RunMismatchError: another process holds it.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("wb") as stream:
-        try:
-            # The kernel drops the lock when the process dies, however it dies.
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunMismatchError(
-                f"another process is self-training in {str(out)!r}; wait for it, or choose another "
-                "folder"
-            ) from error
-        yield
 
 
 def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[str, Any]:
