@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from toolgym._jsonl import read_rows
-from toolgym.tools.calculator import calculate
+from toolgym._util.jsonl import read_rows
+from toolgym.tools.calculator.tool import calculate
 
 COUNT = 1_000  # expressions
 ROUNDS = 5

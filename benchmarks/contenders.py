@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from typing import Any, ClassVar
 
-from toolgym.tools.search import open_corpus
+from toolgym.tools.search.tool import open_corpus
 
 
 @dataclass

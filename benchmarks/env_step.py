@@ -37,10 +37,10 @@ import gymnasium as gym
 from contenders import Contender, peers, retrieval_server, round_trip
 
 from toolgym import Rubric, Task, TaskSet, ToolEnv, Toolset, get_format
-from toolgym.envs.scenarios.tool import make_tools
+from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.formats import Action
 from toolgym.messages import ToolCall
-from toolgym.tools.search import open_corpus
+from toolgym.tools.search.tool import open_corpus
 
 ENV = "ToolQA-PopQA-v0"
 FORMATS = ("react", "tags", "hermes", "llama3")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym import ToolEnv, rollout, rollouts
+from toolgym import ToolEnv, rollout
 from toolgym.policies import Reply, Request
-from toolgym.policies._generation import Generator
-from toolgym.policies._models import Loaded, load_model
-from toolgym.policies.transformers import TransformersPolicy
-from toolgym.rollouts import make_env
+from toolgym.policies.local.generation import Generator
+from toolgym.policies.local.models import Loaded, load_model
+from toolgym.policies.local.transformers import TransformersPolicy
+from toolgym.rollouts import engine as rollouts
+from toolgym.rollouts.engine import make_env
 
 ENVIRONMENTS = {"arithmetic": "ToolQA-GSM8K-v0", "entities": "ToolQA-PopQA-v0"}
 TURNS = 4

@@ -48,8 +48,8 @@ from rollout_contenders import (
 )
 from rollout_trl import TrlFirstTurns, TrlTools
 
-from toolgym.intervals import proportion
-from toolgym.tables import markdown_table
+from toolgym._util.tables import markdown_table
+from toolgym.evaluation.intervals import proportion
 
 
 def main() -> None:

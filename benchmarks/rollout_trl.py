@@ -10,7 +10,7 @@ from typing import Any
 from rollout_contenders import LOOP, NETWORK, TEXTS, TOOLS, TURNS, Contender, Played, World
 
 from toolgym import ToolEnv
-from toolgym._optional import quiet
+from toolgym._util.optional import quiet
 from toolgym.messages import ToolCall
 
 # The miniature's own turns, and its own way to call: TRL's loop wants native calls.

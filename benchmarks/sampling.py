@@ -37,7 +37,7 @@ def main() -> None:
     from toolgym.messages import Message, to_chats
     from toolgym.miniature.model import build_model, build_tokenizer
     from toolgym.policies import Request
-    from toolgym.policies.transformers import TransformersPolicy
+    from toolgym.policies.local.transformers import TransformersPolicy
 
     torch.set_num_threads(options.threads)
     questions = [f"What is the capital of country {n}, {'far ' * (n % 7)}away?" for n in range(512)]

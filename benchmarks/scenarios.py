@@ -23,9 +23,9 @@ from pathlib import Path
 import gymnasium as gym
 
 from toolgym.env import ToolEnv
-from toolgym.envs.compiler.build import compile_scenarios
-from toolgym.envs.offline.author import OfflineAuthor
-from toolgym.envs.scenarios.policies import OraclePolicy
+from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
+from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios
+from toolgym.envs.toolscenario.policies import OraclePolicy
 from toolgym.policies.base import Request
 
 ENV = "ToolScenario-v0"

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from toolgym._jsonl import dump_line, read_rows
+from toolgym._util.jsonl import dump_line, read_rows
 
 K, ROUNDS, BATCH = 10, 5, 100
 MOST_SECONDS = 15.0  # of timing an engine at one k, after the first round
@@ -47,7 +47,7 @@ def one_by_one(search: Callable[[str, int], list[int]]) -> Engine:
 
 def toolgym_engine(corpus: Path, folder: Path) -> Engine:
     """Ours, as it is."""
-    from toolgym.searching.index import build_index, open_index
+    from toolgym.tools.search.index import build_index, open_index
 
     index = open_index(build_index(corpus, folder / "index"))
     return (

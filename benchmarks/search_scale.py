@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from toolgym._jsonl import dump_line, read_rows
-from toolgym.corpora.passages import read_passages
+from toolgym._util.jsonl import dump_line, read_rows
+from toolgym.tools.search.corpora.passages import read_passages
 
 KILT_ARTICLES, KILT_WORDS = 5_900_000, 2_500_000_000  # words with repeats, titles included
 KILT_VOCABULARY = 12_000_000  # different terms, an upper guess
@@ -74,7 +74,7 @@ def memory_mb(name: str, process: str = "self") -> float:
 
 def build_ours(corpus: Path, out: Path, options: dict[str, Any]) -> None:
     """Our build."""
-    from toolgym.searching.index import build_index
+    from toolgym.tools.search.index import build_index
 
     build_index(corpus, out, **options)
 
@@ -98,7 +98,7 @@ def build_tantivy(corpus: Path, out: Path, options: dict[str, Any]) -> None:
 def searcher_of(engine: str, out: Path) -> Any:
     """A function from a query to its best document, read."""
     if engine == "toolgym":
-        from toolgym.searching.index import open_index
+        from toolgym.tools.search.index import open_index
 
         index = open_index(out)
         return lambda query: index.search(query, 1)
@@ -118,7 +118,7 @@ def searcher_of(engine: str, out: Path) -> Any:
 
 def query_child(engine: str, queries: Path, out: Path) -> dict[str, float]:
     """Opening, the first query and the others, k = 1, with the passage read."""
-    __import__("toolgym.searching.index" if engine == "toolgym" else "tantivy")
+    __import__("toolgym.tools.search.index" if engine == "toolgym" else "tantivy")
     questions = json.loads(queries.read_text())
     begun = time.perf_counter()
     search = searcher_of(engine, out)

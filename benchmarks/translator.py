@@ -74,7 +74,7 @@ def memory(field: str) -> int:
 
 def measure(folder: str, engine: str, precision: str) -> dict[str, Any]:
     """Tokens a second at each batch size, and memory; in this process."""
-    from toolgym.translation.nllb import load_nllb
+    from toolgym.tools.translator.nllb import load_nllb
 
     translator = load_nllb(folder, engine, precision, "cpu")
     begun = time.perf_counter()

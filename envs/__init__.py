@@ -27,16 +27,16 @@ def register() -> None:
                 entry_point=f"toolgym.envs.{module}:make",
                 vector_entry_point=f"toolgym.envs.{module}:make_vector",
             )
-    CORPORA.add("sample", Resource("toolgym.envs", "encyclopedia_sample.jsonl"))
-    CORPORA.add("phrasebook", Resource("toolgym.envs", "phrasebook_sample.jsonl"))
-    AUTHORS.add("offline", "toolgym.envs.offline.author:OfflineAuthor")
-    AUTHORS.add("endpoint", "toolgym.envs.endpoint.author:EndpointAuthor")
-    COMMANDS.add("scenarios", "toolgym.envs.compiler.commands:app")
-    VIEWERS.add("scenario", "toolgym.envs.scenarios.viewing:describe_row")
+    CORPORA.add("sample", Resource("toolgym.envs.toolqa", "samples/encyclopedia_sample.jsonl"))
+    CORPORA.add("phrasebook", Resource("toolgym.envs.toolqa", "samples/phrasebook_sample.jsonl"))
+    AUTHORS.add("offline", "toolgym.envs.toolscenario.authors.template.author:OfflineAuthor")
+    AUTHORS.add("endpoint", "toolgym.envs.toolscenario.authors.llm.author:EndpointAuthor")
+    COMMANDS.add("scenarios", "toolgym.envs.toolscenario.compiler.cli:app")
+    VIEWERS.add("scenario", "toolgym.envs.toolscenario.viewer:describe_row")
     for name, policy in (
         ("scenario-oracle", "OraclePolicy"),
         ("scenario-random", "RandomCallPolicy"),
         ("scenario-no-call", "NoCallPolicy"),
         ("scenario-spam", "SpamPolicy"),
     ):
-        POLICIES.add(name, f"toolgym.envs.scenarios.policies:{policy}")
+        POLICIES.add(name, f"toolgym.envs.toolscenario.policies:{policy}")

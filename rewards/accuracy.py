@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.answers import per_answer, right
+from toolgym.grading.answers import per_answer, right
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

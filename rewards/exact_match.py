@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.answers import exact, per_answer
+from toolgym.grading.answers import exact, per_answer
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

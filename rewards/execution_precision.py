@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from toolgym.calls import count_calls
+from toolgym.grading.calls import count_calls
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

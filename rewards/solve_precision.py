@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.solve_scoring import solve_values
+from toolgym.rewards.solve import solve_values
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

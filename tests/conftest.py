@@ -34,7 +34,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of a few training steps: everything can be run with it, and it knows nothing."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from toolgym._optional import quiet
+    from toolgym._util.optional import quiet
     from toolgym.miniature.base import build_base
     from toolgym.miniature.settings import BaseSettings
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolgym.errors import ToolError
-from toolgym.mathematics import arithmetic, evaluator, functions, grammar, notation, units
 from toolgym.messages import ToolCall
-from toolgym.tools import calculator
-from toolgym.tools.calculator import calculate, evaluate_expression, make_calculator
+from toolgym.tools.calculator import arithmetic, evaluator, functions, grammar, notation, units
+from toolgym.tools.calculator import tool as calculator
+from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_calculator
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_no_python_evaluator_is_called() -> None:
 def test_arithmetic_needs_neither_sympy_nor_a_process() -> None:
     program = (
         "import sys; from toolgym.tools import calculator;"
-        "from toolgym.mathematics import symbolic;"
+        "from toolgym.tools.calculator import symbolic;"
         "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules, symbolic.keepers._idle)"
     )
     command = [sys.executable, "-c", program]

@@ -18,7 +18,7 @@ from toolgym.formats import Action
 from toolgym.formats.react import ReactFormat
 from toolgym.registry import FORMATS, PROMPTS, REWARDS, TOOLS
 from toolgym.task import Task
-from toolgym.toolset import Tool, make_toolset
+from toolgym.tools.toolset import Tool, make_toolset
 from toolgym.trajectory import Trajectory
 
 IDS = sorted(i for i, s in gym.registry.items() if "toolgym" in str(s.entry_point))

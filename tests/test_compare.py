@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from toolgym.cli import app
-from toolgym.comparing import compare_models
-from toolgym.comparing.checkpoint import Checkpoint
-from toolgym.comparing.heldout import compare_families, find_runs
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
-from toolgym.runs import Run, RunWriter
+from toolgym.modeldiff import compare_models
+from toolgym.modeldiff.checkpoint import Checkpoint
+from toolgym.modeldiff.heldout import compare_families, find_runs
+from toolgym.rollouts.runs import Run, RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
@@ -147,7 +147,7 @@ def test_unlike_runs_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_model_is_warned_of(models: tuple[Path, Path], tmp_path: Path) -> None:
-    from toolgym.policies.transformers import TransformersPolicy
+    from toolgym.policies.local.transformers import TransformersPolicy
 
     base, tuned = models
     described = [TransformersPolicy(m, temperature=0).describe() for m in (base, tuned)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from toolgym import Message, Task, TaskSet, ToolCall, ToolResult, Trajectory
 from toolgym import errors as toolgym_errors
-from toolgym._jsonl import dump_line, read_rows, write_rows
-from toolgym._optional import need
+from toolgym._util.jsonl import dump_line, read_rows, write_rows
+from toolgym._util.optional import need
 from toolgym.errors import (
     BadInputError,
     EndpointError,

@@ -22,15 +22,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym._jsonl import dump_line
-from toolgym.corpora import hubrows, sources
-from toolgym.corpora.hubrows import BrokenDownloadError, HubName, HubRows
-from toolgym.corpora.passages import Passage, read_passages
-from toolgym.corpora.sources import CorpusLines, corpus_files, find_corpus
-from toolgym.corpora.wikidump import article_rows
-from toolgym.corpora.wikitext import plain_text
+from toolgym._util.jsonl import dump_line
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.searching.index import build_index, open_index
+from toolgym.tools.search.corpora import hub_rows as hubrows
+from toolgym.tools.search.corpora import sources
+from toolgym.tools.search.corpora.hub_rows import BrokenDownloadError, HubName, HubRows
+from toolgym.tools.search.corpora.passages import Passage, read_passages
+from toolgym.tools.search.corpora.sources import CorpusLines, corpus_files, find_corpus
+from toolgym.tools.search.corpora.wikidump import article_rows
+from toolgym.tools.search.corpora.wikitext import plain_text
+from toolgym.tools.search.index import build_index, open_index
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
@@ -93,7 +94,7 @@ def test_a_packed_corpus_gives_the_same_index(tmp_path: Path, kind: str) -> None
 
 @given(parts=st.lists(st.binary(max_size=300), max_size=5), size=st.integers(1, 50))
 def test_zstd_frames_of_any_size_unpack_to_their_bytes(parts: list[bytes], size: int) -> None:
-    from toolgym.corpora.unpacking import unpacked
+    from toolgym.tools.search.corpora.decompress import unpacked
 
     note = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
     packed = note + note.join(map(zstandard.ZstdCompressor().compress, parts))
@@ -193,7 +194,7 @@ def test_kilt_rows_read_as_articles(tmp_path: Path) -> None:
 
 @given(st.lists(st.text() | st.text(st.sampled_from("SectionBULLET:.- \n")), max_size=6))
 def test_kilt_paragraphs_leave_no_sign(parts: list[str]) -> None:
-    from toolgym.corpora.passages import parse_passage
+    from toolgym.tools.search.corpora.passages import parse_passage
 
     marked = [f"BULLET::::- {part}\n" if n % 2 else part for n, part in enumerate(parts)]
     row = {"wikipedia_title": "T", "text": ["T\n", "Section::::Head.\n", *marked]}
@@ -231,7 +232,7 @@ def test_a_dump_gives_its_articles(tmp_path: Path) -> None:
 def test_a_dump_arrives_in_any_pieces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     content = dump(*(page(f"T{n}", f"text & {n} ü") for n in range(5)))
     whole = list(article_rows(io.BytesIO(content), "x"))
-    monkeypatch.setattr("toolgym.corpora.wikidump._STEP", size)
+    monkeypatch.setattr("toolgym.tools.search.corpora.wikidump._STEP", size)
     assert list(article_rows(io.BytesIO(content), "x")) == whole
     assert [json.loads(row)["wikitext"] for row in whole] == [f"text & {n} ü" for n in range(5)]
 
@@ -258,7 +259,7 @@ BOMB = b'<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY b0 "lol">' + b"".join(
 def test_hostile_and_broken_dumps_are_named(
     monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    monkeypatch.setattr("toolgym.corpora.wikidump._LONGEST", 1000)
+    monkeypatch.setattr("toolgym.tools.search.corpora.wikidump._LONGEST", 1000)
     with pytest.raises(BadInputError, match=message):
         list(article_rows(io.BytesIO(content), "x.xml"))
 
@@ -382,7 +383,7 @@ def test_what_repeats_a_sign_is_read_in_linear_time(sign: str) -> None:
 
 KILLED = """
 import dataclasses, os, signal, sys
-from toolgym.searching import blocks, building
+from toolgym.tools.search import blocks, building
 within = blocks.Limits.within
 blocks.Limits.within = lambda *a: dataclasses.replace(within(*a), raw=3_000)
 parse, count = blocks.parse_passage, 0
@@ -521,7 +522,7 @@ def test_a_broken_download_is_continued(
 ) -> None:
     import dataclasses
 
-    from toolgym.searching.blocks import Limits
+    from toolgym.tools.search.spill import Limits
 
     within = Limits.within
     monkeypatch.setattr(Limits, "within", lambda *a: dataclasses.replace(within(*a), raw=500))

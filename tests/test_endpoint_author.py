@@ -24,19 +24,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from toolgym._jsonl import read_rows, value_hash, write_rows
+from toolgym._util.jsonl import read_rows, value_hash, write_rows
 from toolgym.cli import app
-from toolgym.envs.compiler.author import Author
-from toolgym.envs.compiler.authors import make_author
-from toolgym.envs.compiler.build import build_folder, compile_scenarios
-from toolgym.envs.compiler.verification import verify
-from toolgym.envs.endpoint import prompts
-from toolgym.envs.endpoint.author import EndpointAuthor
-from toolgym.envs.endpoint.dialect import Dialect
-from toolgym.envs.endpoint.modelserver import Answer as ServerAnswer
-from toolgym.envs.scenarios.records import Levels, Question, RejectedError
+from toolgym.envs.toolscenario.authors.llm import prompts
+from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor
+from toolgym.envs.toolscenario.authors.llm.capabilities import Dialect
+from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAnswer
+from toolgym.envs.toolscenario.compiler.author import Author
+from toolgym.envs.toolscenario.compiler.authors import make_author
+from toolgym.envs.toolscenario.compiler.pipeline import build_folder, compile_scenarios
+from toolgym.envs.toolscenario.compiler.verification import verify
+from toolgym.envs.toolscenario.records import Levels, Question, RejectedError
 from toolgym.errors import BadInputError, EndpointError, UnknownNameError
-from toolgym.policies import _retry as retry
+from toolgym.policies import retry
 
 pytest.importorskip("openai")
 

@@ -22,8 +22,7 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
-from toolgym.policies import Request, make_policy
-from toolgym.policies import _retry as retry
+from toolgym.policies import Request, make_policy, retry
 from toolgym.policies.endpoint import EndpointPolicy
 
 pytest.importorskip("openai")

@@ -11,13 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym._jsonl import read_rows, write_rows
-from toolgym.envs.endpoint import drafting, prompts
-from toolgym.envs.endpoint.questionfile import read_questions
-from toolgym.envs.endpoint.reading import UnusableError, fenced_functions, read_object, read_reply
-from toolgym.envs.endpoint.replies import DecompositionReply
-from toolgym.envs.endpoint.requestlog import RequestLog
-from toolgym.envs.scenarios.records import Question
+from toolgym._util.jsonl import read_rows, write_rows
+from toolgym.envs.toolscenario.authors.llm import drafting, prompts
+from toolgym.envs.toolscenario.authors.llm.questionfile import read_questions
+from toolgym.envs.toolscenario.authors.llm.reading import (
+    UnusableError,
+    fenced_functions,
+    read_object,
+    read_reply,
+)
+from toolgym.envs.toolscenario.authors.llm.replies import DecompositionReply
+from toolgym.envs.toolscenario.authors.llm.requestlog import RequestLog
+from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError, MissingFileError
 
 

@@ -410,8 +410,8 @@ class TestRegistered:
 
 class TestPaperSplits:
     def test_cuts_follow_one_another(self) -> None:
-        from toolgym.envs import gsm8k, triviaqa
-        from toolgym.envs.hub import paper_splits
+        from toolgym.envs.toolqa import gsm8k, triviaqa
+        from toolgym.envs.toolqa.hub import paper_splits
 
         assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
         assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)
@@ -423,7 +423,7 @@ class TestPaperSplits:
     ) -> None:
         import datasets
 
-        from toolgym.envs import nqopen, popqa, triviaqa
+        from toolgym.envs.toolqa import nqopen, popqa, triviaqa
 
         rows = {
             "akariasai/PopQA": [

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym._jsonl import write_rows
+from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 from toolgym.evaluation import compare, evaluate
+from toolgym.evaluation.intervals import bootstrap, group, mcnemar, proportion, wilson
 from toolgym.evaluation.metrics import UNKNOWN_TOOL, is_empty, measure
-from toolgym.intervals import bootstrap, group, mcnemar, proportion, wilson
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run, RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from toolgym import Task, ToolCall, ToolResult, Trajectory, evaluate
-from toolgym._jsonl import write_rows
+from toolgym._util.jsonl import write_rows
 from toolgym.cli import app
 from toolgym.errors import BadInputError
 from toolgym.evaluation import compare
 from toolgym.evaluation.groups import MAX_GROUPS
-from toolgym.intervals import bounded_mean, wilson
+from toolgym.evaluation.intervals import bounded_mean, wilson
 from toolgym.trajectory import Step
 
 SHAPES = ("single-hop", "parallel single-hop", "multi-hop", "parallel multi-hop")

@@ -12,8 +12,8 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export, select
+from toolgym.data.export import IGNORED, token_rows
 from toolgym.errors import BadInputError
-from toolgym.exporting import IGNORED, token_rows
 from toolgym.trajectory import Tokens
 
 CALL = "Thought: I compute.\nAction: Calculator[6*7]"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import toolgym
 from toolgym import Trajectory, select
-from toolgym.conditions import condition, measure
+from toolgym.data.conditions import condition, measure
+from toolgym.data.filter import read_source
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
-from toolgym.filtering import read_source
 from toolgym.trajectory import Tokens
 
 CALL = "Thought: I compute.\nAction: Calculator[6*7]"

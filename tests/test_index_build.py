@@ -18,14 +18,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym._jsonl import dump_line, read_rows
-from toolgym.corpora.passages import Passage, passage_line, read_passages
+from toolgym._util.jsonl import dump_line, read_rows
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.searching import blocks, building, crew, index, vocabulary
-from toolgym.searching.analysis import Analyzer
-from toolgym.searching.blocks import Limits
-from toolgym.searching.index import HEADER, build_index, open_index
-from toolgym.searching.recipe import make_recipe
+from toolgym.tools.search import building, index, vocabulary
+from toolgym.tools.search import spill as blocks
+from toolgym.tools.search import workers as crew
+from toolgym.tools.search.analysis import Analyzer
+from toolgym.tools.search.corpora.passages import Passage, passage_line, read_passages
+from toolgym.tools.search.index import HEADER, build_index, open_index
+from toolgym.tools.search.recipe import make_recipe
+from toolgym.tools.search.spill import Limits
 
 SMALL = Limits(raw=1_800, terms=60, distinct=40, postings=25)
 WORDS = ["red", "Reds", "green", "naïve", "東京都", "1887–1957", "the", "don't", "a", "hello_world"]
@@ -163,8 +165,8 @@ def test_a_block_counts_the_terms_of_scripts_without_spaces(
 
 KILLED = """
 import os, signal, sys
-from toolgym.searching import blocks, building
-from toolgym.searching.blocks import Limits
+from toolgym.tools.search import blocks, building
+from toolgym.tools.search.spill import Limits
 Limits.within = lambda memory_mb, processes: Limits(1_800, 60, 40, 25)
 count = 0
 def deadly(original, at):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from toolgym.checks import check_format
 from toolgym.formats import get_format
-from toolgym.formats._json_calls import REPAIRED
-from toolgym.formats._repair import repaired
+from toolgym.formats.json_calls import REPAIRED
+from toolgym.formats.repair import repaired
 from toolgym.trajectory import MALFORMED_CALLS
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

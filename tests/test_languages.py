@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym._jsonl import read_rows
+from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError
-from toolgym.translation.detection import detect_language
-from toolgym.translation.languages import english_name, find_language, language_codes, short_code
-from toolgym.translation.sentences import lay_out
+from toolgym.tools.translator.detection import detect_language
+from toolgym.tools.translator.languages import (
+    english_name,
+    find_language,
+    language_codes,
+    short_code,
+)
+from toolgym.tools.translator.sentences import lay_out
 
 pytest.importorskip("py3langid")
 pytest.importorskip("sentencex")

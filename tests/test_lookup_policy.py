@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
-from toolgym.answers import normalise
 from toolgym.env import ToolEnv
+from toolgym.envs.toolqa.baseline.lookup import LookupPolicy, arithmetic
+from toolgym.envs.toolqa.baseline.questions import guess, plan_of, read
+from toolgym.envs.toolqa.baseline.reading import READERS, first_name
 from toolgym.formats import get_format
+from toolgym.grading.answers import normalise
 from toolgym.messages import Message, to_chats
 from toolgym.policies import Request
-from toolgym.policies._questions import guess, plan_of, read
-from toolgym.policies._reading import READERS, first_name
-from toolgym.policies.lookup import LookupPolicy, arithmetic
 from toolgym.registry import POLICIES
 
 TOOLS = ["Calculator", "WikipediaSearch"]

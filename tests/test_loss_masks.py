@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from toolgym._optional import quiet
+from toolgym._util.optional import quiet
 from toolgym.training import _trl
-from toolgym.training.options import make_options
+from toolgym.training.config import make_options
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -25,7 +25,7 @@ OTHER, OTHER_MASK = [12, 9, 3, 23, 24, 13, 3], [1, 1, 1, 0, 0, 1, 1]
 
 @pytest.fixture
 def loaded(tiny_base: Path) -> tuple[Any, Any]:
-    from toolgym.training._loop import load_for_training
+    from toolgym.training.loop import load_for_training
 
     with quiet():
         model, tokenizer, _ = load_for_training(tiny_base, half=False)

@@ -26,7 +26,7 @@ from toolgym.miniature.rows import encode, loss_of
 from toolgym.miniature.scenarios import finder
 from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import SHARES, SPLITS, World
-from toolgym.tools.calculator import calculate as calculator
+from toolgym.tools.calculator.tool import calculate as calculator
 
 TINY = BaseSettings.tiny()
 BEHAVIOURS = {"direct", "right", "wrong", "malformed", "miscopied"}

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, MissingFileError, ToolTimeoutError
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.tools.translator import make_translator
-from toolgym.toolset import Tool
-from toolgym.translation import conversion, nllb
-from toolgym.translation.gathering import Gatherer
-from toolgym.translation.modelfiles import ModelFiles, find_model
-from toolgym.translation.nllb import Job, NllbTranslator, load_nllb
+from toolgym.tools.toolset import Tool
+from toolgym.tools.translator import conversion, nllb
+from toolgym.tools.translator.batcher import Gatherer
+from toolgym.tools.translator.modelfiles import ModelFiles, find_model
+from toolgym.tools.translator.nllb import Job, NllbTranslator, load_nllb
+from toolgym.tools.translator.tool import make_translator
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -382,7 +382,14 @@ def test_a_model_is_identified_by_its_content(miniature: str, tmp_path: Path) ->
 
 
 def start(folder: str, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "toolgym.translation.conversion", folder, str(out), "int8"]
+    command = [
+        sys.executable,
+        "-m",
+        "toolgym.tools.translator.conversion",
+        folder,
+        str(out),
+        "int8",
+    ]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
@@ -425,7 +432,7 @@ def test_a_converted_model_is_taken_as_it_is(miniature: str, tmp_path: Path) -> 
 def test_neither_torch_nor_transformers_is_imported(miniature: str) -> None:
     code = (
         "import sys\n"
-        "from toolgym.tools.translator import make_translator\n"
+        "from toolgym.tools.translator.tool import make_translator\n"
         f"tool = make_translator('nllb', model={miniature!r})\n"
         "print(type(tool('wo ist der bahnhof?')) is str)\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])\n"
@@ -440,7 +447,7 @@ def test_after_a_fork_the_weights_are_loaded_again(miniature: str) -> None:
     expected = ours.translate([job])
     code = (
         "import os, sys\n"
-        "from toolgym.translation.nllb import Job, load_nllb\n"
+        "from toolgym.tools.translator.nllb import Job, load_nllb\n"
         f"ours = load_nllb({miniature!r})\n"
         "job = Job('bonjour', 'fra_Latn', 'eng_Latn')\n"
         "first = ours.translate([job])\n"

@@ -22,14 +22,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.envs.compiler.author import Author
-from toolgym.envs.compiler.decomposition import decompose
-from toolgym.envs.compiler.documents import document
-from toolgym.envs.compiler.integration import integrate
-from toolgym.envs.compiler.scaling import draw_levels, scale
-from toolgym.envs.compiler.verification import verify
-from toolgym.envs.offline.author import OfflineAuthor
-from toolgym.envs.scenarios.records import (
+from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
+from toolgym.envs.toolscenario.codegen import formulas, parts
+from toolgym.envs.toolscenario.codegen.kinds import KINDS, WEEKDAYS
+from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call
+from toolgym.envs.toolscenario.codegen.sources import Secret, source
+from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
+from toolgym.envs.toolscenario.compiler.author import Author
+from toolgym.envs.toolscenario.compiler.decomposition import decompose
+from toolgym.envs.toolscenario.compiler.documents import document
+from toolgym.envs.toolscenario.compiler.integration import integrate
+from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
+from toolgym.envs.toolscenario.compiler.verification import verify
+from toolgym.envs.toolscenario.records import (
     MAX_LEVEL,
     SHAPES,
     Decomposition,
@@ -41,19 +46,14 @@ from toolgym.envs.scenarios.records import (
     Scaled,
     Scenario,
 )
-from toolgym.envs.toolmaking import formulas, parts
-from toolgym.envs.toolmaking.kinds import KINDS, WEEKDAYS
-from toolgym.envs.toolmaking.rendering import Step, Tool, call
-from toolgym.envs.toolmaking.sources import Secret, source
-from toolgym.envs.toolmaking.toolspecs import ToolSpec
-from toolgym.envs.worlds.families import RELATIONS
-from toolgym.envs.worlds.generated import generate
-from toolgym.envs.worlds.knowledge import Knowledge, read_triples
-from toolgym.envs.worlds.names import Names, Sound
-from toolgym.envs.worlds.opening import open_knowledge
+from toolgym.envs.toolscenario.worlds.families import RELATIONS
+from toolgym.envs.toolscenario.worlds.generated import generate
+from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
+from toolgym.envs.toolscenario.worlds.load import open_knowledge
+from toolgym.envs.toolscenario.worlds.names import Names, Sound
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
-from toolgym.sandbox._language import check as check_language
+from toolgym.sandbox.language import check as check_language
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 STRATEGIES = tuple(Levels.model_fields)
@@ -185,8 +185,8 @@ def test_all_kinds_of_tool_occur() -> None:
 
 _DIGEST = """
 import hashlib, json
-from toolgym.envs.offline.author import OfflineAuthor
-from toolgym.envs.compiler.scaling import draw_levels
+from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
+from toolgym.envs.toolscenario.compiler.scaling import draw_levels
 who, found = OfflineAuthor("{knowledge}", seed=4), hashlib.sha256()
 for question in who.questions(8):
     made = who.integrate(who.document(who.decompose(question)))

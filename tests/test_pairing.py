@@ -10,8 +10,8 @@ import gymnasium as gym
 import pytest
 
 from toolgym import Trajectory, export
+from toolgym.data.pairs import Pair, balance, make_pairs, token_pair_row
 from toolgym.errors import BadInputError
-from toolgym.pairing import Pair, balance, make_pairs, token_pair_row
 from toolgym.trajectory import Tokens
 
 CALL = "Thought: I compute.\nAction: Calculator[6*7]"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from toolgym import Run, export, rollout, select
-from toolgym.pairing import PAIRINGS
+from toolgym.data.pairs import PAIRINGS
 from toolgym.training.sft import train_sft
 
 pytest.importorskip("trl")

@@ -12,15 +12,15 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export, rollout, tool
-from toolgym._jsonl import read_rows
+from toolgym._util.jsonl import read_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError, RunMismatchError
 from toolgym.registry import TOOLS
 from toolgym.training.dpo import train_dpo
-from toolgym.training.episodes import Player, Start, starts_from_episodes
+from toolgym.training.dpo_rows import prepare_pairs
 from toolgym.training.grpo import train_grpo
-from toolgym.training.outcome import LOG
-from toolgym.training.pairs import prepare_pairs
+from toolgym.training.output import LOG
+from toolgym.training.trl_episode import Player, Start, starts_from_episodes
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -152,7 +152,7 @@ def test_grpo_plays_our_environment_and_resumes(
 def scripted(replies: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the model's policy say what is written instead of what it would sample."""
     from toolgym.policies.base import Reply, ReplyTokens
-    from toolgym.policies.transformers import TransformersPolicy
+    from toolgym.policies.local.transformers import TransformersPolicy
 
     def act(self: Any, requests: Any) -> list[Any]:
         found: list[Any] = []

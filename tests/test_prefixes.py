@@ -13,14 +13,14 @@ from toolgym.errors import BadInputError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
 from toolgym.policies import Reply, ReplyTokens, Request
-from toolgym.rollouts import rollout
+from toolgym.rollouts.engine import rollout
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from toolgym.policies._models import Loaded, load_model  # noqa: E402
-from toolgym.policies._prefixes import Prefixes, joined_cache  # noqa: E402
-from toolgym.policies.transformers import TransformersPolicy  # noqa: E402
+from toolgym.policies.local.models import Loaded, load_model  # noqa: E402
+from toolgym.policies.local.prefixes import Prefixes, joined_cache  # noqa: E402
+from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,7 +119,7 @@ def test_our_own_steps_are_those_of_generate(
     monkeypatch.setattr(base.model, "generate", counted)
     assert same(conversations(TransformersPolicy(base, **settings), 24), ours)
     assert not used
-    monkeypatch.setattr("toolgym.policies._generation._is_plain", lambda model: False)
+    monkeypatch.setattr("toolgym.policies.local.generation._is_plain", lambda model: False)
     theirs = conversations(TransformersPolicy(base, **settings), 24)
     assert used
     assert same(theirs, ours)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from toolgym import Rubric, Task, Trajectory
-from toolgym._adversaries import adversaries
 from toolgym.checks import ProbeReport, probe_reward
+from toolgym.checks.adversaries import adversaries
 from toolgym.errors import UnknownNameError
 from toolgym.rewards import NAMES
 from toolgym.trajectory import Step

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from toolgym.errors import BadInputError
-from toolgym.training.options import make_options
-from toolgym.training.outcome import Outcome
+from toolgym.training.config import make_options
+from toolgym.training.output import Outcome
 
 pytest.importorskip("trl")
 
@@ -69,7 +69,7 @@ def test_weights_spread_over_processes_are_refused(tmp_path: Path) -> None:
 
 
 def test_self_training_runs_in_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInputError, match="runs in one process, not in 2"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.searching import ranking
+from toolgym.tools.search import ranking
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from toolgym import Trajectory, rollout
-from toolgym._jsonl import read_rows
+from toolgym._util.jsonl import read_rows
 from toolgym.cli import app
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.formats import get_format
 from toolgym.registry import REWARDS
-from toolgym.training.defaults import default_settings, paper_settings
-from toolgym.training.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.presets import default_settings, paper_settings
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -82,7 +82,7 @@ def build(folder: Path, family: str) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from toolgym._optional import quiet
+    from toolgym._util.optional import quiet
 
     root = tmp_path_factory.mktemp("models")
     with quiet():
@@ -142,7 +142,7 @@ def changed(before: Path, after: Path) -> bool:
 def test_the_first_papers_recipe_runs_on_a_small_llama(
     models: dict[str, Path], tasks: Path, tmp_path: Path
 ) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     settings = small(
         "llama3-8b-triviaqa-gsm8k",
@@ -164,7 +164,7 @@ def test_the_first_papers_recipe_runs_on_a_small_llama(
 def test_the_first_papers_dpo_recipe_runs_on_a_small_llama(
     models: dict[str, Path], tasks: Path, tmp_path: Path
 ) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     settings = small(
         "llama3-8b-dpo",
@@ -188,7 +188,7 @@ def test_the_first_papers_dpo_recipe_runs_on_a_small_llama(
 def test_the_second_papers_recipe_runs_on_a_small_qwen(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     grpo = {"max_steps": 1, "batch_size": 4, "generations": 2, "lora": 2, "record_episodes": True}
     settings = small("qwen3-8b-grpo-scenarios", models["qwen"], None, grpo=grpo)
@@ -210,8 +210,8 @@ def test_the_second_papers_recipe_runs_on_a_small_qwen(
 def test_qwens_template_renders_earlier_reasoning_anew_where_results_are_questions(
     models: dict[str, Path],
 ) -> None:
-    from toolgym.policies._chat import TokenChat
     from toolgym.policies.base import Request
+    from toolgym.policies.local.chat import TokenChat
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["qwen"])
 
@@ -253,8 +253,8 @@ def test_qwens_template_renders_earlier_reasoning_anew_where_results_are_questio
 
 
 def test_rejected_episodes_come_from_the_run_without_tools(tasks: Path, tmp_path: Path) -> None:
-    from toolgym.training.methods import selection
-    from toolgym.training.stages import Work, without_tools
+    from toolgym.selftrain.methods import selection
+    from toolgym.selftrain.stages import Work, without_tools
 
     def uses(messages: Any, tools: Any) -> str:
         n = messages[1]["content"].partition("*")[2].partition("?")[0]
@@ -301,7 +301,7 @@ def test_the_ready_settings_are_recipes() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_can_be_planned(file: Path) -> None:
-    from toolgym.training.planning import plan
+    from toolgym.selftrain.plan import plan
 
     found = plan(load_settings(file))
     assert found.shape is not None
@@ -318,7 +318,7 @@ def test_every_recipe_can_be_planned(file: Path) -> None:
 
 
 def test_a_plan_counts_episodes_and_steps() -> None:
-    from toolgym.training.planning import plan
+    from toolgym.selftrain.plan import plan
 
     paper = plan(load_settings(RECIPES / "llama3-8b-triviaqa-gsm8k.yaml"))
     assert paper.shape is not None
@@ -334,7 +334,7 @@ def test_a_plan_counts_episodes_and_steps() -> None:
 
 
 def test_a_plan_says_what_is_missing_and_refuses_what_does_not_exist(tmp_path: Path) -> None:
-    from toolgym.training.planning import plan
+    from toolgym.selftrain.plan import plan
 
     environment = {"id": "ToolQA-GSM8K-v0", "args": {"tasks": str(tmp_path / "none.jsonl")}}
     settings = {"model": "someone/unknown", "environments": [environment]}
@@ -372,7 +372,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_known_architectures_have_their_published_sizes(name: str, parameters: int) -> None:
-    from toolgym.training.sizes import find_shape
+    from toolgym.selftrain.sizes import find_shape
 
     shape = find_shape(name)
     assert shape is not None
@@ -385,8 +385,8 @@ def test_the_parts_of_a_training_are_as_large_as_estimated(
     models: dict[str, Path], lora: int
 ) -> None:
     """Weights, gradients and optimiser states are exact; activations are held to the right size."""
-    from toolgym.training.memory import TrainingSize, training_memory
-    from toolgym.training.sizes import shape_of
+    from toolgym.selftrain.memory import TrainingSize, training_memory
+    from toolgym.selftrain.sizes import shape_of
 
     model = transformers.AutoModelForCausalLM.from_pretrained(models["llama"])
     shape = shape_of(model.config, "test")
@@ -429,8 +429,8 @@ def _kept(shape: Any, size: Any) -> float:
 
 
 def test_gradient_checkpointing_adapters_and_half_precision_save_what_they_save() -> None:
-    from toolgym.training.memory import Memory, TrainingSize, fitting, training_memory
-    from toolgym.training.sizes import find_shape
+    from toolgym.selftrain.memory import Memory, TrainingSize, fitting, training_memory
+    from toolgym.selftrain.sizes import find_shape
 
     shape = find_shape("meta-llama/Meta-Llama-3-8B-Instruct")
     assert shape is not None

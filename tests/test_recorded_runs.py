@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from toolgym.answers import exact, overlap_f1, right
 from toolgym.formats import get_format
+from toolgym.grading.answers import exact, overlap_f1, right
 from toolgym.task import Task
 
 FILES = ("search-r1-popqa", "search-r1-triviaqa")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym.answers import exact, last_number, normalise, overlap_f1, right
 from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.grading.answers import exact, last_number, normalise, overlap_f1, right
+from toolgym.grading.rubric import Rubric
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
-from toolgym.reward import Rubric
 from toolgym.rewards.accuracy import accuracy
 from toolgym.rewards.exact_match import exact_match
 from toolgym.rewards.execution_precision import execution_precision

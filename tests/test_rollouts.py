@@ -27,7 +27,7 @@ from toolgym.errors import (
 )
 from toolgym.messages import Message, ToolCall
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, make_policy
-from toolgym.rollouts import join_tokens
+from toolgym.rollouts.engine import join_tokens
 
 ENV = "ToolQA-GSM8K-v0"
 ARGS: dict[str, Any] = {"tools": ["Calculator"], "prompt": "bare"}

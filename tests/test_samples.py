@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from toolgym import ToolCall
-from toolgym._jsonl import read_rows
-from toolgym.envs import gsm8k, nqopen, popqa, triviaqa
+from toolgym._util.jsonl import read_rows
+from toolgym.envs.toolqa import gsm8k, nqopen, popqa, triviaqa
 from toolgym.registry import CORPORA
-from toolgym.toolset import make_toolset
+from toolgym.tools.toolset import make_toolset
 
 PROPERTIES = {
     "occupation", "place of birth", "genre", "father", "country", "producer", "director",

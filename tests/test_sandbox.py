@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from toolgym._process import Child
+from toolgym._workers import forkserver as keeper_module
+from toolgym._workers.forkserver import Keepers, shared
+from toolgym._workers.process import Child
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
 from toolgym.sandbox import Sandbox
-from toolgym.sandbox import keepers as keeper_module
-from toolgym.sandbox.keepers import Keepers, shared
-from toolgym.tools.calculator import calculate
+from toolgym.tools.calculator.tool import calculate
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the sandbox refuses to work without seccomp"
@@ -380,7 +380,7 @@ def test_a_runner_dies_with_its_keeper() -> None:
 FORKING = """
 import os
 from toolgym.sandbox import Sandbox
-from toolgym.sandbox.keepers import shared
+from toolgym._workers.forkserver import shared
 box = Sandbox({"f": "def f(n): return n + 1"})
 print(box.call("f", {"n": 1}).text, shared._idle[0].process.pid, flush=True)
 pid = os.fork()

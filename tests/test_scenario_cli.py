@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from toolgym._jsonl import read_rows, write_rows
+from toolgym._util.jsonl import read_rows, write_rows
 from toolgym.cli import app
-from toolgym.envs.compiler.build import build_folder
+from toolgym.envs.toolscenario.compiler.pipeline import build_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 

@@ -16,20 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolgym import evaluate, rollout
-from toolgym._jsonl import read_rows, write_rows
+from toolgym._util.jsonl import read_rows, write_rows
 from toolgym.env import ToolEnv
-from toolgym.envs.compiler.checking import check_file
-from toolgym.envs.scenarios.environment import scenario_file
-from toolgym.envs.scenarios.files import open_scenarios, read_scenarios
-from toolgym.envs.scenarios.policies import (
+from toolgym.envs.toolscenario.compiler.check import check_file
+from toolgym.envs.toolscenario.environment import scenario_file
+from toolgym.envs.toolscenario.files import open_scenarios, read_scenarios
+from toolgym.envs.toolscenario.policies import (
     NoCallPolicy,
     OraclePolicy,
     RandomCallPolicy,
     SpamPolicy,
 )
-from toolgym.envs.scenarios.publicformat import OWN, PublicScenario, to_own, to_public
-from toolgym.envs.scenarios.records import SHAPES, Scenario
-from toolgym.envs.scenarios.tool import make_tools
+from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
+from toolgym.envs.toolscenario.records import SHAPES, Scenario
+from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym.envs.compiler.build import BuildReport, build_folder, compile_scenarios
-from toolgym.envs.compiler.verification import verify
-from toolgym.envs.scenarios.derivation import combine
-from toolgym.envs.scenarios.records import (
+from toolgym.envs.toolscenario.compiler.pipeline import BuildReport, build_folder, compile_scenarios
+from toolgym.envs.toolscenario.compiler.verification import verify
+from toolgym.envs.toolscenario.derivation import combine
+from toolgym.envs.toolscenario.records import (
     Combination,
     Decomposition,
     Documented,
@@ -513,7 +513,7 @@ spec = importlib.util.spec_from_file_location("tiny_scenarios", {file!r})
 module = importlib.util.module_from_spec(spec)
 sys.modules["tiny_scenarios"] = module
 spec.loader.exec_module(module)
-from toolgym.envs.compiler.build import compile_scenarios
+from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios
 compile_scenarios(module.TinyAuthor(delay=0.1), {out!r}, 6, workers={workers})
 """
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import toolgym
-from toolgym._jsonl import write_rows
-from toolgym._probes import episodes
+from toolgym._util.jsonl import write_rows
+from toolgym.checks.samples import episodes
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.reward import Rubric
-from toolgym.scoring import score, trajectories_of
+from toolgym.evaluation.score import score, trajectories_of
+from toolgym.grading.rubric import Rubric
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

@@ -9,9 +9,9 @@ import bm25s
 import pytest
 
 from toolgym.errors import BadInputError
-from toolgym.searching.index import HEADER, Index, build_index, open_index
-from toolgym.searching.recipe import make_recipe
-from toolgym.tools.search import make_search
+from toolgym.tools.search.index import HEADER, Index, build_index, open_index
+from toolgym.tools.search.recipe import make_recipe
+from toolgym.tools.search.tool import make_search
 
 ROWS = [
     {"id": "a", "title": "Gösta Eriksson", "text": "A Swedish rower from Vaxholm."},

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.corpora.passages import read_passages
-from toolgym.searching import analysis, numbering, vocabulary
-from toolgym.searching.analysis import Analyzer, pieces
-from toolgym.searching.numbering import Numbering
-from toolgym.searching.vocabulary import open_vocabulary, write_vocabulary
+from toolgym.tools.search import analysis, numbering, vocabulary
+from toolgym.tools.search.analysis import Analyzer, pieces
+from toolgym.tools.search.corpora.passages import read_passages
+from toolgym.tools.search.numbering import Numbering
+from toolgym.tools.search.vocabulary import open_vocabulary, write_vocabulary
 
 
 @given(

@@ -11,18 +11,18 @@ import pytest
 
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
-from toolgym.training.defaults import miniature_environments, paper_settings
-from toolgym.training.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
-from toolgym.training.outcome import held
-from toolgym.training.report import Accuracy
-from toolgym.training.settings import SelfTrainSettings, load_settings
+from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
+from toolgym.selftrain.presets import miniature_environments, paper_settings
+from toolgym.selftrain.report import Accuracy
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.training.output import held
 
 
 @pytest.fixture(scope="module")
 def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds: an untrained model, four questions, everything kept."""
     pytest.importorskip("trl")
-    from toolgym._optional import quiet
+    from toolgym._util.optional import quiet
     from toolgym.miniature.base import build_base
     from toolgym.miniature.settings import BaseSettings
     from toolgym.miniature.world import World
@@ -67,7 +67,7 @@ def replies(out: Path, run: str) -> list[tuple[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def whole(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     out = tmp_path_factory.mktemp("whole") / "run"
     seen: list[str] = []
@@ -108,7 +108,7 @@ def test_both_evaluations_ask_the_same_questions(whole: Path) -> None:
 def test_every_round_may_learn_by_another_method(
     settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     def first_sample(task: Any, trajectory: Any) -> list[float]:
         return [float(trajectory.sample == 0)] + [0.0] * (len(trajectory.steps) - 1)
@@ -142,7 +142,7 @@ def test_every_round_may_learn_by_another_method(
 
 
 def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     longer = tmp_path / "longer"
     shutil.copytree(whole, longer)
@@ -157,7 +157,7 @@ def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_
 def test_a_finished_run_is_read_and_other_settings_are_refused(
     whole: Path, settings_file: Path
 ) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     before = results(whole)
     selftrain(settings_file, out=whole)
@@ -170,7 +170,7 @@ def test_a_finished_run_is_read_and_other_settings_are_refused(
 
 
 def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) -> None:
-    from toolgym.training.selftrain import selftrain
+    from toolgym.selftrain.loop import selftrain
 
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings |= {"filter": {"where": "accuracy>=2"}, "samples_per_task": 1}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from toolgym._jsonl import read_rows
+from toolgym._util.jsonl import read_rows
 
 pytest.importorskip("trl")
 
@@ -42,7 +42,7 @@ def before(place):
     sys.addaudithook(watch)
 
 def at(stage, count):
-    from toolgym.training.stages import Work
+    from toolgym.selftrain.stages import Work
     def tell(self, name, done, total, note=""):
         if name == stage and done >= count:
             die()

@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from toolgym import Run, ToolCall, Toolset, evaluate, rollout, tool
-from toolgym._cache import ResultCache
-from toolgym.cassette import Recorder, Replayer, canonical
 from toolgym.checks import check_tool
 from toolgym.cli import app
-from toolgym.envs import toolqa
+from toolgym.envs.toolqa import family as toolqa
+from toolgym.envs.toolqa.baseline.lookup import LookupPolicy
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -34,12 +33,13 @@ from toolgym.errors import (
     RunMismatchError,
     ToolError,
 )
-from toolgym.faults import KINDS, Faults, injected_fault
 from toolgym.formats import Action
 from toolgym.policies.base import Policy, Reply, Request
-from toolgym.policies.lookup import LookupPolicy
-from toolgym.service import ServedToolset, check_service, serve
-from toolgym.toolset import MAX_PARALLEL, Tool
+from toolgym.tools.cache import ResultCache
+from toolgym.tools.cassette import Recorder, Replayer, canonical
+from toolgym.tools.faults import KINDS, Faults, injected_fault
+from toolgym.tools.service import ServedToolset, check_service, serve
+from toolgym.tools.toolset import MAX_PARALLEL, Tool
 
 POPQA = "ToolQA-PopQA-v0"
 
@@ -513,9 +513,8 @@ class TestCassette:
         path = tmp_path / "c.jsonl"
         one = Recorder.open(path, {"a": 1})
         assert Recorder.open(path, {"a": 1}) is one
-        code = (
-            "import sys; from toolgym.cassette import Recorder; Recorder.open(sys.argv[1], {'a':1})"
-        )
+        load = "import sys; from toolgym.tools.cassette import Recorder"
+        code = f"{load}; Recorder.open(sys.argv[1], {{'a':1}})"
         command = [sys.executable, "-c", code, str(path)]
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "another process is recording" in refused.stderr
@@ -528,7 +527,7 @@ class TestCassette:
         code = """if True:
             import sys
             from toolgym import ToolCall, Toolset, tool
-            from toolgym.service import serve
+            from toolgym.tools.service import serve
             @tool(inline=True)
             def echo(text: str) -> str:
                 '''Say it again.

@@ -15,13 +15,13 @@ from toolgym import Rubric, Task, ToolEnv, Toolset, Trajectory, score, tool
 from toolgym.checks import check_reward
 from toolgym.errors import BadInputError, CheckError, UnknownNameError
 from toolgym.formats import get_format
+from toolgym.grading.solving import Solving, turns
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
 from toolgym.rewards.solve_f1 import solve_f1
 from toolgym.rewards.solve_precision import solve_precision
 from toolgym.rewards.solve_product import solve_product
 from toolgym.rewards.solve_rate import solve_rate
-from toolgym.solving import Solving, turns
 from toolgym.task import TaskSet
 from toolgym.trajectory import Problem, Step
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym._jsonl import read_rows
-from toolgym._matching import coverage, tokens
-from toolgym.assignment import assign
+from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.grading.assignment import assign
+from toolgym.grading.matching import coverage, tokens
+from toolgym.grading.solving import Solving, SubAnswer, solves, sub_answers, turns
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.solving import Solving, SubAnswer, solves, sub_answers, turns
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step
 

@@ -14,9 +14,9 @@ WAYS = ("sampled", "greedy")
 
 
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
+    from benchmarks.study.arms import ARMS, run_study
+    from benchmarks.study.page import write_page
     from toolgym.miniature.settings import BaseSettings
-    from toolgym.study.arms import ARMS, run_study
-    from toolgym.study.page import write_page
 
     lines: list[str] = []
     quick = {"batch_size": 4, "device_batch_size": 4, "max_steps": 1}
@@ -63,15 +63,15 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
 
 
 def test_an_unknown_arm_names_near_ones(tmp_path: Path) -> None:
-    from toolgym.study.arms import run_study
+    from benchmarks.study.arms import run_study
 
     with pytest.raises(UnknownNameError, match="did you mean 'GRPO'"):
         run_study(tmp_path, arms=["GRP0"])
 
 
 def test_the_page_says_what_the_figures_say(tmp_path: Path) -> None:
-    from toolgym.study.page import KINDS, blocks
-    from toolgym.training.document import to_markdown
+    from benchmarks.study.page import KINDS, blocks
+    from toolgym.report.document import to_markdown
 
     def measured(right: int) -> dict[str, dict[str, dict[str, int]]]:
         labels = [f"{kind}{ending}" for kind in KINDS for ending in ("", "-heldout")]

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, ToolError
-from toolgym.mathematics import expression, requests, symbolic
-from toolgym.mathematics.expression import Node, Reader, from_lists, to_lists
-from toolgym.mathematics.grammar import width
-from toolgym.mathematics.notation import plain, tokens
 from toolgym.messages import ToolCall
-from toolgym.tools.calculator import calculate, evaluate_expression, make_calculator
-from toolgym.toolset import make_toolset
+from toolgym.tools.calculator import expression, requests, symbolic
+from toolgym.tools.calculator.expression import Node, Reader, from_lists, to_lists
+from toolgym.tools.calculator.grammar import width
+from toolgym.tools.calculator.notation import plain, tokens
+from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_calculator
+from toolgym.tools.toolset import make_toolset
 
 sp = pytest.importorskip("sympy")
 
@@ -491,7 +491,7 @@ def test_memory_is_limited(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_survives_a_killed_parent() -> None:
     program = (
         "import os, threading, time\n"
-        "from toolgym.mathematics import symbolic\n"
+        "from toolgym.tools.calculator import symbolic\n"
         "symbolic.answer('diff(x, x)', seconds=60.0)\n"
         "print(symbolic.keepers._idle[0].process.pid, flush=True)\n"
         "symbolic.answer('expand((a+b+c+d)^300)', seconds=60.0)\n"

@@ -12,7 +12,7 @@ import pytest
 from toolgym import ToolCall, Toolset, tool
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
 from toolgym.registry import TOOLS
-from toolgym.toolset import Tool, make_toolset
+from toolgym.tools.toolset import Tool, make_toolset
 
 
 @tool

@@ -11,13 +11,13 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export
+from toolgym.data.export import IGNORED
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
-from toolgym.exporting import IGNORED
 from toolgym.messages import Message
 from toolgym.training import _trl
 from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
-from toolgym.training.rows import prepare
 from toolgym.training.sft import train_sft
+from toolgym.training.sft_rows import prepare
 from toolgym.trajectory import Tokens
 
 torch = pytest.importorskip("torch")

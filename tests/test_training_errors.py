@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from toolgym import Trajectory, export
 from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, UnknownNameError
-from toolgym.training import beginning
-from toolgym.training.options import make_options
-from toolgym.training.rows import prepare
-from toolgym.training.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain import preflight as beginning
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.training.config import make_options
 from toolgym.training.sft import train_sft
+from toolgym.training.sft_rows import prepare
 from toolgym.trajectory import Tokens
 
 torch = pytest.importorskip("torch")

@@ -21,9 +21,9 @@ from toolgym.policies import Reply, ReplyTokens, Request, make_policy
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from toolgym.policies._chat import TokenChat, merged_system, tokenizer_hash  # noqa: E402
-from toolgym.policies._sampling import Sampler, uniforms  # noqa: E402
-from toolgym.policies.transformers import TransformersPolicy, unload_models  # noqa: E402
+from toolgym.policies.local.chat import TokenChat, merged_system, tokenizer_hash  # noqa: E402
+from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402
+from toolgym.policies.local.transformers import TransformersPolicy, unload_models  # noqa: E402
 
 PAD, END, OTHER_END = "<|pad|>", "<|end|>", "<|stop|>"
 TEMPLATE = (

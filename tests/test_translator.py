@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym._jsonl import read_rows
+from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import CORPORA
-from toolgym.tools.translator import make_translator
-from toolgym.toolset import Tool
-from toolgym.translation.phrasebook import PhraseBook
+from toolgym.tools.toolset import Tool
+from toolgym.tools.translator.phrasebook import PhraseBook
+from toolgym.tools.translator.tool import make_translator
 
 PHRASES = [
     ("fra_Latn", "Où est la gare ?", "Where is the station?"),

@@ -17,9 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolgym import Rubric, Task, TaskSet, Tool, ToolEnv, Toolset, get_format
-from toolgym.conversations import conversation
+from toolgym.data.chat import conversation
 from toolgym.errors import BadInputError, EpisodeEndedError, ReplayMissError
-from toolgym.training.environment import TrlEnvironment, trl_environment
+from toolgym.training.trl_environment import TrlEnvironment, trl_environment
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -290,7 +290,7 @@ def test_a_group_plays_a_scenario_with_its_own_nested_tools(tokenizer: Any, tmp_
 
 
 def reference(number: int) -> dict[str, Any]:
-    from toolgym.envs.scenarios.environment import scenario_file
+    from toolgym.envs.toolscenario.environment import scenario_file
 
     lines = scenario_file("sample").read_text(encoding="utf-8").splitlines()
     row: dict[str, Any] = json.loads(lines[number])
@@ -659,7 +659,7 @@ def test_rewards_and_records_need_the_environments() -> None:
 
 def test_neither_trl_nor_torch_is_loaded_to_make_one() -> None:
     code = (
-        "import sys; from toolgym.training.environment import trl_environment as make; "
+        "import sys; from toolgym.training.trl_environment import trl_environment as make; "
         "make('ToolQA-GSM8K-v0'); "
         "print([m for m in ('trl', 'torch', 'transformers', 'datasets') if m in sys.modules])"
     )

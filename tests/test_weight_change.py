@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolgym.comparing import weight_change, weights
-from toolgym.comparing.drawing import layer_chart, layer_map
-from toolgym.comparing.places import Place, places
-from toolgym.comparing.vocabularies import tokenizer_notes
-from toolgym.comparing.weights import Change, TensorChange, WeightChange
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
+from toolgym.modeldiff import weight_change, weights
+from toolgym.modeldiff.drawing import layer_chart, layer_map
+from toolgym.modeldiff.places import Place, places
+from toolgym.modeldiff.vocabularies import tokenizer_notes
+from toolgym.modeldiff.weights import Change, TensorChange, WeightChange
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -13,47 +13,47 @@ from typing import TYPE_CHECKING, Any
 from toolgym.registry import load_plugins
 
 if TYPE_CHECKING:
+    from toolgym.data.export import export as export
+    from toolgym.data.filter import select as select
     from toolgym.env import ToolEnv as ToolEnv
     from toolgym.evaluation import evaluate as evaluate
-    from toolgym.exporting import export as export
-    from toolgym.filtering import select as select
+    from toolgym.evaluation.score import score as score
     from toolgym.formats import get_format as get_format
+    from toolgym.grading.rubric import Rubric as Rubric
     from toolgym.messages import Message as Message
     from toolgym.messages import ToolCall as ToolCall
     from toolgym.messages import ToolResult as ToolResult
-    from toolgym.reward import Rubric as Rubric
-    from toolgym.rollouts import Run as Run
-    from toolgym.rollouts import rollout as rollout
-    from toolgym.scoring import score as score
+    from toolgym.rollouts.engine import Run as Run
+    from toolgym.rollouts.engine import rollout as rollout
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
-    from toolgym.toolset import Tool as Tool
-    from toolgym.toolset import Toolset as Toolset
-    from toolgym.toolset import tool as tool
+    from toolgym.tools.toolset import Tool as Tool
+    from toolgym.tools.toolset import Toolset as Toolset
+    from toolgym.tools.toolset import tool as tool
     from toolgym.trajectory import Trajectory as Trajectory
 
 # Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
-# quick. No module has the name of a function here (`rollouts` holds `rollout`): importing it would
-# hide that.
+# quick. Each stands below a room: a module beside this file with the name of a function here would
+# hide that function once it is imported.
 _EXPORTS = {
     "Message": "messages",
-    "Rubric": "reward",
-    "Run": "rollouts",
+    "Rubric": "grading.rubric",
+    "Run": "rollouts.engine",
     "Task": "task",
     "TaskSet": "task",
-    "Tool": "toolset",
+    "Tool": "tools.toolset",
     "ToolCall": "messages",
     "ToolEnv": "env",
     "ToolResult": "messages",
-    "Toolset": "toolset",
+    "Toolset": "tools.toolset",
     "Trajectory": "trajectory",
     "evaluate": "evaluation",
-    "export": "exporting",
+    "export": "data.export",
     "get_format": "formats",
-    "rollout": "rollouts",
-    "score": "scoring",
-    "select": "filtering",
-    "tool": "toolset",
+    "rollout": "rollouts.engine",
+    "score": "evaluation.score",
+    "select": "data.filter",
+    "tool": "tools.toolset",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -23,11 +23,11 @@ def register() -> None:
         "non_reasoning",
     ):
         PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}")
-    TOOLS.add("Calculator", "toolgym.tools.calculator:make_calculator")
-    TOOLS.add("WikipediaSearch", "toolgym.tools.search:make_search")
-    TOOLS.add("MachineTranslator", "toolgym.tools.translator:make_translator")
-    POLICIES.add("lookup", "toolgym.policies.lookup:LookupPolicy")
+    TOOLS.add("Calculator", "toolgym.tools.calculator.tool:make_calculator")
+    TOOLS.add("WikipediaSearch", "toolgym.tools.search.tool:make_search")
+    TOOLS.add("MachineTranslator", "toolgym.tools.translator.tool:make_translator")
+    POLICIES.add("lookup", "toolgym.envs.toolqa.baseline.lookup:LookupPolicy")
     POLICIES.add("replay", "toolgym.policies.replay:ReplayPolicy")
     POLICIES.add("scripted", "toolgym.policies.scripted:ScriptedPolicy")
-    POLICIES.add("transformers", "toolgym.policies.transformers:TransformersPolicy")
+    POLICIES.add("transformers", "toolgym.policies.local.transformers:TransformersPolicy")
     POLICIES.add("endpoint", "toolgym.policies.endpoint:EndpointPolicy")

@@ -13,11 +13,11 @@ import numpy as np
 
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Action, Format
+from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
-from toolgym.reward import Rubric
 from toolgym.spaces import UnicodeText
 from toolgym.task import Task, TaskSet
-from toolgym.toolset import Schema, Toolset
+from toolgym.tools.toolset import Schema, Toolset
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["ActionSampler", "ToolEnv"]

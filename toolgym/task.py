@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from toolgym._jsonl import read_rows, value_hash
+from toolgym._util.jsonl import read_rows, value_hash
 from toolgym.errors import BadInputError
 
 __all__ = ["Task", "TaskSet", "read_tasks", "task_from_row"]

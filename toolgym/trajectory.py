@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import fresh, read_rows
+from toolgym._util.jsonl import fresh, read_rows
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task, task_from_row

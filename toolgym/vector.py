@@ -14,7 +14,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from toolgym.env import ToolEnv
 from toolgym.messages import ToolCall
-from toolgym.toolset import MAX_PARALLEL, Toolset
+from toolgym.tools.toolset import MAX_PARALLEL, Toolset
 
 __all__ = ["ToolVectorEnv", "execute_together"]
 

@@ -7,17 +7,15 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import (
-    comparing,
-    judging,
-    learning,
-    playing,
-    practising,
-    reporting,
-    sharing,
-    tooling,
-    viewing,
-)
+from toolgym.cli import compare as comparing
+from toolgym.cli import eval as judging
+from toolgym.cli import export as sharing
+from toolgym.cli import report as reporting
+from toolgym.cli import rollout as playing
+from toolgym.cli import selftrain as practising
+from toolgym.cli import tool as tooling
+from toolgym.cli import train as learning
+from toolgym.cli import view as viewing
 from toolgym.cli.shell import Commands
 from toolgym.registry import COMMANDS
 

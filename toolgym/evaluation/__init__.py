@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.evaluation.comparison import Comparison, Difference, compare
+from toolgym.evaluation.compare import Comparison, Difference, compare
 from toolgym.evaluation.report import Report, Row, evaluate
 
 __all__ = ["Comparison", "Difference", "Report", "Row", "compare", "evaluate"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from toolgym._util.tables import markdown_table, number, text_table
 from toolgym.errors import BadInputError, near
+from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import Figures, summarise
-from toolgym.intervals import Interval
-from toolgym.scoring import task_key
-from toolgym.tables import markdown_table, number, text_table
+from toolgym.evaluation.score import task_key
 from toolgym.trajectory import Trajectory
 
 __all__ = ["MAX_GROUPS", "SCENARIO_COLUMNS", "Group", "Grouping", "grouped"]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from toolgym.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
-from toolgym.calls import count_calls
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.intervals import Interval, bootstrap, bounded_mean, group, proportion
-from toolgym.scoring import task_key
-from toolgym.solving import PRESETS, Solving, sub_answers, turns
-from toolgym.tools.search import is_empty_result
+from toolgym.evaluation.intervals import Interval, bootstrap, bounded_mean, group, proportion
+from toolgym.evaluation.score import task_key
+from toolgym.grading.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
+from toolgym.grading.calls import count_calls
+from toolgym.grading.solving import PRESETS, Solving, sub_answers, turns
+from toolgym.tools.search.tool import is_empty_result
 from toolgym.trajectory import Trajectory
 
 __all__ = [

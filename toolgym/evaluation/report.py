@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.tables import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
+from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
-from toolgym.faults import injected_fault
-from toolgym.intervals import Interval
-from toolgym.runs import SETTINGS, Run
-from toolgym.scoring import Recording, read_recording, task_key
-from toolgym.tables import markdown_table, number, text_table
+from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.rollouts.runs import SETTINGS, Run
+from toolgym.tools.faults import injected_fault
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]

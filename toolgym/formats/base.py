@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from toolgym._jsonl import fresh
+from toolgym._util.jsonl import fresh
 from toolgym.errors import BadInputError
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.registry import FORMATS, PROMPTS
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["Action", "Format", "argument_name", "call_schema", "get_format"]

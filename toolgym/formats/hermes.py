@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from toolgym.formats._json_calls import read_answer, read_call, written_instructions
-from toolgym.formats._scan import spans, without_think
 from toolgym.formats.base import Action, Format
+from toolgym.formats.json_calls import read_answer, read_call, written_instructions
+from toolgym.formats.scan import spans, without_think
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["HermesFormat"]

@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from toolgym.formats._json_calls import call_of, read_answer, read_call, written_instructions
-from toolgym.formats._scan import decode_json, without_think
 from toolgym.formats.base import Action, Format
+from toolgym.formats.json_calls import call_of, read_answer, read_call, written_instructions
+from toolgym.formats.scan import decode_json, without_think
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["Llama3Format"]

@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from toolgym.formats._scan import bracket_calls, fields, plain
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
+from toolgym.formats.scan import bracket_calls, fields, plain
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["PaperReactFormat", "ReactFormat"]

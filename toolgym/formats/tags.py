@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolgym.formats._scan import read_json, spans
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
+from toolgym.formats.scan import read_json, spans
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["TagsFormat"]

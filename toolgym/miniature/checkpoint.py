@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.miniature.optimizers import Optimizers
 
 if TYPE_CHECKING:

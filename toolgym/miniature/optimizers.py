@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.miniature.settings import BaseSettings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.errors import ToolgymError
 from toolgym.miniature.checkpoint import Checkpoint
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.miniature.demonstrations import Chat
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from toolgym.errors import BadInputError, PolicyError, ToolgymError
 from toolgym.formats import Action, Format
 from toolgym.messages import Chat, Message
 from toolgym.registry import POLICIES
-from toolgym.toolset import Schema
+from toolgym.tools.toolset import Schema
 
 __all__ = ["CallablePolicy", "Policy", "Reply", "ReplyTokens", "Request", "make_policy"]
 

@@ -8,12 +8,12 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.errors import BadInputError, EndpointError, PolicyError
-from toolgym.policies._chat_api import body_of, reply_of
-from toolgym.policies._retry import delay_before, failure_of
-from toolgym.policies._service import Service
 from toolgym.policies.base import Policy, Reply, Request
+from toolgym.policies.chat_api import body_of, reply_of
+from toolgym.policies.client import Service
+from toolgym.policies.retry import delay_before, failure_of
 
 __all__ = ["EndpointPolicy"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import file_hash
+from toolgym._util.jsonl import file_hash
 from toolgym.errors import BadInputError, PolicyError, near
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.trajectory import read_trajectories

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym._jsonl import read_rows, value_hash
+from toolgym._util.jsonl import read_rows, value_hash
 from toolgym.errors import BadInputError, PolicyError, near
-from toolgym.policies._conversation import question_of
 from toolgym.policies.base import Policy, Reply, Request
+from toolgym.policies.conversation import question_of
 
 __all__ = ["ScriptedPolicy"]
 

@@ -1,5 +1,5 @@
 """Where functions that a model wrote are run: a process of their own for each call."""
 
-from toolgym.sandbox.jail import Sandbox, SandboxResult
+from toolgym.sandbox.sandbox import Sandbox, SandboxResult
 
 __all__ = ["Sandbox", "SandboxResult"]

@@ -46,7 +46,7 @@ _LAZY = ("_strptime", "encodings.ascii", "encodings.latin_1", "encodings.idna", 
 def _import_siblings() -> tuple[Any, Any]:
     sys.path.insert(0, str(Path(__file__).parent))
     try:
-        return importlib.import_module("_language"), importlib.import_module("_seccomp")
+        return importlib.import_module("language"), importlib.import_module("seccomp")
     finally:
         sys.path.pop(0)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._optional import need
+from toolgym._util.optional import need
 from toolgym.errors import MissingExtraError
-from toolgym.training._loop import Result, StepProgress, arguments, lora, train_loop
-from toolgym.training.options import Options
+from toolgym.training.config import Options
+from toolgym.training.loop import Result, StepProgress, arguments, lora, train_loop
 
 __all__ = [
     "TESTED",
@@ -115,7 +115,7 @@ def run_sft(
     Args:
         model: changed in place.
         tokenizer: the model's.
-        rows: see `toolgym.training.rows.prepare`.
+        rows: see `toolgym.training.sft_rows.prepare`.
         work: folder of the checkpoints.
         options: what to do.
         resume: go on from the last complete checkpoint in ``work``.

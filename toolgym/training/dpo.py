@@ -1,7 +1,7 @@
 """Direct preference optimisation on pairs of recorded episodes, tool results masked on both sides.
 
 DPO is Rafailov et al. 2023 (arXiv 2305.18290); the pairs of arXiv 2502.05867 are three of
-`toolgym.pairing.PAIRINGS`.
+`toolgym.data.pairs.PAIRINGS`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from toolgym._optional import quiet
+from toolgym._util.optional import quiet
 from toolgym.errors import BadInputError
 from toolgym.training import _trl
-from toolgym.training._loop import StepProgress, load_for_training
-from toolgym.training.options import Common, make_options, require_positive
-from toolgym.training.outcome import Outcome, Trained
-from toolgym.training.pairs import Pairable, prepare_pairs
+from toolgym.training.config import Common, make_options, require_positive
+from toolgym.training.dpo_rows import Pairable, prepare_pairs
+from toolgym.training.loop import StepProgress, load_for_training
+from toolgym.training.output import Outcome, Trained
 
 __all__ = ["train_dpo"]
 
@@ -45,7 +45,7 @@ def train_dpo(
             trained on as the tokens that were sampled.
         model: a folder or a hub id.
         out: folder of the trained model; see `toolgym.training.sft.train_sft`.
-        pairing: how episodes are paired; see `toolgym.pairing.make_pairs`.
+        pairing: how episodes are paired; see `toolgym.data.pairs.make_pairs`.
         where: which episodes are right.
         per_task: most pairs of one question.
         beta: how far it may go from the reference; smaller is farther. The paper's is 0.5.
@@ -54,7 +54,7 @@ def train_dpo(
         max_length: longer pairs are left out, in tokens of prompt and one side.
         resume: go on from the last checkpoint of the same training.
         progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.options.Common`; the learning rate is 1e-6 by default, with
+        common: see `toolgym.training.config.Common`; the learning rate is 1e-6 by default, with
             LoRA 1e-5.
 
     Returns:

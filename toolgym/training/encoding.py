@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolgym.data.export import IGNORED
 from toolgym.errors import TemplateError
-from toolgym.exporting import IGNORED
 from toolgym.messages import Chat
 
 if TYPE_CHECKING:

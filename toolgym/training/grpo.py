@@ -11,24 +11,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from toolgym._jsonl import value_hash
-from toolgym._optional import quiet
+from toolgym._util.jsonl import value_hash
+from toolgym._util.optional import quiet
+from toolgym.data.filter import Source, read_source
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, near
-from toolgym.filtering import Source, read_source
-from toolgym.rollouts import make_env
+from toolgym.rollouts.engine import make_env
 from toolgym.training import _trl
-from toolgym.training._loop import Result, StepProgress, load_for_training
+from toolgym.training.config import Common, Options, make_options, require_positive
 from toolgym.training.encoding import require_end
-from toolgym.training.episodes import (
+from toolgym.training.loop import Result, StepProgress, load_for_training
+from toolgym.training.output import Outcome, Trained
+from toolgym.training.trl_episode import (
     CREDITS,
     Player,
     Start,
     starts_from_episodes,
     starts_from_tasks,
 )
-from toolgym.training.options import Common, Options, make_options, require_positive
-from toolgym.training.outcome import Outcome, Trained
 
 __all__ = ["LOSSES", "train_grpo", "worlds_of"]
 
@@ -93,7 +93,7 @@ def train_grpo(
         record_episodes: keep all that was played, one file a step, in ``<out>/episodes``.
         resume: go on from the last checkpoint of the same training.
         progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.options.Common`; ``epochs`` are passes over the starting
+        common: see `toolgym.training.config.Common`; ``epochs`` are passes over the starting
             points, ``batch_size`` counts episodes. The learning rate is 1e-6 by default (arXiv
             2508.08791), with LoRA 1e-5.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from toolgym._optional import quiet
+from toolgym._util.optional import quiet
 from toolgym.training import _trl
-from toolgym.training._loop import StepProgress, load_for_training
-from toolgym.training.options import Common, make_options, require_positive
-from toolgym.training.outcome import Outcome, Trained
-from toolgym.training.rows import Trainable, prepare
+from toolgym.training.config import Common, make_options, require_positive
+from toolgym.training.loop import StepProgress, load_for_training
+from toolgym.training.output import Outcome, Trained
+from toolgym.training.sft_rows import Trainable, prepare
 
 __all__ = ["train_sft"]
 
@@ -39,7 +39,7 @@ def train_sft(
         max_length: longer rows are left out, in tokens.
         resume: go on from the last checkpoint of the same training; False begins anew.
         progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.options.Common`; the learning rate is 2e-5 by default, with
+        common: see `toolgym.training.config.Common`; the learning rate is 2e-5 by default, with
             LoRA 2e-4.
 
     Returns:

@@ -1,0 +1,1 @@
+"""``ToolQA``: question answering with a calculator, a search engine and a translator."""

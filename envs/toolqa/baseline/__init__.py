@@ -1,0 +1,1 @@
+"""``lookup``: a policy of rules that answers without a model."""

@@ -1,0 +1,42 @@
+"""``ToolQA-GSM8K-v0``: grade-school word problems whose answer is a number (Cobbe et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolgym.envs.toolqa.family import Family
+from toolgym.envs.toolqa.hub import HubSet
+from toolgym.errors import BadInputError
+from toolgym.task import Task, task_from_row
+
+__all__ = ["FAMILY", "make", "make_vector"]
+
+_MARK = "####"
+
+
+def _read(row: Mapping[str, Any], fallback_id: str) -> Task:
+    """Our schema, or the set's own: a solution text that ends in ``#### number``."""
+    own = dict(row)
+    answer = row.get("answer")
+    if "answers" not in row and isinstance(answer, str) and _MARK in answer:
+        solution, _, number = answer.rpartition(_MARK)
+        if not number.strip():
+            raise BadInputError(f"column 'answer' has no number after {_MARK}")
+        own |= {"answers": [number.strip().replace(",", "")], "solution": solution.strip()}
+    return task_from_row({"answer_type": "number"} | own, fallback_id)
+
+
+FAMILY = Family(
+    name="GSM8K",
+    sample="gsm8k_sample.jsonl",
+    hub=HubSet(
+        "openai/gsm8k",
+        "main",
+        {"train": ("train", None), "validation": ("test", 650), "test": ("test", 669)},
+    ),
+    reader=_read,
+)
+
+make = FAMILY.make
+make_vector = FAMILY.make_vector

@@ -1,0 +1,39 @@
+"""``ToolQA-TriviaQA-v0``: trivia questions with aliases as answers (Joshi et al., 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolgym.envs.toolqa.family import Family, text_answers
+from toolgym.envs.toolqa.hub import HubSet
+
+__all__ = ["FAMILY", "make", "make_vector"]
+
+
+def _answers(row: Mapping[str, Any]) -> Any:
+    answer = row.get("answer")
+    if not isinstance(answer, Mapping):
+        return None
+    # The canonical value first, each alias once.
+    values = [answer.get("value"), *(answer.get("aliases") or ())]
+    return list(dict.fromkeys(value for value in values if value))
+
+
+FAMILY = Family(
+    name="TriviaQA",
+    sample="triviaqa_sample.jsonl",
+    hub=HubSet(
+        "mandarjoshi/trivia_qa",
+        "rc.wikipedia.nocontext",
+        {
+            "train": ("train", 10_000),
+            "validation": ("validation", 1000),
+            "test": ("validation", 1000),
+        },
+    ),
+    reader=text_answers(_answers),
+)
+
+make = FAMILY.make
+make_vector = FAMILY.make_vector

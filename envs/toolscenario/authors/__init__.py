@@ -1,0 +1,1 @@
+"""Who writes scenarios: templates without a model, and a language model."""

@@ -1,0 +1,282 @@
+"""A model server asked for structured replies: bounded in time and size, failures typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from toolgym._util.optional import need
+from toolgym.envs.toolscenario.authors.llm.capabilities import Dialect, structure_of
+from toolgym.errors import BadInputError, EndpointError, ToolgymError
+from toolgym.policies.client import Service
+from toolgym.policies.retry import delay_before, failure_of
+
+__all__ = ["Answer", "EndlessError", "ModelServer", "StoppedError"]
+
+_BYTES_PER_TOKEN = 64  # of a reply's body, at most; escaped signs and reasoning included
+_LEAST_LIMIT = 1 << 18  # bytes
+_SHORTEST_KEY = 12  # characters; what is shorter is a word such as "none" or "EMPTY"
+_SECOND_TIMEOUT = 1  # a reply that took too long is asked for once more, not as often as others
+
+
+class EndlessError(ToolgymError):
+    """A reply with many more bytes than the tokens that were asked for."""
+
+
+class StoppedError(ToolgymError):
+    """The build was stopped while a request was under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Args:
+        text: of the reply.
+        finish_reason: such as ``stop`` or ``length``.
+        usage: tokens, as the server counts them; empty where it does not say.
+        seconds: from the first try to the last byte.
+        tries: requests sent, the failed ones included.
+    """
+
+    text: str
+    finish_reason: str
+    usage: dict[str, Any]
+    seconds: float
+    tries: int
+
+
+class ModelServer:
+    """One model behind an OpenAI-compatible server.
+
+    Connection errors, time-outs, 429 and 5xx are tried again as `EndpointPolicy` does; parameters
+    that the server refuses by name (a JSON schema, ``temperature``, ``max_tokens``) are left out or
+    renamed from then on.
+
+    Args:
+        base_url: such as ``http://127.0.0.1:8000/v1``.
+        model: the server's name for it.
+        api_key_env: environment variable with the key; local servers need none.
+        sampling: ``temperature``, ``max_tokens`` and other fields of the request's body.
+        structured: ask for JSON of a schema.
+        timeout: seconds for one try, from the request to the last byte.
+        resend: further tries of one request.
+        concurrency: requests under way at once.
+
+    Raises:
+        MissingExtraError: ``openai`` is not installed.
+        BadInputError: no http address, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key_env: str,
+        sampling: Mapping[str, Any],
+        structured: bool,
+        timeout: float,
+        resend: int,
+        concurrency: int,
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise BadInputError(f"an endpoint's address begins with http:// , not {base_url!r}")
+        if not model:
+            raise BadInputError(f"endpoint {_shown(base_url)!r} needs the name of a model")
+        self._openai = need("openai", "endpoint")
+        self._base_url, self.address, self._model = base_url, _shown(base_url), model
+        self._key_env, self._sampling = api_key_env, dict(sampling)
+        self._timeout, self._resend, self._concurrency = timeout, resend, concurrency
+        self._limit = max(_LEAST_LIMIT, _BYTES_PER_TOKEN * int(sampling["max_tokens"]))
+        self._dialect = Dialect(structured)
+        self._lock = threading.Lock()
+        self._service: Service | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._stopped = False
+
+    def begin(self) -> None:
+        """Answer again after `stop`."""
+        with self._lock:
+            self._stopped = False
+
+    def stop(self) -> None:
+        """Give up what is under way, and refuse what comes after; may be called twice."""
+        with self._lock:
+            self._stopped, self._service = True, None
+            if self._finalizer is not None:
+                self._finalizer()
+                self._finalizer = None
+
+    def ask(
+        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None, seed: int
+    ) -> Answer:
+        """Send a conversation; may be called from several threads.
+
+        Args:
+            messages: chat dicts.
+            schema: JSON Schema of the reply; None asks for none.
+            seed: of the sampling, and of the jitter between tries.
+
+        Raises:
+            EndpointError: the server failed, or refused.
+            EndlessError: the reply is far longer than what was asked for.
+            StoppedError: `stop` was called.
+        """
+        wanted = {
+            "model": self._model,
+            "messages": list(messages),
+            "seed": seed,
+            **{name: value for name, value in self._sampling.items() if value is not None},
+        }
+        return self._run(self._answer(wanted, schema, seed))
+
+    def alive(self) -> bool:
+        """Whether the server answers a trivial request now: then a failure is of one request."""
+        chat = {"role": "user", "content": "Reply with the word OK."}
+        wanted = {"model": self._model, "messages": [chat], **self._sampling, "max_tokens": 16}
+        plain = {name: value for name, value in wanted.items() if value is not None}
+        try:
+            self._run(self._once(self._dialect.body(plain, None)))
+        except StoppedError:
+            raise
+        except EndlessError:
+            return True
+        except Exception:  # whatever it is: it did not answer
+            return False
+        return True
+
+    def _run(self, coroutine: Any) -> Answer:
+        with self._lock:
+            if self._stopped:
+                coroutine.close()
+                raise StoppedError("the build was stopped")
+            if self._service is None:
+                self._service = Service(
+                    self._openai,
+                    self._concurrency,
+                    base_url=self._base_url,
+                    api_key=self._key() or "none",
+                    timeout=self._timeout,
+                    max_retries=0,
+                )
+                self._finalizer = weakref.finalize(self, self._service.end)
+            future = self._service.submit(coroutine)
+        try:
+            answer: Answer = future.result()
+        except CancelledError as error:
+            raise StoppedError("the build was stopped") from error
+        finally:
+            future.cancel()
+        return answer
+
+    async def _answer(
+        self, wanted: Mapping[str, Any], schema: Mapping[str, Any] | None, seed: int
+    ) -> Answer:
+        began, tries, again = time.monotonic(), 0, 0
+        structure = self._dialect.format
+        while True:
+            body = self._dialect.body(wanted, schema)
+            tries += 1
+            try:
+                answer = await self._once(body)
+            except (EndlessError, StoppedError):
+                raise
+            except Exception as error:  # whatever the client raises is typed here
+                status = getattr(error, "status_code", 0)
+                if status and self._dialect.adapt(body, status, _words(error)):
+                    continue
+                failure = failure_of(error, self._openai, self.address, tries)
+                most = _SECOND_TIMEOUT if failure.error.kind == "timeout" else self._resend
+                if not failure.again or again >= min(most, self._resend):
+                    self._dialect.restore(structure)
+                    raise EndpointError(
+                        failure.error.kind, self.masked(str(failure.error))
+                    ) from None
+                delay = delay_before(again, error, seed)
+                again += 1
+            else:
+                self._dialect.proved.add(structure_of(body))
+                spent = time.monotonic() - began
+                return Answer(answer.text, answer.finish_reason, answer.usage, spent, tries)
+            await asyncio.sleep(delay)
+
+    async def _once(self, body: Mapping[str, Any]) -> Answer:
+        service = self._service
+        if service is None:
+            raise StoppedError("the build was stopped")
+        async with service.slots:
+            return await asyncio.wait_for(self._read(service, dict(body)), self._timeout)
+
+    async def _read(self, service: Service, body: dict[str, Any]) -> Answer:
+        """The body is read piece by piece: a server that never ends fills no memory."""
+        data = bytearray()
+        create = service.client.chat.completions.with_streaming_response.create
+        known = {name: body.pop(name) for name in ("model", "messages")}
+        async with create(**known, extra_body=body) as response:
+            try:
+                async for piece in response.iter_bytes():
+                    data += piece
+                    if len(data) > self._limit:
+                        raise EndlessError(f"the reply has more than {self._limit:,} bytes")
+            except EndlessError:
+                raise
+            except Exception as error:  # of the transport, in the middle of the body
+                raise self._openai.APIConnectionError(request=response.http_request) from error
+        return self._completion(bytes(data))
+
+    def _completion(self, data: bytes) -> Answer:
+        try:
+            read = json.loads(data)
+            choice = read["choices"][0]
+            text, finish = choice["message"].get("content"), choice.get("finish_reason")
+            usage = read.get("usage")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            shown = self.masked(data[:200].decode("utf-8", "replace"))
+            raise ValueError(f"{type(error).__name__} in {shown!r}") from error
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"the content is no text: {text!r:.100}")
+        counted = {
+            key: value
+            for key, value in (usage if isinstance(usage, dict) else {}).items()
+            if key in ("prompt_tokens", "completion_tokens") and isinstance(value, int)
+        }
+        # Half of a surrogate pair could be neither written to a file nor sent back.
+        plain = (text or "").encode("utf-8", "replace").decode()
+        return Answer(self.masked(plain), str(finish or ""), counted, 0.0, 1)
+
+    def masked(self, text: str) -> str:
+        """A text without the key: what a server says is written to files and screens."""
+        key = self._key()
+        if len(key) < _SHORTEST_KEY:
+            return text
+        # Error texts are cut: half a key has to go, too.
+        return re.sub(re.escape(key[:_SHORTEST_KEY]) + r"[^\s\"']*", "[key]", text)
+
+    def _key(self) -> str:
+        return os.environ.get(self._key_env, "").strip()
+
+
+def _words(error: Any) -> str:
+    body = error.body if getattr(error, "body", None) is not None else error.response.text
+    return str(body)[:2000]
+
+
+def _shown(base_url: str) -> str:
+    """The address without a user's name and password."""
+    try:
+        parts = urlsplit(base_url)
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host, query="", fragment="").geturl()
+    except ValueError as error:
+        raise BadInputError(f"an endpoint's address cannot be read: {error}") from error

@@ -1,0 +1,135 @@
+"""Stage 1, scenario decomposition: a question, its sub-questions and how its answer follows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from toolgym.envs.toolscenario.compiler.author import Author
+from toolgym.envs.toolscenario.compiler.staging import ask, refuse_unless
+from toolgym.envs.toolscenario.derivation import combine, follows, reaches
+from toolgym.envs.toolscenario.records import Decomposition, Question, SubQuestion
+from toolgym.grading.answers import normalise
+
+__all__ = ["check", "decompose", "mentions"]
+
+STAGE = "decomposition"
+SETTLED = ("id", "question", "answers", "answer_type", "sub_questions", "combination", "split")
+"""What no later stage may change."""
+
+_ID = re.compile(r"[A-Za-z_]\w{0,31}", re.ASCII)
+_MENTION = re.compile(r"#([A-Za-z_]\w*)")
+
+
+def decompose(question: Question, author: Author) -> Decomposition:
+    """Ask for the sub-questions, and check them.
+
+    Args:
+        question: what the scenario is made of.
+        author: who writes it.
+
+    Raises:
+        RejectedError: with stage ``decomposition``.
+    """
+    made = ask(STAGE, Decomposition, lambda: author.decompose(question))
+    check(made, question)
+    return made
+
+
+def check(made: Decomposition, question: Question | None = None) -> None:
+    """Whether a decomposition holds together.
+
+    Args:
+        made: by an author.
+        question: what it was made of, where that is known.
+
+    Raises:
+        RejectedError: it does not.
+    """
+    if question is not None:
+        _keeps(made, question)
+    _refuse(bool(made.question.strip()), "empty_question", "it asks nothing")
+    _refuse(
+        bool(made.answers) and all(answer.strip() for answer in made.answers),
+        "empty_answer",
+        f"every answer needs a text, found {list(made.answers)!r}",
+    )
+    _refuse(bool(made.sub_questions), "no_sub_questions", "there is no sub-question")
+    _check_graph(made.sub_questions)
+    _check_combination(made)
+
+
+def _refuse(holds: bool, reason: str, message: str) -> None:
+    refuse_unless(holds, STAGE, reason, message)
+
+
+def _keeps(made: Decomposition, question: Question) -> None:
+    _refuse(made.id == question.id, "changed_id", f"{question.id!r} became {made.id!r}")
+    _refuse(
+        not question.text or made.question.strip() == question.text.strip(),
+        "changed_question",
+        f"{question.text!r:.200} became {made.question!r:.200}",
+    )
+    known = {normalise(answer) or answer for answer in made.answers}
+    _refuse(
+        not question.answer or (normalise(question.answer) or question.answer) in known,
+        "changed_answer",
+        f"the answer is {question.answer!r:.200}, not {list(made.answers)!r:.200}",
+    )
+
+
+def mentions(sub_question: SubQuestion) -> set[str]:
+    """The sub-questions that the words name, as ``#q1``."""
+    return set(_MENTION.findall(sub_question.question))
+
+
+def _check_graph(sub_questions: Sequence[SubQuestion]) -> None:
+    earlier: set[str] = set()
+    ids = [item.id for item in sub_questions]
+    for item in sub_questions:
+        _refuse(bool(_ID.fullmatch(item.id)), "bad_id", f"{item.id!r} is no id such as 'q1'")
+        _refuse(ids.count(item.id) == 1, "duplicate_id", f"{item.id!r} stands twice")
+        _refuse(
+            bool(item.question.strip()) and bool(item.answer.strip()),
+            "empty_sub_question",
+            f"{item.id!r} needs a question and an answer",
+        )
+        for need in item.needs:
+            _refuse(need in ids, "unknown_need", f"{item.id!r} needs {need!r}, which is not there")
+            _refuse(
+                need in earlier,
+                "needs_later",
+                f"{item.id!r} needs {need!r}, which does not come before it",
+            )
+        _refuse(
+            len(set(item.needs)) == len(item.needs), "duplicate_need", f"{item.id!r} repeats a need"
+        )
+        unlisted = mentions(item) & set(ids) - set(item.needs)
+        _refuse(
+            not unlisted, "unlisted_need", f"{item.id!r} names #{min(unlisted, default='')} unasked"
+        )
+        earlier.add(item.id)
+
+
+def _check_combination(made: Decomposition) -> None:
+    combination = made.combination
+    ids = {item.id for item in made.sub_questions}
+    unknown = [name for name in combination.of if name not in ids]
+    _refuse(
+        bool(combination.of) and not unknown,
+        "bad_combination",
+        f"the answer is combined of {list(combination.of)}; sub-questions: {sorted(ids)}",
+    )
+    used = set(combination.of).union(*(reaches(made, name) for name in combination.of))
+    _refuse(
+        used == ids,
+        "unused_sub_question",
+        f"{min(ids - used, default='')!r} does not lead to the answer",
+    )
+    answers = {item.id: item.answer for item in made.sub_questions}
+    _refuse(
+        follows(made, answers),
+        "wrong_combination",
+        f"{combination.rule} of {[answers[name] for name in combination.of]!r:.300} is "
+        f"{combine(combination, answers)!r}, not {made.answers[0]!r}",
+    )

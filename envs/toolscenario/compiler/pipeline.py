@@ -1,0 +1,230 @@
+"""The build: questions through all stages, in parallel, resumably, the same bytes each time."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym.envs.toolscenario.compiler.author import Author
+from toolgym.envs.toolscenario.compiler.folder import SETTINGS, BuildFolder
+from toolgym.envs.toolscenario.compiler.making import Maker, Outcome
+from toolgym.envs.toolscenario.compiler.verification import Duplicates
+from toolgym.envs.toolscenario.compiler.workers import Make, working
+from toolgym.envs.toolscenario.records import SHAPES, STAGES, Levels, Question, Scenario
+from toolgym.errors import BadInputError, near
+from toolgym.rollouts.engine import versions
+
+__all__ = ["BuildReport", "build_folder", "compile_scenarios"]
+
+Progress = Callable[[int, int], None]
+"""Called with finished and planned scenarios."""
+
+_SPARE = 4  # questions asked of the author for each scenario that is wanted: some are rejected
+
+
+@dataclass(slots=True)
+class BuildReport:
+    """What a build gave.
+
+    Args:
+        out: the file of scenarios.
+        folder: every stage's results.
+        scenarios: in the file.
+        tried: questions that were taken up, those of earlier sittings included.
+        seconds: of this sitting.
+        made: scenarios and rejections of this sitting.
+        shapes: how many scenarios of each shape.
+        levels: strategy to how many scenarios at each level from 0 to 3.
+        rejected: ``stage/reason`` to how many.
+        author: what the author has to say, such as its requests and their cost.
+    """
+
+    out: Path
+    folder: Path
+    scenarios: int = 0
+    tried: int = 0
+    seconds: float = 0.0
+    made: int = 0
+    shapes: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, list[int]] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    author: dict[str, Any] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        names = [name for name in self.__slots__ if name not in ("out", "folder")]
+        row = {name: getattr(self, name) for name in names}
+        return {"out": str(self.out), "folder": str(self.folder), **row}
+
+
+def build_folder(out: str | Path) -> Path:
+    """Where the stages of a build lie: ``OUT.build`` beside the file."""
+    return Path(out).with_name(Path(out).name + ".build")
+
+
+def compile_scenarios(
+    author: Author,
+    out: str | Path,
+    count: int,
+    seed: int = 0,
+    *,
+    levels: Levels | None = None,
+    workers: int = 1,
+    from_stage: str | None = None,
+    timeout: float = 10.0,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Make verified scenarios.
+
+    Questions are taken up in the author's order until there are enough scenarios. A build that
+    exists is resumed, and ends with the same bytes as one that was never interrupted, whatever the
+    number of workers.
+
+    Args:
+        author: who writes; see `toolgym.envs.toolscenario.compiler.author.Author`.
+        out: the ``.jsonl`` file to write; stages and rejections lie in ``OUT.build`` beside it.
+        count: scenarios wanted.
+        seed: decides levels and the author's draws in scaling.
+        levels: the same for all scenarios; None draws them for each by seed and id.
+        workers: processes, or threads for an author whose attribute ``threads`` is true.
+        from_stage: run this stage and the later ones again, on what the earlier ones gave.
+        timeout: seconds a call of a function may take in verification.
+        progress: called after each finished scenario.
+
+    Returns:
+        Counts; fewer scenarios than wanted when the author had no more questions.
+
+    Raises:
+        BadInputError: a wrong argument, a question's id that comes twice, a file in the way.
+        RunMismatchError: the folder was begun with other settings, or is being written right now.
+    """
+    target = Path(out)
+    _check_arguments(target, count, workers, from_stage)
+    began = time.monotonic()
+    settings = {
+        "schema": 1,
+        "author": {"name": author.name, "settings": author.settings()},
+        "seed": seed,
+        "levels": None if levels is None else levels.to_row(),
+        "timeout": timeout,
+        "count": count,
+        "versions": versions(),
+    }
+    folder = BuildFolder(build_folder(target), settings, from_stage)
+    try:
+        build = _Build(folder, count, progress)
+        with working(Maker(author, levels, seed, timeout), workers) as make:
+            build.run(make, _unique(author.questions(count * _SPARE)), 2 * workers)
+        report = build.report
+        report.out, report.scenarios = target, folder.publish(target, count)
+    finally:
+        folder.close()
+    report.seconds = time.monotonic() - began
+    describe = getattr(author, "report", None)
+    report.author = describe() if callable(describe) else {}
+    return report
+
+
+def _check_arguments(out: Path, count: int, workers: int, from_stage: str | None) -> None:
+    for name, value in (("count", count), ("workers", workers)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if from_stage is not None and from_stage not in STAGES:
+        raise BadInputError(
+            f"there is no stage {from_stage!r}{near(from_stage, STAGES)}; stages: "
+            f"{', '.join(STAGES)}"
+        )
+    if out.is_dir():
+        raise BadInputError(f"{str(out)!r} is a folder; name a .jsonl file to write")
+    if out.exists() and not (build_folder(out) / SETTINGS).is_file():
+        raise BadInputError(
+            f"{str(out)!r} exists, and no build of it in {str(build_folder(out))!r}: remove the "
+            "file, or choose another --out"
+        )
+
+
+def _unique(questions: Any) -> Iterator[Question]:
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise BadInputError(f"question id {question.id!r} comes twice; ids must be unique")
+        seen.add(question.id)
+        yield question
+
+
+class _Build:
+    """Takes up questions ahead, and finishes them in their order."""
+
+    def __init__(self, folder: BuildFolder, count: int, progress: Progress | None) -> None:
+        self.folder, self.count, self.progress = folder, count, progress
+        self.report = BuildReport(Path(), folder.path)
+        self.report.shapes = dict.fromkeys(SHAPES, 0)
+        self.report.levels = {name: [0] * 4 for name in Levels.model_fields}
+        self._duplicates = Duplicates()
+        self._passed = 0
+        self._rejected: Counter[str] = Counter()
+
+    def run(self, make: Make, questions: Iterator[Question], ahead: int) -> None:
+        """Work until there are enough scenarios, or no more questions.
+
+        Args:
+            make: begins to make a scenario.
+            questions: in order.
+            ahead: questions in work at once.
+        """
+        waiting: deque[tuple[Question, Future[Outcome] | None]] = deque()
+        while self._passed < self.count:
+            for question in itertools.islice(questions, ahead - len(waiting)):
+                open_ = self.folder.finished(question.id) is None
+                known = self.folder.known(question.id) if open_ else None
+                waiting.append((question, make(question, known) if open_ else None))
+            if not waiting:
+                break
+            question, future = waiting.popleft()
+            self._finish(question, None if future is None else future.result())
+            if self.progress is not None:
+                self.progress(self._passed, self.count)
+        for _, future in waiting:
+            if future is not None:
+                future.cancel()
+        self.report.rejected = dict(sorted(self._rejected.items()))
+
+    def _finish(self, question: Question, outcome: Outcome | None) -> None:
+        self.report.tried += 1
+        if outcome is not None:
+            self.report.made += 1
+            rejection = outcome.rejection
+            if rejection is None:
+                rejection = self._repeated(self._scenario(question.id, outcome))
+            self.folder.add(outcome, rejection)
+        elif self.folder.finished(question.id):
+            self._repeated(self._scenario(question.id, None))
+        if self.folder.finished(question.id):
+            self._count(self._scenario(question.id, outcome))
+        else:
+            row = self.folder.row("rejected", question.id)
+            self._rejected[f"{row['stage']}/{row['reason']}"] += 1
+
+    def _scenario(self, name: str, outcome: Outcome | None) -> Scenario:
+        made = {} if outcome is None else outcome.made
+        return Scenario.from_row(made.get("deployment") or self.folder.row("deployment", name))
+
+    def _repeated(self, scenario: Scenario) -> dict[str, str] | None:
+        answers = [item.answer for item in scenario.sub_questions]
+        other = self._duplicates.add(scenario.id, scenario.question, answers)
+        if other is None:
+            return None
+        message = f"it asks the same as {other!r}, with the same sub-answers"
+        return {"stage": STAGES[-1], "reason": "duplicate", "message": message}
+
+    def _count(self, scenario: Scenario) -> None:
+        self._passed += 1
+        self.report.shapes[scenario.shape] += 1
+        for name, level in scenario.levels.model_dump().items():
+            self.report.levels[name][level] += 1

@@ -1,0 +1,239 @@
+"""``ToolScenario-v0``: each task brings its own tools, which run in the sandbox."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolgym.env import ActionSampler, ToolEnv
+from toolgym.envs.toolscenario.files import Playable, open_scenarios
+from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
+from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.formats import Format, get_format
+from toolgym.grading.rubric import Rubric
+from toolgym.registry import Resource
+from toolgym.spaces import UnicodeText
+from toolgym.task import Task, TaskSet
+from toolgym.tools.cassette import Recorder, Replayer
+from toolgym.tools.faults import Faults
+from toolgym.tools.service import ServedToolset, check_service
+from toolgym.tools.toolset import Toolset
+from toolgym.vector import ToolVectorEnv
+
+__all__ = ["ID", "ScenarioEnv", "make", "make_vector", "scenario_file"]
+
+ID = "ToolScenario-v0"
+SAMPLE = "samples/scenario_sample.jsonl"
+_KEPT = 512  # toolsets of recent scenarios that a process holds
+
+
+class ScenarioEnv(ToolEnv):
+    """A `ToolEnv` whose tools differ by task.
+
+    Args:
+        tasks: of `scenarios`.
+        scenarios: by id.
+        format: reads and writes the policy's text.
+        rubric: scores each step.
+        service: gives a task's tools; None: no task has any.
+        bounds: see `ToolEnv`.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSet,
+        scenarios: Mapping[str, Playable],
+        format: Format,
+        rubric: Rubric,
+        service: _Service | None,
+        **bounds: Any,
+    ) -> None:
+        super().__init__(tasks, Toolset(), format, rubric, **bounds)
+        self._scenarios, self._service = scenarios, service
+        example = self.tools_for(tasks[0]) if format.strategy.tools else Toolset()
+        self.action_space = UnicodeText(sampler=ActionSampler(format, example))
+
+    def tools_for(self, task: Task) -> Toolset:
+        """The tools of one scenario."""
+        if self._service is None:
+            return Toolset()
+        return self._service.toolset(self._scenarios, task.id, task.metadata["tools_hash"])
+
+
+class _Service:
+    """Toolsets of scenarios: recent ones are kept; cassette and faults are shared by all.
+
+    Args:
+        sandbox: its settings, checked.
+        service: its settings, checked, or None.
+        tasks: hash of all tasks, which stands in a cassette's first line.
+    """
+
+    def __init__(
+        self,
+        sandbox: Mapping[str, Any],
+        service: Mapping[str, Any] | None = None,
+        tasks: str = "",
+    ) -> None:
+        self._sandbox, self._served = dict(sandbox), service is not None
+        settings = dict(service or {})
+        self._faults = Faults(settings["faults"]) if settings.get("faults") else None
+        self._cache = bool(settings.get("cache", True))
+        self._recorder: Recorder | None = None
+        self._replayer: Replayer | None = None
+        identity = {"options": ID, "schemas": {}, "data": {"tasks": tasks}}
+        if settings.get("mode") == "record":
+            self._recorder = Recorder.open(settings["cassette"], identity)
+        elif settings.get("mode") == "replay":
+            self._replayer = Replayer(settings["cassette"], identity)
+        self._toolsets: OrderedDict[str, Toolset] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def toolset(self, scenarios: Mapping[str, Playable], name: str, key: str) -> Toolset:
+        """The tools of a scenario.
+
+        Args:
+            scenarios: by id.
+            name: the scenario's id.
+            key: hash of its documents and functions.
+        """
+        with self._lock:
+            found = self._toolsets.get(key)
+            if found is not None:
+                self._toolsets.move_to_end(key)
+                return found
+        scenario = scenarios[name]
+        plain = make_tools(scenario.documents, scenario.functions, self._sandbox)
+        made = plain if not self._served else self._behind(plain)
+        with self._lock:
+            kept = self._toolsets.setdefault(key, made)
+            while len(self._toolsets) > _KEPT:
+                self._toolsets.popitem(last=False)
+        return kept
+
+    def _behind(self, plain: Toolset) -> Toolset:
+        return ServedToolset(
+            plain,
+            faults=self._faults,
+            recorder=self._recorder,
+            replayer=self._replayer,
+            cache=self._cache,
+        )
+
+
+# Environments of equal settings share their toolsets, so that the calls of a vector's episodes are
+# answered together where they play the same scenario.
+@functools.lru_cache(maxsize=8)
+def _shared_service(sandbox: str) -> _Service:
+    return _Service(json.loads(sandbox))
+
+
+def scenario_file(tasks: str) -> Path:
+    """The file behind a task source.
+
+    Args:
+        tasks: ``sample``, or the path of a ``.jsonl`` file.
+
+    Raises:
+        MissingFileError: it names no file.
+    """
+    if tasks == "sample":
+        return Resource("toolgym.envs.toolscenario", SAMPLE).path()
+    if tasks == "hub":
+        raise MissingFileError(
+            f"{ID} reads files: download the published set, and name its .jsonl file as tasks"
+        )
+    if not str(tasks).endswith(".jsonl") and not Path(tasks).is_file():
+        raise MissingFileError(
+            f"task source {tasks!r} is neither 'sample' nor the path of a .jsonl file"
+        )
+    return Path(tasks)
+
+
+def make(
+    tasks: str = "sample",
+    split: str | None = None,
+    tools: Sequence[str] | None = None,
+    prompt: str = "tools_multi_step",
+    format: str = "hermes",
+    reward: Mapping[str, Any] | None = None,
+    max_steps: int = 20,
+    max_reply_chars: int = 100_000,
+    max_result_chars: int = 20_000,
+    render_mode: str | None = None,
+    service: Mapping[str, Any] | None = None,
+    sandbox: Mapping[str, Any] | None = None,
+    **unknown: Any,
+) -> ScenarioEnv:
+    """Make an environment; all arguments are plain data.
+
+    Args:
+        tasks: ``sample``, or a ``.jsonl`` file of scenarios, ours or of the published format.
+        split: one split of it; default: all.
+        tools: None for each task's own; an empty list for none, to see what a policy does alone.
+        prompt: the prompting strategy.
+        format: the codec of the policy's text.
+        reward: ``{name: weight}``; default ``{"solve_f1": 1.0}``.
+        max_steps: turns until truncation.
+        max_reply_chars: characters of a reply that are read.
+        max_result_chars: characters of a tool result that the policy sees.
+        render_mode: ``ansi`` or None.
+        service: cassette, faults and cache of the tools; see `toolgym.tools.service.check_service`.
+        sandbox: where functions run; see `toolgym.envs.toolscenario.tool.check_sandbox`.
+        unknown: refused with near names.
+
+    Raises:
+        UnknownNameError: an unknown format, prompt, reward or sandbox layer.
+        MissingFileError: a file that does not exist.
+        RunMismatchError: a cassette of other scenarios, or one that another process is writing.
+        BadInputError: anything else that is wrong with an argument, or a file that holds no
+            scenarios.
+    """
+    if unknown:
+        name, known = next(iter(unknown)), list(inspect.signature(make).parameters)[:-1]
+        raise BadInputError(
+            f"{ID} has no argument {name!r}{near(name, known)}; arguments: {', '.join(known)}"
+        )
+    if tools is not None and (isinstance(tools, str) or tools):
+        raise BadInputError(
+            f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
+            f"{tools!r:.80}"
+        )
+    codec = get_format(format, prompt)
+    settings = check_sandbox({} if sandbox is None else sandbox)
+    served = None if service is None else check_service(service)
+    file = scenario_file(tasks)
+    scenarios = open_scenarios(file)
+    every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
+    provider: _Service | None = None
+    if tools is None and served:
+        provider = _Service(settings, served, every.fingerprint())
+    elif tools is None:
+        provider = _shared_service(json.dumps(settings, sort_keys=True))
+    return ScenarioEnv(
+        every.split(split) if split else every,
+        scenarios,
+        codec,
+        Rubric({"solve_f1": 1.0} if reward is None else reward),
+        provider,
+        max_steps=max_steps,
+        max_reply_chars=max_reply_chars,
+        max_result_chars=max_result_chars,
+        render_mode=render_mode,
+    )
+
+
+def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:
+    """Make environments whose tool calls are answered together.
+
+    Args:
+        num_envs: how many.
+        kwargs: see `make`; what it raises comes here, too.
+    """
+    return ToolVectorEnv([functools.partial(make, **kwargs)] * num_envs)

@@ -1,0 +1,240 @@
+"""Files of scenarios: our own JSONL and the published format, and what an environment needs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from toolgym._util.jsonl import parse_line, read_rows, require_file, value_hash, write_rows
+from toolgym.envs.toolscenario.published_format import PublicScenario, is_public
+from toolgym.envs.toolscenario.records import Scenario
+from toolgym.errors import BadInputError
+from toolgym.task import AnswerType, Task
+
+__all__ = [
+    *("Playable", "ScenarioFile", "open_scenarios", "playable", "read_scenarios"),
+    "write_scenarios",
+]
+
+_WHAT = "scenario file"
+
+
+@dataclass(frozen=True)
+class Playable:
+    """A scenario as an environment needs it, from either format.
+
+    Args:
+        id: unique within a file.
+        question: what the policy is asked.
+        answers: acceptable final answers, the canonical one first.
+        documents: each with ``name``, ``description`` and ``parameters``.
+        functions: tool names to sources.
+        sub_answers: ``{"id", "tool", "answer"}``, one for each sub-question.
+        answer_type: how an answer is compared.
+        split: ``train``, ``validation``, ``test`` or empty.
+        facts: for the task's metadata: shape, levels and complexity, where they are known.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    documents: list[dict[str, Any]]
+    functions: dict[str, str]
+    sub_answers: list[dict[str, str]]
+    answer_type: AnswerType = "text"
+    split: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_task(self) -> Task:
+        """The task; sources of functions are no part of it, a hash of them is."""
+        metadata = {
+            "sub_answers": self.sub_answers,
+            **self.facts,
+            "tools_hash": value_hash([self.documents, self.functions]),
+        }
+        return Task(self.id, self.question, self.answers, metadata, self.split, self.answer_type)
+
+
+def read_scenarios(path: str | Path) -> Iterator[tuple[int, Scenario | PublicScenario]]:
+    """Read a file of our own or of the published format; lines may be of either.
+
+    Args:
+        path: one JSON object a line.
+
+    Yields:
+        Line number and scenario.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a line that is neither; its number and what is wrong stand in the message.
+    """
+    count = 0
+    for number, row in read_rows(path, _WHAT):
+        count += 1
+        yield number, _read_row(row, path, number)
+    _refuse_empty(path, count)
+
+
+def _refuse_empty(path: str | Path, count: int) -> None:
+    if not count:
+        raise BadInputError(f"{_WHAT} {str(path)!r} is empty: it needs at least one scenario")
+
+
+def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Scenario | PublicScenario:
+    try:
+        if is_public(row):
+            return PublicScenario.from_row(row, f"line-{number}")
+        return _own(row)
+    except BadInputError as error:
+        raise BadInputError(f"{_WHAT} {str(path)!r}, line {number}: {error}") from error
+
+
+def _own(row: Mapping[str, Any]) -> Scenario:
+    if "functions" not in row or "sub_questions" not in row:
+        raise BadInputError(
+            "it is no scenario: neither 'functions' and 'sub_questions' (ours) nor 'tools' and "
+            f"'codes' (published format) are among its keys: {', '.join(row) or 'none'}"[:400]
+        )
+    try:
+        return Scenario.from_row(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(
+            f"field {where!r}: {first['msg']}, found {first['input']!r:.80}"
+        ) from error
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+
+
+def write_scenarios(path: str | Path, scenarios: Iterable[Scenario | PublicScenario]) -> int:
+    """Write a file atomically, each scenario in its own format.
+
+    Returns:
+        How many were written.
+    """
+    return write_rows(path, (scenario.to_row() for scenario in scenarios))
+
+
+def playable(scenario: Scenario | PublicScenario) -> Playable:
+    """What an environment needs of a scenario.
+
+    Raises:
+        BadInputError: a published row without question or answer.
+    """
+    if isinstance(scenario, PublicScenario):
+        return Playable(
+            id=scenario.id,
+            question=scenario.question,
+            answers=scenario.answers,
+            documents=scenario.documents,
+            functions=scenario.functions,
+            sub_answers=scenario.sub_answers,
+            split=scenario.split,
+            facts=scenario.facts,
+        )
+    calls = {call.sub_question: call.tool for call in scenario.calls}
+    return Playable(
+        id=scenario.id,
+        question=scenario.question,
+        answers=scenario.answers,
+        documents=[document.to_row() for document in scenario.documents],
+        functions=scenario.functions,
+        sub_answers=[
+            {"id": item.id, "tool": calls[item.id], "answer": item.answer}
+            for item in scenario.sub_questions
+        ],
+        answer_type=scenario.answer_type,
+        split=scenario.split,
+        facts={
+            "shape": scenario.shape,
+            "complexity": scenario.levels.total,
+            "levels": scenario.levels.to_row(),
+        },
+    )
+
+
+class ScenarioFile(Mapping[str, Playable]):
+    """The scenarios of a file by id: tasks are held in memory, functions are read when asked for.
+
+    Args:
+        path: of either format.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a line that is no scenario, or an id that stands twice.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path, self._file = Path(path), Path(path).absolute()
+        self.tasks: list[Task] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        position = 0
+        with require_file(path, _WHAT).open("rb") as stream:
+            for number, raw in enumerate(stream, 1):
+                if raw.strip():
+                    self._add(raw, number, position)
+                position += len(raw)
+        _refuse_empty(path, len(self.tasks))
+
+    def _add(self, raw: bytes, number: int, position: int) -> None:
+        item = self._read(raw, number)
+        if item.id in self._places:
+            raise BadInputError(
+                f"{_WHAT} {str(self.path)!r}, line {number}: id {item.id!r} stands twice"
+            )
+        self._places[item.id] = (number, position)
+        self.tasks.append(item.to_task())
+
+    def _read(self, raw: bytes, number: int) -> Playable:
+        row = parse_line(raw, self.path, number, _WHAT)
+        return playable(_read_row(row, self.path, number))
+
+    def __getitem__(self, name: str) -> Playable:
+        """The scenario of that id, read from the file.
+
+        Raises:
+            KeyError: there is none.
+            BadInputError: the file has been changed since it was opened.
+        """
+        number, position = self._places[name]
+        with self._file.open("rb") as stream:
+            stream.seek(position)
+            raw = stream.readline()
+        with contextlib.suppress(BadInputError):
+            item = self._read(raw, number)
+            if item.id == name:
+                return item
+        raise BadInputError(
+            f"{_WHAT} {str(self.path)!r} was changed while it was played: line {number} is no "
+            f"longer {name!r}"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def open_scenarios(path: str | Path) -> ScenarioFile:
+    """A file of scenarios; opened once a process, until it changes.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: see `ScenarioFile`.
+    """
+    status = require_file(path, _WHAT).stat()
+    stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+    return _open(str(Path(path).absolute()), str(path), stamp)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(_absolute: str, path: str, _stamp: tuple[int, ...]) -> ScenarioFile:
+    return ScenarioFile(path)

@@ -1,0 +1,185 @@
+"""Policies that need no model: what a perfect one, and what lazy and greedy ones get."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from toolgym.envs.toolscenario.environment import scenario_file
+from toolgym.envs.toolscenario.files import read_scenarios
+from toolgym.envs.toolscenario.probing import entities, plausible
+from toolgym.envs.toolscenario.published_format import PublicScenario, to_own
+from toolgym.envs.toolscenario.records import RejectedError, Scenario
+from toolgym.envs.toolscenario.references import run_references
+from toolgym.errors import BadInputError, PolicyError
+from toolgym.formats import Action
+from toolgym.messages import ToolCall
+from toolgym.policies.base import Policy, Reply, Request
+from toolgym.policies.conversation import question_of
+
+__all__ = ["NoCallPolicy", "OraclePolicy", "RandomCallPolicy", "SpamPolicy"]
+
+UNKNOWN = "unknown"
+
+
+class OraclePolicy(Policy):
+    """Plays the reference calls, those that need nothing of each other in one turn; then answers.
+
+    Args:
+        tasks: the file that the environment plays, or ``sample``.
+        parallel: False makes one call a turn.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: a scenario without reference calls, as other people's published files.
+    """
+
+    batched: ClassVar[bool] = True
+
+    def __init__(self, tasks: str = "sample", parallel: bool = True) -> None:
+        self._tasks, self._parallel = tasks, parallel
+        self._scenarios = {scenario.id: scenario for scenario in _own_scenarios(tasks)}
+        self._plans: dict[str, list[list[ToolCall]]] = {}
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """Play the turn of each request; a scenario of another file is a `PolicyError`."""
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: Request) -> Reply | Exception:
+        name = request.episode.rpartition("#")[0]
+        scenario = self._scenarios.get(name)
+        if scenario is None:
+            return PolicyError(f"scenario {name!r} is not in {self._tasks!r}: name the same file")
+        try:
+            plan = self._plan(scenario)
+        except RejectedError as error:
+            return PolicyError(f"scenario {name!r} cannot be played: {error}")
+        if request.turn < len(plan):
+            action = Action("I call what can be called now.", tuple(plan[request.turn]))
+        else:
+            action = Action("", (), scenario.answers[0])
+        return Reply(request.format.write(action, request.tools))
+
+    def _plan(self, scenario: Scenario) -> list[list[ToolCall]]:
+        """Calls by turn; the arguments come from running the reference calls apart."""
+        if scenario.id not in self._plans:
+            references = run_references(scenario)
+            turn_of: dict[str, int] = {}
+            plan: list[list[ToolCall]] = []
+            for item, call in zip(scenario.sub_questions, scenario.calls, strict=True):
+                first = max((turn_of[need] + 1 for need in item.needs), default=0)
+                turn = first if self._parallel else len(plan)
+                turn_of[item.id] = turn
+                plan += [[] for _ in range(turn + 1 - len(plan))]
+                arguments = references[item.id].arguments
+                plan[turn].append(ToolCall(f"call_{item.id}", call.tool, arguments))
+            self._plans[scenario.id] = plan
+        return self._plans[scenario.id]
+
+    def describe(self) -> dict[str, Any]:
+        """Its name and file."""
+        return {"policy": "scenario-oracle", "tasks": self._tasks, "parallel": self._parallel}
+
+
+def _own_scenarios(tasks: str) -> list[Scenario]:
+    file = scenario_file(tasks)
+    found = []
+    for number, scenario in read_scenarios(file):
+        try:
+            own = to_own(scenario) if isinstance(scenario, PublicScenario) else scenario
+        except BadInputError as error:
+            raise BadInputError(f"scenario file {str(file)!r}, line {number}: {error}") from error
+        found.append(own)
+    return found
+
+
+class RandomCallPolicy(Policy):
+    """Calls a random tool with arguments drawn from question and document, then gives up.
+
+    Args:
+        turns: calls before it answers ``unknown``.
+    """
+
+    batched: ClassVar[bool] = True
+
+    def __init__(self, turns: int = 4) -> None:
+        if isinstance(turns, bool) or not isinstance(turns, int) or turns < 0:
+            raise BadInputError(f"turns must be a whole number of at least 0, not {turns!r}")
+        self._turns = turns
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """One call each, drawn by the request's seed."""
+        return [Reply(self._one(request)) for request in requests]
+
+    def _one(self, request: Request) -> str:
+        if request.turn >= self._turns or not request.tools:
+            return request.format.write(Action("", (), UNKNOWN), request.tools)
+        rng = random.Random(request.seed)
+        tool = rng.choice(request.tools)["function"]
+        guesses = plausible(tool, (), entities(question_of(request)))
+        arguments = rng.choice(guesses).arguments if guesses else {}
+        call = ToolCall("call_0", tool["name"], arguments)
+        return request.format.write(Action("I try something.", (call,)), request.tools)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name and number of turns."""
+        return {"policy": "scenario-random", "turns": self._turns}
+
+
+class NoCallPolicy(Policy):
+    """Never calls anything: answers with the last thing that the question names."""
+
+    batched: ClassVar[bool] = True
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """An answer each."""
+        return [Reply(self._one(request)) for request in requests]
+
+    def _one(self, request: Request) -> str:
+        named = entities(question_of(request)) or [UNKNOWN]
+        return request.format.write(Action("", (), named[-1]), request.tools)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name."""
+        return {"policy": "scenario-no-call"}
+
+
+class SpamPolicy(Policy):
+    """Calls every tool with everything that it can think of, in each turn; never answers well.
+
+    Args:
+        turns: with calls, before it answers ``unknown``.
+        calls: at most so many in a turn.
+    """
+
+    batched: ClassVar[bool] = True
+
+    def __init__(self, turns: int = 2, calls: int = 32) -> None:
+        for name, value in (("turns", turns), ("calls", calls)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
+        self._turns, self._calls = turns, calls
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """Many calls each."""
+        return [Reply(self._one(request)) for request in requests]
+
+    def _one(self, request: Request) -> str:
+        if request.turn >= self._turns or not request.tools:
+            return request.format.write(Action("", (), UNKNOWN), request.tools)
+        named = entities(question_of(request))
+        functions = [tool["function"] for tool in request.tools]
+        guesses = [[(f["name"], p) for p in plausible(f, (), named)] for f in functions]
+        by_turns = [call for row in itertools.zip_longest(*guesses) for call in row if call]
+        chosen = by_turns[: self._calls]
+        action = Action(
+            "I call everything.",
+            tuple(ToolCall(f"call_{n}", name, p.arguments) for n, (name, p) in enumerate(chosen)),
+        )
+        return request.format.write(action, request.tools)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name and numbers."""
+        return {"policy": "scenario-spam", "turns": self._turns, "calls": self._calls}

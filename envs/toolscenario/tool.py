@@ -1,0 +1,198 @@
+"""``ScenarioTool``: a document as a tool whose calls run its function in the sandbox."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolgym._util.jsonl import fresh, value_hash
+from toolgym.errors import BadInputError, ToolError, near
+from toolgym.sandbox import Sandbox
+from toolgym.tools.cache import ResultCache
+from toolgym.tools.toolset import DEFAULT_TIMEOUT, Tool, Toolset
+
+__all__ = [
+    *("ScenarioTool", "check_sandbox", "function_problems", "make_tools", "result_text"),
+    "sandbox_for",
+]
+
+_SETTINGS = ("timeout", "memory_mb", "output_chars", "require", "rules")
+_KINDS = {"timeout": "timeout", "exception": "tool_error", "arguments": "invalid_arguments"}
+
+
+def check_sandbox(settings: Any) -> dict[str, Any]:
+    """The settings of a sandbox, checked.
+
+    Args:
+        settings: ``{"timeout": seconds, "memory_mb": MiB, "output_chars": n, "require": [layers],
+            "rules": bool}``, each optional; see `toolgym.sandbox.Sandbox`.
+
+    Raises:
+        BadInputError: anything wrong with them, with near names.
+        UnknownNameError: a layer that does not exist.
+    """
+    if not isinstance(settings, Mapping):
+        raise BadInputError(f"sandbox must be a mapping of settings, not {settings!r:.80}")
+    for name in settings:
+        if name not in _SETTINGS:
+            raise BadInputError(
+                f"the sandbox has no setting {name!r}{near(str(name), _SETTINGS)}; settings: "
+                f"{', '.join(_SETTINGS)}"
+            )
+    for name in ("timeout", "memory_mb", "output_chars"):
+        value = settings.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadInputError(f"{name} of the sandbox must be a number, not {value!r:.80}")
+    require = settings.get("require", ())
+    if isinstance(require, str) or not isinstance(require, list | tuple):
+        raise BadInputError(f"require of the sandbox must be a list of layers, not {require!r:.80}")
+    if not isinstance(settings.get("rules", True), bool):
+        raise BadInputError(f"rules of the sandbox is true or false, not {settings['rules']!r:.80}")
+    checked = {**settings, **({"require": list(require)} if "require" in settings else {})}
+    Sandbox({}, **checked)  # says now what it could not do later
+    return checked
+
+
+def sandbox_for(functions: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> Sandbox:
+    """The sandbox of a scenario; those of recent scenarios are kept, with compiled functions.
+
+    Args:
+        functions: name to source.
+        settings: from `check_sandbox`.
+
+    Raises:
+        BadInputError: the sandbox does not work here, or a source is too long.
+    """
+    return _kept(tuple(functions.items()), json.dumps(settings or {}, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(functions: tuple[tuple[str, str], ...], settings: str) -> Sandbox:
+    return Sandbox(dict(functions), **json.loads(settings))
+
+
+def function_problems(
+    functions: Mapping[str, str], settings: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """What is wrong with sources, by name; see `toolgym.sandbox.Sandbox.check`.
+
+    Args:
+        functions: name to source.
+        settings: from `check_sandbox`.
+
+    Raises:
+        BadInputError: the sandbox does not work here, or a source is too long.
+    """
+    key = tuple(functions.items())
+    return dict(_problems(key, json.dumps(settings or {}, sort_keys=True)))
+
+
+@functools.lru_cache(maxsize=256)
+def _problems(functions: tuple[tuple[str, str], ...], settings: str) -> dict[str, str]:
+    return _kept(functions, settings).check()
+
+
+def result_text(value: str) -> str:
+    """What a policy reads of a function's value: text as it is, all else as JSON.
+
+    Args:
+        value: JSON, from the sandbox.
+    """
+    if value.startswith('"'):
+        text: str = json.loads(value)
+        return text
+    return "" if value == "null" else value
+
+
+class ScenarioTool(Tool):
+    """A tool made of a function-calling document and the source of a function.
+
+    Names of arguments are checked here, so that a missing one is told like any tool's; what values
+    mean is the function's to say.
+
+    Args:
+        document: ``name``, ``description`` and ``parameters``.
+        box: runs the functions of the scenario.
+        fingerprint: hash of the function's source.
+        timeout: seconds, of the sandbox.
+    """
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        box: Sandbox,
+        fingerprint: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self.name, self.description = document["name"], document["description"]
+        self.parameters = fresh(dict(document["parameters"]))
+        self.fingerprint, self.timeout = fingerprint, timeout
+        self.cache = ResultCache(entries=256, characters=1_000_000) if fingerprint else None
+        self.function, self.batch, self.inline = self._value, None, False
+        self._pool, self._box = None, box
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the names of arguments.
+
+        Raises:
+            ToolError: with one line for the model that names each missing or unknown one.
+        """
+        names = list(self.parameters.get("properties", {}))
+        problems = [
+            f"{name!r} is missing"
+            for name in self.parameters.get("required", ())
+            if name not in arguments
+        ]
+        if self.parameters.get("additionalProperties", False) is False:
+            known = f"parameters: {', '.join(names) or 'none'}"
+            problems += [
+                f"{name!r} is not a parameter{near(name, names)}; {known}"
+                for name in arguments
+                if name not in names
+            ]
+        if problems:
+            raise ToolError(f"invalid arguments for {self.name}: {'; '.join(problems)}")
+        return dict(arguments)
+
+    def _value(self, **arguments: Any) -> str:
+        return self._run_one(arguments)["text"]  # type: ignore[no-any-return]
+
+    def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        result = self._box.call(_entry(self.name), arguments)
+        if result.error is None:
+            return {"text": result_text(result.text)}
+        kind = _KINDS.get(result.error, "bug")
+        return {"text": result.text, "error": kind, "detail": f"sandbox: {result.error}"}
+
+
+def make_tools(
+    documents: list[dict[str, Any]],
+    functions: Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+) -> Toolset:
+    """The tools of one scenario.
+
+    Args:
+        documents: each with ``name``, ``description`` and ``parameters``.
+        functions: a source for each name.
+        settings: of the sandbox.
+
+    Raises:
+        BadInputError: two tools have one name, or the sandbox does not work here.
+    """
+    # A document without a function is a tool that says so when it is called.
+    sources = {document["name"]: functions.get(document["name"], "") for document in documents}
+    box = sandbox_for({_entry(name): source for name, source in sources.items()}, settings)
+    timeout = float((settings or {}).get("timeout", DEFAULT_TIMEOUT))
+    return Toolset(
+        ScenarioTool(document, box, value_hash(sources[document["name"]]), timeout)
+        for document in documents
+    )
+
+
+def _entry(name: str) -> str:
+    """The Python function behind a tool: ``get-weather`` is ``get_weather``."""
+    return name if name.isidentifier() else re.sub(r"\W", "_", name)

@@ -1,0 +1,111 @@
+"""What the ``solve_*`` rewards share: each turn's solving as one float, in two presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+from toolgym.errors import BadInputError
+from toolgym.grading.solving import Solving, Turn, sub_answers, turns
+from toolgym.task import Task
+from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
+
+__all__ = ["published_without_calls", "solve_values"]
+
+Formula = Callable[[int, int, int, int], float]
+"""Calls made, newly solved, open before the turn, sub-answers of the task: to the turn's float."""
+
+_ENDINGS = ("<|endoftext|>", "<|im_end|>")
+_MARKUP = ("<tool_call>", "</tool_call>", "<tool_parsed_response>")
+
+
+def solve_values(
+    task: Task,
+    trajectory: Trajectory,
+    preset: str,
+    *,
+    ours: Formula,
+    paper: Formula,
+    episode: Callable[[Solving], float] | None = None,
+) -> list[float]:
+    """Score each turn by what its calls solved.
+
+    Args:
+        task: with sub-answers.
+        trajectory: the record so far; read are the calls, their results, problems and replies.
+        preset: ``ours``: turns without calls get 0.0. ``paper``: they get what
+            `published_without_calls` says.
+        ours: for turns with calls.
+        paper: for turns with calls.
+        episode: a figure of the whole episode. Where it is given, each turn gets by how much it
+            changed the figure of the episode so far, and the sum is the episode's figure.
+
+    Returns:
+        [steps] floats; the one of step *k* depends on nothing after it.
+
+    Raises:
+        UnknownNameError: an unknown preset.
+        BadInputError: a task without sub-answers, or changes of a figure asked of ``paper``.
+    """
+    played = turns(task, trajectory.steps, preset)
+    total = len(played[0].open if played else sub_answers(task))
+    if not total:
+        raise BadInputError(
+            f"task {task.id!r} has no sub-answers, which the solve_* rewards score calls by; "
+            "ToolScenario-v0 has them (a task's own: a column 'sub_answers' of "
+            "[{'id', 'tool', 'answer'}]). For other environments use 'execution_precision'"
+        )
+    if episode is not None:
+        if preset == "paper":
+            raise BadInputError("bounded=True goes with preset 'ours': the paper publishes no such")
+        return _changes(played, total, episode)
+    values = []
+    for turn, step in zip(played, trajectory.steps, strict=True):
+        if turn.calls:
+            formula = ours if preset == "ours" else paper
+            value = formula(turn.calls, len(turn.solved), len(turn.open), total)
+        elif preset == "paper":
+            value = published_without_calls(task, step, len(turn.open))
+        else:
+            value = 0.0
+        values.append(value)
+    return values
+
+
+def _changes(
+    played: Sequence[Turn], total: int, episode: Callable[[Solving], float]
+) -> list[float]:
+    calls = accumulate((turn.calls for turn in played), initial=0)
+    solved = accumulate((len(turn.solved) for turn in played), initial=0)
+    so_far = [episode(Solving(total, s, c)) for c, s in zip(calls, solved, strict=True)]
+    return [after - before for before, after in pairwise(so_far)]
+
+
+def published_without_calls(task: Task, step: Step, unsolved: int) -> float:
+    """What a turn without calls gets in the code of arXiv 2508.08791.
+
+    The content is the whole reply, reasoning included, without a mark of the end of the text.
+
+    Args:
+        task: its canonical answer is looked for.
+        step: the turn.
+        unsolved: sub-answers that are open.
+
+    Returns:
+        -0.5 for an empty reply; -0.3 for call markup that could not be read; 1 / (1 + open) where
+        the reply holds the answer (lower-cased, without commas, stripped); 0.5 where it does not,
+        but nothing is open; else 0.0.
+    """
+    content = step.action.strip()
+    for ending in _ENDINGS:
+        content = content.removesuffix(ending).strip()
+    if not content:
+        return -0.5
+    if any(mark in content for mark in _MARKUP) or any(
+        problem.kind in MALFORMED_CALLS for problem in step.problems
+    ):
+        return -0.3
+    wanted = task.target.lower().replace(",", "").strip()
+    if wanted in content.lower().replace(",", "").strip():
+        return 1 / (1 + unsolved)
+    return 0.5 if not unsolved else 0.0

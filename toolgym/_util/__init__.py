@@ -1,0 +1,1 @@
+"""What every room may use: JSON lines, tables, near names, optional packages."""

@@ -1,0 +1,1 @@
+"""Processes that run what must not run here: pools, fork servers and their children."""

@@ -1,0 +1,123 @@
+"""``toolgym export``: recorded episodes as rows that others train on."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolgym.cli import options
+from toolgym.cli.output import print_json, table
+from toolgym.cli.shell import warn
+
+if TYPE_CHECKING:
+    from toolgym.data.export import Rows
+
+__all__ = ["app", "dpo", "prefixes", "sft"]
+
+app = typer.Typer(help="Write recorded episodes as training rows in TRL's conversational format.")
+
+
+class Style(StrEnum):
+    """How tool calls stand in the rows."""
+
+    AUTO = "auto"
+    AS_PLAYED = "as_played"
+    NATIVE = "native"
+
+
+class Pairing(StrEnum):
+    """What is compared in a pair."""
+
+    FIRST_TURN = "first_turn"
+    WHOLE = "whole"
+    NO_TOOL_REQUEST = "no_tool_request"
+    RIGHT_WRONG = "right_wrong"
+    FIRST_DIVERGENCE = "first_divergence"
+    FEWER_CALLS = "fewer_calls"
+
+
+Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl of trajectories.")]
+RowsOut = Annotated[
+    Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
+]
+StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
+
+
+@app.command("sft")
+def sft(
+    source: Source,
+    out: RowsOut = Path("sft.jsonl"),
+    style: StyleOption = Style.AUTO,
+    as_json: options.Json = False,
+) -> None:
+    """Rows of messages for supervised fine-tuning; filter first."""
+    from toolgym.data.export import export
+
+    _tell(export(source, "sft", style=style.value), out, as_json)
+
+
+@app.command("dpo")
+def dpo(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders; pairs need right and wrong episodes of the same questions: several "
+            "samples per task, or one run with tools and one without."
+        ),
+    ],
+    out: RowsOut = Path("dpo.jsonl"),
+    style: StyleOption = Style.AUTO,
+    pairing: Annotated[
+        Pairing, typer.Option("--pairing", help="What is compared.")
+    ] = Pairing.FIRST_TURN,
+    where: Annotated[str, typer.Option("--where", help="Which are right.")] = "accuracy>=1",
+    per_task: Annotated[
+        int | None, typer.Option("--per-task", help="Most pairs of one question.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
+    from toolgym.data.export import export
+
+    made = export(
+        list(sources),
+        "dpo",
+        style=style.value,
+        pairing=pairing.value,
+        where=where,
+        per_task=per_task,
+    )
+    _tell(made, out, as_json)
+
+
+@app.command("prefixes")
+def prefixes(
+    source: Source,
+    out: RowsOut = Path("prefixes.jsonl"),
+    style: StyleOption = Style.AUTO,
+    as_json: options.Json = False,
+) -> None:
+    """A row for each turn: all before it, the turn, its reward, and what was still open."""
+    from toolgym.data.export import export
+
+    _tell(export(source, "prefixes", style=style.value), out, as_json)
+
+
+def _tell(rows: Rows, out: Path, as_json: bool) -> None:
+    file = rows.write(out)
+    if as_json:
+        facts = {"rows": len(rows), "file": str(file), "dropped": rows.dropped}
+        print_json(facts | {"about": rows.about})
+        return
+    lines = [("rows", str(len(rows))), ("file", str(file))]
+    balance = dict(rows.about.get("balance", {}))
+    if balance:
+        sides = ((side, f"{balance[side + '_characters']:.0f}") for side in ("chosen", "rejected"))
+        lines += [(f"{side} characters", count) for side, count in sides]
+    lines += [("no row from", f"{count}: {reason}") for reason, count in rows.dropped.items()]
+    print(table(lines))
+    if balance.get("warning"):
+        warn(str(balance["warning"]))

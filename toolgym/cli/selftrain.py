@@ -1,0 +1,108 @@
+"""``toolgym selftrain``: practise, filter, train, evaluate, and again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolgym.cli import options
+from toolgym.cli.output import print_json, stage_bars
+from toolgym.cli.shell import InterruptedRunError
+
+if TYPE_CHECKING:
+    from toolgym.selftrain.settings import SelfTrainSettings
+
+__all__ = ["practise"]
+
+
+def practise(
+    settings: Annotated[
+        Path | None, typer.Argument(help="YAML or JSON file of settings; default: see --model.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Folder or hub id: the paper's job. [default: the miniature]"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path(
+        "runs/selftrain"
+    ),
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="What --model searches: a .jsonl or an index.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Rounds of practice.")] = None,
+    samples_per_task: Annotated[
+        int | None, typer.Option("--samples-per-task", help="Episodes of each question a round.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Fixes everything drawn.")] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run and what it needs, and stop.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Let a model practise, learn from its right episodes, and measure it again.
+
+    Without arguments a small Llama is built and trained on this machine. Ctrl-C or a kill loses
+    nothing: the same command goes on where it was.
+    """
+    from toolgym.selftrain.loop import selftrain
+
+    said = {"model": model, "rounds": rounds, "samples_per_task": samples_per_task, "seed": seed}
+    given = {key: value for key, value in said.items() if value is not None}
+    chosen = _settings(settings, given, corpus)
+    if show_settings:
+        print_json(chosen.model_dump(mode="json"))
+        return
+    if dry_run:
+        _foretell(chosen, as_json)
+        return
+    try:
+        with stage_bars() as advance:
+            report = selftrain(chosen, out=out, progress=advance)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"stopped; what was done is kept in {str(out)!r}, run the same command again to go on"
+        ) from error
+    if as_json:
+        print_json(json.loads(report.with_suffix(".json").read_text(encoding="utf-8")))
+        return
+    print(_first_section(report.read_text(encoding="utf-8")))
+    print(f"\nreport  {report} (and .html)")
+
+
+def _settings(file: Path | None, said: dict[str, Any], corpus: str | None) -> SelfTrainSettings:
+    from toolgym.selftrain.presets import default_settings, paper_settings
+    from toolgym.selftrain.settings import load_settings
+
+    paper = file is None and said.get("model", "miniature") != "miniature"
+    if corpus is not None and not paper:
+        raise typer.BadParameter("--corpus goes with --model; a settings file names it in 'args'")
+    if file is not None:
+        begun = load_settings(file)
+    elif paper:
+        begun = paper_settings(said["model"], corpus=corpus)
+    else:
+        begun = default_settings(seed=said.get("seed", 0))
+    return load_settings(begun.model_dump() | said)
+
+
+def _foretell(chosen: SelfTrainSettings, as_json: bool) -> None:
+    from toolgym.cli.dry_run import plan_text
+    from toolgym.selftrain.plan import plan
+
+    found = plan(chosen)
+    if as_json:
+        print_json(found.to_row())
+    else:
+        print(plan_text(found))
+
+
+def _first_section(markdown: str) -> str:
+    """Title, result and the table of before and after: the report up to its second heading."""
+    parts = markdown.split("\n## ")
+    return "\n## ".join(parts[:2]).strip()

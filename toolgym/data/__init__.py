@@ -1,0 +1,1 @@
+"""From recordings to training data: filter, pair, cut and export."""

@@ -1,0 +1,264 @@
+"""Export: recorded episodes as rows that TRL trains on, with a card; TRL itself is not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.jsonl import write_rows
+from toolgym.data.chat import conversation, opening_length, style_of
+from toolgym.data.conditions import condition
+from toolgym.data.filter import Selection, Source, read_source
+from toolgym.data.pairs import balance, make_pairs, pair_row
+from toolgym.data.prefixes import prefix_rows
+from toolgym.errors import BadInputError, near
+from toolgym.trajectory import Trajectory
+
+__all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
+
+KINDS = ("sft", "dpo", "prefixes")
+_KINDS = {
+    "sft": "conversations (SFT)",
+    "dpo": "preference pairs (DPO)",
+    "prefixes": "prefixes of episodes, each with its next turn",
+}
+IGNORED = -100
+"""The label of a token that takes no part in the loss."""
+
+
+@dataclass
+class Rows:
+    """Training rows.
+
+    Args:
+        rows: plain JSON values.
+        kind: one of `KINDS`.
+        about: style, pairing, counts, and the origin of the episodes.
+        dropped: for ``dpo`` questions, else episodes (or turns) that gave no row, by reason.
+    """
+
+    rows: list[dict[str, Any]]
+    kind: str
+    about: dict[str, Any] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def write(self, path: str | Path) -> Path:
+        """Write the rows as JSON lines with a card beside them.
+
+        Args:
+            path: a ``.jsonl`` file, whose card is ``<its stem>.md``; or a folder, which gets
+                ``train.jsonl`` and ``README.md`` as the hub shows it.
+
+        Returns:
+            The file of rows.
+        """
+        target = Path(path)
+        file = target if target.suffix == ".jsonl" else target / "train.jsonl"
+        card = target.with_suffix(".md") if target.suffix == ".jsonl" else target / "README.md"
+        write_rows(file, self.rows)
+        card.write_text(self.card(file.name), encoding="utf-8")
+        return file
+
+    def card(self, file: str) -> str:
+        """The data set card: what the rows are and where they come from.
+
+        Args:
+            file: name of the file of rows.
+        """
+        return card_text(self, file)
+
+
+def export(
+    source: Source | Selection,
+    kind: str = "sft",
+    *,
+    style: str = "auto",
+    pairing: str = "first_turn",
+    where: str = "accuracy>=1",
+    per_task: int | None = None,
+    out: str | Path | None = None,
+) -> Rows:
+    """Recorded episodes as rows in TRL's conversational format.
+
+    Args:
+        source: a run, a selection, the path of either, trajectories, or a list of runs. Pairs for
+            ``dpo`` need right and wrong episodes of a question: several samples per task, or a run
+            with tools and one without.
+        kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``;
+            ``prefixes``: a row a turn, see `toolgym.data.prefixes.prefix_rows`.
+        style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
+            (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
+        pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.
+        where: for ``dpo``: which episodes are right. ``sft`` takes what it is given: select first.
+        per_task: for ``dpo``: most pairs of one question.
+        out: write there too, see `Rows.write`.
+
+    Returns:
+        The rows.
+
+    Raises:
+        BadInputError: an unknown kind, style or pairing, or no row can be made.
+        MissingFileError: the path holds no episodes.
+    """
+    if kind not in KINDS:
+        known = ", ".join(map(repr, KINDS))
+        raise BadInputError(f"kind must be one of {known}, not {kind!r}{near(str(kind), KINDS)}")
+    trajectories, origin = read_source(source)
+    about: dict[str, Any] = {"episodes": len(trajectories), "style": style, "origin": origin}
+    if kind == "sft":
+        rows, dropped = message_rows(trajectories, style=style)
+    elif kind == "prefixes":
+        rows, dropped = prefix_rows(trajectories, style=style)
+    else:
+        about |= {"pairing": pairing, "where": where, "per_task": per_task}
+        pairs, dropped = make_pairs(
+            trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
+        )
+        rows = [pair_row(pair, style) for pair in pairs]
+        about["balance"] = balance(pairs)
+    made = Rows(rows, kind, about, dropped)
+    if out is not None:
+        made.write(out)
+    return made
+
+
+def message_rows(
+    trajectories: Sequence[Trajectory], *, style: str = "auto"
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
+
+    Args:
+        trajectories: what to train on.
+        style: see `export`.
+
+    Returns:
+        The rows, and the number of episodes without any reply, by reason.
+
+    Raises:
+        BadInputError: no row can be made.
+    """
+    rows = []
+    silent = 0
+    for trajectory in trajectories:
+        chosen = style_of(trajectory, style)
+        if opening_length(trajectory) == len(trajectory.messages):
+            silent += 1
+            continue
+        opening, rest, tools = conversation(trajectory, chosen)
+        row: dict[str, Any] = {"id": trajectory.id, "messages": opening + rest}
+        rows.append(row if tools is None else {**row, "tools": tools})
+    if not rows:
+        raise BadInputError(
+            f"no row can be made: {len(trajectories)} episodes, {silent} without a reply"
+        )
+    return rows, {"no reply": silent} if silent else {}
+
+
+def token_row(trajectory: Trajectory) -> dict[str, Any]:
+    """An episode as the tokens that the policy read and wrote; nothing is tokenised again.
+
+    Returns:
+        ``input_ids`` and ``labels`` ([prompt + completion] ints; `IGNORED` on prompt and tool
+        output), ``texts`` (the replies that the labels must decode to) and the ``tokenizer``'s
+        hash.
+
+    Raises:
+        BadInputError: the episode was recorded without tokens.
+    """
+    tokens = trajectory.tokens
+    if tokens is None:
+        raise BadInputError(
+            f"episode {trajectory.id!r} was recorded without tokens; export its messages instead"
+        )
+    written = [
+        token if mine else IGNORED
+        for token, mine in zip(tokens.completion_ids, tokens.mask, strict=True)
+    ]
+    return {
+        "id": trajectory.id,
+        "input_ids": tokens.prompt_ids + tokens.completion_ids,
+        "labels": [IGNORED] * len(tokens.prompt_ids) + written,
+        "texts": [step.action for step in trajectory.steps],
+        "tokenizer": tokens.tokenizer,
+    }
+
+
+def token_rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """Token-exact SFT rows, see `token_row`.
+
+    Raises:
+        BadInputError: some were recorded without tokens; the message says how many.
+    """
+    without = [trajectory.id for trajectory in trajectories if trajectory.tokens is None]
+    if without:
+        raise BadInputError(
+            f"{len(without)} of {len(trajectories)} episodes were recorded without tokens (such as "
+            f"{without[0]!r}): their policy does not say them, or its chat template rewrites "
+            "earlier turns; export messages instead"
+        )
+    return [token_row(trajectory) for trajectory in trajectories]
+
+
+def card_text(rows: Rows, file: str) -> str:
+    """Markdown of a data set card, with the header that the hub reads."""
+    origin = dict(rows.about.get("origin", {}))
+    source = origin.get("task_source", "not recorded")
+    found = origin.get("selection") or []
+    selections = [each for each in (found if isinstance(found, list) else [found]) if each]
+    facts = {
+        "Kind": _KINDS[rows.kind],
+        "Rows": len(rows),
+        "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
+        "Style": rows.about.get("style"),
+        "Pairing": rows.about.get("pairing"),
+        "Counted as right": rows.about.get("where"),
+        "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),
+        "Environment": _plain(origin.get("env")),
+        "Task source": source_sentence(source, str(origin.get("task_family", ""))),
+        "Policy": _plain(origin.get("policy")),
+        "Filter": _plain([each.get("settings") for each in selections]),
+        "Filtered out": "; ".join(filter(None, (_counts(s.get("dropped")) for s in selections))),
+        "No row from": _counts(rows.dropped),
+        "Versions": _plain(origin.get("versions")),
+    }
+    lines = [f"| {name} | {value} |" for name, value in facts.items() if value not in (None, "")]
+    header = f"---\nconfigs:\n- config_name: default\n  data_files: {file}\n---\n"
+    table = "\n".join(["| | |", "|---|---|", *lines])
+    load = f'datasets.load_dataset("json", data_files="{file}", split="train")'
+    return (
+        f"{header}# Training rows written by toolgym\n\n{table}\n\n"
+        f"Load with `{load}`. Every text of the assistant was written by the policy named above; "
+        "nobody has read it.\n"
+    )
+
+
+def source_sentence(source: str, family: str = "") -> str:
+    """Where tasks come from, so that no one mistakes a sample for the benchmark of its name."""
+    if source == "sample":
+        return (
+            f"the bundled sample: our own questions in the manner of {family or 'the benchmark'}, "
+            "not the benchmark itself"
+        )
+    if source.startswith("hub:"):
+        return f"the published set, `{source}`"
+    return f"the file `{source}`"
+
+
+def _plain(value: Any) -> str | None:
+    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|") if value else None
+
+
+def _counts(counts: dict[str, int] | None) -> str | None:
+    return "; ".join(f"{count} {reason}" for reason, count in counts.items()) if counts else None

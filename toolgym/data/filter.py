@@ -1,0 +1,342 @@
+"""Filtering: which recorded episodes are kept, and what became of the others."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.jsonl import value_hash, write_json, write_rows
+from toolgym.data.conditions import measure, named, read_conditions
+from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES, Run
+from toolgym.trajectory import Trajectory, read_trajectories
+
+__all__ = ["Selection", "Source", "read_source", "select", "sift"]
+
+SELECTION = "selection.json"
+Source = Run | str | Path | Iterable[Any]
+"""A run, a selection, the folder or ``.jsonl`` file of either, trajectories, or a list of runs."""
+
+
+@dataclass
+class Selection:
+    """Kept episodes, and the count of the others by reason.
+
+    Args:
+        kept: in the order of the run: by task and sample.
+        dropped: ``{reason: episodes}``, in the order in which the filters were applied.
+        settings: the filters as plain data.
+        origin: what was filtered: environment, task source, policy, path.
+    """
+
+    kept: list[Trajectory]
+    dropped: dict[str, int]
+    settings: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Episodes that were looked at: kept and dropped."""
+        return len(self.kept) + sum(self.dropped.values())
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return iter(self.kept)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and filters as plain data: what ``selection.json`` holds."""
+        tasks = len({trajectory.task.id for trajectory in self.kept})
+        counts = {"total": self.total, "kept": len(self.kept), "kept_tasks": tasks}
+        return {**counts, "dropped": self.dropped, "settings": self.settings, "origin": self.origin}
+
+    def write(self, path: str | Path) -> Path:
+        """Write the kept trajectories, and ``selection.json`` beside them.
+
+        Args:
+            path: a ``.jsonl`` file, or a folder that gets a ``trajectories.jsonl``.
+
+        Returns:
+            The file of trajectories.
+        """
+        target = Path(path)
+        if target.suffix != ".jsonl":
+            target = target / TRAJECTORIES
+        write_rows(target, (trajectory.to_row() for trajectory in self.kept))
+        write_json(target.parent / SELECTION, self.summary())
+        return target
+
+
+def select(
+    run: Source,
+    *,
+    where: str | tuple[str, float] | None = "accuracy>=1",
+    tools: str = "any",
+    best_of: int | None = None,
+    by: str | None = None,
+    per_task: int | None = None,
+    dedupe: str | None = "text",
+    seed: int = 0,
+) -> Selection:
+    """Keep the episodes that are worth training on.
+
+    The filters are applied in this order: where, tools, dedupe, best_of, per_task.
+
+    Args:
+        run: a run, the path of one, or trajectories.
+        where: conditions on episode totals such as ``accuracy>=1 and calls<=2``, or ``(name, least
+            value)``; names are registered rewards, recorded metrics, and `conditions.MEASURES`.
+        tools: ``any``, or ``only``: at least one tool call (arXiv 2502.05867, "tools only").
+        best_of: keep the best n of each task by ``by``; the earlier sample wins a tie.
+        by: what ``best_of`` ranks by; default: the first name of ``where``.
+        per_task: most episodes of one task; which ones is drawn by ``seed``.
+        dedupe: ``text`` drops episodes of a task whose messages read the same, ``tokens`` those
+            whose token ids are the same, None drops none.
+        seed: for ``per_task``.
+
+    Returns:
+        The selection; kept and dropped add up to all episodes.
+
+    Raises:
+        UnknownNameError: no reward, metric or measure has that name.
+        BadInputError: a condition that cannot be read, or nothing was kept (the message says why).
+        MissingFileError: the path holds no episodes.
+    """
+    selection = sift(
+        run,
+        where=where,
+        tools=tools,
+        best_of=best_of,
+        by=by,
+        per_task=per_task,
+        dedupe=dedupe,
+        seed=seed,
+    )
+    if not selection.kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
+        raise BadInputError(
+            f"none of {selection.total} episodes was kept: {reasons or 'there were none'}; "
+            "loosen the filter, or record more samples per task"
+        )
+    return selection
+
+
+def sift(
+    run: Source,
+    *,
+    where: str | tuple[str, float] | None,
+    tools: str,
+    best_of: int | None,
+    by: str | None,
+    per_task: int | None,
+    dedupe: str | None,
+    seed: int,
+) -> Selection:
+    """As `select`, but a selection may be empty."""
+    if isinstance(where, tuple):
+        where = f"{where[0]}>={where[1]!r}"
+    _check_options(tools, dedupe, best_of, per_task)
+    trajectories, origin = read_source(run)
+    conditions = read_conditions(where, trajectories)
+    dropped: Counter[str] = Counter()
+    kept = trajectories
+    for text, holds in conditions:
+        kept = _keep(kept, holds, f"not {text}", dropped)
+    if tools == "only":
+        kept = _keep(kept, lambda t: any(True for _ in t.calls), "no tool call", dropped)
+    if dedupe:
+        kept = _without_twins(kept, dedupe, dropped)
+    if best_of is not None:
+        kept = _best(kept, best_of, by or (named(where) or ["reward"])[0], dropped)
+    if per_task is not None:
+        kept = _capped(kept, per_task, seed, dropped)
+    settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
+    settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
+    return Selection(kept, dict(dropped), settings, origin)
+
+
+def read_source(source: Source | Selection) -> tuple[list[Trajectory], dict[str, Any]]:
+    """Trajectories and where they come from.
+
+    Args:
+        source: see `Source`.
+
+    Returns:
+        The episodes, and plain data on their origin: ``env``, ``task_source``, ``policy``,
+        ``path``, and for a selection its counts.
+
+    Raises:
+        MissingFileError: no such file or folder, or no episodes in it.
+        BadInputError: a broken line, or an object of another kind.
+    """
+    if isinstance(source, Selection):
+        summary = source.summary()
+        return list(source.kept), {**summary.pop("origin"), "selection": summary}
+    if isinstance(source, Run):
+        return source.trajectories(), _origin(source)
+    if isinstance(source, str | Path):
+        return _read_path(Path(source))
+    items = list(source)
+    if items and not any(isinstance(item, Trajectory) for item in items):
+        return _read_several(items)
+    trajectories = [item for item in items if isinstance(item, Trajectory)]
+    wrong = next((item for item in items if not isinstance(item, Trajectory)), None)
+    if wrong is not None:
+        raise BadInputError(f"trajectories are needed, not {type(wrong).__name__}: {wrong!r:.80}")
+    return trajectories, {}
+
+
+def _keep(
+    trajectories: list[Trajectory],
+    holds: Callable[[Trajectory], bool],
+    reason: str,
+    dropped: Counter[str],
+) -> list[Trajectory]:
+    kept = [trajectory for trajectory in trajectories if holds(trajectory)]
+    if len(kept) < len(trajectories):
+        dropped[reason] += len(trajectories) - len(kept)
+    return kept
+
+
+def _without_twins(
+    trajectories: list[Trajectory], way: str, dropped: Counter[str]
+) -> list[Trajectory]:
+    seen: set[str] = set()
+
+    def first(trajectory: Trajectory) -> bool:
+        key = value_hash([trajectory.task.id, _content(trajectory, way)])
+        fresh = key not in seen
+        seen.add(key)
+        return fresh
+
+    return _keep(trajectories, first, f"same {way} as another of its task", dropped)
+
+
+def _content(trajectory: Trajectory, way: str) -> Any:
+    if way == "text":
+        return [message.to_chat() for message in trajectory.messages]
+    if trajectory.tokens is None:
+        raise BadInputError(
+            f"episode {trajectory.id!r} was recorded without tokens: use dedupe='text'"
+        )
+    return [trajectory.tokens.prompt_ids, trajectory.tokens.completion_ids]
+
+
+def _by_task(trajectories: list[Trajectory]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, trajectory in enumerate(trajectories):
+        places.setdefault(trajectory.task.id, []).append(place)
+    return places
+
+
+def _best(
+    trajectories: list[Trajectory], count: int, name: str, dropped: Counter[str]
+) -> list[Trajectory]:
+    value = measure(name, trajectories)
+    chosen: set[int] = set()
+    for places in _by_task(trajectories).values():
+        ranked = sorted(places, key=lambda place: -value(trajectories[place]))
+        chosen.update(ranked[:count])
+    dropped_here = len(trajectories) - len(chosen)
+    if dropped_here:
+        dropped[f"not among the best {count} of its task by {name}"] += dropped_here
+    return [trajectories[place] for place in sorted(chosen)]
+
+
+def _capped(
+    trajectories: list[Trajectory], cap: int, seed: int, dropped: Counter[str]
+) -> list[Trajectory]:
+    chosen: set[int] = set()
+    for task, places in _by_task(trajectories).items():
+        # By task, so that one task's episodes do not decide what is drawn of another's.
+        rng = random.Random(f"{seed}-{task}")
+        chosen.update(places if len(places) <= cap else rng.sample(places, cap))
+    dropped_here = len(trajectories) - len(chosen)
+    if dropped_here:
+        dropped[f"over the cap of {cap} a task"] += dropped_here
+    return [trajectories[place] for place in sorted(chosen)]
+
+
+def _check_options(
+    tools: str, dedupe: str | None, best_of: int | None, per_task: int | None
+) -> None:
+    for name, value, known in (
+        ("tools", tools, ("any", "only")),
+        ("dedupe", dedupe, ("text", "tokens", None)),
+    ):
+        if value not in known:
+            options = [str(option) for option in known if option]
+            raise BadInputError(
+                f"{name} must be one of {', '.join(options)}, not {value!r}"
+                f"{near(str(value), options)}"
+            )
+    for name, count in (("best_of", best_of), ("per_task", per_task)):
+        if count is not None and (isinstance(count, bool) or count < 1):
+            raise BadInputError(f"{name} must be at least 1, not {count!r}")
+
+
+def _read_several(items: list[Any]) -> tuple[list[Trajectory], dict[str, Any]]:
+    """Several runs as one, such as one with tools and one without."""
+    for item in items:
+        if not isinstance(item, Run | Selection | str | Path):
+            raise BadInputError(
+                f"runs, paths or trajectories are needed, not {type(item).__name__}: {item!r:.80}"
+            )
+    parts = [read_source(item) for item in items]
+    trajectories = [trajectory for found, _ in parts for trajectory in found]
+    origins = [origin for _, origin in parts]
+    merged: dict[str, Any] = {}
+    for name in ("task_source", "task_family"):
+        values = sorted({str(origin[name]) for origin in origins if name in origin})
+        # A sample among several sources must stay visible as one.
+        merged |= {name: "sample" if "sample" in values else " and ".join(values)} if values else {}
+    for name in ("env", "policy", "selection", "path"):
+        merged[name] = [origin.get(name) for origin in origins]
+    return trajectories, merged
+
+
+def _read_path(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:
+    if path.is_dir():
+        if (path / SETTINGS).is_file():
+            return read_source(Run.open(path))
+        path = path / TRAJECTORIES
+    if not path.exists() and path.suffix != ".jsonl":
+        Run.open(path)  # raises, with the near names of what stands beside it
+    trajectories = list(read_trajectories(path))
+    origin: dict[str, Any] = {"path": str(path)}
+    beside = path.parent / SELECTION
+    if beside.is_file():
+        summary = read_json(beside)
+        origin = {**summary.pop("origin", {}), "selection": summary, "path": str(path)}
+    elif (path.parent / SETTINGS).is_file():
+        origin = _origin(Run.open(path.parent))
+    if not trajectories:
+        raise MissingFileError(f"{str(path)!r} holds no episodes; name a run folder with some")
+    return trajectories, origin
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file.
+
+    Raises:
+        BadInputError: it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInputError(f"{str(path)!r} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadInputError(f"{str(path)!r} must hold a JSON object")
+    return value
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    names = ("env", "task_source", "task_family", "policy", "samples_per_task", "seed", "versions")
+    found = {name: run.settings[name] for name in names if name in run.settings}
+    return found | ({"path": str(run.path)} if run.path is not None else {})

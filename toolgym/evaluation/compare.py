@@ -1,0 +1,190 @@
+"""`compare`: two runs on the same tasks, paired by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolgym._util.tables import markdown_table, number, text_table
+from toolgym.errors import BadInputError
+from toolgym.evaluation.intervals import bootstrap, mcnemar
+from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
+from toolgym.evaluation.report import source_lines
+from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.trajectory import Trajectory
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+_METRICS = ("exact_match", "accuracy", "token_f1")
+_HEAD = ("metric", "before", "after", "change", "low", "high", "p", "tasks", "95 % interval")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric before and after, over the tasks that both runs have.
+
+    Args:
+        name: the metric.
+        before: mean over tasks.
+        after: mean over tasks.
+        change: after minus before.
+        low: lower end of the 95 % interval of the change, or None.
+        high: upper end, or None.
+        p_value: exact McNemar test, for metrics of 0 and 1 with one sample a task; else None.
+        kind: how the interval was made, or why there is none.
+    """
+
+    name: str
+    before: float
+    after: float
+    change: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` gives.
+
+    Args:
+        rows: one difference a metric.
+        tasks: tasks in both runs.
+        only_before: tasks that only the first run has; left out.
+        only_after: tasks that only the second run has; left out.
+        source: where the tasks of the second run came from.
+        family: their family; may be empty.
+    """
+
+    rows: list[Difference]
+    tasks: int
+    only_before: int
+    only_after: int
+    source: str
+    family: str
+
+    def __getitem__(self, name: str) -> Difference:
+        """The row of a metric.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        return named(self.rows, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        fields = Difference.__slots__
+        return {
+            "task_source": self.source,
+            "task_family": self.family,
+            "tasks": self.tasks,
+            "only_before": self.only_before,
+            "only_after": self.only_after,
+            "rows": [{name: getattr(row, name) for name in fields} for row in self.rows],
+        }
+
+    def to_markdown(self) -> str:
+        """A Markdown table under the lines that say what was compared."""
+        return "\n\n".join([*self._lines(), markdown_table(_HEAD, self._cells())]) + "\n"
+
+    def __str__(self) -> str:
+        return "\n".join([*self._lines(), "", text_table(_HEAD, self._cells())])
+
+    def _lines(self) -> list[str]:
+        lines = [*source_lines(self.source, self.family), f"{self.tasks} tasks in both runs"]
+        if self.only_before or self.only_after:
+            lines.append(
+                f"Left out: {self.only_before} tasks only before, {self.only_after} only after"
+            )
+        return lines
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [row.name]
+            + [number(v, True) for v in (row.before, row.after, row.change, row.low, row.high)]
+            + ["-" if row.p_value is None else f"{row.p_value:.2g}", str(self.tasks), row.kind]
+            for row in self.rows
+        ]
+
+
+def compare(
+    before: Recording,
+    after: Recording,
+    *,
+    normalisation: str = "paper",
+    whole_words: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two runs task by task.
+
+    Args:
+        before: a `Run`, the path of one, or trajectories.
+        after: the same, on the same tasks.
+        normalisation: ``paper`` or ``squad``.
+        whole_words: see `toolgym.evaluate`.
+        seed: fixes the bootstrap.
+
+    Returns:
+        Paired differences. A task with several samples counts once, with their mean.
+
+    Raises:
+        MissingFileError: no such run.
+        BadInputError: a run without episodes, or no task in common.
+        UnknownNameError: an unknown normalisation.
+    """
+    old = _by_task(read_recording(before)[0])
+    later, origin = read_recording(after)
+    new = _by_task(later)
+    common = [key for key in old if key in new]
+    if not common:
+        raise BadInputError(
+            f"the runs have no task in common (before: {next(iter(old))[1]!r} and others, after: "
+            f"{next(iter(new))[1]!r} and others); roll both out on the same tasks and environment"
+        )
+    metrics = list(_METRICS)
+    old_figures = [[measure(t, normalisation, whole_words) for t in old[key]] for key in common]
+    new_figures = [[measure(t, normalisation, whole_words) for t in new[key]] for key in common]
+    if all(figure.solving for pair in (old_figures, new_figures) for g in pair for figure in g):
+        metrics += SOLVE
+    return Comparison(
+        rows=[_difference(name, old_figures, new_figures, seed) for name in metrics],
+        tasks=len(common),
+        only_before=len(old) - len(common),
+        only_after=len(new) - len(common),
+        source=str(origin.get("task_source") or ""),
+        family=str(origin.get("task_family") or ""),
+    )
+
+
+def _by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[Trajectory]]:
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(task_key(trajectory), []).append(trajectory)
+    return groups
+
+
+def _difference(
+    name: str, before: list[list[Figures]], after: list[list[Figures]], seed: int
+) -> Difference:
+    old = np.array([np.mean([f.value(name) for f in group]) for group in before])
+    new = np.array([np.mean([f.value(name) for f in group]) for group in after])
+    changes = new - old
+    interval = bootstrap(changes.tolist(), [1.0] * len(changes), seed=seed)
+    single = all(len(group) == 1 for group in before + after)
+    p_value = None
+    if single and name in ("exact_match", "accuracy"):
+        p_value = mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
+    return Difference(
+        name,
+        float(old.mean()),
+        float(new.mean()),
+        float(changes.mean()),
+        interval.low,
+        interval.high,
+        p_value,
+        interval.kind,
+    )

@@ -1,0 +1,176 @@
+"""Rewards tried on recordings: no rollout, no change to the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.tables import markdown_table, number, text_table
+from toolgym.data.filter import read_source
+from toolgym.errors import BadInputError
+from toolgym.evaluation.intervals import Interval, bootstrap, group
+from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
+from toolgym.rollouts.runs import Run
+from toolgym.trajectory import Trajectory
+
+__all__ = ["Recording", "Table", "read_recording", "score", "task_key", "trajectories_of"]
+
+Recording = Any
+"""A `Run`, the path of a run folder or of a trajectories file, or trajectories."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What `score` gives.
+
+    Args:
+        rows: rubric name to the mean total reward of an episode, with its interval.
+        ids: [episodes] trajectory ids, the order of all lists here.
+        totals: rubric name to [episodes] summed rewards.
+        parts: rubric name to ``{reward name: [episodes]}``, unweighted and summed over the steps.
+    """
+
+    rows: dict[str, Interval]
+    ids: list[str]
+    totals: dict[str, list[float]]
+    parts: dict[str, dict[str, list[float]]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rows = [
+            {"rubric": name, "mean": row.value, "low": row.low, "high": row.high, "n": row.n}
+            | {"interval": row.kind}
+            for name, row in self.rows.items()
+        ]
+        return {"rows": rows, "ids": self.ids, "totals": self.totals, "parts": self.parts}
+
+    def to_markdown(self) -> str:
+        """A Markdown table."""
+        return markdown_table(_HEAD, self._cells())
+
+    def __str__(self) -> str:
+        return text_table(_HEAD, self._cells())
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [name, number(row.value), number(row.low), number(row.high), str(row.n), row.kind]
+            for name, row in self.rows.items()
+        ]
+
+
+_HEAD = ("rubric", "mean reward", "low", "high", "n", "95 % interval")
+
+
+def score(
+    run: Recording,
+    rewards: Mapping[str, Rubric | RewardFunction | str | Mapping[str, Any]],
+    *,
+    seed: int = 0,
+) -> Table:
+    """Score recorded episodes with any number of rubrics.
+
+    Args:
+        run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
+        rewards: a name of yours to a rubric: ``{"accuracy": 1.0}``, a reward's name, or a function.
+        seed: fixes the bootstrap of the intervals.
+
+    Returns:
+        Means with intervals, and every episode's total and parts.
+
+    Raises:
+        UnknownNameError: an unknown reward.
+        MissingFileError: no such run.
+        BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
+    """
+    rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
+    trajectories = trajectories_of(run)
+    keys = [task_key(trajectory) for trajectory in trajectories]
+    rows, totals, parts = {}, {}, {}
+    for name, rubric in rubrics.items():
+        totals[name], parts[name] = _apply(rubric, trajectories)
+        sums, sizes = group(keys, totals[name], [1.0] * len(keys))
+        rows[name] = bootstrap(sums, sizes, seed=seed)
+    return Table(rows, [trajectory.id for trajectory in trajectories], totals, parts)
+
+
+def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(rewards, Mapping) or not rewards:
+        raise BadInputError(
+            "score needs names for its rubrics, such as {'strict': {'exact_match': 1.0}}, "
+            f"not {rewards!r:.80}"
+        )
+    return rewards.items()
+
+
+def _rubric(name: str, spec: Any) -> Rubric:
+    if not (isinstance(spec, Rubric | str | Mapping) or callable(spec)):
+        raise BadInputError(
+            f"rubric {name!r} must be a reward's name, a function or a mapping, not {spec!r:.80}; "
+            f"a single weighted reward is {{{name!r}: {{'accuracy': 1.0}}}}"
+        )
+    return make_rubric(spec)
+
+
+def _apply(
+    rubric: Rubric, trajectories: list[Trajectory]
+) -> tuple[list[float], dict[str, list[float]]]:
+    totals: list[float] = []
+    parts: dict[str, list[float]] = {name: [] for name in rubric.functions}
+    for trajectory in trajectories:
+        values = rubric.parts(trajectory.task, _detached(trajectory))
+        totals.append(float(sum(rubric.total(values))))
+        for name, steps in values.items():
+            parts[name].append(float(sum(steps)))
+    return totals, parts
+
+
+def _detached(trajectory: Trajectory) -> Trajectory:
+    """A copy whose lists and steps a careless reward function may write to."""
+    return replace(
+        trajectory,
+        messages=list(trajectory.messages),
+        steps=[replace(s, reward_parts=dict(s.reward_parts)) for s in trajectory.steps],
+        metrics=dict(trajectory.metrics),
+    )
+
+
+def trajectories_of(run: Recording) -> list[Trajectory]:
+    """The episodes of whatever a user may mean by a run; see `read_recording`."""
+    return read_recording(run)[0]
+
+
+def read_recording(run: Recording) -> tuple[list[Trajectory], dict[str, Any]]:
+    """Episodes and what is known of their origin.
+
+    Args:
+        run: a run or selection, anything else with a ``trajectories()`` method, the path of a
+            folder or of a ``.jsonl`` of trajectories, or an iterable of `Trajectory`.
+
+    Returns:
+        At least one episode, and plain data such as ``task_source``; empty for bare trajectories.
+
+    Raises:
+        MissingFileError: no such file or folder.
+        BadInputError: no episode in it, or something else than trajectories.
+    """
+    if isinstance(run, Trajectory):
+        raise BadInputError("a list of trajectories is needed, not a single one: [trajectory]")
+    if callable(getattr(run, "trajectories", None)) and not isinstance(run, Run):
+        found, origin = list(run.trajectories()), dict(getattr(run, "settings", None) or {})
+    elif isinstance(run, str | Path | Iterable):
+        found, origin = read_source(run)
+    else:
+        raise BadInputError(
+            f"a run, the path of one, or a list of trajectories is needed, not {run!r:.80}"
+        )
+    if not found:
+        where = f" in {str(run)!r}" if isinstance(run, str | Path) else ""
+        raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
+    return found, origin
+
+
+def task_key(trajectory: Trajectory) -> tuple[str, str]:
+    """What makes two episodes belong to one task: environment and task id."""
+    return trajectory.env_id, trajectory.task.id

@@ -1,0 +1,1 @@
+"""What rewards and figures share: rubrics, answers, and what a call solves."""

@@ -1,0 +1,137 @@
+"""Seeded sampling in batches, independent of what else is in the batch. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolgym._util.optional import need
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["Sampler", "uniforms"]
+
+
+def uniforms(seeds: Sequence[int], count: int) -> NDArray[np.float64]:
+    """One number in [0, 1) a row and token position.
+
+    Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is counter-based:
+    a row's numbers depend on its seed and the position alone.
+
+    Args:
+        seeds: [row] any integers.
+        count: positions.
+
+    Returns:
+        [row, position] float64.
+    """
+    drawn = np.empty((len(seeds), count))
+    for row, seed in enumerate(seeds):
+        drawn[row] = np.random.Generator(np.random.Philox(key=seed % 2**128)).random(count)
+    return drawn
+
+
+class Sampler:
+    """A logits processor that chooses the next token itself, so that greedy search then takes it.
+
+    Each row is sampled by inverting its cumulative distribution at that row's uniform number:
+    neither the batch's composition nor a global random state has any influence.
+
+    Args:
+        drawn: [row, position] uniform numbers; unused at temperature 0.
+        temperature: 0 takes the most probable token.
+        top_p: sample among the most probable tokens that together reach this probability
+            (nucleus sampling, Holtzman et al., ICLR 2020).
+        logprobs: keep the log-probability of each chosen token at temperature 1, before top-p.
+    """
+
+    def __init__(
+        self,
+        drawn: NDArray[np.float64],
+        *,
+        temperature: float,
+        top_p: float,
+        device: torch.device,
+        logprobs: bool,
+    ) -> None:
+        loaded = need("torch", "train")
+        # Apple's GPUs have no float64.
+        self._exact = loaded.float32 if device.type == "mps" else loaded.float64
+        self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)
+        self._temperature, self._top_p = temperature, top_p
+        self._keep_logprobs = logprobs
+        self._position = 0
+        self.logprobs: list[torch.Tensor] = []  # a position: [row] float32
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep some rows of the batch.
+
+        Args:
+            rows: [kept] indices.
+        """
+        self._drawn = self._drawn[rows]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Choose one token a row.
+
+        Args:
+            input_ids: [row, length] what stands there so far; unused.
+            scores: [row, vocabulary] the model's logits.
+
+        Returns:
+            [row, vocabulary] the chosen token highest.
+        """
+        if self._temperature == 0 and not self._keep_logprobs:
+            return scores
+        return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
+
+    def next(self, scores: torch.Tensor) -> torch.Tensor:
+        """Choose one token a row.
+
+        Args:
+            scores: [row, vocabulary] the model's logits.
+
+        Returns:
+            [row] ids.
+        """
+        chosen = scores.argmax(-1) if self._temperature == 0 else self._choose(scores)
+        self._position += 1
+        if self._keep_logprobs:
+            self._note(scores, chosen)
+        return chosen
+
+    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
+        uniform = self._drawn[:, self._position, None]
+        probability = (scores.float() / self._temperature).softmax(-1)
+        if self._top_p >= 1:
+            total = probability.cumsum(-1, dtype=self._exact)
+            return _invert(total, uniform * total[:, -1:])
+        # Stable, or tokens of equal probability would change places with the batch's size.
+        ranked, order = probability.sort(dim=-1, descending=True, stable=True)
+        total = ranked.cumsum(-1, dtype=self._exact)
+        kept = ((total - ranked) < self._top_p).sum(-1, keepdim=True)
+        place = _invert(total, uniform * total.gather(-1, kept - 1))
+        return order.gather(-1, place[:, None].minimum(kept - 1))[:, 0]
+
+    def _note(self, scores: torch.Tensor, chosen: torch.Tensor) -> None:
+        logprobs = scores.float().log_softmax(-1)
+        self.logprobs.append(logprobs.gather(-1, chosen[:, None])[:, 0])
+
+
+def _invert(total: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
+    """The first place whose cumulative probability exceeds a number.
+
+    Args:
+        total: [row, vocabulary] cumulative probabilities, not normalised.
+        aim: [row, 1] numbers in [0, total].
+
+    Returns:
+        [row] places.
+    """
+    # Rounding may lift the number to the total, which no place exceeds.
+    below = total[:, -1:] * (1 - (2.0**-51 if aim.element_size() == 8 else 2.0**-22))
+    return (total <= aim.minimum(below)).sum(-1).clamp(max=total.shape[-1] - 1)

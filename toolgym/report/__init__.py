@@ -1,0 +1,1 @@
+"""Documents of blocks, as Markdown, HTML and JSON, and the drawings in them."""

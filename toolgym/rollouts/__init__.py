@@ -1,0 +1,1 @@
+"""Rollouts: a policy plays, and each episode is recorded in a run."""

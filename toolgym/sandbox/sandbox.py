@@ -1,0 +1,248 @@
+"""The sandbox: a scenario's functions, called one at a time in jailed processes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolgym._workers.forkserver import keepers_of
+from toolgym.errors import BadInputError, UnknownNameError
+
+__all__ = ["LAYERS", "Sandbox", "SandboxResult"]
+
+LAYERS = ("language", "limits", "seccomp")
+_SOURCE_CHARS = 100_000
+_ARGUMENT_CHARS = 1_000_000
+_PROGRAM_CHARS = 1_000_000
+_ERROR_CHARS = 1_000
+_ALL_CHARS = 50_000_000  # of the answers of many calls
+_KINDS = {
+    **{"r": "refused", "e": "exception", "t": "timeout", "m": "memory", "o": "output"},
+    **{"j": "result", "d": "died"},
+}
+
+
+@dataclass(frozen=True)
+class SandboxResult:
+    """What one call gave.
+
+    Args:
+        text: the function's return value as JSON, or a text for the model that says what failed.
+        error: None, or the kind of failure: ``refused`` (the source uses what the language rules
+            do not allow), ``arguments``, ``exception``, ``timeout``, ``memory``, ``output`` (too
+            long), ``result`` (no JSON) or ``died`` (the process ended itself or was ended by the
+            kernel).
+    """
+
+    text: str
+    error: str | None = None
+
+
+class Sandbox:
+    r"""Functions of one scenario, each with its own source.
+
+    Every call runs in a process of its own, forked from a clean interpreter: it sees no other
+    call, no other scenario and nothing of this process. There is no file system at all.
+
+    Args:
+        functions: name to source; the source defines a function of that name and may define what
+            it needs beside it. Sources do not see each other.
+        timeout: seconds after which a call is killed.
+        memory_mb: MiB that a call may use.
+        output_chars: characters of JSON that a call may return.
+        require: layers of `LAYERS` without which the sandbox refuses to work.
+        rules: whether the rules of the language are checked; False gives the function all of
+            Python, and leaves its isolation to the layers of the operating system.
+
+    Raises:
+        BadInputError: a required layer is missing here, a limit is no positive number, or a
+            source is too long.
+
+    Example:
+        ```python
+        from toolgym.sandbox import Sandbox
+
+        box = Sandbox({"add": "def add(a, b):\n    return a + b"})
+        print(box.call("add", {"a": 1, "b": 2}).text)  # 3
+        ```
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[str, str],
+        *,
+        timeout: float = 10.0,
+        memory_mb: int = 256,
+        output_chars: int = 20_000,
+        require: Sequence[str] = ("seccomp",),
+        rules: bool = True,
+    ) -> None:
+        for what, value in (
+            *(("timeout", timeout), ("memory_mb", memory_mb)),
+            ("output_chars", output_chars),
+        ):
+            if not (0 < value < 2**31 and math.isfinite(value)):
+                raise BadInputError(f"{what} of a sandbox must be a positive number, not {value!r}")
+        for name, source in functions.items():
+            if len(source) > _SOURCE_CHARS:
+                raise BadInputError(
+                    f"source of {name!r} has {len(source)} characters; a sandboxed function has "
+                    f"at most {_SOURCE_CHARS}"
+                )
+        self._functions, self._keepers = dict(functions), keepers_of(0)
+        self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
+        self._limit, self._rules = int(output_chars), rules
+        self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
+        active = self.layers()
+        for layer in require:
+            if layer not in LAYERS:
+                raise UnknownNameError("sandbox layer", layer, LAYERS)
+            if layer not in active:
+                raise BadInputError(
+                    f"the sandbox layer {layer!r} is not available here (active: "
+                    f"{', '.join(active) or 'none'}); functions written by a model would be less "
+                    "isolated: accept that with require=(), or run on Linux with seccomp"
+                )
+
+    def layers(self) -> tuple[str, ...]:
+        """The layers that stand here, tried in a jailed process: some of `LAYERS`."""
+        return (("language",) if self._rules else ()) + self._keepers.layers()
+
+    def check(self) -> dict[str, str]:
+        """Function names to what is wrong with their source; empty: all can be called.
+
+        The sources run up to their function's definition, jailed like a call.
+        """
+        results = {name: self._ask(name, "null") for name in self._functions}
+        return {name: result.text for name, result in results.items() if result.error}
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> SandboxResult:
+        """Run a function; what fails inside is a result, never an exception.
+
+        Args:
+            name: one of the sandbox's functions.
+            arguments: keyword arguments that JSON can hold.
+
+        Raises:
+            UnknownNameError: no function has this name.
+        """
+        text = self._json(name, arguments)
+        return text if isinstance(text, SandboxResult) else self._ask(name, text)
+
+    def call_many(self, name: str, arguments: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
+        """Run a function several times in one process, for probing it: a fraction of the time.
+
+        Unlike with `call`, what a call leaves in the source's globals is there for the next one,
+        and time and memory are those of all together.
+
+        Args:
+            name: one of the sandbox's functions.
+            arguments: of each call.
+
+        Returns:
+            One result a call; the same failure for all where the process was ended.
+
+        Raises:
+            UnknownNameError: no function has this name.
+        """
+        texts = [self._json(name, item) for item in arguments]
+        plain = [text for text in texts if isinstance(text, str)]
+        replies = iter(self._ask_many(name, plain) if plain else ())
+        return [text if isinstance(text, SandboxResult) else next(replies) for text in texts]
+
+    def _ask_many(self, name: str, arguments: Sequence[str]) -> list[SandboxResult]:
+        whole = self._ask(name, f"[{', '.join(arguments)}]", len(arguments))
+        if whole.error is not None:
+            return [whole] * len(arguments)
+        found = json.loads(whole.text)
+        # A function that finds the pipe can write its own answer: it must still be one.
+        pairs = found if isinstance(found, list) and len(found) == len(arguments) else []
+        answers = map(_answer, pairs or [None] * len(arguments))
+        return [self._read(name, answer) for answer in answers]
+
+    def reseeded(self, hash_seed: int) -> Sandbox:
+        """The same functions where sets are walked in another order; shares what was compiled."""
+        twin = copy.copy(self)
+        twin._keepers = keepers_of(hash_seed)
+        return twin
+
+    def _json(self, name: str, arguments: Mapping[str, Any]) -> str | SandboxResult:
+        if name not in self._functions:
+            raise UnknownNameError("sandboxed function", name, self._functions)
+        try:
+            text = json.dumps(dict(arguments), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            return SandboxResult(f"Error: arguments of {name} are no JSON: {error}", "arguments")
+        if len(text) > _ARGUMENT_CHARS:
+            return SandboxResult(
+                f"Error: arguments of {name} have {len(text)} characters; "
+                f"at most {_ARGUMENT_CHARS} are allowed",
+                "arguments",
+            )
+        return text
+
+    def _ask(self, name: str, arguments: str, many: int = 0) -> SandboxResult:
+        program = self._programs.get(name) or self._compiled(name)
+        if isinstance(program, SandboxResult):
+            return program
+        head = f'{{"name": {json.dumps(name)}, "arguments": {arguments}, "limit": {self._limit}}}'
+        # Text within the JSON text of many answers is escaped once more.
+        limit = 2 * many * (self._limit + _ERROR_CHARS) if many else self._limit
+        reply = self._send(head.encode() + b"\0" + program, min(limit, _ALL_CHARS))
+        return self._read(name, reply, limit)
+
+    def _compiled(self, name: str) -> bytes | SandboxResult:
+        """The program of a function, or why there is none; compiled by a jailed process too."""
+        request = json.dumps({"name": name, "source": self._functions[name]})
+        reply = self._send(request.encode(), _PROGRAM_CHARS)
+        if reply is not None and reply[:1] == b"c":
+            self._programs[name] = reply[1:]
+            return reply[1:]
+        result = self._read(name, reply)
+        if result.error == "refused":  # anything else may go better the next time
+            self._programs[name] = result
+        return result
+
+    def _send(self, request: bytes, limit: int) -> bytes | None:
+        return self._keepers.call(request, self._timeout, self._memory, limit, rules=self._rules)
+
+    def _read(self, name: str, reply: bytes | None, limit: int = 0) -> SandboxResult:
+        if reply is None:
+            return SandboxResult(f"Error: the process of {name} could not be kept.", "died")
+        kind = _KINDS.get(reply[:1].decode("latin-1"))
+        text = reply[1:].decode("utf-8", "replace")
+        if kind is None:
+            return self._value(name, text, limit or self._limit)
+        return SandboxResult(f"Error: {self._explained(name, kind, text)}.", kind)
+
+    def _value(self, name: str, text: str, limit: int) -> SandboxResult:
+        # A function that finds the pipe can write its own answer: it must still be one.
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return SandboxResult(f"Error: {name} wrote a broken answer.", "died")
+        if len(text) > limit:
+            return SandboxResult(f"Error: {name} wrote too long an answer.", "output")
+        return SandboxResult(text)
+
+    def _explained(self, name: str, kind: str, text: str) -> str:
+        if kind == "timeout":
+            return f"{name} was ended after {self._timeout:g} seconds"
+        if kind == "died":
+            return f"{name} ended its process without an answer"
+        if kind == "exception":
+            return f"{name} raised {text}"
+        if kind == "memory":
+            return f"{name} ran out of {text}"
+        return text or f"{name} wrote more than {self._limit} characters"
+
+
+def _answer(item: Any) -> bytes:
+    """One of many answers as a single one comes; that of an ended process, where it is none."""
+    if isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
+        return f"{item[0][:1]}{item[1]}".encode("utf-8", "backslashreplace")
+    return b"d"

@@ -1,0 +1,1 @@
+"""Self-training: practise, filter, train, measure, again."""

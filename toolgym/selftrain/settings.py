@@ -1,0 +1,309 @@
+"""Everything that decides a self-training run, in one validated model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from toolgym._util.jsonl import require_file
+from toolgym._util.optional import need
+from toolgym.data.pairs import PAIRINGS
+from toolgym.errors import BadInputError, near
+
+__all__ = ["EnvironmentSettings", "SelfTrainSettings", "load_settings"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EnvironmentSettings(_Settings):
+    """One environment of the run.
+
+    Args:
+        id: such as ``ToolQA-PopQA-v0``.
+        name: for folders and the report; default: the id.
+        args: arguments of the environment, for training and evaluation alike.
+        train: further arguments for practice, such as ``{"split": "train"}``; None: evaluate only.
+        test: further arguments for evaluation; None: practise only.
+        train_tasks: at most so many questions a round; None: all.
+        test_tasks: at most so many held-out questions; None: all.
+    """
+
+    id: str
+    name: str = ""
+    args: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] | None = Field(default_factory=lambda: {"split": "train"})
+    test: dict[str, Any] | None = Field(default_factory=lambda: {"split": "test"})
+    train_tasks: int | None = Field(default=None, ge=1)
+    test_tasks: int | None = Field(default=None, ge=1)
+
+    @property
+    def label(self) -> str:
+        """Name of its folders."""
+        return self.name or self.id.rpartition(":")[2]
+
+
+class SamplingSettings(_Settings):
+    """How the model writes, see `toolgym.policies.local.transformers.TransformersPolicy`.
+
+    Args:
+        temperature: of practice, and of the first of the two evaluations; the other is greedy.
+        top_p: nucleus sampling.
+        max_new_tokens: of one reply.
+        max_prompt_tokens: longer prompts lose their beginning.
+        batch_size: replies sampled at once.
+        cache_gib: GiB of keys and values kept between an episode's turns.
+        concurrency: episodes that run at once.
+        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        template: further arguments of the chat template, such as ``{"enable_thinking": false}``.
+    """
+
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=512, ge=1)
+    max_prompt_tokens: int = Field(default=8192, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    cache_gib: float = Field(default=1.0, ge=0)
+    concurrency: int = Field(default=128, ge=1)
+    dtype: str = "auto"
+    template: dict[str, Any] = Field(default_factory=dict)
+
+
+class FilterSettings(_Settings):
+    """Which episodes are trained on, see `toolgym.data.filter.select`."""
+
+    where: str | None = "accuracy>=1"
+    tools: Literal["any", "only"] = "any"
+    best_of: int | None = Field(default=None, ge=1)
+    by: str | None = None
+    per_task: int | None = Field(default=4, ge=1)
+    dedupe: Literal["text", "tokens"] | None = "text"
+
+
+Method = Literal["sft", "dpo", "grpo"]
+
+
+class TrainSettings(_Settings):
+    """How a round of SFT trains, see `toolgym.training.sft.train_sft`."""
+
+    epochs: float = Field(default=3, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    device_batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    max_length: int = Field(default=8192, ge=1)
+    lora: bool | int = False
+    gradient_checkpointing: bool | None = None
+    bf16: bool | None = None
+    max_steps: int | None = Field(default=None, ge=1)
+    save_steps: int = Field(default=200, ge=1)
+    deepspeed: str | None = None
+    report_to: str | list[str] = "none"
+
+
+class DpoSettings(TrainSettings):
+    """How a round of DPO trains, see `toolgym.training.dpo.train_dpo`.
+
+    Args:
+        without_tools: further episodes of each question, played without tools, that may be the
+            rejected side (arXiv 2502.05867 takes all of its rejected ones from there).
+    """
+
+    pairing: str = "first_turn"
+    per_task: int | None = Field(default=None, ge=1)
+    without_tools: int = Field(default=0, ge=0)
+    beta: float = Field(default=0.5, gt=0)
+    sft_weight: float = Field(default=0.0, ge=0)
+
+    @field_validator("pairing")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PAIRINGS:
+            raise ValueError(f"must be one of {', '.join(PAIRINGS)}{near(value, PAIRINGS)}")
+        return value
+
+
+class GrpoSettings(TrainSettings):
+    """How a round of GRPO trains, see `toolgym.training.grpo.train_grpo`.
+
+    Args:
+        starts: where episodes begin: at ``tasks``, or at the ``prefixes`` of episodes that the
+            round practises first (arXiv 2508.08791).
+        credit: ``episode`` or ``turn``; None: ``turn`` with prefixes, else ``episode``.
+        reward: names and weights; None: the environment's own.
+    """
+
+    epochs: float = Field(default=1, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    starts: Literal["tasks", "prefixes"] = "tasks"
+    credit: Literal["episode", "turn"] | None = None
+    generations: int = Field(default=8, ge=2)
+    beta: float = Field(default=0.0, ge=0)
+    baseline: Literal["grpo", "rloo", "reinforce++"] = "grpo"
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+    reward: dict[str, Any] | None = None
+    record_episodes: bool = False
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> GrpoSettings:
+        if self.batch_size % self.generations:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of generations {self.generations}: "
+                "a step plays whole groups"
+            )
+        return self
+
+
+class MiniatureSettings(_Settings):
+    """The base model that toolgym builds itself, see `toolgym.miniature`.
+
+    Args:
+        seed: of its world and its training.
+        train: questions to practise on, over both environments.
+        test: held-out questions, over both environments.
+        base: sizes and steps, as in `toolgym.miniature.settings.BaseSettings`; ``{"tiny": true}``
+            is a model of a few steps for trying the chain.
+    """
+
+    seed: int = 0
+    train: int = Field(default=500, ge=5)
+    test: int = Field(default=500, ge=5)
+    base: dict[str, Any] = Field(default_factory=dict)
+
+
+class SelfTrainSettings(_Settings):
+    """One self-training run.
+
+    Args:
+        model: ``miniature``, a folder, or a hub id.
+        environments: where it practises and where it is evaluated; for the miniature they may be
+            left out: it brings its own.
+        rounds: practise, filter, train, evaluate; 0 only evaluates.
+        methods: how each round trains, ``sft``, ``dpo`` or ``grpo``; the last one goes on.
+        begin_with: what a round trains: the ``last`` round's model, or the ``base``.
+        baseline: play the held-out questions once without tools, so that the report can say where
+            tools were needed.
+        stop_when_worse: end after a round whose held-out accuracy fell (exact McNemar p < 0.05).
+        samples_per_task: episodes of each question in a round.
+        seed: fixes everything that is drawn.
+        sampling: how the model writes.
+        filter: what is kept.
+        train: how a round of SFT trains.
+        dpo: how a round of DPO does.
+        grpo: how a round of GRPO does.
+        miniature: for ``model: miniature``.
+    """
+
+    model: str = Field(default="miniature", min_length=1)
+    environments: list[EnvironmentSettings] = Field(default_factory=list)
+    rounds: int = Field(default=3, ge=0)
+    methods: list[Method] = Field(default=["sft"], min_length=1)
+    begin_with: Literal["last", "base"] = "last"
+    baseline: bool = True
+    stop_when_worse: bool = True
+    samples_per_task: int = Field(default=8, ge=1)
+    seed: int = 0
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    filter: FilterSettings = Field(default_factory=FilterSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    dpo: DpoSettings = Field(default_factory=DpoSettings)
+    grpo: GrpoSettings = Field(default_factory=GrpoSettings)
+    miniature: MiniatureSettings = Field(default_factory=MiniatureSettings)
+
+    def method(self, number: int) -> Method:
+        """How a round trains, counted from 1."""
+        return self.methods[min(number, len(self.methods)) - 1]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SelfTrainSettings:
+        labels = [environment.label for environment in self.environments]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two environments are named {twice!r}: give one another 'name'")
+        bad = next((label for label in labels if not label or set(label) & set('/\\:*?"<>|')), None)
+        if bad is not None:
+            raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
+        if self.model == "miniature" and not self.environments:
+            return self
+        if all(environment.train is None for environment in self.environments):
+            raise ValueError("no environment to practise in: give one a 'train'")
+        if all(environment.test is None for environment in self.environments):
+            raise ValueError("no environment to evaluate in: give one a 'test'")
+        return self
+
+
+def load_settings(
+    settings: SelfTrainSettings | Mapping[str, Any] | str | Path,
+) -> SelfTrainSettings:
+    """Settings from a model, plain data, or a YAML or JSON file.
+
+    Raises:
+        MissingFileError: no such file.
+        MissingExtraError: a YAML file, and no YAML reader is installed.
+        BadInputError: an unknown key (near ones are named) or a value that does not fit.
+    """
+    if isinstance(settings, SelfTrainSettings):
+        return settings
+    where = "settings"
+    if isinstance(settings, str | Path):
+        where = f"settings file {str(settings)!r}"
+        settings = _read(require_file(settings, "settings file"))
+    if not isinstance(settings, Mapping):
+        raise BadInputError(f"{where} must be a mapping, not {type(settings).__name__}")
+    try:
+        return SelfTrainSettings.model_validate(dict(settings))
+    except ValidationError as error:
+        raise BadInputError(f"{where}: {_first_problem(error)}") from error
+
+
+def _read(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".json":
+            return json.loads(text)
+        # transformers depends on PyYAML, so that the extra brings it.
+        yaml = need("yaml", "train")
+    except ValueError as error:
+        raise BadInputError(f"settings file {str(path)!r} is not valid JSON: {error}") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"settings file {str(path)!r} is not valid YAML: {reason}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _fields(problem["loc"][:-1])
+        key = str(problem["loc"][-1])
+        return f"unknown key {place!r}{near(key, known)}; keys there: {', '.join(known)}"
+    text = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # more than one line can show
+        return f"{place}: {text}" if place else text
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = near(str(problem["input"]), re.findall(r"'([^']+)'", text))
+    return f"{place}: {text}, not {problem['input']!r:.80}{hint}" if place else text
+
+
+def _fields(path: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed at a place in the settings."""
+    at: dict[str, type[BaseModel]] = {
+        "environments": EnvironmentSettings,
+        "sampling": SamplingSettings,
+        "filter": FilterSettings,
+        "train": TrainSettings,
+        "dpo": DpoSettings,
+        "grpo": GrpoSettings,
+        "miniature": MiniatureSettings,
+    }
+    owner = at.get(str(path[0]), SelfTrainSettings) if path else SelfTrainSettings
+    return list(owner.model_fields)

@@ -1,4 +1,0 @@
-"""The study: the miniature trained in every way, measured on the same questions, as a page.
-
-``python -m toolgym.study`` runs it. It needs the `train` extra.
-"""

@@ -1,0 +1,195 @@
+"""Cassettes: every tool input and output of a run in a file, and the run again without tools."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.jsonl import append_row, drop_torn_line, read_rows
+from toolgym.errors import BadInputError, ReplayMissError, RunMismatchError, near
+from toolgym.messages import ToolCall, ToolResult
+
+__all__ = ["Recorder", "Replayer", "canonical"]
+
+SCHEMA = 1
+_WHAT = "cassette"
+_recorders: weakref.WeakValueDictionary[tuple[int, int], Recorder] = weakref.WeakValueDictionary()
+_recorders_lock = threading.Lock()
+
+
+def canonical(arguments: Mapping[str, Any]) -> str:
+    """Arguments as one JSON text; equal arguments give equal texts, in whatever order they came."""
+    return json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=repr)
+
+
+class Recorder:
+    """Appends calls and results to a cassette; whole lines, one writing process at a time.
+
+    Make one with `Recorder.open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.tools = path, dict[str, Any]()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("ab", buffering=0)
+        except OSError as error:
+            raise BadInputError(f"{_WHAT} {str(path)!r} cannot be written: {error}") from error
+        # The environments that record here have no end of their own.
+        weakref.finalize(self, self._stream.close)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | Path, tools: Mapping[str, Any]) -> Recorder:
+        """Begin a cassette, or go on with one; environments of one process share it.
+
+        Args:
+            path: the file; made when it does not exist.
+            tools: what the answers depend on, as plain data; stands in the first line.
+
+        Raises:
+            RunMismatchError: it was recorded with other tools, or another process is writing.
+            BadInputError: the file is no cassette, or cannot be written.
+        """
+        path = Path(path)
+        with _recorders_lock:
+            if path.exists():
+                status = path.stat()
+                shared = _recorders.get((status.st_dev, status.st_ino))
+                if shared is not None:
+                    _check_tools(path, shared.tools, tools)
+                    return shared
+            recorder = cls(path)
+            recorder._begin(tools)
+            status = path.stat()
+            _recorders[status.st_dev, status.st_ino] = recorder
+            return recorder
+
+    def _begin(self, tools: Mapping[str, Any]) -> None:
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunMismatchError(
+                f"another process is recording into {_WHAT} {str(self.path)!r}: wait for it, or "
+                "name another file"
+            ) from error
+        drop_torn_line(self.path)
+        self.tools = dict(tools)
+        if self.path.stat().st_size:
+            _, header = next(read_rows(self.path, _WHAT), (1, {}))
+            _check_tools(self.path, _tools_of(self.path, header), tools)
+        else:
+            append_row(self._stream, {"cassette": SCHEMA, "tools": self.tools})
+
+    def add(self, episode: str, call: ToolCall, result: ToolResult) -> None:
+        """Record a call; once this returns, a kill does not lose it."""
+        row = {
+            "episode": episode,
+            "call": call.id,
+            "tool": call.name,
+            # As text, so that also numbers that JSON cannot hold (NaN) come back as they were.
+            "arguments": canonical(call.arguments),
+            "content": result.content,
+            "error": result.error,
+        }
+        with self._lock:
+            append_row(self._stream, row | ({"detail": result.detail} if result.detail else {}))
+
+
+class Replayer:
+    """Answers calls from a cassette that is held in memory; runs nothing.
+
+    A call is answered by what was recorded under its episode, number, tool and arguments; of
+    several recordings (an episode that was played again after a kill) the last one counts. A call
+    of an episode that was not recorded gets what its tool said to the same arguments elsewhere,
+    provided that it always said the same.
+
+    Args:
+        path: the file.
+        tools: what the answers depend on now; must be what they were recorded with.
+
+    Raises:
+        MissingFileError: no such file.
+        BadInputError: the file is no cassette, or a line is broken.
+        RunMismatchError: it was recorded with other tools.
+    """
+
+    def __init__(self, path: str | Path, tools: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self._exact: dict[tuple[str, str, str, str], ToolResult] = {}
+        self._anywhere: dict[tuple[str, str], ToolResult | None] = {}
+        rows = read_rows(path, _WHAT, torn=True)
+        _, header = next(rows, (1, {}))
+        _check_tools(self.path, _tools_of(self.path, header), tools)
+        for number, row in rows:
+            try:
+                self._learn(row)
+            except KeyError as error:
+                raise BadInputError(
+                    f"{_WHAT} {str(self.path)!r}, line {number}: no {error} in it"
+                ) from error
+
+    def _learn(self, row: Mapping[str, Any]) -> None:
+        result = ToolResult("", row["content"], row["error"], row.get("detail"))
+        call = (row["tool"], row["arguments"])
+        self._exact[row["episode"], row["call"], *call] = result
+        known = self._anywhere.setdefault(call, result)
+        if known is not None and known != result:
+            self._anywhere[call] = None
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def answer(self, episode: str, call: ToolCall) -> ToolResult:
+        """The recorded result of a call.
+
+        Raises:
+            ReplayMissError: there is none, or several that differ.
+        """
+        arguments = canonical(call.arguments)
+        found = self._exact.get((episode, call.id, call.name, arguments))
+        if found is None:
+            found = self._anywhere.get((call.name, arguments))
+        if found is None:
+            raise ReplayMissError(self._miss(episode, call, arguments))
+        return ToolResult(call.id, found.content, found.error, found.detail)
+
+    def _miss(self, episode: str, call: ToolCall, arguments: str) -> str:
+        where = f"{_WHAT} {str(self.path)!r}"
+        what = f"{call.name[:100]}({arguments[:200]})"
+        if (call.name, arguments) in self._anywhere:
+            return (
+                f"{where} holds several different answers to {what}, and none for {call.id} of "
+                f"episode {episode!r}; replay the run that was recorded, with its seed"
+            )
+        recorded = [a for name, a in self._anywhere if name == call.name]
+        hint = near(arguments[:200], [text[:200] for text in recorded[:1000]])
+        return (
+            f"{where} has no answer to {what}, {call.id} of episode {episode!r}{hint}: it holds "
+            f"{len(recorded)} other calls of that tool; replay with the policy, seed and faults of "
+            "the recording, or record again"
+        )
+
+
+def _tools_of(path: Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    if header.get("cassette") != SCHEMA or not isinstance(header.get("tools"), dict):
+        raise BadInputError(
+            f"{str(path)!r} is no cassette of version {SCHEMA}: its first line must say so"
+        )
+    tools: Mapping[str, Any] = header["tools"]
+    return tools
+
+
+def _check_tools(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key in {**now, **before}:
+        if before.get(key) != now.get(key):
+            raise RunMismatchError(
+                f"{_WHAT} {str(path)!r} was recorded with {key} = "
+                f"{json.dumps(before.get(key))[:200]}, now it is {json.dumps(now.get(key))[:200]}; "
+                "name another file, or use the same tools"
+            )

@@ -1,0 +1,253 @@
+"""Search indexes in a folder: opened by memory map, searched exactly with numpy.
+
+The folder holds bm25s's own files (so bm25s opens it too), the passages, and a header that says how
+it was made; `toolgym.tools.search.building` writes it. Scores are BM25 as Lucene has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import mmap
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolgym.errors import BadInputError, MissingFileError
+from toolgym.tools.search import layout
+from toolgym.tools.search.analysis import pieces
+from toolgym.tools.search.building import build_index
+from toolgym.tools.search.corpora.passages import Passage
+from toolgym.tools.search.excerpts import best_passage
+from toolgym.tools.search.layout import HEADER, disk_name
+from toolgym.tools.search.ranking import Found, Postings, Ranker
+from toolgym.tools.search.recipe import Recipe
+from toolgym.tools.search.vocabulary import SORTED, open_vocabulary
+
+__all__ = [
+    "HEADER",
+    "Hit",
+    "Index",
+    "build_index",
+    "disk_name",
+    "open_index",
+]
+
+_LISTED = 500_000  # terms
+_MEMO_PIECES, _MEMO_CHARS = 50_000, 100  # of queries, with their postings, which stay on the disk
+MAX_QUERY_CHARS = 10_000  # what is beyond is not read: a query's cost stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found passage.
+
+    Args:
+        passage: what was found.
+        score: its BM25 score, positive.
+    """
+
+    passage: Passage
+    score: float
+
+
+class Index:
+    """An opened index; safe to search from several threads.
+
+    Args:
+        folder: where `build_index` wrote it.
+
+    Raises:
+        MissingFileError: there is no such folder.
+        BadInputError: it holds no index, a damaged one, or one that this version cannot search.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.header, self.recipe = _read_header(self.folder)
+        try:
+            # (postings,) float32, (postings,) int32, (terms + 1 or 2,) int
+            self._data = np.asarray(np.load(self.folder / layout.DATA, mmap_mode="r"))
+            self._documents = np.asarray(np.load(self.folder / layout.INDICES, mmap_mode="r"))
+            starts = np.asarray(np.load(self.folder / layout.INDPTR, mmap_mode="r"))
+            self._offsets = np.asarray(np.load(self.folder / layout.OFFSETS, mmap_mode="r"))
+            maxima = np.load(self.folder / layout.MAXIMA, mmap_mode="r")  # (terms,) float32
+            self._number = open_vocabulary(
+                self.folder / layout.VOCABULARY, ordered=self.header.get("vocabulary") == SORTED
+            )
+        except (OSError, ValueError, EOFError) as error:
+            raise BadInputError(
+                f"index {str(folder)!r} is damaged ({error}); {layout.AGAIN}"
+            ) from error
+        # Numbers of a list are read faster; a large one would cost memory and time at opening.
+        self._starts: list[int] | npt.NDArray[np.int64]
+        self._maxima: list[float] | npt.NDArray[np.float32]
+        listed = len(starts) <= _LISTED
+        self._starts, self._maxima = (
+            (starts.tolist(), maxima.tolist()) if listed else (starts, np.asarray(maxima))
+        )
+        sizes = {len(self._data), len(self._documents), int(starts[-1]) if len(starts) else -1}
+        if len(sizes) > 1 or len(maxima) not in (len(starts) - 1, len(starts) - 2):
+            raise BadInputError(
+                f"index {str(folder)!r} is damaged (sizes disagree); {layout.AGAIN}"
+            )
+        with (self.folder / layout.PASSAGES).open("rb") as stream:
+            self._passages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._analyzer = self.recipe.analyzer()
+        self._memo: dict[str, tuple[Postings, ...]] = {}
+        self._local = threading.local()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the passages and of everything that decides the order of hits."""
+        return str(self.header["fingerprint"])
+
+    def passage(self, number: int) -> Passage:
+        """The passage with that number, counted from 0 in the order of the corpus."""
+        start, end = int(self._offsets[number]), int(self._offsets[number + 1])
+        row = json.loads(self._passages[start:end])
+        return Passage(row["id"], row["title"], row["text"])
+
+    def search(self, query: str, k: int = 1) -> list[Hit]:
+        """The best passages, best first; equal scores in the order of the corpus.
+
+        Args:
+            query: any text; its first 10 000 characters are read. A word counts as often as it
+                stands there.
+            k: at most so many hits; fewer when fewer passages hold a word of the query.
+        """
+        numbers, scores = self.ranking(query, k)
+        found = zip(numbers.tolist(), scores.tolist(), strict=True)
+        return [Hit(self.passage(number), score) for number, score in found]
+
+    def search_many(self, queries: Sequence[str], k: int = 1) -> list[list[Hit]]:
+        """`search` of several queries: equal ones are ranked, and equal passages read, once.
+
+        Args:
+            queries: any texts.
+            k: at most so many hits for each.
+        """
+        different = list(dict.fromkeys(queries))
+        found = dict(zip(different, self.ranking_many(different, k), strict=True))
+        numbers = {number for ranked, _ in found.values() for number in ranked.tolist()}
+        passages = {number: self.passage(number) for number in numbers}
+        hits = {
+            query: [
+                Hit(passages[number], score)
+                for number, score in zip(ranked.tolist(), scores.tolist(), strict=True)
+            ]
+            for query, (ranked, scores) in found.items()
+        }
+        return [list(hits[query]) for query in queries]
+
+    def ranking(self, query: str, k: int) -> Found:
+        """`search` without reading the passages.
+
+        Returns:
+            Passage numbers and scores: [hits] each.
+        """
+        return self._ranker().top(self._postings(query) if k > 0 else [], k)
+
+    def ranking_many(self, queries: Sequence[str], k: int) -> list[Found]:
+        """`search_many` without reading the passages; a query that comes again is ranked once."""
+        # Adding up the postings of several queries side by side was measured: it gains nothing.
+        found = {query: self.ranking(query, k) for query in dict.fromkeys(queries)}
+        return [found[query] for query in queries]
+
+    def excerpt(self, query: str, passage: Passage, characters: int) -> Passage:
+        """The part of a passage that answers to a query best.
+
+        Args:
+            query: as it was searched.
+            passage: one of its hits.
+            characters: the longest part; see `toolgym.tools.search.excerpts.best_passage`.
+        """
+        weights: dict[str, float] = {}
+        for term in self._analyzer.terms(query[:MAX_QUERY_CHARS]):
+            number = self._number(term)
+            if number is not None and term not in weights:
+                frequency = int(self._starts[number + 1]) - int(self._starts[number])
+                weights[term] = math.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))
+        text = best_passage(passage.text, weights, self._analyzer, characters)
+        return Passage(passage.id, passage.title, text)
+
+    def _ranker(self) -> Ranker:
+        """This thread's own: it adds up scores in place."""
+        ranker: Ranker | None = getattr(self._local, "ranker", None)
+        if ranker is None:
+            ranker = self._local.ranker = Ranker(len(self))
+        return ranker
+
+    def _postings(self, query: str) -> list[Postings]:
+        memo, found = self._memo, dict[int, Postings]()
+        for piece in pieces(query[:MAX_QUERY_CHARS]):
+            known = memo.get(piece)
+            for term in self._look_up(piece) if known is None else known:
+                before = found.get(term.number)
+                found[term.number] = term if before is None else before.once_more(term)
+        return list(found.values())
+
+    def _look_up(self, piece: str) -> tuple[Postings, ...]:
+        """The terms of a piece that some passage holds; remembered."""
+        found = []
+        for term in self._analyzer.piece_terms(piece):
+            number = self._number(term)
+            if number is not None:
+                start, end = int(self._starts[number]), int(self._starts[number + 1])
+                passages, gains = self._documents[start:end], self._data[start:end]
+                found.append(Postings(number, passages, gains, 1, float(self._maxima[number])))
+        if len(self._memo) >= _MEMO_PIECES:
+            self._memo = {}
+        if len(piece) <= _MEMO_CHARS:
+            self._memo[piece] = tuple(found)
+        return tuple(found)
+
+
+def open_index(folder: str | Path) -> Index:
+    """Open an index folder; see `Index` for what it raises."""
+    return Index(folder)
+
+
+def _read_header(folder: Path) -> tuple[dict[str, Any], Recipe]:
+    name = repr(str(folder))
+    if not folder.is_dir():
+        raise MissingFileError(f"index folder {name} does not exist; {layout.AGAIN}")
+    header: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        header = json.loads((folder / layout.HEADER).read_text(encoding="utf-8"))
+    if not isinstance(header, dict) or header.get("kind") != layout.KIND:
+        raise BadInputError(
+            f"folder {name} holds no toolgym index; name one that `toolgym index build` wrote"
+        )
+    recipe = Recipe.of_header(header)
+    if header.get("format") != layout.FORMAT or recipe is None:
+        raise BadInputError(f"index {name} was built by another version of toolgym; {layout.AGAIN}")
+    files = header.get("files")
+    for file, size in files.items() if isinstance(files, dict) else [("its file list", -1)]:
+        path = folder / file
+        actual = path.stat().st_size if path.is_file() else None
+        if actual != size:
+            raise BadInputError(
+                f"index {name} is damaged: {file} has {actual} bytes instead of {size}; "
+                f"{layout.AGAIN}"
+            )
+    built, here = header["versions"]["PyStemmer"], version("PyStemmer")
+    if built.split(".")[0] != here.split(".")[0]:
+        warnings.warn(
+            f"index {name} was stemmed with PyStemmer {built}, this is {here}: some words may be "
+            f"missed; {layout.AGAIN}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return header, recipe

@@ -1,0 +1,178 @@
+"""WikipediaSearch: the best passage of a corpus for a query, by BM25.
+
+The paper (arXiv 2502.05867) searches 5.9 million KILT articles with Lucene and gives back the whole
+text of the first hit (k = 1); the same happens here over any corpus of passages.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.cachefolder import cache_folder
+from toolgym._util.jsonl import value_hash
+from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.registry import CORPORA
+from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
+from toolgym.tools.search.recipe import Recipe, make_recipe
+from toolgym.tools.toolset import Tool
+
+__all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
+
+_PASSAGES = ("whole", "best")
+NO_RESULT = "No result for "
+"""How the answer begins when no passage holds a word of the query: an answer, not an error."""
+
+
+def is_empty_result(content: str) -> bool:
+    """Whether a tool result holds nothing: blank, or a search without a hit.
+
+    The paper's pass rate counts calls "whose result is not an error or empty".
+    """
+    return not content.strip() or content.startswith(NO_RESULT)
+
+
+def make_search(
+    corpus: str = "sample",
+    k: int = 1,
+    passage: str = "whole",
+    passage_chars: int = 600,
+    index: Mapping[str, Any] | None = None,
+) -> Tool:
+    """The ``WikipediaSearch`` tool.
+
+    Args:
+        corpus: a registered name (``sample``), a ``.jsonl`` of passages, or an index folder.
+        k: passages in an answer; with more than one they are numbered lines.
+        passage: ``whole``: documents are read whole, as in the paper; ``best``: of a longer one
+            only the sentences that answer to the query best.
+        passage_chars: how many characters of a document are read at most with ``best``.
+        index: how passages are indexed, such as ``{"stemmer": "none", "title_weight": 1}``; see
+            `toolgym.tools.search.recipe.make_recipe`. An index folder built otherwise is refused.
+
+    Raises:
+        MissingFileError: the corpus is none of these.
+        BadInputError: a broken corpus or index, an index built with other options than stated, or
+            a wrong option.
+    """
+    _check_number("k", k, "the number of passages in an answer", 1)
+    _check_number("passage_chars", passage_chars, "the most characters of a passage", 50)
+    if passage not in _PASSAGES:
+        raise BadInputError(
+            f"passage is {' or '.join(map(repr, _PASSAGES))}, not {passage!r}"
+            f"{near(str(passage), _PASSAGES)}"
+        )
+    opened = open_corpus(corpus, index)
+
+    def shown(query: str, hits: list[Hit]) -> str:
+        if passage == "best":
+            hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
+        return _answer(query, hits)
+
+    def answer(query: str) -> str:
+        """Search an encyclopedia and read the best matching article.
+
+        Args:
+            query: a name or a few key words.
+        """
+        return shown(query, opened.search(query, k))
+
+    def answer_all(calls: list[dict[str, Any]]) -> list[str]:
+        # Concurrent episodes of one task often ask the same.
+        queries = list(dict.fromkeys(call["query"] for call in calls))
+        found = opened.search_many(queries, k)
+        texts = {query: shown(query, hits) for query, hits in zip(queries, found, strict=True)}
+        return [texts[call["query"]] for call in calls]
+
+    reading = [] if passage == "whole" else [passage, passage_chars]
+    return Tool(
+        answer,
+        name="WikipediaSearch",
+        inline=True,
+        batch=answer_all,
+        fingerprint=value_hash([opened.fingerprint, *reading]) if reading else opened.fingerprint,
+    )
+
+
+def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
+
+
+def _answer(query: str, hits: list[Hit]) -> str:
+    if not hits:
+        shown = query if len(query) <= 100 else query[:97] + "..."
+        return f"{NO_RESULT}{shown!r}: no article holds a word of it."
+    if len(hits) == 1:
+        return str(hits[0].passage)
+    lines = (" ".join(str(hit.passage).split()) for hit in hits)
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
+def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
+    """Open what a name, a file or a folder stands for; equal ones are opened once a process.
+
+    A file of passages is indexed on first use, and the index is kept in the user's cache
+    (``$TOOLGYM_CACHE``, else ``~/.cache/toolgym``) under the hash of its content and options.
+
+    Args:
+        corpus: a registered name, a file of passages, or an index folder.
+        options: how passages are indexed; see `toolgym.tools.search.recipe.make_recipe`.
+
+    Raises:
+        MissingFileError: neither a registered name nor a file or folder.
+        BadInputError: a broken corpus or index, wrong options, or an index of other ones.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise BadInputError(f"the options of an index are a mapping, not {options!r}")
+    stated = dict(options or {})
+    recipe = make_recipe(**stated)
+    path = Path(CORPORA.get(corpus).path() if corpus in CORPORA else corpus)
+    if path.is_dir():
+        stamp = (path / HEADER).stat().st_mtime_ns if (path / HEADER).is_file() else 0
+        index = _opened(str(path.resolve()), stamp, 0, None)
+        if different := index.recipe.differences(stated):
+            raise BadInputError(
+                f"index {str(corpus)!r} was built with {', '.join(different)}; build another one "
+                "with `toolgym index build`, or leave the option out"
+            )
+        return index
+    if path.is_file():
+        status = path.stat()
+        return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe)
+    raise MissingFileError(
+        f"corpus {str(corpus)!r} does not exist{near(str(corpus), CORPORA)}; name a registered one "
+        f"({', '.join(CORPORA)}), a .jsonl file of passages, or an index folder"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(path: str, stamp: int, size: int, recipe: Recipe | None) -> Index:
+    """Opened once for one state of the file or folder, which time and size stand for."""
+    if recipe is None:
+        return open_index(path)
+    name = disk_name(Path(path), recipe)
+    folder = cache_folder() / name
+    try:
+        return open_index(folder)
+    except (MissingFileError, BadInputError):
+        pass  # not there yet, or damaged: built below
+    options = asdict(recipe)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return open_index(build_index(path, folder, **options))
+    except OSError as error:
+        if isinstance(error, MissingFileError):
+            raise
+        # Another process was first, or the cache cannot be written.
+        if (folder / HEADER).is_file():
+            return open_index(folder)
+    temporary = tempfile.mkdtemp(prefix="toolgym-index-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return open_index(build_index(path, Path(temporary) / name, **options))

@@ -1,0 +1,183 @@
+"""The service around a toolset: cassettes, faults and the choice of caching, from plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolgym._util.jsonl import value_hash
+from toolgym.errors import BadInputError, ToolError, near
+from toolgym.messages import ToolCall, ToolResult
+from toolgym.tools.cassette import Recorder, Replayer
+from toolgym.tools.faults import Faults, injected_seconds
+from toolgym.tools.toolset import Toolset
+
+__all__ = ["ServedToolset", "check_service", "serve"]
+
+_SETTINGS = ("cassette", "mode", "faults", "cache")
+_MODES = ("record", "replay")
+
+
+def check_service(service: Any) -> dict[str, Any]:
+    """The settings of a service, checked.
+
+    Args:
+        service: ``{"cassette": path, "mode": "record" | "replay", "faults": {kind: rate}, "cache":
+            bool}``, each of them optional; see docs/tools.md.
+
+    Raises:
+        BadInputError: anything wrong with them, with near names.
+    """
+    if not isinstance(service, Mapping):
+        raise BadInputError(f"service must be a mapping, not {service!r}")
+    for key in service:
+        if key not in _SETTINGS:
+            raise BadInputError(
+                f"the service has no setting {key!r}{near(str(key), _SETTINGS)}; settings: "
+                f"{', '.join(_SETTINGS)}"
+            )
+    cassette, mode = service.get("cassette"), service.get("mode")
+    if cassette is not None and (not isinstance(cassette, str) or not cassette):
+        raise BadInputError(f"the cassette is the path of a .jsonl file, not {cassette!r}")
+    if mode is not None and mode not in _MODES:
+        hint = near(str(mode), _MODES)
+        raise BadInputError(f"a cassette's mode is 'record' or 'replay', not {mode!r}{hint}")
+    if (cassette is None) != (mode is None):
+        missing = "a mode ('record' or 'replay')" if mode is None else "the path of a cassette"
+        raise BadInputError(f"the service needs {missing}, too")
+    if not isinstance(service.get("cache", True), bool):
+        raise BadInputError(f"cache is true or false, not {service['cache']!r}")
+    if not isinstance(service.get("faults") or {}, Mapping):
+        raise BadInputError(f"faults are {{kind: rate}}, not {service['faults']!r}")
+    Faults(service.get("faults") or {})
+    return dict(service)
+
+
+def serve(toolset: Toolset, service: Mapping[str, Any], tools: Any = None) -> Toolset:
+    """A toolset of the same tools behind a service; the given one is left as it is.
+
+    Args:
+        toolset: whose tools are served.
+        service: see `check_service`.
+        tools: names and options that the toolset was made from, for a cassette's first line.
+
+    Raises:
+        BadInputError: wrong settings, or a file that is no cassette.
+        MissingFileError: no cassette to replay.
+        RunMismatchError: a cassette of other tools, or one that another process is writing.
+    """
+    settings = check_service(service)
+    cache = settings.get("cache", True)
+    faults = Faults(settings["faults"]) if settings.get("faults") else None
+    path, identity = settings.get("cassette"), _identity(toolset, tools)
+    if path is None and faults is None:
+        return Toolset(toolset, cache=cache)
+    if path is None:
+        return ServedToolset(toolset, faults=faults, cache=cache)
+    if settings["mode"] == "replay":
+        return ServedToolset(toolset, faults=faults, replayer=Replayer(path, identity))
+    recorder = Recorder.open(path, identity)
+    return ServedToolset(toolset, faults=faults, recorder=recorder, cache=cache)
+
+
+class ServedToolset(Toolset):
+    """Tools behind faults and a cassette.
+
+    Faults lie outside: a cassette holds what the tools themselves said, so one recording serves for
+    every seed of faults that asks nothing new of it.
+
+    Args:
+        toolset: whose tools are served.
+        faults: what is put between policy and tools, or None.
+        recorder: where the tools' input and output go, or None.
+        replayer: answers in place of the tools, of which none is then run; or None.
+        cache: whether tools that have a result cache may use it.
+    """
+
+    def __init__(
+        self,
+        toolset: Toolset,
+        *,
+        faults: Faults | None = None,
+        recorder: Recorder | None = None,
+        replayer: Replayer | None = None,
+        cache: bool = True,
+    ) -> None:
+        super().__init__(toolset, cache=cache)
+        self._faults, self._recorder, self._replayer = faults, recorder, replayer
+
+    def execute(
+        self, calls: Sequence[ToolCall], episodes: Sequence[str] | None = None
+    ) -> list[ToolResult]:
+        """As `Toolset.execute`.
+
+        Args:
+            calls: of any tools.
+            episodes: the episode of each call, on which faults and cassette depend; default: all
+                calls belong to one episode without a name.
+
+        Raises:
+            ReplayMissError: the cassette that is replayed has no answer to a call.
+        """
+        episodes = [""] * len(calls) if episodes is None else episodes
+        results: dict[int, ToolResult] = {}
+        spoiled: dict[int, str] = {}
+        for index, (call, episode) in enumerate(zip(calls, episodes, strict=True)):
+            kind = self._hit(call, episode)
+            if kind is None or self._faults is None:
+                continue
+            instead = self._faults.instead(kind, call, self[call.name].timeout)
+            if instead is None:
+                spoiled[index] = kind
+            else:
+                results[index] = instead
+                self._counters.add(call.name, [instead], 0.0)
+        asked = [index for index in range(len(calls)) if index not in results]
+        found = self._ask([calls[i] for i in asked], [episodes[i] for i in asked])
+        results.update(zip(asked, found, strict=True))
+        if self._faults is not None:
+            for index, kind in spoiled.items():
+                results[index] = self._faults.spoil(kind, episodes[index], results[index])
+        return [results[index] for index in range(len(calls))]
+
+    def added_seconds(self, results: Sequence[ToolResult]) -> float:
+        """What injected slow answers would have taken."""
+        return injected_seconds(results)
+
+    def _hit(self, call: ToolCall, episode: str) -> str | None:
+        """The fault of a call; a call that reaches no tool cannot meet a broken one."""
+        kind = self._faults.draw(episode, call) if self._faults is not None else None
+        if kind is None or call.name not in self:
+            return None
+        try:
+            self[call.name].validate(call.arguments)
+        except ToolError:
+            return None
+        return kind
+
+    def _ask(self, calls: Sequence[ToolCall], episodes: Sequence[str]) -> list[ToolResult]:
+        if self._replayer is not None:
+            both = zip(calls, episodes, strict=True)
+            return [self._replay(self._replayer, call, episode) for call, episode in both]
+        results = super().execute(calls)
+        if self._recorder is not None:
+            for call, episode, result in zip(calls, episodes, results, strict=True):
+                self._recorder.add(episode, call, result)
+        return results
+
+    def _replay(self, replayer: Replayer, call: ToolCall, episode: str) -> ToolResult:
+        began = time.perf_counter()
+        result = replayer.answer(episode, call)
+        name = call.name if call.name in self else None
+        self._counters.add(name, [result], time.perf_counter() - began)
+        return result
+
+
+def _identity(toolset: Toolset, tools: Any) -> dict[str, Any]:
+    """What answers depend on: options, schemas and the data behind the tools."""
+    return {
+        "options": tools,
+        "schemas": {tool.name: value_hash(tool.schema()) for tool in toolset},
+        "data": {tool.name: tool.fingerprint for tool in toolset if tool.fingerprint},
+    }

@@ -1,0 +1,206 @@
+"""The loop that all trainers share: loading, checkpoints that are whole, progress, the log."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.optional import need, quiet
+from toolgym.policies.local.models import cannot_load, require_whole
+from toolgym.training.config import Options, processes, rank
+from toolgym.training.failing import explained
+
+__all__ = ["Result", "StepProgress", "arguments", "load_for_training", "lora", "train_loop"]
+
+COMPLETE = "complete"  # written into a checkpoint when all else of it is on disk
+LAST = 10  # steps over which the reported loss is a mean
+StepProgress = Callable[[int, int, str], None]
+"""Called with steps done, steps planned, and a note such as the loss."""
+
+
+@dataclass
+class Result:
+    """What a trainer leaves.
+
+    Args:
+        model: trained, adapters merged, in evaluation mode.
+        steps: optimiser steps.
+        loss: mean over the last ten steps.
+        log: the trainer's own, one row a step.
+    """
+
+    model: Any
+    steps: int
+    loss: float
+    log: list[dict[str, Any]]
+
+    def means(self, names: dict[str, str]) -> dict[str, float]:
+        """Means over the last ten steps, where the log has them.
+
+        Args:
+            names: the log's names to those in the result.
+        """
+        last = self.log[-LAST:]
+        found = {new: [float(row[old]) for row in last if old in row] for old, new in names.items()}
+        return {name: round(sum(v) / len(v), 6) for name, v in found.items() if v}
+
+
+def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
+    """A causal model in training precision, its tokenizer, and the precision it was saved in.
+
+    Args:
+        model: a folder or a hub id.
+        half: in bfloat16, for weights that stay as they are below adapters. Trained weights
+            must be float32: steps of the usual size are below bfloat16's resolution.
+
+    Raises:
+        MissingFileError: it is neither a folder of a model nor on the hub or in its cache.
+        BadInputError: a folder of LoRA adapters, or a model that memory cannot hold.
+    """
+    require_whole(str(model))
+    torch = need("torch", "train")
+    transformers = need("transformers", "train")
+    try:
+        with quiet(), explained("loading the model", "use a smaller one, or lora with bf16"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
+            saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                str(model), dtype=torch.bfloat16 if half else torch.float32
+            )
+    except (OSError, ValueError) as error:
+        raise cannot_load(str(model), error) from error
+    if tokenizer.pad_token_id is None:
+        # Padding is masked everywhere, so that its token does not matter; the collator needs one.
+        tokenizer.pad_token = tokenizer.eos_token
+    return loaded, tokenizer, saved or loaded.dtype
+
+
+def train_loop(
+    make: Callable[[], Any],
+    work: Path,
+    options: Options,
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train to the end, or on from the last complete checkpoint.
+
+    Args:
+        make: the trainer.
+        work: folder of the checkpoints.
+        options: what to do.
+        resume: whether to go on.
+        progress: called after each step.
+    """
+    transformers = need("transformers", "train")
+    # TRL's own lines on standard error; what matters of them is in the log and in the result.
+    notices = logging.getLogger("trl")
+    level = notices.level
+    with warnings.catch_warnings(), explained(f"training in {str(work)!r}", _lighter(options)):
+        # Notes to developers of these libraries; nothing that a user could do about them.
+        warnings.simplefilter("ignore")
+        notices.setLevel(logging.ERROR)
+        try:
+            trainer = make()
+            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.add_callback(_callback(transformers, progress))
+            last = _last_checkpoint(work) if resume else None
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:
+            notices.setLevel(level)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if options.lora:
+        trained = trained.merge_and_unload()
+    # The trainer's own mean forgets the steps before a resume; its log does not.
+    log = [dict(entry) for entry in trainer.state.log_history if "loss" in entry]
+    last_ones = [float(entry["loss"]) for entry in log][-LAST:]
+    loss = sum(last_ones) / max(1, len(last_ones))
+    return Result(trained.eval(), int(trainer.state.global_step), round(loss, 6), log)
+
+
+def arguments(work: Path, options: Options) -> dict[str, Any]:
+    """What all of TRL's configurations take."""
+    cuda = need("torch", "train").cuda.is_available()
+    return {
+        "output_dir": str(work),
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps or -1,
+        "per_device_train_batch_size": options.device_batch_size,
+        "gradient_accumulation_steps": max(
+            1, options.batch_size // (options.device_batch_size * processes())
+        ),
+        "learning_rate": options.learning_rate,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "bf16": options.bf16,
+        "deepspeed": options.deepspeed,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "seed": options.seed,
+        "data_seed": options.seed,
+        "save_strategy": "steps",
+        "save_steps": options.save_steps,
+        "save_total_limit": 2,
+        # Longer windows of the log would lose their beginning at a resume.
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": list(options.report_to),
+    }
+
+
+def lora(rank: int) -> Any:
+    """Adapters of a rank on all linear layers, or None for all weights."""
+    if not rank:
+        return None
+    peft = need("peft", "train")
+    return peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _callback(transformers: Any, progress: StepProgress | None) -> Any:
+    class Progress(transformers.TrainerCallback):  # type: ignore[misc]
+        """Tells progress, and marks checkpoints that are whole."""
+
+        note = ""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            """Remember what tells how it goes: the reward where there is one, else the loss."""
+            name = "reward" if logs and "reward" in logs else "loss"
+            if logs and name in logs:
+                self.note = f"{name} {float(logs[name]):.3f}"
+                if logs.get("frac_reward_zero_std") == 1:
+                    self.note += ", equal in every group"
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Tell how far it is."""
+            if progress is not None:
+                progress(state.global_step, state.max_steps, self.note)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """The trainer calls this when all files of the checkpoint are written."""
+            if not rank():
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                (folder / COMPLETE).touch()
+
+    return Progress()
+
+
+def _lighter(options: Options) -> str:
+    """What takes less memory than what was asked for."""
+    ways = []
+    if options.device_batch_size > 1:
+        ways.append(f"device_batch_size below {options.device_batch_size}")
+    if not options.gradient_checkpointing:
+        ways.append("gradient_checkpointing=true")
+    going = f"set {' or '.join(ways)}, with which the same folder goes on; or " if ways else ""
+    anew = "a smaller max_length" if options.lora else "lora or a smaller max_length"
+    return f"{going}take {anew} and another folder"
+
+
+def _last_checkpoint(work: Path) -> Path | None:
+    """The newest checkpoint that a kill has not left half written."""
+    whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

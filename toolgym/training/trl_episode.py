@@ -1,0 +1,253 @@
+"""Episodes inside a training step: the current model plays our environments, in tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.jsonl import write_rows
+from toolgym.env import ToolEnv
+from toolgym.errors import BadInputError, PolicyError
+from toolgym.policies.base import Reply, ReplyTokens, Request
+from toolgym.policies.local.models import Loaded
+from toolgym.policies.local.transformers import TransformersPolicy
+from toolgym.rollouts.engine import join_tokens
+from toolgym.training._trl import Played
+from toolgym.training.config import rank
+from toolgym.trajectory import Trajectory
+from toolgym.vector import execute_together
+
+__all__ = ["CREDITS", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
+
+CREDITS = ("episode", "turn")
+_MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an episode of a training step begins.
+
+    Args:
+        task: id of the task.
+        actions: replies that are played again first; the loss does not see them.
+        env: number of the environment.
+    """
+
+    task: str
+    actions: tuple[str, ...] = ()
+    env: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names it in the trainer's rows."""
+        text = "\x00".join((str(self.env), self.task, *self.actions))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return f"{self.env}:{self.task}@{len(self.actions)}-{digest}"
+
+
+def starts_from_tasks(envs: Sequence[ToolEnv]) -> list[Start]:
+    """The beginning of every task of every environment."""
+    return [Start(task.id, env=number) for number, env in enumerate(envs) for task in env.tasks]
+
+
+def starts_from_episodes(
+    envs: Sequence[ToolEnv], trajectories: Sequence[Trajectory]
+) -> list[Start]:
+    """Every prefix of recorded episodes, each once, the empty ones too (arXiv 2508.08791).
+
+    Args:
+        envs: must hold their tasks.
+        trajectories: of these environments.
+
+    Raises:
+        BadInputError: an episode of another task set, or there are none.
+    """
+    known = {(t.id, t.question): n for n, env in enumerate(envs) for t in env.tasks}
+    found: dict[Start, None] = {}
+    for trajectory in trajectories:
+        number = known.get((trajectory.task.id, trajectory.task.question))
+        if number is None:
+            sources = ", ".join(repr(env.tasks.source) for env in envs)
+            raise BadInputError(
+                f"episode {trajectory.id!r} is of no task in {sources}: record prefixes in the "
+                "environment that is trained in"
+            )
+        said = [step.action for step in trajectory.steps]
+        for count in range(len(said)):
+            found.setdefault(Start(trajectory.task.id, tuple(said[:count]), number))
+    if not found:
+        raise BadInputError("there is no episode with a turn to take prefixes from")
+    return list(found)
+
+
+@dataclass(slots=True)
+class _Episode:
+    env: ToolEnv
+    key: str
+    seed: int
+    first: int
+    info: dict[str, Any]
+    turns: list[ReplyTokens | None] = field(default_factory=list)
+    failure: str = ""
+
+    def request(self) -> Request:
+        turn = self.first + len(self.turns)
+        return Request(
+            messages=self.info["messages"],
+            tools=self.info["tools"],
+            format=self.env.format,
+            seed=_seed(self.seed, turn),
+            episode=self.key,
+            turn=turn,
+        )
+
+    def spent(self) -> int:
+        """Tokens after the first prompt."""
+        done = [turn for turn in self.turns if turn is not None]
+        if not done:
+            return 0
+        total = len(done[-1].prompt_ids) + len(done[-1].completion_ids)
+        return total - len(done[0].prompt_ids)
+
+
+@dataclass
+class Player:
+    """Plays the episodes of a training step; what TRL calls a rollout function.
+
+    Args:
+        envs: shared by all episodes of a step through clones; their rewards have equal names.
+        tokenizer: the model's.
+        starts: by key.
+        credit: ``episode``: play to the end, and sum each reward over the turns; ``turn``: play
+            one turn, and take its own reward.
+        sampling: temperature and the like, see `TransformersPolicy`.
+        max_tokens: an episode is cut after the turn that passes so many tokens.
+        seed: of the training.
+        record: folder for the episodes of each step, or None.
+    """
+
+    envs: Sequence[ToolEnv]
+    tokenizer: Any
+    starts: Mapping[str, Start]
+    credit: str
+    sampling: Mapping[str, Any]
+    max_tokens: int
+    seed: int
+    record: Path | None = None
+
+    def __call__(self, model: Any, keys: Sequence[str], step: int) -> Played:
+        """Play one episode for each key.
+
+        Args:
+            model: in evaluation mode.
+            keys: of starting points; those of a group follow each other.
+            step: optimiser steps so far; fixes the seeds, so that a resumed step is the same.
+
+        Raises:
+            PolicyError: the model failed in more than half of the episodes.
+        """
+        loaded = Loaded(model, self.tokenizer, self._ends(model), "in training")
+        policy = TransformersPolicy(loaded, logprobs=True, **self.sampling)
+        # A group may be spread over processes: each of its episodes has its own place and seed.
+        places = range(rank() * len(keys), (rank() + 1) * len(keys))
+        episodes = [self._start(key, place, step) for key, place in zip(keys, places, strict=True)]
+        running = [episode for episode in episodes if not episode.failure]
+        while running:
+            running = self._turn(policy, running)
+        played = Played()
+        for episode in episodes:
+            self._collect(played, episode)
+        policy.close()
+        self._judge(episodes)
+        if self.record is not None:
+            rows = (self._record(episode).to_row() for episode in episodes)
+            own = f"-{rank()}" if rank() else ""
+            write_rows(self.record / f"step-{step + 1:06}{own}.jsonl", rows)
+        return played
+
+    def _start(self, key: str, place: int, step: int) -> _Episode:
+        start = self.starts[key]
+        env = self.envs[start.env].clone()
+        _, info = env.reset(
+            seed=_seed(self.seed, key), options={"task": start.task, "sample": place}
+        )
+        episode = _Episode(
+            env, f"{key}#{place}", _seed(self.seed, step, place, key), len(start.actions), info
+        )
+        for action in start.actions:
+            *_, episode.info = env.step(action)
+            if env.ended:
+                episode.failure = "the recorded prefix ends the episode now"
+                break
+        return episode
+
+    def _turn(self, policy: TransformersPolicy, running: list[_Episode]) -> list[_Episode]:
+        replies = policy.act([episode.request() for episode in running])
+        playing: list[tuple[_Episode, str]] = []
+        for episode, reply in zip(running, replies, strict=True):
+            if isinstance(reply, Reply):
+                episode.turns.append(reply.tokens)
+                playing.append((episode, reply.text))
+            else:
+                episode.failure = str(reply)
+        execute_together([e.env for e, _ in playing], [text for _, text in playing])
+        for episode, text in playing:
+            *_, episode.info = episode.env.step(text)
+        if self.credit == "turn":
+            return []
+        return [e for e, _ in playing if not e.env.ended and e.spent() < self.max_tokens]
+
+    def _collect(self, played: Played, episode: _Episode) -> None:
+        tokens = join_tokens(episode.turns, "") if not episode.failure else None
+        if not episode.failure and tokens is None:
+            episode.failure = _why_inexact(episode.turns)
+        if tokens is None:
+            # One masked token: rows may not be empty, and without a reward it changes nothing.
+            played.prompt_ids.append([self.tokenizer.pad_token_id])
+            played.completion_ids.append([self.tokenizer.pad_token_id])
+            played.mask.append([0])
+            played.logprobs.append([0.0])
+            played.parts.append(None)
+            return
+        played.prompt_ids.append(tokens.prompt_ids)
+        played.completion_ids.append(tokens.completion_ids)
+        played.mask.append(tokens.mask)
+        played.logprobs.append(tokens.logprobs or [0.0] * len(tokens.mask))
+        steps = episode.env.trajectory.steps[episode.first :]
+        names = episode.env.rubric.weights
+        played.parts.append(
+            {name: sum(step.reward_parts.get(name, 0.0) for step in steps) for name in names}
+        )
+
+    def _judge(self, episodes: list[_Episode]) -> None:
+        failed = [episode for episode in episodes if episode.failure]
+        if len(failed) > _MAX_FAILED * len(episodes):
+            raise PolicyError(
+                f"{len(failed)} of {len(episodes)} episodes of a training step cannot be used: "
+                f"{failed[0].failure}"
+            )
+
+    def _record(self, episode: _Episode) -> Trajectory:
+        return replace(episode.env.trajectory, tokens=join_tokens(episode.turns, ""))
+
+    def _ends(self, model: Any) -> set[int]:
+        ends = getattr(model.config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [ends]
+        return {int(end) for end in listed if end is not None}
+
+
+def _why_inexact(turns: Sequence[ReplyTokens | None]) -> str:
+    known = [turn for turn in turns if turn is not None]
+    for before, after in pairwise(known):
+        if len(after.prompt_ids) < len(before.prompt_ids) + len(before.completion_ids):
+            return "a prompt was cut; raise max_prompt_tokens, or lower max_tokens"
+    return "the chat template renders earlier turns anew; use credit='turn'"
+
+
+def _seed(*parts: object) -> int:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
