@@ -17,7 +17,7 @@ from toolgym.policies import Reply, Request
 from toolgym.policies.local.generation import Generator
 from toolgym.policies.local.models import Loaded, load_model
 from toolgym.policies.local.transformers import TransformersPolicy
-from toolgym.rollouts import engine as rollouts
+from toolgym.rollouts import engine
 from toolgym.rollouts.engine import make_env
 
 ENVIRONMENTS = {"arithmetic": "ToolQA-GSM8K-v0", "entities": "ToolQA-PopQA-v0"}
@@ -177,7 +177,7 @@ class Contender:
         return [
             (world.loaded.model, "forward", NETWORK),
             (ToolEnv, "step", TOOLS),
-            (rollouts, "execute_together", TOOLS),
+            (engine, "execute_together", TOOLS),
         ]
 
 

@@ -1,4 +1,4 @@
-"""Verifiable rewards, one a file: deterministic, offline, model-free."""
+"""Verifiable rewards: deterministic, offline, model-free; a file for what they look at."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from toolgym.registry import REWARDS
 
 __all__ = ["NAMES", "register"]
 
-NAMES = (
-    *("accuracy", "exact_match", "execution_precision", "task_completion", "token_f1"),
-    *("solve_precision", "solve_rate", "solve_product", "solve_f1"),
-)
+_MODULES = {
+    "answer": ("accuracy", "exact_match", "task_completion", "token_f1"),
+    "calls": ("execution_precision",),
+    "solve": ("solve_precision", "solve_rate", "solve_product", "solve_f1"),
+}
+NAMES = tuple(name for names in _MODULES.values() for name in names)
 
 
 def register() -> None:
     """Add the built-in rewards to the registry."""
-    for name in NAMES:
-        REWARDS.add(name, f"toolgym.rewards.{name}:{name}")
+    for module, names in _MODULES.items():
+        for name in names:
+            REWARDS.add(name, f"toolgym.rewards.{module}:{name}")

@@ -1,4 +1,4 @@
-"""What the ``solve_*`` rewards share: each turn's solving as one float, in two presets."""
+"""Rewards on what calls solve: precision, rate, product and F1 of a turn (arXiv 2508.08791)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from toolgym.grading.solving import Solving, Turn, sub_answers, turns
 from toolgym.task import Task
 from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
 
-__all__ = ["published_without_calls", "solve_values"]
+__all__ = [
+    "published_without_calls",
+    "solve_f1",
+    "solve_precision",
+    "solve_product",
+    "solve_rate",
+    "solve_values",
+]
 
 Formula = Callable[[int, int, int, int], float]
 """Calls made, newly solved, open before the turn, sub-answers of the task: to the turn's float."""
@@ -109,3 +116,128 @@ def published_without_calls(task: Task, step: Step, unsolved: int) -> float:
     if wanted in content.lower().replace(",", "").strip():
         return 1 / (1 + unsolved)
     return 0.5 if not unsolved else 0.0
+
+
+def solve_precision(
+    task: Task, trajectory: Trajectory, *, preset: str = "ours", bounded: bool = False
+) -> list[float]:
+    """Newly solved sub-answers over calls of the turn (arXiv 2508.08791, Verifiable reward).
+
+    Args:
+        task: with sub-answers.
+        trajectory: the record so far.
+        preset: ``ours``: from 0.0 to 1.0, and 0.0 for a turn without calls. ``paper``: as
+            published, with its values from -0.5 to 1.0 for turns without calls.
+        bounded: give each turn the change of the episode's Solve-P, which may be negative; the sum
+            is then Solve-P, and more turns earn no more. For ``ours``.
+
+    Returns:
+        [steps] the float of step *k* depends on nothing after it.
+
+    Raises:
+        UnknownNameError: an unknown preset.
+        BadInputError: a task without sub-answers, or ``bounded`` with ``paper``.
+    """
+    return solve_values(
+        task,
+        trajectory,
+        preset,
+        ours=lambda calls, solved, unsolved, total: solved / calls,
+        paper=lambda calls, solved, unsolved, total: solved / calls,
+        episode=(lambda played: played.precision) if bounded else None,
+    )
+
+
+def solve_rate(task: Task, trajectory: Trajectory, *, preset: str = "ours") -> list[float]:
+    """Newly solved sub-answers, the completeness of arXiv 2508.08791 (Verifiable reward).
+
+    Args:
+        task: with sub-answers.
+        trajectory: the record so far.
+        preset: ``ours``: as a share of all sub-answers, so that the sum is the episode's Solve-R.
+            ``paper``: their number, and its values from -0.5 to 1.0 for turns without calls.
+
+    Returns:
+        [steps] the float of step *k* depends on nothing after it.
+
+    Raises:
+        UnknownNameError: an unknown preset.
+        BadInputError: a task without sub-answers.
+    """
+    return solve_values(
+        task,
+        trajectory,
+        preset,
+        ours=lambda calls, solved, unsolved, total: solved / total,
+        paper=lambda calls, solved, unsolved, total: float(solved),
+    )
+
+
+def solve_product(
+    task: Task, trajectory: Trajectory, *, preset: str = "ours", bounded: bool = False
+) -> list[float]:
+    """Solved over calls, times solved (arXiv 2508.08791, Verifiable reward).
+
+    Args:
+        task: with sub-answers.
+        trajectory: the record so far.
+        preset: ``ours``: completeness is the share of all sub-answers, so that a turn gets from
+            0.0 to 1.0; 0.0 without calls. ``paper``: completeness is the number solved, and turns
+            without calls get its values from -0.5 to 1.0.
+        bounded: give each turn the change of the episode's Solve-P x Solve-R, which may be
+            negative; more turns earn no more. For ``ours``.
+
+    Returns:
+        [steps] the float of step *k* depends on nothing after it.
+
+    Raises:
+        UnknownNameError: an unknown preset.
+        BadInputError: a task without sub-answers, or ``bounded`` with ``paper``.
+    """
+    return solve_values(
+        task,
+        trajectory,
+        preset,
+        ours=lambda calls, solved, unsolved, total: solved / calls * (solved / total),
+        paper=lambda calls, solved, unsolved, total: solved * solved / calls,
+        episode=(lambda played: played.precision * played.rate) if bounded else None,
+    )
+
+
+def solve_f1(
+    task: Task,
+    trajectory: Trajectory,
+    *,
+    preset: str = "ours",
+    bounded: bool = False,
+    harmonic: bool = False,
+) -> list[float]:
+    """Twice the newly solved over calls plus what was open (arXiv 2508.08791, Verifiable reward).
+
+    Args:
+        task: with sub-answers.
+        trajectory: the record so far.
+        preset: ``ours``: 2s / (c + u), from 0.0 to 1.0, and 0.0 for a turn without calls.
+            ``paper``: 2s / (c + 1) as its code has it, and its values from -0.5 to 1.0 for turns
+            without calls.
+        bounded: give each turn the change of the episode's Solve-F1, which may be negative; more
+            turns earn no more. For ``ours``.
+        harmonic: under ``paper`` too, 2s / (c + u): the harmonic mean over the turn.
+
+    Returns:
+        [steps] the float of step *k* depends on nothing after it.
+
+    Raises:
+        UnknownNameError: an unknown preset.
+        BadInputError: a task without sub-answers, or ``bounded`` with ``paper``.
+    """
+    return solve_values(
+        task,
+        trajectory,
+        preset,
+        ours=lambda calls, solved, unsolved, total: 2 * solved / (calls + unsolved),
+        paper=lambda calls, solved, unsolved, total: (
+            2 * solved / (calls + (unsolved if harmonic else 1))
+        ),
+        episode=(lambda played: played.f1) if bounded else None,
+    )

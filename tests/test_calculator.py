@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from toolgym.errors import ToolError
 from toolgym.messages import ToolCall
-from toolgym.tools.calculator import arithmetic, evaluator, functions, grammar, notation, units
+from toolgym.tools.calculator import arithmetic, evaluator, functions, grammar, notation
 from toolgym.tools.calculator import tool as calculator
 from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_calculator
 
@@ -247,7 +247,7 @@ def test_tool_gives_results_and_failures_as_text() -> None:
 
 
 def test_no_python_evaluator_is_called() -> None:
-    for module in (calculator, evaluator, grammar, notation, arithmetic, functions, units):
+    for module in (calculator, evaluator, grammar, notation, arithmetic, functions):
         tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         called = {
             n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) if hasattr(n.func, "id")

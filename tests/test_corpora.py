@@ -24,8 +24,7 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import dump_line
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.tools.search.corpora import hub_rows as hubrows
-from toolgym.tools.search.corpora import sources
+from toolgym.tools.search.corpora import hub_rows, sources
 from toolgym.tools.search.corpora.hub_rows import BrokenDownloadError, HubName, HubRows
 from toolgym.tools.search.corpora.passages import Passage, read_passages
 from toolgym.tools.search.corpora.sources import CorpusLines, corpus_files, find_corpus
@@ -94,7 +93,7 @@ def test_a_packed_corpus_gives_the_same_index(tmp_path: Path, kind: str) -> None
 
 @given(parts=st.lists(st.binary(max_size=300), max_size=5), size=st.integers(1, 50))
 def test_zstd_frames_of_any_size_unpack_to_their_bytes(parts: list[bytes], size: int) -> None:
-    from toolgym.tools.search.corpora.decompress import unpacked
+    from toolgym.tools.search.corpora.wikidump import unpacked
 
     note = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
     packed = note + note.join(map(zstandard.ZstdCompressor().compress, parts))
@@ -474,7 +473,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     config = SimpleNamespace(HF_HUB_OFFLINE=False)
     module = SimpleNamespace(load_dataset=load_dataset, config=config)
-    monkeypatch.setattr(hubrows, "need", lambda name, extra: module)
+    monkeypatch.setattr(hub_rows, "need", lambda name, extra: module)
     return known
 
 

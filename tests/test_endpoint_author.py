@@ -28,15 +28,15 @@ from toolgym._util.jsonl import read_rows, value_hash, write_rows
 from toolgym.cli import app
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor
-from toolgym.envs.toolscenario.authors.llm.capabilities import Dialect
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAnswer
-from toolgym.envs.toolscenario.compiler.author import Author
+from toolgym.envs.toolscenario.authors.llm.modelserver import Dialect
 from toolgym.envs.toolscenario.compiler.authors import make_author
 from toolgym.envs.toolscenario.compiler.pipeline import build_folder, compile_scenarios
+from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Levels, Question, RejectedError
 from toolgym.errors import BadInputError, EndpointError, UnknownNameError
-from toolgym.policies import retry
+from toolgym.policies import client
 
 pytest.importorskip("openai")
 
@@ -601,7 +601,7 @@ class Model:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
-    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    monkeypatch.setattr(client, "_FIRST", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     made = Model()
     yield made

@@ -22,7 +22,7 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
-from toolgym.policies import Request, make_policy, retry
+from toolgym.policies import Request, client, make_policy
 from toolgym.policies.endpoint import EndpointPolicy
 
 pytest.importorskip("openai")
@@ -154,7 +154,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def policy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointPolicy]:
-    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    monkeypatch.setattr(client, "_FIRST", 0.01)
     made = EndpointPolicy(server.url, model="m", timeout=0.5, retries=3)
     yield made
     made.close()
@@ -221,7 +221,7 @@ def test_gives_up_after_its_retries(server: Server, policy: EndpointPolicy) -> N
 def test_a_server_that_never_ends_is_given_up_in_time(
     server: Server, answer: Answer, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    monkeypatch.setattr(client, "_FIRST", 0.01)
     server.answers = [answer]
     policy = EndpointPolicy(server.url, model="m", timeout=0.3, retries=1)
     assert "2 tries" in failed(policy, kind)
@@ -260,7 +260,7 @@ def test_a_refused_request_is_final(server: Server, policy: EndpointPolicy, stat
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    monkeypatch.setattr(client, "_FIRST", 0.01)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -354,9 +354,9 @@ def test_bad_arguments_and_use_after_close(server: Server) -> None:
 
 def test_backoff_grows_and_is_the_same_for_the_same_seed() -> None:
     error = ValueError()
-    delays = [retry.delay_before(attempt, error, 3) for attempt in range(12)]
-    assert delays == [retry.delay_before(attempt, error, 3) for attempt in range(12)]
-    assert delays != [retry.delay_before(attempt, error, 4) for attempt in range(12)]
+    delays = [client.delay_before(attempt, error, 3) for attempt in range(12)]
+    assert delays == [client.delay_before(attempt, error, 3) for attempt in range(12)]
+    assert delays != [client.delay_before(attempt, error, 4) for attempt in range(12)]
     for attempt, delay in enumerate(delays):
         longest = min(30.0, 0.5 * 2**attempt)
         assert longest / 2 <= delay <= longest

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import read_rows, write_rows
 from toolgym.envs.toolscenario.authors.llm import drafting, prompts
-from toolgym.envs.toolscenario.authors.llm.questionfile import read_questions
-from toolgym.envs.toolscenario.authors.llm.reading import (
+from toolgym.envs.toolscenario.authors.llm.ask_with_repair import RequestLog
+from toolgym.envs.toolscenario.authors.llm.prompts import read_questions
+from toolgym.envs.toolscenario.authors.llm.replies import (
+    DecompositionReply,
     UnusableError,
     fenced_functions,
     read_object,
     read_reply,
 )
-from toolgym.envs.toolscenario.authors.llm.replies import DecompositionReply
-from toolgym.envs.toolscenario.authors.llm.requestlog import RequestLog
 from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError, MissingFileError
 

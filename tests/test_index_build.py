@@ -20,13 +20,11 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import dump_line, read_rows
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.tools.search import building, index, vocabulary
-from toolgym.tools.search import spill as blocks
-from toolgym.tools.search import workers as crew
+from toolgym.tools.search import building, index, layout, spill, workers
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage, passage_line, read_passages
 from toolgym.tools.search.index import HEADER, build_index, open_index
-from toolgym.tools.search.recipe import make_recipe
+from toolgym.tools.search.layout import make_recipe
 from toolgym.tools.search.spill import Limits
 
 SMALL = Limits(raw=1_800, terms=60, distinct=40, postings=25)
@@ -141,7 +139,7 @@ def test_a_worker_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     corpus = write(tmp_path / "corpus.jsonl", rows_of(5))
     child = tmp_path / "child.py"
     child.write_text("raise SystemExit(7)")
-    monkeypatch.setattr(crew, "_CHILD", child)
+    monkeypatch.setattr(workers, "_CHILD", child)
     with pytest.raises(ToolgymError, match=r"exit code 7.*processes=1"):
         build_index(corpus, tmp_path / "index", processes=2)
     assert (tmp_path / ".index-building").exists()  # what is done is kept
@@ -153,7 +151,7 @@ def test_a_block_counts_the_terms_of_scripts_without_spaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(raw=1 << 20, terms=100, distinct=1_000, postings=1_000)
-    reader = blocks.Reader(tmp_path, make_recipe(), limits)
+    reader = spill.Reader(tmp_path, make_recipe(), limits)
     unspaced = [
         (n, dump_line({"text": "東京" * 25}).encode()) for n in range(1, 4)
     ]  # 99 terms each
@@ -218,13 +216,13 @@ def test_killed_build_is_continued(
     kill(corpus, out, where, at)
     assert not out.exists()
     parsed: list[int] = []
-    original = blocks.parse_passage
+    original = spill.parse_passage
 
     def counted(raw: bytes, path: Path, number: int) -> Passage | None:
         parsed.append(number)
         return original(raw, path, number)
 
-    monkeypatch.setattr(blocks, "parse_passage", counted)
+    monkeypatch.setattr(spill, "parse_passage", counted)
     assert files(build_index(corpus, out)) == whole
     assert (len(parsed) < 120) is continued
     assert parsed == list(range(121 - len(parsed), 121))
@@ -376,7 +374,7 @@ def test_large_parts_stay_on_disk_with_the_same_hits(
 ) -> None:
     corpus = write(tmp_path / "corpus.jsonl", rows_of(60))
     small = open_index(build_index(corpus, tmp_path / "index"))
-    monkeypatch.setattr(vocabulary, "_WHOLE", 0)
+    monkeypatch.setattr(layout, "_WHOLE", 0)
     monkeypatch.setattr(index, "_LISTED", 0)
     large = open_index(small.folder)
     assert isinstance(small._starts, list)

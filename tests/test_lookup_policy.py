@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
 from toolgym.env import ToolEnv
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy, arithmetic
-from toolgym.envs.toolqa.baseline.questions import guess, plan_of, read
+from toolgym.envs.toolqa.baseline.lookup import LookupPolicy, arithmetic, guess, plan_of, read
 from toolgym.envs.toolqa.baseline.reading import READERS, first_name
 from toolgym.formats import get_format
 from toolgym.grading.answers import normalise

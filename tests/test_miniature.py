@@ -20,9 +20,15 @@ from toolgym.formats import get_format
 from toolgym.miniature import demonstrations, phrasings
 from toolgym.miniature.base import base_key, build_base
 from toolgym.miniature.model import build_model
-from toolgym.miniature.pretrain import PretrainingError, _probe_rows, pretrain, tool_accuracy
-from toolgym.miniature.problems import calculate
-from toolgym.miniature.rows import encode, loss_of
+from toolgym.miniature.phrasings import calculate
+from toolgym.miniature.pretrain import (
+    PretrainingError,
+    _probe_rows,
+    encode,
+    loss_of,
+    pretrain,
+    tool_accuracy,
+)
 from toolgym.miniature.scenarios import finder
 from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import SHARES, SPLITS, World

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from toolgym.errors import BadInputError, MissingFileError, ToolTimeoutError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.toolset import Tool
-from toolgym.tools.translator import conversion, nllb
-from toolgym.tools.translator.batcher import Gatherer
+from toolgym.tools.translator import modelfiles, nllb
 from toolgym.tools.translator.modelfiles import ModelFiles, find_model
-from toolgym.tools.translator.nllb import Job, NllbTranslator, load_nllb
+from toolgym.tools.translator.nllb import Gatherer, Job, NllbTranslator, load_nllb
 from toolgym.tools.translator.tool import make_translator
 
 torch = pytest.importorskip("torch")
@@ -82,7 +81,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> str:
     folder = build(tmp_path_factory.mktemp("nllb"), seed=2)
     for precision in ("float32", "int8"):  # in this process: the child takes seconds to import
         files = find_model(folder)
-        conversion.convert(files.folder, conversion.converted_folder(files, precision), precision)
+        modelfiles.convert(files.folder, modelfiles.converted_folder(files, precision), precision)
     return folder
 
 
@@ -377,7 +376,7 @@ def test_a_model_is_identified_by_its_content(miniature: str, tmp_path: Path) ->
     raw[-5] ^= 1
     weights.write_bytes(raw)
     assert find_model(str(copy)).identity != files.identity
-    names = {conversion.converted_folder(files, q).name for q in ("int8", "float32")}
+    names = {modelfiles.converted_folder(files, q).name for q in ("int8", "float32")}
     assert len(names) == 2
 
 
@@ -385,7 +384,7 @@ def start(folder: str, out: Path) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
-        "toolgym.tools.translator.conversion",
+        "toolgym.tools.translator.modelfiles",
         folder,
         str(out),
         "int8",
@@ -421,7 +420,7 @@ def test_a_model_of_another_kind_is_refused(miniature: str, tmp_path: Path) -> N
 def test_a_converted_model_is_taken_as_it_is(miniature: str, tmp_path: Path) -> None:
     files = find_model(miniature)
     ready = tmp_path / "ready"
-    source = conversion.converted_folder(files, "int8")
+    source = modelfiles.converted_folder(files, "int8")
     subprocess.run(["cp", "-r", str(source), str(ready)], check=True)
     (ready / "tokenizer.json").write_bytes((files.folder / "tokenizer.json").read_bytes())
     assert ModelFiles("x", ready, "").is_converted

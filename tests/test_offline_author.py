@@ -23,16 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
-from toolgym.envs.toolscenario.codegen import formulas, parts
+from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.kinds import KINDS, WEEKDAYS
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
-from toolgym.envs.toolscenario.compiler.author import Author
 from toolgym.envs.toolscenario.compiler.decomposition import decompose
 from toolgym.envs.toolscenario.compiler.documents import document
 from toolgym.envs.toolscenario.compiler.integration import integrate
 from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
+from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import (
     MAX_LEVEL,
@@ -47,9 +47,8 @@ from toolgym.envs.toolscenario.records import (
     Scenario,
 )
 from toolgym.envs.toolscenario.worlds.families import RELATIONS
-from toolgym.envs.toolscenario.worlds.generated import generate
+from toolgym.envs.toolscenario.worlds.generated import generate, open_knowledge
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
-from toolgym.envs.toolscenario.worlds.load import open_knowledge
 from toolgym.envs.toolscenario.worlds.names import Names, Sound
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
@@ -535,7 +534,7 @@ def test_weekdays_are_counted_as_one_by_one(a: datetime.date, b: datetime.date, 
 @given(st.decimals(-(10**6), 10**6, places=4), st.integers(0, 3))
 def test_rounding_is_half_away_from_zero(value: Decimal, digits: int) -> None:
     wanted = abs(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP).copy_sign(value)
-    assert parts.round_number(float(value), digits) == pytest.approx(float(wanted), abs=1e-9)
+    assert formulas.round_number(float(value), digits) == pytest.approx(float(wanted), abs=1e-9)
 
 
 def test_known_distances_and_calendars() -> None:

@@ -16,8 +16,7 @@ from toolgym._util.jsonl import read_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError, RunMismatchError
 from toolgym.registry import TOOLS
-from toolgym.training.dpo import train_dpo
-from toolgym.training.dpo_rows import prepare_pairs
+from toolgym.training.dpo import prepare_pairs, train_dpo
 from toolgym.training.grpo import train_grpo
 from toolgym.training.output import LOG
 from toolgym.training.trl_episode import Player, Start, starts_from_episodes

@@ -18,8 +18,8 @@ from toolgym.rollouts.engine import rollout
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from toolgym.policies.local.generation import Prefixes, joined_cache  # noqa: E402
 from toolgym.policies.local.models import Loaded, load_model  # noqa: E402
-from toolgym.policies.local.prefixes import Prefixes, joined_cache  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 

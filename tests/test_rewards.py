@@ -13,11 +13,8 @@ from toolgym.grading.answers import exact, last_number, normalise, overlap_f1, r
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
-from toolgym.rewards.accuracy import accuracy
-from toolgym.rewards.exact_match import exact_match
-from toolgym.rewards.execution_precision import execution_precision
-from toolgym.rewards.task_completion import task_completion
-from toolgym.rewards.token_f1 import token_f1
+from toolgym.rewards.answer import accuracy, exact_match, task_completion, token_f1
+from toolgym.rewards.calls import execution_precision
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
 

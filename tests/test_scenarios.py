@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolgym.envs.toolscenario.compiler.decomposition import combine
 from toolgym.envs.toolscenario.compiler.pipeline import BuildReport, build_folder, compile_scenarios
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.derivation import combine
 from toolgym.envs.toolscenario.records import (
     Combination,
     Decomposition,

@@ -10,7 +10,7 @@ import pytest
 
 import toolgym
 from toolgym._util.jsonl import write_rows
-from toolgym.checks.samples import episodes
+from toolgym.checks.probes import episodes
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.score import score, trajectories_of
 from toolgym.grading.rubric import Rubric

@@ -10,7 +10,7 @@ import pytest
 
 from toolgym.errors import BadInputError
 from toolgym.tools.search.index import HEADER, Index, build_index, open_index
-from toolgym.tools.search.recipe import make_recipe
+from toolgym.tools.search.layout import make_recipe
 from toolgym.tools.search.tool import make_search
 
 ROWS = [

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.tools.search import analysis, numbering, vocabulary
+from toolgym.tools.search import analysis, layout, spill
 from toolgym.tools.search.analysis import Analyzer, pieces
 from toolgym.tools.search.corpora.passages import read_passages
-from toolgym.tools.search.numbering import Numbering
-from toolgym.tools.search.vocabulary import open_vocabulary, write_vocabulary
+from toolgym.tools.search.layout import open_vocabulary, write_vocabulary
+from toolgym.tools.search.spill import Numbering
 
 
 @given(
@@ -31,13 +31,13 @@ from toolgym.tools.search.vocabulary import open_vocabulary, write_vocabulary
 def test_pieces_are_numbered_as_a_dict_would(batches: list[list[str]]) -> None:
     """Also when words fall into one slot of the table, which a small one provokes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbering, "_BITS", 3)
-        patch.setattr(numbering, "_SHIFT", np.uint64(61))
+        patch.setattr(spill, "_BITS", 3)
+        patch.setattr(spill, "_SHIFT", np.uint64(61))
         numbers = Numbering()
     known = {analysis.PART: 0}
     for texts in batches:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numbering, "_SHIFT", np.uint64(61))
+            patch.setattr(spill, "_SHIFT", np.uint64(61))
             found, new = numbers.number(texts)
         expected = []
         for piece in analysis.parted_bytes(texts).split(b" "):
@@ -82,7 +82,7 @@ def test_vocabulary_on_disk_equals_the_one_in_memory(
     whole = json.loads(path.read_text("utf-8"))
     assert whole == {term: n for n, term in enumerate(sorted(known))} | {"": len(known)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_WHOLE", 0)
+        patch.setattr(layout, "_WHOLE", 0)
         find = open_vocabulary(path, ordered=True)
     for term in [*known, *filter(None, asked), *(term + "x" for term in known)]:
         assert find(term) == whole.get(term)
@@ -95,7 +95,7 @@ def test_scrambled_vocabulary_is_refused(
 ) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(content)
-    monkeypatch.setattr(vocabulary, "_WHOLE", 0)
+    monkeypatch.setattr(layout, "_WHOLE", 0)
     with pytest.raises(ValueError, match=r"vocabulary|empty"):
         open_vocabulary(path, ordered=True)
 

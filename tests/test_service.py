@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from toolgym import Run, ToolCall, Toolset, evaluate, rollout, tool
 from toolgym.checks import check_tool
 from toolgym.cli import app
-from toolgym.envs.toolqa import family as toolqa
+from toolgym.envs.toolqa import family
 from toolgym.envs.toolqa.baseline.lookup import LookupPolicy
 from toolgym.errors import (
     BadInputError,
@@ -738,7 +738,7 @@ class TestSettings:
         plain: Any = gym.make(POPQA).unwrapped
         empty: Any = gym.make(POPQA, service={}).unwrapped
         assert empty.toolset is plain.toolset
-        assert toolqa.shared_toolset.cache_info().currsize >= 1
+        assert family.shared_toolset.cache_info().currsize >= 1
 
 
 class TestCommandLine:

@@ -18,10 +18,7 @@ from toolgym.formats import get_format
 from toolgym.grading.solving import Solving, turns
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
-from toolgym.rewards.solve_f1 import solve_f1
-from toolgym.rewards.solve_precision import solve_precision
-from toolgym.rewards.solve_product import solve_product
-from toolgym.rewards.solve_rate import solve_rate
+from toolgym.rewards.solve import solve_f1, solve_precision, solve_product, solve_rate
 from toolgym.task import TaskSet
 from toolgym.trajectory import Problem, Step
 

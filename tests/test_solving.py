@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.grading.assignment import assign
 from toolgym.grading.matching import coverage, tokens
-from toolgym.grading.solving import Solving, SubAnswer, solves, sub_answers, turns
+from toolgym.grading.solving import Solving, SubAnswer, assign, solves, sub_answers, turns
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, ToolError
 from toolgym.messages import ToolCall
-from toolgym.tools.calculator import expression, requests, symbolic
+from toolgym.tools.calculator import expression, symbolic
 from toolgym.tools.calculator.expression import Node, Reader, from_lists, to_lists
 from toolgym.tools.calculator.grammar import width
 from toolgym.tools.calculator.notation import plain, tokens
@@ -124,7 +124,7 @@ def answer(text: str) -> str:
 def test_result_is_what_a_person_expects(request_: str, result: str) -> None:
     with pytest.raises(ToolError):
         evaluate_expression(request_)
-    assert requests.is_asked_for(request_)
+    assert symbolic.is_asked_for(request_)
     assert answer(request_) == result
 
 
@@ -312,7 +312,7 @@ _PIECES = st.sampled_from(
 @given(st.text(max_size=40) | st.lists(_PIECES, max_size=25).map("".join))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        tree = requests.read_request("simplify " + text)
+        tree = symbolic.read_request("simplify " + text)
     except ToolError:
         return
     assert from_lists(to_lists(tree)) == tree

@@ -16,8 +16,7 @@ from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, T
 from toolgym.messages import Message
 from toolgym.training import _trl
 from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
-from toolgym.training.sft import train_sft
-from toolgym.training.sft_rows import prepare
+from toolgym.training.sft import prepare, train_sft
 from toolgym.trajectory import Tokens
 
 torch = pytest.importorskip("torch")

@@ -14,11 +14,10 @@ from typer.testing import CliRunner
 from toolgym import Trajectory, export
 from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, UnknownNameError
-from toolgym.selftrain import preflight as beginning
+from toolgym.selftrain import preflight
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 from toolgym.training.config import make_options
-from toolgym.training.sft import train_sft
-from toolgym.training.sft_rows import prepare
+from toolgym.training.sft import prepare, train_sft
 from toolgym.trajectory import Tokens
 
 torch = pytest.importorskip("torch")
@@ -214,14 +213,14 @@ def test_a_later_stages_mistake_is_found_before_the_first_one(
     folder: Path, tiny_base: Path, wrong: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        beginning.check(settings(folder, tiny_base, **wrong))
+        preflight.check(settings(folder, tiny_base, **wrong))
 
 
 def test_what_no_stage_has_used_may_still_be_changed(
     folder: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     def begin(**changed: Any) -> None:
-        beginning.remember(settings(folder, tiny_base, **changed), tmp_path)
+        preflight.remember(settings(folder, tiny_base, **changed), tmp_path)
 
     begin()
     begin(

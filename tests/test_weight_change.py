@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
 from toolgym.modeldiff import weight_change, weights
 from toolgym.modeldiff.drawing import layer_chart, layer_map
-from toolgym.modeldiff.places import Place, places
-from toolgym.modeldiff.vocabularies import tokenizer_notes
-from toolgym.modeldiff.weights import Change, TensorChange, WeightChange
+from toolgym.modeldiff.models import tokenizer_notes
+from toolgym.modeldiff.weights import Change, Place, TensorChange, WeightChange, places
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -116,7 +116,7 @@ POLICIES = Registry("policy")
 CORPORA = Registry("corpus")
 """Passages by name; an entry is a `Resource` or anything else that has a ``path()``."""
 AUTHORS = Registry("author")
-"""Who writes scenarios; see `toolgym.envs.toolscenario.compiler.author.Author`."""
+"""Who writes scenarios; see `toolgym.envs.toolscenario.compiler.stages.Author`."""
 COMMANDS = Registry("command")
 """Groups of commands that plug-ins add to the command line; an entry is a typer application."""
 VIEWERS = Registry("viewer")

@@ -9,7 +9,7 @@ from typing import Any
 from toolgym.envs.toolscenario.files import playable
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
 from toolgym.envs.toolscenario.records import FROM, RejectedError, Scenario
-from toolgym.envs.toolscenario.references import run_references
+from toolgym.envs.toolscenario.tool import run_references
 from toolgym.errors import BadInputError
 
 __all__ = ["describe", "describe_row"]

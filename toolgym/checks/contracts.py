@@ -17,8 +17,16 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
-from toolgym.checks.probes import ProbeReport, probe_reward
-from toolgym.checks.samples import SEARCH, actions, episodes, junk, prefix, with_other_results
+from toolgym.checks.probes import (
+    SEARCH,
+    ProbeReport,
+    actions,
+    episodes,
+    junk,
+    prefix,
+    probe_reward,
+    with_other_results,
+)
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, CheckError, EpisodeEndedError
 from toolgym.formats import Action, get_format

@@ -2,16 +2,187 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toolgym._util.tables import markdown_table, number, text_table
 from toolgym.checks.adversaries import Adversary, adversaries
 from toolgym.errors import ToolgymError, UnknownNameError
+from toolgym.formats import Action
 from toolgym.grading.rubric import RewardFunction, Rubric, Spec, make_rubric
-from toolgym.trajectory import Trajectory
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.task import Task
+from toolgym.tools.toolset import Schema
+from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["PASSED", "Probe", "ProbeReport", "probe_reward"]
+
+SEARCH: Schema = {
+    "type": "function",
+    "function": {
+        "name": "WikipediaSearch",
+        "description": "Search.",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string"}, "k": {"type": "integer"}},
+            "required": ["query"],
+        },
+    },
+}
+
+
+def _call(number: int, content: str, error: str | None = None) -> Step:
+    call = ToolCall(f"call_{number}", "WikipediaSearch", {"query": "the river"})
+    result = ToolResult(call.id, content, error)
+    text = "Action: WikipediaSearch[the river]"
+    return Step(text, (call,), (result,), observation=f"Response: {content}")
+
+
+def _both(one: Step, other: Step) -> Step:
+    """Two calls in one turn; the second asks for something else."""
+    (call,) = other.calls
+    calls = (*one.calls, replace(call, arguments={"query": "another river"}))
+    text = f"{one.action} {other.action}"
+    return Step(text, calls, one.results + other.results, observation="Two responses.")
+
+
+def _answer(text: str) -> Step:
+    return Step(f"Answer: {text}", answer=text)
+
+
+def _broken(kind: str) -> Step:
+    return Step("Action: WikipediaSearch[", problems=(Problem(kind, "broken"),), observation="?")
+
+
+def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Trajectory:
+    """A trajectory of these steps, its conversation written out."""
+    messages = [Message("system", "Use tools."), Message("user", f"Question: {task.question}")]
+    for step in steps:
+        messages.append(Message("assistant", step.action))
+        messages += [Message("user", step.observation)] if step.observation else []
+    ended = bool(steps) and steps[-1].answer is not None
+    return Trajectory(
+        task, messages, list(steps), [SEARCH], "Probe-v0", "react", ended, truncated, seed=0
+    )
+
+
+def episodes() -> list[Trajectory]:
+    """Episodes that a reward must cope with: right, wrong, empty, broken, cut off, no steps."""
+    parts = [
+        {"id": f"q{n}", "tool": "WikipediaSearch", "answer": answer}
+        for n, answer in enumerate(("Seine", "1,234.5", "*"), 1)
+    ]
+    solvable = {"sub_answers": parts}
+    place = Task("place", "Which river flows through Paris?", ("Seine", "the Seine"), solvable)
+    money = Task("money", "How much?", ("1,234.5",), solvable, answer_type="number")
+    odd = Task("odd", "Which sign?", ("*", "ʻaʻa", "The The"), solvable)
+    found, failed = _call(0, "The Seine, 1234.5 *"), _call(1, "Error: no", "tool_error")
+    return [
+        episode(place, []),
+        episode(place, [_answer("Seine")]),
+        episode(place, [found, _answer("It is the SEINE.")]),
+        episode(place, [found, failed, _call(2, ""), _answer("Thames")]),
+        episode(place, [found, _answer("")]),
+        episode(place, [_broken("no_call"), _broken("bad_json"), found], truncated=True),
+        episode(money, [found, _answer("so $1,234.50.")]),
+        episode(money, [_answer("1 2 3 ... ")]),
+        episode(odd, [found, _answer("*")]),
+        episode(odd, [_both(found, _call(1, "1234.5")), found, _call(3, "*"), _answer("*")]),
+        episode(odd, [_both(failed, _call(2, "nothing")), _broken("no_answer")], truncated=True),
+        episode(odd, [_answer("\x00 ﷺ \ud800 " + "x" * 10_000)]),
+    ]
+
+
+def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
+    """The record as it stood right after so many steps."""
+    if steps == len(trajectory.steps):
+        return trajectory
+    kept, seen = [], 0
+    for message in trajectory.messages:
+        seen += message.role == "assistant"
+        if seen > steps:
+            break
+        kept.append(message)
+    return replace(
+        trajectory,
+        messages=kept,
+        steps=trajectory.steps[:steps],
+        terminated=bool(steps) and trajectory.steps[steps - 1].answer is not None,
+        truncated=False,
+        tokens=None,
+        metrics={},
+    )
+
+
+def with_other_results(trajectory: Trajectory, content: str) -> Trajectory:
+    """The same words of the policy beside other tool results."""
+    opening = next(
+        (n for n, m in enumerate(trajectory.messages) if m.role == "assistant"),
+        len(trajectory.messages),
+    )
+    messages = [
+        message if n < opening or message.role == "assistant" else replace(message, content=content)
+        for n, message in enumerate(trajectory.messages)
+    ]
+    steps = [
+        replace(
+            step,
+            results=tuple(replace(result, content=content) for result in step.results),
+            observation=content if step.observation else "",
+        )
+        for step in trajectory.steps
+    ]
+    return replace(trajectory, messages=messages, steps=steps)
+
+
+_PLAIN = ("42", "6*7", "Paris", "Marie Curie", "río", "العربية", "the capital of France?", "a, b")
+_HARD = ("a[0]", 'say "x"', "{1}", "]", "[", "a\nb", "<b>", "x: y", "'", "\\n", '{"k": 1}')
+
+
+def actions(hard: bool, count: int = 60, seed: int = 0) -> Iterator[Action]:
+    """Actions that a format must be able to write and read back.
+
+    Args:
+        hard: with brackets, quotes, line breaks and several arguments in the calls.
+        count: how many.
+        seed: fixes them.
+    """
+    rng = random.Random(seed)
+    words = _PLAIN + (_HARD if hard else ())
+    for index in range(count):
+        thought = rng.choice(("", "I think so", "Let me see: 1 + 1"))
+        if index % 3 == 0:
+            yield Action(thought, (), rng.choice(_PLAIN))
+            continue
+        calls = []
+        for index in range(rng.choice((1, 1, 2))):
+            arguments: dict[str, object] = {"query": rng.choice(words)}
+            arguments |= {"k": rng.randrange(9)} if hard and rng.random() < 0.3 else {}
+            calls.append(ToolCall(f"call_{index}", "WikipediaSearch", arguments))
+        yield Action(thought, tuple(calls))
+
+
+_PIECES = (
+    *("Thought:", "\nAction:", "\nRationale:", "\nAnswer:", "**Answer:**", "WikipediaSearch["),
+    *("<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>"),
+    *("</information>", "<tool_call>", "</tool_call>", '{"name": "f", "arguments": ', "null", "}"),
+    *('"arguments": "{"', "[", "]", "{", '"', "\\", "\x00", "\ud800", "\u2028", "é", "1e999", " "),
+)
+
+
+def junk(seed: int = 0, count: int = 200) -> Iterator[str]:
+    """Replies that no format defines: pieces of markup in any order, deep nesting, a megabyte."""
+    rng = random.Random(seed)
+    yield from ("", " ", "\x00", "\ud800", "Action:", "Answer:", "<search>", "<tool_call>[]")
+    yield "<tool_call>" + "[" * 100_000
+    yield "Action: WikipediaSearch[" + '{"a":' * 50_000
+    for piece in ("[", "a[", "<search>", "<tool_call>{", "Answer:\n", "x", "\x00"):
+        yield piece * (1_000_000 // len(piece))
+    for _ in range(count):
+        yield "".join(rng.choice(_PIECES) for _ in range(rng.randrange(1, 30)))
+
 
 PASSED = "passed"
 _HEAD = ("probe", "earns", "without the trick", "honest", "verdict")

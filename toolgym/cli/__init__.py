@@ -7,15 +7,21 @@ from typing import Annotated
 import typer
 
 from toolgym import __version__
-from toolgym.cli import compare as comparing
-from toolgym.cli import eval as judging
-from toolgym.cli import export as sharing
-from toolgym.cli import report as reporting
-from toolgym.cli import rollout as playing
-from toolgym.cli import selftrain as practising
-from toolgym.cli import tool as tooling
-from toolgym.cli import train as learning
-from toolgym.cli import view as viewing
+from toolgym.cli import (
+    compare,
+    envs,
+    export,
+    index,
+    report,
+    rollout,
+    score,
+    selftrain,
+    tool,
+    train,
+    view,
+)
+from toolgym.cli import eval as eval_command
+from toolgym.cli import filter as filter_command
 from toolgym.cli.shell import Commands
 from toolgym.registry import COMMANDS
 
@@ -52,19 +58,19 @@ def _start(
         print(context.get_help())
 
 
-app.command("envs")(viewing.list_names)
-app.command("tool")(tooling.call)
-app.add_typer(tooling.index_app, name="index")
-app.command("rollout")(playing.play)
-app.command("view")(viewing.view)
-app.command("eval")(judging.measure)
-app.command("score")(judging.rescore)
-app.command("filter")(judging.keep)
-app.add_typer(sharing.app, name="export")
-app.add_typer(learning.app, name="train")
-app.command("selftrain")(practising.practise)
-app.command("compare")(comparing.compare)
-app.command("report")(reporting.report)
+app.command("envs")(envs.list_names)
+app.command("tool")(tool.call)
+app.add_typer(index.app, name="index")
+app.command("rollout")(rollout.play)
+app.command("view")(view.view)
+app.command("eval")(eval_command.measure)
+app.command("score")(score.rescore)
+app.command("filter")(filter_command.keep)
+app.add_typer(export.app, name="export")
+app.add_typer(train.app, name="train")
+app.command("selftrain")(selftrain.practise)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 for _name in COMMANDS:
     app.add_typer(COMMANDS.get(_name), name=_name)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json, stage_bars
 from toolgym.cli.rollout import environment_arguments
+from toolgym.cli.shell import print_json, stage_bars
 
 __all__ = ["compare"]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json, table
-from toolgym.cli.shell import warn
+from toolgym.cli.shell import print_json, table, warn
 
 if TYPE_CHECKING:
     from toolgym.data.export import Rows

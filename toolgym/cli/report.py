@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json
+from toolgym.cli.shell import print_json
 from toolgym.cli.view import describe
 from toolgym.errors import MissingFileError
 

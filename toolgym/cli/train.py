@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json, progress_bar, table
 from toolgym.cli.rollout import environment_arguments
-from toolgym.cli.shell import InterruptedRunError, warn
+from toolgym.cli.shell import InterruptedRunError, print_json, progress_bar, table, warn
 from toolgym.errors import near
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``toolgym envs`` and ``toolgym view``: what there is to play, and what was played."""
+"""``toolgym view``: what was played."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.output import print_json, table
+from toolgym.cli.shell import print_json
 from toolgym.errors import BadInputError
 
 if TYPE_CHECKING:
     from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["describe", "list_names", "view"]
+__all__ = ["describe", "view"]
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 
@@ -30,31 +30,6 @@ class Which(StrEnum):
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
     TOOL_ERRORS = "tool-errors"
-
-
-def list_names(as_json: options.Json = False) -> None:
-    """List environments, and the names that their arguments take."""
-    import gymnasium as gym
-
-    from toolgym import registry
-    from toolgym.rollouts.engine import environment_ids
-
-    ids = environment_ids()
-    kinds = ("TOOLS", "FORMATS", "PROMPTS", "REWARDS", "POLICIES", "CORPORA", "AUTHORS")
-    names = {getattr(registry, kind).kind: list(getattr(registry, kind)) for kind in kinds}
-    if as_json:
-        entries = {env_id: str(gym.registry[env_id].entry_point) for env_id in ids}
-        print_json({"environment": entries} | names)
-        return
-    rows = [
-        (kind, name) for kind, found in ({"environment": ids} | names).items() for name in found
-    ]
-    seen: set[str] = set()
-    shown = []
-    for kind, name in rows:
-        shown.append(("" if kind in seen else kind, name))
-        seen.add(kind)
-    print(table(shown))
 
 
 def view(

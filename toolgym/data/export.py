@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_rows
-from toolgym.data.chat import conversation, opening_length, style_of
+from toolgym.data.chat import conversation, opening_length, prefix_rows, style_of
 from toolgym.data.conditions import condition
 from toolgym.data.filter import Selection, Source, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row
-from toolgym.data.prefixes import prefix_rows
 from toolgym.errors import BadInputError, near
 from toolgym.trajectory import Trajectory
 
@@ -97,7 +96,7 @@ def export(
             ``dpo`` need right and wrong episodes of a question: several samples per task, or a run
             with tools and one without.
         kind: ``sft``: rows of ``messages``; ``dpo``: rows of ``prompt``, ``chosen``, ``rejected``;
-            ``prefixes``: a row a turn, see `toolgym.data.prefixes.prefix_rows`.
+            ``prefixes``: a row a turn, see `toolgym.data.chat.prefix_rows`.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
         pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from toolgym.miniature.checkpoint import Checkpoint
 from toolgym.miniature.demonstrations import copy_drill, demonstration
-from toolgym.miniature.model import build_model, build_tokenizer
+from toolgym.miniature.model import Checkpoint, build_model, build_tokenizer
 from toolgym.miniature.pretrain import Progress, pretrain
 from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import World

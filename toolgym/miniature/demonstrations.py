@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from toolgym.miniature import phrasings
-from toolgym.miniature.problems import (
+from toolgym.miniature.phrasings import (
     Problem,
     Step,
     calculate,

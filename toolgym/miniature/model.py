@@ -1,14 +1,67 @@
-"""The miniature's tokenizer, chat template and network, a `LlamaForCausalLM` of a million weights.
-
-This module needs torch and transformers; `import toolgym` never loads it.
-"""
+"""The miniature's Llama: its shape, tokenizer and optimizers, and the checkpoint of its base."""
 
 from __future__ import annotations
 
+import os
+import random
+import secrets
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from toolgym._util.optional import need
+from toolgym.miniature.settings import BaseSettings
+
+__all__ = ["Checkpoint"]
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+
+class Optimizers:
+    """Muon on the hidden matrices, AdamW elsewhere: a third of the steps of AdamW alone.
+
+    Args:
+        model: what to train.
+        settings: its peak learning rates.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, settings: BaseSettings) -> None:
+        optim = need("torch.optim", "train")
+        matrices: list[torch.Tensor] = []
+        others: list[torch.Tensor] = []
+        for name, parameter in model.named_parameters():
+            inner = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+            (matrices if inner else others).append(parameter)
+        self._parameters = matrices + others
+        self._optimizers = [
+            optim.Muon(matrices, lr=settings.muon_rate, weight_decay=0.0),
+            optim.AdamW(
+                others, lr=settings.adam_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+            ),
+        ]
+        self._peaks = (settings.muon_rate, settings.adam_rate)
+
+    def step(self, loss: torch.Tensor, factor: float) -> None:
+        """One update at `factor` times the peak rates, with gradients clipped to norm 1."""
+        loss.backward()
+        need("torch.nn.utils", "train").clip_grad_norm_(self._parameters, 1.0)
+        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What both optimizers have gathered, for a checkpoint."""
+        return [optimizer.state_dict() for optimizer in self._optimizers]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        """Bring back what `state` gave."""
+        for optimizer, kept in zip(self._optimizers, state, strict=True):
+            optimizer.load_state_dict(kept)
+
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -196,3 +249,85 @@ def build_model(
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.eval()
     return model
+
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+class Checkpoint:
+    """One file that holds model, optimizers, the generator of the data, and a few numbers.
+
+    Args:
+        path: the file; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def save(
+        self,
+        stage: str,
+        model: LlamaForCausalLM,
+        optimizers: Optimizers,
+        rng: random.Random,
+        numbers: dict[str, Any],
+    ) -> None:
+        """Replace the file: a kill leaves the old state or the new one.
+
+        Args:
+            stage: which stage it is.
+            model: its weights are kept.
+            optimizers: their states are kept.
+            rng: between two blocks of batches, so that the next block is the one that would
+                have come.
+            numbers: plain values of the stage.
+        """
+        if self.path is None:
+            return
+        state = {
+            "stage": stage,
+            "model": model.state_dict(),
+            "optimizers": optimizers.state(),
+            "rng": rng.getstate(),
+            "numbers": numbers,
+        }
+        partial = self.path.with_name(f"{self.path.name}-{secrets.token_hex(4)}")
+        try:
+            need("torch", "train").save(state, partial)
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load(
+        self, stage: str, model: LlamaForCausalLM, optimizers: Optimizers, rng: random.Random
+    ) -> dict[str, Any] | None:
+        """Bring everything back to where the stage stood.
+
+        Returns:
+            The numbers, or None when there is no state of this stage.
+        """
+        state = self._read()
+        if state is None or state["stage"] != stage:
+            return None
+        model.load_state_dict(state["model"])
+        optimizers.load(state["optimizers"])
+        rng.setstate(state["rng"])
+        return dict(state["numbers"])
+
+    def reached(self, stage: str) -> bool:
+        """Whether the file holds a state of this stage."""
+        state = self._read()
+        return state is not None and state["stage"] == stage
+
+    def drop(self) -> None:
+        """The model is finished: the file is not needed any more."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        if self.path is None or not self.path.is_file():
+            return None
+        # Tensors and plain values only: nothing in the file is executed.
+        found: dict[str, Any] = need("torch", "train").load(self.path, weights_only=True)
+        return found

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from toolgym.miniature import phrasings
-from toolgym.miniature.problems import Problem
+from toolgym.miniature.phrasings import Problem
 
 HOME_TOOL: Final = "home_of"
 OTHERS: Final = 5

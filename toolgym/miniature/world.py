@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
-from toolgym.miniature.problems import (
+from toolgym.miniature.phrasings import (
     Kind,
     Problem,
     Step,

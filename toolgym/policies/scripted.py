@@ -8,8 +8,7 @@ from typing import Any
 
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym.errors import BadInputError, PolicyError, near
-from toolgym.policies.base import Policy, Reply, Request
-from toolgym.policies.conversation import question_of
+from toolgym.policies.base import Policy, Reply, Request, question_of
 
 __all__ = ["ScriptedPolicy"]
 

@@ -9,10 +9,18 @@ from typing import Any
 
 from toolgym._util.optional import need
 from toolgym.selftrain.environments import Places, places
-from toolgym.selftrain.memory import Memory, TrainingSize, fitting, playing_memory, training_memory
-from toolgym.selftrain.methods import practises
+from toolgym.selftrain.loop import practises
+from toolgym.selftrain.memory import (
+    Memory,
+    Shape,
+    TrainingSize,
+    find_shape,
+    fitting,
+    playing_memory,
+    shape_of,
+    training_memory,
+)
 from toolgym.selftrain.settings import Method, SelfTrainSettings, TrainSettings
-from toolgym.selftrain.sizes import Shape, find_shape, shape_of
 
 __all__ = ["Plan", "RoundPlan", "plan"]
 

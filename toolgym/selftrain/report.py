@@ -20,7 +20,7 @@ from toolgym.report.document import (
     to_markdown,
 )
 from toolgym.rollouts.engine import Run
-from toolgym.selftrain import report_sections as findings
+from toolgym.selftrain import report_sections
 from toolgym.selftrain.environments import searched
 from toolgym.selftrain.settings import SelfTrainSettings
 from toolgym.selftrain.stages import Work
@@ -79,14 +79,14 @@ def write_report(
         *_result(work, tables),
         *_run(work, history),
         *_by_round(tables, rounds),
-        *findings.between_rounds(work, len(rounds)),
-        *findings.passed(work, rounds),
-        *findings.need(work, len(rounds)),
+        *report_sections.between_rounds(work, len(rounds)),
+        *report_sections.passed(work, rounds),
+        *report_sections.need(work, len(rounds)),
         *_filtered(rounds),
         *_examples(work, len(history) - 1),
         *_care(work, history, tables),
     ]
-    facts = _data(work, tables, rounds) | findings.data(work, len(rounds))
+    facts = _data(work, tables, rounds) | report_sections.data(work, len(rounds))
     write_json(work.out / "report.json", facts)
     (work.out / "report.html").write_text(to_html(blocks, title), encoding="utf-8")
     target = work.out / "report.md"
@@ -313,7 +313,7 @@ def _care(
         lines.append(
             "WikipediaSearch looked in the bundled encyclopedia of about a thousand articles."
         )
-    shared, held_out = findings.overlap(work)
+    shared, held_out = report_sections.overlap(work)
     lines.append(
         f"{shared} of {held_out} held-out questions were practised, too: their answers may have "
         "been learned by heart."

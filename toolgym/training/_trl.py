@@ -115,7 +115,7 @@ def run_sft(
     Args:
         model: changed in place.
         tokenizer: the model's.
-        rows: see `toolgym.training.sft_rows.prepare`.
+        rows: see `toolgym.training.sft.prepare`.
         work: folder of the checkpoints.
         options: what to do.
         resume: go on from the last complete checkpoint in ``work``.

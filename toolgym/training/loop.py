@@ -12,7 +12,7 @@ from typing import Any
 from toolgym._util.optional import need, quiet
 from toolgym.policies.local.models import cannot_load, require_whole
 from toolgym.training.config import Options, processes, rank
-from toolgym.training.failing import explained
+from toolgym.training.output import explained
 
 __all__ = ["Result", "StepProgress", "arguments", "load_for_training", "lora", "train_loop"]
 

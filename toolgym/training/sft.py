@@ -1,18 +1,204 @@
-"""Supervised fine-tuning on recorded episodes: the loss falls on the policy's own tokens only."""
+"""Supervised fine-tuning on recorded episodes: from rows to a trained model."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet
+from toolgym.data.export import IGNORED, Rows, message_rows, token_row
+from toolgym.data.filter import Selection, read_source
+from toolgym.errors import BadInputError, TemplateError
+from toolgym.rollouts.runs import Run
 from toolgym.training import _trl
 from toolgym.training.config import Common, make_options, require_positive
+from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import StepProgress, load_for_training
 from toolgym.training.output import Outcome, Trained
-from toolgym.training.sft_rows import Trainable, prepare
+from toolgym.trajectory import Trajectory
 
-__all__ = ["train_sft"]
+__all__ = ["Prepared", "Trainable", "prepare", "train_sft", "training_rows"]
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+Trainable = Rows | Selection | Run | str | Path | Sequence[Any]
+"""Exported rows, a selection, a run, the path of one of them, trajectories, or rows as dicts."""
+
+_TOLERATED = 0.05  # share of sampled rows whose tokens may say something else than the record
+
+
+@dataclass
+class Prepared:
+    """Rows ready for the trainer.
+
+    Args:
+        rows: ``input_ids`` and ``labels``.
+        counts: rows by how they came to be: ``token_exact``, ``retokenised``, and those left out.
+        trained_tokens: how many tokens the loss falls on.
+        warnings: what the model will not learn from them.
+    """
+
+    rows: list[dict[str, list[int]]]
+    counts: dict[str, int] = field(default_factory=dict)
+    trained_tokens: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """Hash of all tokens and labels in order."""
+        return value_hash(self.rows)
+
+
+def training_rows(source: Trainable) -> list[dict[str, Any]]:
+    """Rows of tokens where they were recorded, of messages elsewhere.
+
+    Raises:
+        MissingFileError: nothing is at the path.
+        BadInputError: it holds no SFT rows.
+    """
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir() and (path / "train.jsonl").is_file():
+            path = path / "train.jsonl"
+        if path.is_file():
+            rows = [row for _, row in read_rows(path, "row file")]
+            if not rows:
+                raise BadInputError(f"row file {str(path)!r} is empty: filter or export again")
+            if "chosen" in rows[0] or "chosen_ids" in rows[0]:
+                raise BadInputError(
+                    f"row file {str(path)!r} holds preference pairs: give it to `toolgym train "
+                    "dpo`, or write rows for SFT with `toolgym export sft`"
+                )
+            if "schema" not in rows[0]:
+                return rows
+        source = read_source(path)[0]
+    if isinstance(source, Rows):
+        if source.kind == "dpo":
+            raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
+        return source.rows
+    items = list(source)
+    if not all(isinstance(item, Trajectory) for item in items):
+        return items
+    return [
+        token_row(item) if item.tokens is not None else message_rows([item])[0][0] for item in items
+    ]
+
+
+def prepare(
+    source: Trainable, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None
+) -> Prepared:
+    """Tokenise what is not yet tokens, check every mask, leave out what is too long.
+
+    A too long row is left out, not cut: its answer stands at its end.
+
+    Raises:
+        TemplateError: the trained tokens are not what the assistant said; nothing is trained then.
+        BadInputError: no row is left, or a row is none.
+    """
+    ends = require_end(tokenizer)
+    counts: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    kept: list[dict[str, list[int]]] = []
+    for row in training_rows(source):
+        exact = "input_ids" in row
+        ids, labels, problem = _encoded(row, tokenizer, ends)
+        if problem is not None and not exact:
+            raise TemplateError(
+                f"the chat template of {tokenizer.name_or_path!r} cannot be trained on: {problem}"
+            )
+        if problem == MORE:
+            counts[MORE] += 1
+        elif problem is not None:
+            wrong[problem] += 1
+        elif max_length is not None and len(ids) > max_length:
+            counts[f"longer than {max_length} tokens"] += 1
+        else:
+            counts["token_exact" if exact else "retokenised"] += 1
+            kept.append({"input_ids": ids, "labels": labels})
+    _judge(wrong, counts)
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        raise BadInputError(f"there is no row to train on: {reasons or 'none was given'}")
+    trained = sum(label != IGNORED for row in kept for label in row["labels"])
+    return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends))
+
+
+def _encoded(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, ends: set[int]
+) -> tuple[list[int], list[int], str | None]:
+    """Tokens, labels, and what is wrong with them."""
+    if "input_ids" in row:
+        ids, labels = list(row["input_ids"]), list(row.get("labels", ()))
+        if len(labels) != len(ids) or all(label == IGNORED for label in labels):
+            raise BadInputError(
+                f"row {row.get('id')!r} has {len(ids)} input_ids and {len(labels)} labels, "
+                f"{sum(label != IGNORED for label in labels)} of them trained"
+            )
+        texts = row.get("texts")
+        if texts is None:
+            return ids, labels, None
+        return ids, labels, wrong_span(tokenizer, labels, texts, ends, must_end=False)
+    messages, before = _messages(row)
+    if not isinstance(messages, list) or not any(m.get("role") == "assistant" for m in messages):
+        raise BadInputError(
+            f"an SFT row needs input_ids and labels, messages with an assistant turn, or prompt "
+            f"and completion; this one has {', '.join(row) or 'nothing'}"
+        )
+    tools = row.get("tools")
+    encoded = encode_chat(
+        tokenizer, messages, json.loads(tools) if isinstance(tools, str) else tools
+    )
+    native = any(message.get("tool_calls") for message in messages)
+    problem = wrong_span(
+        tokenizer, encoded.labels, encoded.texts, ends, must_end=True, exact=not native
+    )
+    first = list(spans(encoded.labels))[before][0] if before else 0
+    labels = [IGNORED] * first + encoded.labels[first:]
+    return encoded.input_ids, labels, problem
+
+
+def _messages(row: dict[str, Any]) -> tuple[Any, int]:
+    """The conversation, and how many of its replies stand in the prompt."""
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return prompt + completion, sum(m.get("role") == "assistant" for m in prompt)
+    return row.get("messages"), 0
+
+
+def _endless(
+    kept: Sequence[dict[str, list[int]]], counts: Counter[str], ends: set[int]
+) -> list[str]:
+    """Sampled replies that were all cut teach a model never to stop; single ones do no harm."""
+    if counts["retokenised"]:
+        return []
+    last = (next(label for label in reversed(row["labels"]) if label != IGNORED) for row in kept)
+    if any(label in ends for label in last):
+        return []
+    return [
+        f"the model that wrote these {len(kept)} rows did not stop: none of them ends with its end "
+        "token, and what is trained on them will not stop either; record with a larger "
+        "max_new_tokens, or begin with a model that was trained on conversations"
+    ]
+
+
+def _judge(wrong: Counter[str], counts: Counter[str]) -> None:
+    """Single oddities (half a character at a cut) are left out; many mean a mistake."""
+    count = sum(wrong.values())
+    if not count:
+        return
+    if count > max(1, _TOLERATED * (count + counts["token_exact"])):
+        example = wrong.most_common(1)[0][0]
+        raise TemplateError(
+            f"{count} of {count + counts['token_exact']} rows are not what the assistant said: "
+            f"{example}; were they recorded with another tokenizer?"
+        )
+    counts["tokens that say something else"] += count
 
 
 def train_sft(

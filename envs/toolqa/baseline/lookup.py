@@ -4,17 +4,119 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from toolgym.envs.toolqa.baseline.questions import guess, plan_of, read
+from toolgym.envs.toolqa.baseline.reading import READERS, names
+from toolgym.envs.toolqa.baseline.vocabulary import DEMONYMS, MONTHS
 from toolgym.formats import Action
 from toolgym.formats.base import argument_name
 from toolgym.messages import ToolCall
-from toolgym.policies.base import Policy, Reply, Request
-from toolgym.policies.conversation import past_results, question_of
+from toolgym.policies.base import Policy, Reply, Request, past_results, question_of
 from toolgym.tools.toolset import Schema
 
-__all__ = ["LookupPolicy"]
+__all__ = ["LookupPolicy", "Plan", "guess", "plan_of", "read"]
+
+# PopQA's sixteen templates (Mallen et al., ACL 2023) and near wordings of the same relations.
+_RELATIONS: tuple[tuple[str, str], ...] = (
+    ("occupation", r"what (?:is|was) (?P<s>.+?)['’]s? (?:occupation|profession|job)"),
+    ("occupation", r"what (?:is|was) the (?:occupation|profession) of (?P<s>.+)"),
+    (
+        "birthplace",
+        r"(?:in|at) what (?:city|place|town|village|country) (?:was|were) (?P<s>.+) born",
+    ),
+    ("birthplace", r"where (?:was|were) (?P<s>.+) born"),
+    ("birthplace", r"what is (?P<s>.+?)['’]s? (?:place of birth|birthplace)"),
+    ("birthplace", r"what is the (?:place of birth|birthplace) of (?P<s>.+)"),
+    ("genre", r"what (?:genre|type of music|kind of music) (?:is|was|does) (?P<s>.+?)(?: play)?"),
+    ("father", r"who (?:is|was) (?:the )?father of (?P<s>.+)"),
+    ("father", r"who (?:is|was) (?P<s>.+?)['’]s? father"),
+    ("mother", r"who (?:is|was) (?:the )?mother of (?P<s>.+)"),
+    ("mother", r"who (?:is|was) (?P<s>.+?)['’]s? mother"),
+    ("country", r"in (?:what|which) country (?:is|was|lies) (?P<s>.+?)(?: located)?"),
+    ("producer", r"who (?:is|was) the producer (?:of|for) (?P<s>.+)|who produced (?P<s2>.+)"),
+    ("director", r"who (?:is|was) the director (?:of|for) (?P<s>.+)|who directed (?P<s2>.+)"),
+    ("screenwriter", r"who (?:is|was) the (?:screen)?writer (?:of|for) (?P<s>.+)"),
+    ("composer", r"who (?:is|was) the composer (?:of|for) (?P<s>.+)|who composed (?P<s2>.+)"),
+    ("author", r"who (?:is|was) the author of (?P<s>.+)|who wrote (?P<s2>.+)"),
+    ("capital_of", r"what (?:is|was) (?P<s>.+?) the capital of"),
+    ("capital", r"what (?:is|was) the capital (?:city )?of (?P<s>.+)"),
+    ("colour", r"(?:what|which) colou?r (?:is|was) (?P<s>.+)"),
+    ("religion", r"what (?:is|was) the religion of (?P<s>.+)"),
+    ("religion", r"what (?:is|was) (?P<s>.+?)['’]s? religion"),
+    ("sport", r"(?:what|which) sport (?:does|did|do) (?P<s>.+?) play"),
+)
+_COMPILED = tuple(
+    (relation, re.compile(rf"(?:{pattern})\Z", re.I | re.S)) for relation, pattern in _RELATIONS
+)
+_HINTS = {"birthplace": "born", "capital": "capital"}
+_NUMBER = re.compile(r"\b\d[\d,]*(?:\.\d+)?\b")
+_YEAR = re.compile(r"\b1\d{3}\b|\b20\d\d\b")
+_LONGEST_TITLE = 120  # characters
+_LONGEST = 500  # characters of a question that are understood; also keeps the patterns quick
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to look for.
+
+    Args:
+        relation: a name of `READERS`, or the question word, or empty.
+        subject: whom or what the question is about; the whole question where no pattern fits.
+        queries: what to search, one after the other until something is found.
+    """
+
+    relation: str
+    subject: str
+    queries: tuple[str, ...]
+
+
+def plan_of(question: str) -> Plan:
+    """Understand a question."""
+    question = question[:_LONGEST]
+    for relation, pattern in _COMPILED:
+        match = pattern.match(question.strip().rstrip("? "))
+        if match:
+            subject = next(value for value in match.groupdict().values() if value).strip(" \"'“”")
+            hint = _HINTS.get(relation, "")
+            return Plan(relation, subject, (f"{subject} {hint}".strip(), subject))
+    word = re.search(r"\b(how many|how much|who|when|where|what year|which year)\b", question, re.I)
+    return Plan(word[1].casefold() if word else "", question, (question,))
+
+
+def read(plan: Plan, passage: str) -> str | None:
+    """The answer to a question whose relation is known, or None.
+
+    Args:
+        plan: of the question.
+        passage: a search result.
+    """
+    reader = READERS.get(plan.relation)
+    return reader(_body(passage, plan.subject), plan.subject) if reader else None
+
+
+def guess(plan: Plan, passage: str) -> str | None:
+    """A weak answer of the right kind: a number, a year, or the first name not in the question."""
+    if plan.relation in ("how many", "how much"):
+        found = _NUMBER.search(passage)
+        return found[0] if found else None
+    if plan.relation in ("when", "what year", "which year"):
+        found = _YEAR.search(passage)
+        return found[0] if found else None
+    asked, known = plan.subject.casefold(), MONTHS | DEMONYMS.keys()
+    fresh = (name for name in names(passage) if name.casefold() not in asked)
+    return next((name for name in fresh if name not in known), None)
+
+
+def _body(passage: str, subject: str) -> str:
+    """The passage without its heading: a line of its own, or the title before a colon."""
+    head, _, rest = passage.partition("\n")
+    if rest.strip() and len(head) < _LONGEST_TITLE and not head.endswith("."):
+        return rest
+    title, _, text = passage.partition(": ")
+    heading = len(title) < _LONGEST_TITLE and title.count("(") == title.count(")")
+    return text if heading and text.strip() and ". " not in title else passage
+
 
 SEARCH, CALCULATOR = "WikipediaSearch", "Calculator"
 UNKNOWN = "unknown"

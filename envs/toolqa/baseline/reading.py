@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from toolgym.envs.toolqa.baseline import vocabulary as words
+from toolgym.envs.toolqa.baseline import vocabulary
 
 __all__ = ["READERS", "first_name", "names"]
 
@@ -113,7 +113,7 @@ def after(text: str, *patterns: str) -> str | None:
     for pattern in patterns:
         for match in re.finditer(pattern, text):
             found = first_name(text, match.end())
-            if found and found not in words.MONTHS and len(found) > 1:
+            if found and found not in vocabulary.MONTHS and len(found) > 1:
                 return found
     return None
 
@@ -146,13 +146,13 @@ def birthplace(text: str, subject: str) -> str | None:
 def occupation(text: str, subject: str) -> str | None:
     """The first occupation that the opening sentences name."""
     opening = predicate(text)
-    found = earliest(opening, words.OCCUPATIONS) or None
+    found = earliest(opening, vocabulary.OCCUPATIONS) or None
     lowered = opening.casefold()
-    if found is None and any(office in lowered for office in words.OFFICES):
+    if found is None and any(office in lowered for office in vocabulary.OFFICES):
         return "politician"
     if found is not None:
         return found
-    return earliest(text, words.OCCUPATIONS)
+    return earliest(text, vocabulary.OCCUPATIONS)
 
 
 def predicate(text: str) -> str:
@@ -191,16 +191,16 @@ def betrayed(text: str, table: dict[str, tuple[str, ...]]) -> str | None:
 
 def genre(text: str, subject: str) -> str | None:
     """The first genre that the opening names."""
-    return earliest(predicate(text), words.GENRES) or earliest(text, words.GENRES)
+    return earliest(predicate(text), vocabulary.GENRES) or earliest(text, vocabulary.GENRES)
 
 
 def country(text: str, subject: str) -> str | None:
     """The first country named, else the one that an adjective points to."""
-    found = earliest(text.replace(subject, " "), words.COUNTRIES)
+    found = earliest(text.replace(subject, " "), vocabulary.COUNTRIES)
     if found:
         return found
-    adjective = earliest(text, words.DEMONYMS)
-    return words.DEMONYMS[adjective] if adjective else None
+    adjective = earliest(text, vocabulary.DEMONYMS)
+    return vocabulary.DEMONYMS[adjective] if adjective else None
 
 
 # Nationality and trade stand between: "by the English author Jane Austen".
@@ -209,7 +209,7 @@ _BLANK: Final = r"\s+"
 _LONGEST_NAME: Final = 80  # characters
 _BY: Final = (
     r"\s+(?:and\s+\w+\s+)?by\s+(?:the\s+)?"
-    rf"(?:(?:{'|'.join(words.DEMONYMS)})\s+)?(?:[a-z-]+\s+){{0,3}}"
+    rf"(?:(?:{'|'.join(vocabulary.DEMONYMS)})\s+)?(?:[a-z-]+\s+){{0,3}}"
 )
 
 
@@ -284,7 +284,7 @@ def capital(text: str, subject: str) -> str | None:
 
 def capital_of(text: str, subject: str) -> str | None:
     """What the subject is the capital of."""
-    nation = f"(?:{'|'.join(words.DEMONYMS)})"
+    nation = f"(?:{'|'.join(vocabulary.DEMONYMS)})"
     return after(
         text,
         rf"\b(?:capital|seat)(?: city| and [a-z ]+)? (?:of|for)\s+(?:the\s+)?(?:{nation} )?"
@@ -300,7 +300,7 @@ READERS: Final[dict[str, Reader]] = {
     "birthplace": birthplace,
     "capital": capital,
     "capital_of": capital_of,
-    "colour": lambda text, subject: earliest(text, words.COLOURS),
+    "colour": lambda text, subject: earliest(text, vocabulary.COLOURS),
     "composer": maker("composer", "composed", "music", "score", "opera", "scored"),
     "country": country,
     "director": maker("director", "directed", "film"),
@@ -309,8 +309,8 @@ READERS: Final[dict[str, Reader]] = {
     "mother": mother,
     "occupation": occupation,
     "producer": maker("producer", "produced", "production"),
-    "religion": lambda text, subject: betrayed(text, words.RELIGIONS),
+    "religion": lambda text, subject: betrayed(text, vocabulary.RELIGIONS),
     "screenwriter": maker("screenwriter|writer", "screenplay", "written", "wrote", "script"),
-    "sport": lambda text, subject: betrayed(text, words.SPORTS),
+    "sport": lambda text, subject: betrayed(text, vocabulary.SPORTS),
 }
 """By relation: takes a passage and the subject, gives a short answer or None."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from toolgym.envs.toolscenario.codegen import formulas, parts
+from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.bodies import (
     checking,
     computing,
@@ -117,7 +117,7 @@ def source(
 
 _MODULES = ("datetime", "itertools", "math", "unicodedata")
 _HELPERS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(module, name) for module in (parts, formulas) for name in module.__all__
+    name: getattr(formulas, name) for name in formulas.__all__
 }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolgym.envs.toolscenario.compiler.author import Author
 from toolgym.envs.toolscenario.compiler.pipeline import build_folder
+from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.errors import BadInputError, near
 from toolgym.registry import AUTHORS
 

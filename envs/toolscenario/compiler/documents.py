@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from toolgym.envs.toolscenario.compiler.author import Author
 from toolgym.envs.toolscenario.compiler.decomposition import SETTLED, mentions
-from toolgym.envs.toolscenario.compiler.staging import ask, refuse_unless, same_fields
+from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless, same_fields
 from toolgym.envs.toolscenario.records import (
     FROM,
     Decomposition,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from toolgym.envs.toolscenario.compiler import documents
-from toolgym.envs.toolscenario.compiler.author import Author
 from toolgym.envs.toolscenario.compiler.decomposition import SETTLED
-from toolgym.envs.toolscenario.compiler.staging import ask, refuse_unless, same_fields
+from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless, same_fields
 from toolgym.envs.toolscenario.records import Documented, Integrated
 
 __all__ = ["integrate"]

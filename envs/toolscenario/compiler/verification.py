@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolgym.envs.toolscenario.compiler import decomposition
+from toolgym.envs.toolscenario.compiler.decomposition import reaches
 from toolgym.envs.toolscenario.compiler.deployment import check_whole
-from toolgym.envs.toolscenario.derivation import reaches
 from toolgym.envs.toolscenario.probing import (
     ECHO,
     Probe,
@@ -22,9 +22,8 @@ from toolgym.envs.toolscenario.probing import (
     wrong,
 )
 from toolgym.envs.toolscenario.records import RejectedError, Scenario
-from toolgym.envs.toolscenario.references import Reference, run_references
 from toolgym.envs.toolscenario.schemas import words
-from toolgym.envs.toolscenario.tool import result_text, sandbox_for
+from toolgym.envs.toolscenario.tool import Reference, result_text, run_references, sandbox_for
 from toolgym.grading.answers import normalise
 from toolgym.grading.solving import solves
 from toolgym.sandbox import Sandbox

@@ -16,8 +16,8 @@ from typing import Any
 import cloudpickle
 
 from toolgym._workers.process import Child
-from toolgym.envs.toolscenario.compiler.author import Author
-from toolgym.envs.toolscenario.compiler.making import Maker, Outcome
+from toolgym.envs.toolscenario.compiler.pipeline import Maker, Outcome
+from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError, ToolgymError
 

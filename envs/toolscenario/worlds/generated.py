@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from importlib import resources
 
-from toolgym.envs.toolscenario.worlds.knowledge import Triple, Value
+from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Triple, Value, read_triples
 from toolgym.envs.toolscenario.worlds.names import Names, Sound
 from toolgym.errors import BadInputError
 
-__all__ = ["SMALLEST", "generate"]
+__all__ = ["SMALLEST", "generate", "open_knowledge"]
 
 SMALLEST = 120
 """Entities below which too few questions could be asked."""
@@ -303,3 +305,29 @@ def generate(seed: int, size: int) -> list[Triple]:
     world = _World(seed, size)
     world.make()
     return world.rows
+
+
+_BUNDLED = "samples/knowledge_sample.jsonl"
+
+
+@functools.lru_cache(maxsize=8)
+def open_knowledge(knowledge: str, seed: int, size: int, content: str = "") -> Knowledge:
+    """Knowledge by name; kept, so that all scenarios of a process share it.
+
+    Args:
+        knowledge: ``bundled``, ``generated`` or the path of a file for `read_triples`.
+        seed: of a generated world.
+        size: entities of a generated world, roughly.
+        content: hash of the file, so that one that was changed is read again.
+
+    Raises:
+        MissingFileError: there is no such file.
+        BadInputError: a row of it is wrong.
+    """
+    if knowledge == "generated":
+        return Knowledge(generate(seed, size), closed=True)
+    if knowledge == "bundled":
+        path = resources.files("toolgym.envs.toolscenario") / _BUNDLED
+        with resources.as_file(path) as file:
+            return Knowledge(read_triples(file))
+    return Knowledge(read_triples(knowledge))

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
-from toolgym.policies.conversation import cut_at_stop
+from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
-from toolgym.policies.local.generation import Generator, Sampled
+from toolgym.policies.local.generation import Generator, Prefixes, Sampled
 from toolgym.policies.local.models import Loaded, load_model, unload_models
-from toolgym.policies.local.prefixes import Prefixes
 
 __all__ = ["TransformersPolicy", "unload_models"]
 

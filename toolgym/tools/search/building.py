@@ -24,10 +24,9 @@ from toolgym._util.jsonl import value_hash, write_json
 from toolgym.errors import BadInputError
 from toolgym.tools.search import layout
 from toolgym.tools.search.corpora.sources import CorpusLines, corpus_size, find_corpus
+from toolgym.tools.search.layout import SORTED, make_recipe
 from toolgym.tools.search.merge import Merge
-from toolgym.tools.search.recipe import make_recipe
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion
-from toolgym.tools.search.vocabulary import SORTED
 from toolgym.tools.search.workers import LENGTHS, SPILL, Crew, LostWorkerError, Plan
 
 __all__ = ["build_index"]
@@ -64,7 +63,7 @@ def build_index(
         processes: 1: this one alone; more: so many analyze, while this one reads. The index is the
             same. Default: as many as there are processors, at most 4, and 1 for a small corpus.
         options: ``title_weight``, ``stop_words``, ``stemmer``, ``k1``, ``b``; see
-            `toolgym.tools.search.recipe.make_recipe`.
+            `toolgym.tools.search.layout.make_recipe`.
 
     Returns:
         The folder.

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolgym.tools.search import layout
-from toolgym.tools.search.recipe import Recipe
+from toolgym.tools.search.layout import Recipe, write_vocabulary
 from toolgym.tools.search.spill import Limits
-from toolgym.tools.search.vocabulary import write_vocabulary
 
 __all__ = ["Merge", "Range", "merge_range"]
 

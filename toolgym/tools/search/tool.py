@@ -20,7 +20,7 @@ from toolgym._util.jsonl import value_hash
 from toolgym.errors import BadInputError, MissingFileError, near
 from toolgym.registry import CORPORA
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
-from toolgym.tools.search.recipe import Recipe, make_recipe
+from toolgym.tools.search.layout import Recipe, make_recipe
 from toolgym.tools.toolset import Tool
 
 __all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
@@ -54,7 +54,7 @@ def make_search(
             only the sentences that answer to the query best.
         passage_chars: how many characters of a document are read at most with ``best``.
         index: how passages are indexed, such as ``{"stemmer": "none", "title_weight": 1}``; see
-            `toolgym.tools.search.recipe.make_recipe`. An index folder built otherwise is refused.
+            `toolgym.tools.search.layout.make_recipe`. An index folder built otherwise is refused.
 
     Raises:
         MissingFileError: the corpus is none of these.
@@ -123,7 +123,7 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
 
     Args:
         corpus: a registered name, a file of passages, or an index folder.
-        options: how passages are indexed; see `toolgym.tools.search.recipe.make_recipe`.
+        options: how passages are indexed; see `toolgym.tools.search.layout.make_recipe`.
 
     Raises:
         MissingFileError: neither a registered name nor a file or folder.

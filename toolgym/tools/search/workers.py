@@ -18,8 +18,8 @@ from typing import Any
 
 from toolgym._workers.process import Child
 from toolgym.errors import ToolgymError
+from toolgym.tools.search.layout import Recipe
 from toolgym.tools.search.merge import Range, merge_range
-from toolgym.tools.search.recipe import Recipe
 from toolgym.tools.search.spill import Limits, Portion, Reader
 
 __all__ = ["LENGTHS", "SPILL", "Bench", "Crew", "LostWorkerError", "Plan"]

@@ -11,18 +11,68 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from toolgym.errors import BadInputError, ToolTimeoutError, near
-from toolgym.tools.translator.batcher import Gatherer
-from toolgym.tools.translator.conversion import converted_model
-from toolgym.tools.translator.engines import ENGINES, Engine, OutOfTimeError, choose
-from toolgym.tools.translator.modelfiles import ModelFiles, find_model
+from toolgym.tools.translator.engines import ENGINES, Engine, OutOfTimeError, Tokens, choose
+from toolgym.tools.translator.modelfiles import ModelFiles, converted_model, find_model
 from toolgym.tools.translator.sentences import Layout, lay_out, space_between
-from toolgym.tools.translator.tokens import Tokens
 
-__all__ = ["Job", "NllbTranslator", "load_nllb"]
+__all__ = ["Gatherer", "Job", "NllbTranslator", "load_nllb"]
+
+Ask = TypeVar("Ask")
+Reply = TypeVar("Reply")
+
+
+class _Request(Generic[Ask, Reply]):
+    def __init__(self, items: Sequence[Ask]) -> None:
+        self.items = items
+        self.replies: list[Reply] | None = None
+        self.error: BaseException | None = None
+
+
+class Gatherer(Generic[Ask, Reply]):
+    """Runs one batch at a time, made of everything that has come in meanwhile.
+
+    Nobody waits for others to come: a request that finds the worker free is run at once.
+
+    Args:
+        work: answers any number of items, in order.
+    """
+
+    def __init__(self, work: Callable[[list[Ask]], Sequence[Reply]]) -> None:
+        self._work = work
+        self._busy, self._guard = threading.Lock(), threading.Lock()
+        self._waiting: list[_Request[Ask, Reply]] = []
+
+    def ask(self, items: Sequence[Ask]) -> list[Reply]:
+        """Replies to items, in order; whatever the work raises is raised in each waiting thread."""
+        mine: _Request[Ask, Reply] = _Request(items)
+        with self._guard:
+            self._waiting.append(mine)
+        with self._busy:
+            if mine.replies is None and mine.error is None:
+                with self._guard:
+                    requests, self._waiting = self._waiting, []
+                self._run(requests)
+        if mine.error is not None:
+            raise mine.error
+        return mine.replies or []
+
+    def _run(self, requests: list[_Request[Ask, Reply]]) -> None:
+        try:
+            replies = list(self._work([item for request in requests for item in request.items]))
+        except BaseException as error:
+            for request in requests:
+                request.error = error
+            raise
+        position = 0
+        for request in requests:
+            request.replies = replies[position : position + len(request.items)]
+            position += len(request.items)
+
 
 MAX_INPUT_TOKENS = 512  # what the model was trained on, language token and end included
 MAX_NEW_TOKENS = 512

@@ -14,27 +14,25 @@ from typing import Any, cast
 from toolgym._util.jsonl import file_hash
 from toolgym.envs.toolscenario.authors.llm import drafting, prompts
 from toolgym.envs.toolscenario.authors.llm.ask_with_repair import Asker, Draft
+from toolgym.envs.toolscenario.authors.llm.drafting import trial
 from toolgym.envs.toolscenario.authors.llm.modelserver import ModelServer
-from toolgym.envs.toolscenario.authors.llm.questionfile import read_questions
-from toolgym.envs.toolscenario.authors.llm.reading import (
-    UnusableError,
-    fenced_functions,
-    read_reply,
-)
+from toolgym.envs.toolscenario.authors.llm.prompts import read_questions
 from toolgym.envs.toolscenario.authors.llm.replies import (
     DecompositionReply,
     DeploymentReply,
     DocumentsReply,
     IntegrationReply,
     ScalingReply,
+    UnusableError,
+    fenced_functions,
+    read_reply,
 )
-from toolgym.envs.toolscenario.authors.llm.smoke_test import trial
-from toolgym.envs.toolscenario.compiler.author import Author
 from toolgym.envs.toolscenario.compiler.decomposition import decompose
 from toolgym.envs.toolscenario.compiler.deployment import deploy
 from toolgym.envs.toolscenario.compiler.documents import document
 from toolgym.envs.toolscenario.compiler.integration import integrate
 from toolgym.envs.toolscenario.compiler.scaling import scale
+from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import (
     Decomposition,
@@ -68,7 +66,7 @@ class EndpointAuthor:
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``.
         questions: a ``.jsonl`` of questions; see
-            `toolgym.envs.toolscenario.authors.llm.questionfile.read_questions`.
+            `toolgym.envs.toolscenario.authors.llm.prompts.read_questions`.
         model: the name under which the server knows the model; servers of a single model mostly
             take any name.
         api_key_env: the environment variable that holds the key; local servers need none.

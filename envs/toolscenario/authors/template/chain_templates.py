@@ -9,8 +9,8 @@ from typing import Any
 from toolgym.envs.toolscenario.authors.template.chains import Chain, Draft, Drawer, NoPlanError
 from toolgym.envs.toolscenario.authors.template.wording import ask, day, join, unit
 from toolgym.envs.toolscenario.codegen import formulas
+from toolgym.envs.toolscenario.codegen.formulas import round_number
 from toolgym.envs.toolscenario.codegen.kinds import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
-from toolgym.envs.toolscenario.codegen.parts import round_number
 from toolgym.envs.toolscenario.records import FROM, Combination
 from toolgym.envs.toolscenario.worlds.relations import Relation
 

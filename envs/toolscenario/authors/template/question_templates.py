@@ -22,8 +22,8 @@ from toolgym.envs.toolscenario.authors.template.join_templates import (
     starts,
 )
 from toolgym.envs.toolscenario.codegen import formulas
+from toolgym.envs.toolscenario.codegen.formulas import round_number
 from toolgym.envs.toolscenario.codegen.kinds import WEEKDAYS
-from toolgym.envs.toolscenario.codegen.parts import round_number
 from toolgym.envs.toolscenario.records import FROM, Shape
 
 __all__ = ["PLANS"]

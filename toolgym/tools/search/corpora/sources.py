@@ -10,9 +10,8 @@ from typing import IO
 
 from toolgym._util.jsonl import require_file
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.tools.search.corpora import hub_rows as hubrows
-from toolgym.tools.search.corpora.decompress import TornError, packing, unpacked
-from toolgym.tools.search.corpora.wikidump import article_rows
+from toolgym.tools.search.corpora import hub_rows
+from toolgym.tools.search.corpora.wikidump import TornError, article_rows, packing, unpacked
 
 __all__ = ["CorpusLines", "corpus_files", "corpus_size", "find_corpus", "place_of"]
 
@@ -42,8 +41,8 @@ def find_corpus(corpus: str | Path) -> Path:
         MissingFileError: there is nothing, or the pattern fits no file.
         BadInputError: a folder without a corpus, or a name that cannot be read.
     """
-    if hubrows.is_hub(corpus):
-        return Path(str(hubrows.HubName.read(str(corpus)).absolute()))
+    if hub_rows.is_hub(corpus):
+        return Path(str(hub_rows.HubName.read(str(corpus)).absolute()))
     corpus_files(corpus)
     return Path(corpus).absolute()
 
@@ -81,7 +80,7 @@ def corpus_files(corpus: str | Path) -> list[Path]:
 
 def corpus_size(corpus: str | Path) -> int | None:
     """Bytes of the files of a corpus; None for a hub data set, whose size is not known before."""
-    if hubrows.is_hub(corpus):
+    if hub_rows.is_hub(corpus):
         return None
     return sum(file.stat().st_size for file in corpus_files(corpus))
 
@@ -92,7 +91,7 @@ def place_of(corpus: str | Path, number: int) -> tuple[Path, int]:
     The files before it are read again: only an error asks for it.
     """
     path = Path(corpus)
-    files = [] if hubrows.is_hub(corpus) else corpus_files(path)
+    files = [] if hub_rows.is_hub(corpus) else corpus_files(path)
     for file in files if len(files) > 1 else ():
         with CorpusLines(file) as lines:
             last = 0
@@ -119,7 +118,7 @@ class CorpusLines:
     """
 
     def __init__(self, corpus: str | Path) -> None:
-        self._hub = hubrows.HubRows(str(corpus)) if hubrows.is_hub(corpus) else None
+        self._hub = hub_rows.HubRows(str(corpus)) if hub_rows.is_hub(corpus) else None
         self._files = [] if self._hub is not None else corpus_files(corpus)
         self._sizes = [file.stat().st_size for file in self._files]
         self._file: IO[bytes] | None = None

@@ -1,4 +1,4 @@
-"""``execution_precision``: the share of tool calls that came through."""
+"""Rewards on the calls: how many of them ran."""
 
 from __future__ import annotations
 
