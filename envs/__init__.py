@@ -9,11 +9,11 @@ from toolgym.registry import AUTHORS, COMMANDS, CORPORA, POLICIES, VIEWERS, Reso
 __all__ = ["IDS", "register"]
 
 _FAMILIES = {
-    "ToolQA-PopQA-v0": "popqa",
-    "ToolQA-TriviaQA-v0": "triviaqa",
-    "ToolQA-GSM8K-v0": "gsm8k",
-    "ToolQA-NQOpen-v0": "nqopen",
-    "ToolScenario-v0": "scenarios.environment",
+    "ToolQA-PopQA-v0": "toolqa.popqa",
+    "ToolQA-TriviaQA-v0": "toolqa.triviaqa",
+    "ToolQA-GSM8K-v0": "toolqa.gsm8k",
+    "ToolQA-NQOpen-v0": "toolqa.nqopen",
+    "ToolScenario-v0": "toolscenario.environment",
 }
 IDS = tuple(_FAMILIES)
 
@@ -33,6 +33,7 @@ def register() -> None:
     AUTHORS.add("endpoint", "toolgym.envs.toolscenario.authors.llm.author:EndpointAuthor")
     COMMANDS.add("scenarios", "toolgym.envs.toolscenario.compiler.cli:app")
     VIEWERS.add("scenario", "toolgym.envs.toolscenario.viewer:describe_row")
+    POLICIES.add("lookup", "toolgym.envs.toolqa.baseline.lookup:LookupPolicy")
     for name, policy in (
         ("scenario-oracle", "OraclePolicy"),
         ("scenario-random", "RandomCallPolicy"),

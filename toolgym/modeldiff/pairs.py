@@ -1,146 +1,96 @@
-"""The tensors of two models, paired by name; what cannot be compared is refused."""
+"""Tensors of two models that belong together, and the layer and module that each lies in."""
 
 from __future__ import annotations
 
-import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+from toolgym.errors import BadInputError
+from toolgym.modeldiff.checkpoint import FLOATS, Checkpoint, Tensor
 
-from toolgym.data.filter import read_json
-from toolgym.errors import BadInputError, MissingFileError
-from toolgym.modeldiff.checkpoint import (
-    ADAPTER,
-    FLOATS,
-    Checkpoint,
-    Floats,
-    Rows,
-    Tensor,
-    read_pickle,
-    read_safetensors,
+__all__ = ["IGNORED", "MODULES", "Pair", "Place", "paired", "places"]
+
+MODULES = ("attention", "mlp", "norms", "embeddings", "head", "other")
+"""Kinds of modules, in the order of tables."""
+
+IGNORED = re.compile(
+    r"(?:.*\.)?(?:rotary_emb\.inv_freq|(?:attn|attention)\.(?:masked_)?bias|position_ids)"
 )
-from toolgym.modeldiff.weights import IGNORED, Place, places
+"""Names of constants that older checkpoints hold beside their weights."""
 
-__all__ = ["Pair", "open_adapter", "paired"]
+_LAYER = re.compile(r"(?P<stack>(?:^|.*?\.)(?:layers?|h|blocks?))\.(?P<number>\d+)\.(?P<rest>.+)")
+_NORM = re.compile(r"(?:.*\.)?\w*(?:norm\w*|ln(?:_\w+)?|ln\d)")
+_ATTENTION = re.compile(r"(?:^|.*\.)\w*att(?:n|ention)\w*\..*", re.I)
+_MLP = re.compile(
+    r"(?:^|.*\.)(?:\w*mlp\w*|feed_?forward|ffn|fc\d|w\d|\w*moe|experts?|intermediate|output\.dense)"
+    r"(?:\..*|$)",
+    re.I,
+)
+_EMBEDDINGS = re.compile(r"(?:.*\.)?(?:wte|wpe|\w*embed(?!_out)\w*)(?:\..*)?", re.I)
+_HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output|score|classifier)", re.I)
 
-_PREFIX = "base_model.model."
-_PAIR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.weight)?")
-_MERGE = "merge it with peft's merge_and_unload() and save the result, then compare that"
 
-
-def open_adapter(name: str, folder: Path, base: Checkpoint) -> Checkpoint:
-    """An adapter folder of peft on top of a model.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor sits.
 
     Args:
-        name: what the user called it.
-        folder: with ``adapter_config.json``.
-        base: the whole model below.
-
-    Raises:
-        MissingFileError: no adapter weights.
-        BadInputError: no LoRA, a kind of it that cannot be added up here, or one of another model.
+        layer: counted from 0 at the input; None outside the layers.
+        module: one of `MODULES`.
+        kind: its own name, such as ``q_proj``.
     """
-    config = read_json(folder / ADAPTER)
-    kind = str(config.get("peft_type", "LORA")).upper()
-    if kind != "LORA" or config.get("use_dora") or config.get("lora_bias"):
-        kind = "DoRA" if config.get("use_dora") else "LoRA with biases" if kind == "LORA" else kind
-        raise BadInputError(f"adapter {name!r} is of type {kind}, not plain LoRA: {_MERGE}")
-    pairs: dict[str, dict[str, Tensor]] = {}
-    tensors, deltas = dict(base.tensors), {}
-    for saved, tensor in _stored(name, folder).items():
-        key = saved.removeprefix(_PREFIX).replace(".base_layer.", ".")
-        match = _PAIR.fullmatch(key)
+
+    layer: int | None
+    module: str
+    kind: str
+
+
+def places(sizes: Mapping[str, int]) -> dict[str, Place]:
+    """The place of every tensor.
+
+    Layers are those of the largest stack: the layers of a vision tower count as ``other``.
+
+    Args:
+        sizes: number of elements by name.
+    """
+    found = {name: _LAYER.fullmatch(name) for name in sizes}
+    stacks: Counter[str] = Counter()
+    for name, match in found.items():
         if match:
-            pairs.setdefault(match["module"], {})[match["side"]] = tensor
-        elif key in base.tensors:
-            tensors[key] = tensor  # modules_to_save, and trained biases: whole
+            stacks[match["stack"]] += sizes[name]
+    largest = stacks.most_common(1)[0][0] if stacks else ""
+    placed = {}
+    for name, match in found.items():
+        path = name.removesuffix(".weight").removesuffix(".bias")
+        kind = path.rpartition(".")[2]
+        if match is None:
+            placed[name] = Place(None, _outside(path), kind)
+        elif match["stack"] == largest:
+            inner = match["rest"].removesuffix(".weight").removesuffix(".bias")
+            placed[name] = Place(int(match["number"]), _inside(inner), kind)
         else:
-            raise BadInputError(
-                f"adapter {name!r} holds {key!r}, which is no LoRA pair and no tensor of "
-                f"{base.name!r}: {_MERGE}"
-            )
-    for module, pair in pairs.items():
-        weight = f"{module}.weight"
-        if weight not in base.tensors or pair.keys() != {"A", "B"}:
-            raise BadInputError(
-                f"adapter {name!r} changes {module!r}, which {base.name!r} does not hold: name the "
-                f"model that it was trained on ({config.get('base_model_name_or_path')!r}), or "
-                f"{_MERGE}"
-            )
-        below = tensors[weight]
-        add = _delta(name, module, below, pair, config)
-        tensors[weight] = _sum(below, add, (str(folder.resolve()), weight))
-        if below is base.tensors[weight]:
-            deltas[weight] = add
-    return Checkpoint(name, folder, base.config, tensors, base, deltas)
+            placed[name] = Place(None, "other", kind)
+    return placed
 
 
-def _stored(name: str, folder: Path) -> dict[str, Tensor]:
-    for file, read in (
-        (folder / "adapter_model.safetensors", read_safetensors),
-        (folder / "adapter_model.bin", read_pickle),
-    ):
-        if file.is_file():
-            return read(file)
-    raise MissingFileError(f"adapter {name!r} has no adapter_model.safetensors")
+def _inside(path: str) -> str:
+    # "post_attention_layernorm" and "self_attn.q_norm" are norms: their own name decides.
+    if _NORM.fullmatch(path):
+        return "norms"
+    if _ATTENTION.fullmatch(path + "."):
+        return "attention"
+    return "mlp" if _MLP.fullmatch(path) else "other"
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    alpha = config.get("lora_alpha", 8)
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = own
-            break
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _delta(
-    name: str,
-    module: str,
-    below: Tensor,
-    pair: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-) -> Rows:
-    """``scale * B @ A``, and its transpose for embeddings and for layers stored [in, out]."""
-    sides = [pair[side] for side in "BA"]
-    if any(len(side.shape) != 2 or side.dtype not in FLOATS for side in sides):
-        raise BadInputError(f"adapter {name!r}: {module!r} is no plain LoRA pair: {_MERGE}")
-    rank = sides[1].shape[0]
-    scale, shape = _scale(config, module, rank), (sides[0].shape[0], sides[1].shape[1])
-    # Embeddings, [vocabulary, width], and layers stored [in, out]; of a square one the setting
-    # tells.
-    turned = shape != below.shape or (shape[0] == shape[1] and config.get("fan_in_fan_out"))
-    if (shape[::-1] if turned else shape) != below.shape or sides[0].shape[1] != rank:
-        raise BadInputError(
-            f"adapter {name!r}: {module!r} is {shape}, the model's {below.shape}; it was trained "
-            f"on another model ({config.get('base_model_name_or_path')!r})"
-        )
-
-    def add(first: int, last: int) -> Floats:
-        left, right = (_whole(side) for side in sides)  # [out, rank], [rank, in]
-        if turned:
-            left, right = right.T, left.T
-        return np.asarray(scale * (left[first:last] @ right), np.float64)
-
-    return add
-
-
-@functools.lru_cache(maxsize=2)
-def _whole(side: Tensor) -> Floats:
-    """One side of a pair, kept while the rows of its module are asked for and no longer."""
-    return side.read(0, side.height)
-
-
-def _sum(below: Tensor, add: Rows, source: tuple[str, str]) -> Tensor:
-    def read(first: int, last: int) -> Floats:
-        return np.asarray(below.read(first, last) + add(first, last), np.float64)
-
-    return Tensor(source, below.shape, below.dtype, read)
+def _outside(path: str) -> str:
+    if _NORM.fullmatch(path):
+        return "norms"
+    if _HEAD.fullmatch(path):
+        return "head"
+    return "embeddings" if _EMBEDDINGS.fullmatch(path) else "other"
 
 
 _STEP = "compare models of one architecture, or leave the weights out (--no-weights)"

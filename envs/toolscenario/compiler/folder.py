@@ -17,7 +17,7 @@ from toolgym._util.jsonl import (
     write_json,
     write_rows,
 )
-from toolgym.envs.toolscenario.compiler.pipeline import MADE, Outcome
+from toolgym.envs.toolscenario.compiler.making import MADE, Outcome
 from toolgym.envs.toolscenario.records import STAGES
 from toolgym.errors import BadInputError, RunMismatchError
 

@@ -13,9 +13,10 @@ from toolgym.envs.toolscenario.authors.template.chains import Draft, Drawer, NoP
 from toolgym.envs.toolscenario.authors.template.complexity import distractors, harder
 from toolgym.envs.toolscenario.authors.template.question_templates import PLANS
 from toolgym.envs.toolscenario.authors.template.wording import answer_text, variants
+from toolgym.envs.toolscenario.codegen.merging import first_spec, merge
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call, document
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, first_spec, merge
+from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import combine, reaches
 from toolgym.envs.toolscenario.records import (
     FROM,

@@ -8,14 +8,9 @@ from dataclasses import replace
 
 from toolgym.envs.toolscenario.authors.template.chains import FINDERS
 from toolgym.envs.toolscenario.codegen.kinds import KINDS, OPERATIONS
+from toolgym.envs.toolscenario.codegen.merging import DIMENSIONS, fact_name, unique
 from toolgym.envs.toolscenario.codegen.params import DEMANDABLE
-from toolgym.envs.toolscenario.codegen.toolspecs import (
-    DIMENSIONS,
-    ToolSpec,
-    eligible,
-    fact_name,
-    unique,
-)
+from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, eligible
 from toolgym.envs.toolscenario.records import Levels
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
