@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from toolgym import Message, Task, TaskSet, ToolCall, ToolResult, Trajectory
 from toolgym import errors as toolgym_errors
 from toolgym._util.jsonl import dump_line, read_rows, write_rows
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import (
     BadInputError,
     EndpointError,
@@ -274,5 +274,5 @@ class TestErrors:
 
     def test_a_missing_extra_names_its_install_command(self) -> None:
         with pytest.raises(MissingExtraError, match=r"pip install 'toolgym\[train\]'"):
-            need("no_such_library", "train")
-        assert need("json", "train") is json
+            require_extra("no_such_library", "train")
+        assert require_extra("json", "train") is json

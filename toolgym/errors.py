@@ -25,7 +25,7 @@ __all__ = [
     "ToolTimeoutError",
     "ToolgymError",
     "UnknownNameError",
-    "near",
+    "did_you_mean",
 ]
 
 
@@ -42,7 +42,9 @@ class UnknownNameError(ToolgymError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        super().__init__(f"unknown {kind} {name!r}{near(name, names)}; known: {', '.join(names)}")
+        super().__init__(
+            f"unknown {kind} {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}"
+        )
         self.kind, self.name, self.known = kind, name, names
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
@@ -128,7 +130,7 @@ class ToolTimeoutError(ToolError, TimeoutError):
     """A tool call that was ended at its deadline."""
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Near names as the tail of a message: `` (did you mean 'a' or 'b'?)``, or nothing.
 
     Args:

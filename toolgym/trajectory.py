@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import fresh, read_rows
+from toolgym._util.jsonl import copy_json, read_rows
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task, task_from_row
@@ -149,13 +149,13 @@ class Trajectory:
         """A copy that can be changed apart; several times faster than ``copy.deepcopy``."""
         return replace(
             self,
-            task=replace(self.task, metadata=fresh(self.task.metadata)),
+            task=replace(self.task, metadata=copy_json(self.task.metadata)),
             messages=[replace(m, tool_calls=_copied(m.tool_calls)) for m in self.messages],
             steps=[
                 replace(step, calls=_copied(step.calls), reward_parts=dict(step.reward_parts))
                 for step in self.steps
             ],
-            tools=fresh(self.tools),
+            tools=copy_json(self.tools),
             tokens=copy.deepcopy(self.tokens),
             metrics=dict(self.metrics),
         )
@@ -234,7 +234,7 @@ def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Traje
 
 
 def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-    return tuple(ToolCall(call.id, call.name, fresh(call.arguments)) for call in calls)
+    return tuple(ToolCall(call.id, call.name, copy_json(call.arguments)) for call in calls)
 
 
 def _step_row(step: Step) -> dict[str, Any]:

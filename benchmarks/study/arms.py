@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.study.page import HELD_OUT, summary_table
 from toolgym._util.jsonl import read_rows, write_json, write_rows
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.data.filter import read_json
 from toolgym.errors import UnknownNameError
 from toolgym.miniature.base import build_base
@@ -90,7 +90,7 @@ def run_study(
     for arm in arms:
         if arm not in ARMS:
             raise UnknownNameError("arm", arm, ARMS)
-    need("transformers", "train")
+    require_extra("transformers", "train")
     folder = Path(out)
     found: dict[str, Any] = {"arms": {arm: {} for arm in arms}, "train": train, "test": test}
     found |= {"base_seconds": {}, "machine": _machine(), "versions": _versions()}

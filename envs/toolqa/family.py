@@ -13,7 +13,7 @@ from typing import Any
 
 from toolgym.env import ToolEnv
 from toolgym.envs.toolqa.hub import HubSet, load_hub
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import Resource
@@ -112,7 +112,7 @@ class Family:
         if unknown:
             name, known = next(iter(unknown)), list(inspect.signature(self.make).parameters)[:-1]
             raise BadInputError(
-                f"ToolQA-{self.name} has no argument {name!r}{near(name, known)}; "
+                f"ToolQA-{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
                 f"arguments: {', '.join(known)}"
             )
         if isinstance(tools, str):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.task import RowReader, TaskSet
 
@@ -47,7 +47,7 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
     """
     if split not in hub.cuts:
         raise BadInputError(f"{hub.path} has no split {split!r}; splits: {', '.join(hub.cuts)}")
-    datasets = need("datasets", "train")
+    datasets = require_extra("datasets", "train")
     hub_split = hub.cuts[split][0]
     try:
         with quiet():

@@ -14,7 +14,7 @@ from typing import Any
 from toolgym.env import ActionSampler, ToolEnv
 from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import Format, get_format
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import Resource
@@ -198,7 +198,8 @@ def make(
     if unknown:
         name, known = next(iter(unknown)), list(inspect.signature(make).parameters)[:-1]
         raise BadInputError(
-            f"{ID} has no argument {name!r}{near(name, known)}; arguments: {', '.join(known)}"
+            f"{ID} has no argument {name!r}"
+            f"{did_you_mean(name, known)}; arguments: {', '.join(known)}"
         )
     if tools is not None and (isinstance(tools, str) or tools):
         raise BadInputError(

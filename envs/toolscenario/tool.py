@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym._util.jsonl import fresh, value_hash
+from toolgym._util.jsonl import copy_json, value_hash
 from toolgym.envs.toolscenario.records import STAGES, RejectedError, Scenario
 from toolgym.envs.toolscenario.schemas import misfits
-from toolgym.errors import BadInputError, ToolError, near
+from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
 from toolgym.tools.cache import ResultCache
@@ -49,7 +49,8 @@ def check_sandbox(settings: Any) -> dict[str, Any]:
     for name in settings:
         if name not in _SETTINGS:
             raise BadInputError(
-                f"the sandbox has no setting {name!r}{near(str(name), _SETTINGS)}; settings: "
+                f"the sandbox has no setting {name!r}"
+                f"{did_you_mean(str(name), _SETTINGS)}; settings: "
                 f"{', '.join(_SETTINGS)}"
             )
     for name in ("timeout", "memory_mb", "output_chars"):
@@ -138,7 +139,7 @@ class ScenarioTool(Tool):
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.name, self.description = document["name"], document["description"]
-        self.parameters = fresh(dict(document["parameters"]))
+        self.parameters = copy_json(dict(document["parameters"]))
         self.fingerprint, self.timeout = fingerprint, timeout
         self.cache = ResultCache(entries=256, characters=1_000_000) if fingerprint else None
         self.function, self.batch, self.inline = self._value, None, False
@@ -159,7 +160,7 @@ class ScenarioTool(Tool):
         if self.parameters.get("additionalProperties", False) is False:
             known = f"parameters: {', '.join(names) or 'none'}"
             problems += [
-                f"{name!r} is not a parameter{near(name, names)}; {known}"
+                f"{name!r} is not a parameter{did_you_mean(name, names)}; {known}"
                 for name in arguments
                 if name not in names
             ]

@@ -15,7 +15,7 @@ from toolgym.errors import MissingExtraError
 _HINTS = {"train": " (on a machine without a GPU install the CPU build of torch first, see README)"}
 
 
-def need(module: str, extra: str) -> Any:
+def require_extra(module: str, extra: str) -> Any:
     """Import an optional module.
 
     Args:

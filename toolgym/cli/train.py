@@ -13,7 +13,7 @@ import typer
 from toolgym.cli import options
 from toolgym.cli.rollout import environment_arguments
 from toolgym.cli.shell import InterruptedRunError, print_json, progress_bar, table, warn
-from toolgym.errors import near
+from toolgym.errors import did_you_mean
 
 if TYPE_CHECKING:
     from toolgym.training.output import Trained
@@ -206,7 +206,9 @@ def _common(given: dict[str, Any], train: Callable[..., Any]) -> dict[str, Any]:
         if name not in known or name in given:
             why = "there is an option for it" if name in given else "no such argument"
             free = sorted(known - set(given))
-            raise typer.BadParameter(f"--set {name}: {why}{near(name, free)}; {', '.join(free)}")
+            raise typer.BadParameter(
+                f"--set {name}: {why}{did_you_mean(name, free)}; {', '.join(free)}"
+            )
     names = ("epochs", "batch_size", "learning_rate", "max_steps", "seed")
     return {name: given[name] for name in names} | {"lora": given["lora"] or False} | others
 

@@ -85,7 +85,7 @@ def _view_rows(
     file: Path, show: Viewer, name: str | None, count: int, width: int, as_json: bool
 ) -> None:
     from toolgym._util.jsonl import read_rows
-    from toolgym.errors import near
+    from toolgym.errors import did_you_mean
 
     shown: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -100,7 +100,7 @@ def _view_rows(
         if len(rows) >= count:
             break
     if not rows:
-        raise BadInputError(f"{str(file)!r} holds no {name!r}{near(name or '', ids)}")
+        raise BadInputError(f"{str(file)!r} holds no {name!r}{did_you_mean(name or '', ids)}")
     if as_json:
         print_json(rows)
     else:
@@ -175,10 +175,10 @@ def _is(trajectory: Trajectory, which: Which) -> bool:
 
 
 def _nothing(run: Path, episode: str | None, which: Which) -> str:
-    from toolgym.errors import near
+    from toolgym.errors import did_you_mean
 
     kind = "" if which is Which.ALL else f" that is {which.value!r}"
     if episode is None:
         return f"{str(run)!r} holds no episode{kind}"
     ids = [trajectory.id for trajectory in _read(run)]
-    return f"{str(run)!r} holds no episode {episode!r}{kind}{near(episode, ids)}"
+    return f"{str(run)!r} holds no episode {episode!r}{kind}{did_you_mean(episode, ids)}"

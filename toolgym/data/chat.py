@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.formats import Action, Format, get_format
 from toolgym.grading.solving import sub_answers, turns
 from toolgym.messages import Chat, Message, ToolResult, to_chats
@@ -32,7 +32,8 @@ def style_of(trajectory: Trajectory, style: str) -> str:
     """
     if style not in STYLES:
         raise BadInputError(
-            f"style must be one of {', '.join(STYLES)}, not {style!r}{near(str(style), STYLES)}"
+            f"style must be one of {', '.join(STYLES)}, not {style!r}"
+            f"{did_you_mean(str(style), STYLES)}"
         )
     if style != "auto":
         return style

@@ -13,7 +13,7 @@ from toolgym.data.chat import conversation, opening_length, prefix_rows, style_o
 from toolgym.data.conditions import condition
 from toolgym.data.filter import Selection, Source, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
@@ -113,7 +113,9 @@ def export(
     """
     if kind not in KINDS:
         known = ", ".join(map(repr, KINDS))
-        raise BadInputError(f"kind must be one of {known}, not {kind!r}{near(str(kind), KINDS)}")
+        raise BadInputError(
+            f"kind must be one of {known}, not {kind!r}{did_you_mean(str(kind), KINDS)}"
+        )
     trajectories, origin = read_source(source)
     about: dict[str, Any] = {"episodes": len(trajectories), "style": style, "origin": origin}
     if kind == "sft":

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash, write_json, write_rows
 from toolgym.data.conditions import measure, named, read_conditions
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES, Run
 from toolgym.trajectory import Trajectory, read_trajectories
 
@@ -274,7 +274,7 @@ def _check_options(
             options = [str(option) for option in known if option]
             raise BadInputError(
                 f"{name} must be one of {', '.join(options)}, not {value!r}"
-                f"{near(str(value), options)}"
+                f"{did_you_mean(str(value), options)}"
             )
     for name, count in (("best_of", best_of), ("per_task", per_task)):
         if count is not None and (isinstance(count, bool) or count < 1):

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from toolgym.data.chat import conversation, style_of
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.trajectory import Trajectory
 
 __all__ = ["PAIRINGS", "Pair", "balance", "make_pairs", "pair_row", "token_pair_row"]
@@ -74,7 +74,7 @@ def make_pairs(
     if pairing not in PAIRINGS:
         raise BadInputError(
             f"pairing must be one of {', '.join(PAIRINGS)}, not {pairing!r}"
-            f"{near(str(pairing), PAIRINGS)}"
+            f"{did_you_mean(str(pairing), PAIRINGS)}"
         )
     groups: dict[tuple[str, str], list[Trajectory]] = {}
     for trajectory in trajectories:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolgym._util.tables import markdown_table, number, text_table
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import Figures, summarise
 from toolgym.evaluation.score import task_key
@@ -68,7 +68,7 @@ class Grouping:
                 return found
         known = [found.value for found in self.groups]
         raise BadInputError(
-            f"no group {value!r} by {self.by!r}{near(str(value), known)}; "
+            f"no group {value!r} by {self.by!r}{did_you_mean(str(value), known)}; "
             f"groups: {', '.join(known)}"
         )
 
@@ -133,7 +133,7 @@ def grouped(
     if all(value is None for value in values):
         known = {*trajectories[0].task.metadata, "split"}
         raise BadInputError(
-            f"no task has a column {by!r} to group by{near(by, known)}; "
+            f"no task has a column {by!r} to group by{did_you_mean(by, known)}; "
             f"columns: {', '.join(sorted(known))}"
         )
     label = _labels(by, values, trajectories)

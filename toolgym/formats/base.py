@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from toolgym._util.jsonl import fresh
+from toolgym._util.jsonl import copy_json
 from toolgym.errors import BadInputError
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import Message, ToolCall, ToolResult
@@ -66,7 +66,7 @@ class Format(ABC):
         # Every episode begins with these instructions, and they seldom change.
         written = self._written
         if written is None or written[0] is not self.strategy or written[1] != tools:
-            written = self.strategy, fresh(tools), self.instructions(tools)
+            written = self.strategy, copy_json(tools), self.instructions(tools)
             self._written = written
         return written[2]
 

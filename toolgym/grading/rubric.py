@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import REWARDS
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
@@ -117,7 +117,7 @@ def _read(name: str, value: Any) -> tuple[RewardFunction, float]:
         for option in options:
             if option not in accepted:
                 raise BadInputError(
-                    f"reward {name!r} has no option {option!r}{near(option, accepted)}; "
+                    f"reward {name!r} has no option {option!r}{did_you_mean(option, accepted)}; "
                     f"options: {', '.join(accepted) or 'none'}"
                 )
         function = functools.partial(function, **options)

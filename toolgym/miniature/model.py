@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.miniature.settings import BaseSettings
 
 __all__ = ["Checkpoint"]
@@ -28,7 +28,7 @@ class Optimizers:
     """
 
     def __init__(self, model: LlamaForCausalLM, settings: BaseSettings) -> None:
-        optim = need("torch.optim", "train")
+        optim = require_extra("torch.optim", "train")
         matrices: list[torch.Tensor] = []
         others: list[torch.Tensor] = []
         for name, parameter in model.named_parameters():
@@ -46,7 +46,7 @@ class Optimizers:
     def step(self, loss: torch.Tensor, factor: float) -> None:
         """One update at `factor` times the peak rates, with gradients clipped to norm 1."""
         loss.backward()
-        need("torch.nn.utils", "train").clip_grad_norm_(self._parameters, 1.0)
+        require_extra("torch.nn.utils", "train").clip_grad_norm_(self._parameters, 1.0)
         for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
@@ -157,8 +157,8 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 700) -> PreTrainedTo
         texts: what to learn the merges from.
         vocabulary: at most so many tokens, special ones included; at least 265.
     """
-    tokenizers = need("tokenizers", "train")
-    transformers = need("transformers", "train")
+    tokenizers = require_extra("tokenizers", "train")
+    transformers = require_extra("transformers", "train")
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
@@ -199,7 +199,7 @@ def configuration(
         heads: attention heads.
         ends: ids of the special tokens, for those who run it.
     """
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     config: LlamaConfig = transformers.LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -232,8 +232,8 @@ def build_model(
         heads: attention heads; `hidden` must be a multiple of it.
         seed: decides the weights.
     """
-    torch = need("torch", "train")
-    transformers = need("transformers", "train")
+    torch = require_extra("torch", "train")
+    transformers = require_extra("transformers", "train")
     config = configuration(
         len(tokenizer),
         hidden=hidden,
@@ -294,7 +294,7 @@ class Checkpoint:
         }
         partial = self.path.with_name(f"{self.path.name}-{secrets.token_hex(4)}")
         try:
-            need("torch", "train").save(state, partial)
+            require_extra("torch", "train").save(state, partial)
             os.replace(partial, self.path)
         finally:
             partial.unlink(missing_ok=True)
@@ -329,5 +329,5 @@ class Checkpoint:
         if self.path is None or not self.path.is_file():
             return None
         # Tensors and plain values only: nothing in the file is executed.
-        found: dict[str, Any] = need("torch", "train").load(self.path, weights_only=True)
+        found: dict[str, Any] = require_extra("torch", "train").load(self.path, weights_only=True)
         return found

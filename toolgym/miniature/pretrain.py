@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
 from toolgym.miniature.model import Checkpoint, Optimizers
@@ -55,7 +55,7 @@ def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     A label is `IGNORED` where nothing is to be learned. Which token pads on the right is of no
     matter, because causal attention never looks there.
     """
-    torch = need("torch", "train")
+    torch = require_extra("torch", "train")
     longest = max(len(row.ids) for row in rows)
     inputs = torch.zeros((len(rows), longest), dtype=torch.int64)
     labels = torch.full((len(rows), longest), IGNORED)
@@ -68,7 +68,7 @@ def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss_of(model: LlamaForCausalLM, rows: Sequence[Row]) -> tuple[torch.Tensor, int]:
     """Summed negative log-likelihood (nats) of the assistant's tokens, and how many they are."""
-    functional = need("torch.nn.functional", "train")
+    functional = require_extra("torch.nn.functional", "train")
     inputs, labels = collate(rows)
     # Padding stands on the right, so no attention mask is needed.
     hidden = model.model(input_ids=inputs).last_hidden_state[:, :-1]  # (row, position, hidden)
@@ -167,7 +167,7 @@ def tool_accuracy(model: LlamaForCausalLM, rows: Sequence[Row]) -> float:
         model: the model to probe.
         rows: conversations of `right_episode`.
     """
-    torch = need("torch", "train")
+    torch = require_extra("torch", "train")
     with torch.inference_mode():
         inputs, labels = collate(rows)
         scores = model(input_ids=inputs).logits[:, :-1].float().log_softmax(-1)

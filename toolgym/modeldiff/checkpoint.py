@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.data.filter import read_json
-from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
 
 __all__ = [
     "ADAPTER",
@@ -123,7 +123,7 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
         MissingExtraError: torch is not installed.
         BadInputError: torch refuses the file.
     """
-    torch = need("torch", "train")
+    torch = require_extra("torch", "train")
     names = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
     names |= {torch.float64: "F64"}
     try:
@@ -197,7 +197,7 @@ def find_folder(model: str | Path) -> Path:
         raise MissingFileError(f"{str(model)!r} is a file; name the folder of the model")
     name, parent = str(model), folder.parent
     siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    hint = near(folder.name, siblings)
+    hint = did_you_mean(folder.name, siblings)
     path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if path or (parent != Path() and siblings):
         raise MissingFileError(f"model folder {name!r} does not exist{hint}")
@@ -212,7 +212,7 @@ def find_folder(model: str | Path) -> Path:
 def _cached(name: str) -> Path | None:
     """The newest snapshot of a hub model on this disk; None without one."""
     try:
-        hub = need("huggingface_hub", "train")
+        hub = require_extra("huggingface_hub", "train")
     except MissingExtraError:  # then nothing was ever fetched
         return None
     for file in ("config.json", ADAPTER):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError
 from toolgym.modeldiff.checkpoint import Checkpoint
 
@@ -71,15 +71,15 @@ def compare_abilities(
         MissingExtraError: ``lm-eval`` is not installed.
         BadInputError: it refuses the tasks or arguments.
     """
-    lm_eval = need("lm_eval", "lm-eval")
+    lm_eval = require_extra("lm_eval", "lm-eval")
     # Left alone it takes a GPU for granted, and one document at a time.
-    need("transformers", "lm-eval")  # before its notices are silenced
-    gpu = need("torch", "lm-eval").cuda.is_available()
+    require_extra("transformers", "lm-eval")  # before its notices are silenced
+    gpu = require_extra("torch", "lm-eval").cuda.is_available()
     options: dict[str, Any] = {"device": "cuda" if gpu else "cpu"}
     options |= {"batch_size": "auto" if gpu else 8, "log_samples": True, "bootstrap_iters": 1000}
     options |= arguments or {}
     if include is not None:
-        manager = need("lm_eval.tasks", "lm-eval").TaskManager(include_path=include)
+        manager = require_extra("lm_eval.tasks", "lm-eval").TaskManager(include_path=include)
         options["task_manager"] = manager
     results = []
     for side, model in zip(("base", "tuned model"), models, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_json
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.data.filter import read_json
 from toolgym.errors import BadInputError
 from toolgym.modeldiff import page
@@ -219,7 +219,7 @@ def compare_models(
     for env in envs:
         make_env(env, env_args).close()
     if lm_eval:
-        need("lm_eval", "lm-eval")
+        require_extra("lm_eval", "lm-eval")
     tell = progress or (lambda what, done, planned: None)
     change = weight_change(*models, progress=partial(tell, "weights")) if weights else None
     if envs:

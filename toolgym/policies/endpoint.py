@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import Action
 from toolgym.formats.base import argument_name
@@ -163,7 +163,7 @@ class EndpointPolicy(Policy):
                 "timeout must be above 0, concurrency and max_tokens at least 1, "
                 f"retries at least 0; got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
             )
-        self._openai = need("openai", "endpoint")
+        self._openai = require_extra("openai", "endpoint")
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._address, self._name, self._native = address, name, native_tools
         self._retries, self._timeout = retries, timeout

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import file_hash
-from toolgym.errors import BadInputError, PolicyError, near
+from toolgym.errors import BadInputError, PolicyError, did_you_mean
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.trajectory import read_trajectories
 
@@ -50,7 +50,8 @@ class ReplayPolicy(Policy):
         if actions is None:
             return PolicyError(
                 f"the recording {str(self._path)!r} has no episode {request.episode!r}"
-                f"{near(request.episode, self._actions)}; it holds {len(self._actions)} episodes"
+                f""
+                f"{did_you_mean(request.episode, self._actions)}; it holds {len(self._actions)} episodes"
             )
         if request.turn >= len(actions):
             return PolicyError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_rows, value_hash
-from toolgym.errors import BadInputError, PolicyError, near
+from toolgym.errors import BadInputError, PolicyError, did_you_mean
 from toolgym.policies.base import Policy, Reply, Request, question_of
 
 __all__ = ["ScriptedPolicy"]
@@ -57,7 +57,7 @@ class ScriptedPolicy(Policy):
         for key in (request.episode, request.episode.rpartition("#")[0], question):
             if key and key in self._by_key:
                 return self._by_key[key]
-        hint = near(question, self._by_key) or near(request.episode, self._by_key)
+        hint = did_you_mean(question, self._by_key) or did_you_mean(request.episode, self._by_key)
         return PolicyError(
             f"no script for episode {request.episode!r} with the question {question!r:.200}{hint}; "
             "add one under the episode, the task id or the question"

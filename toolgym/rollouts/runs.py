@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolgym._util.jsonl import append_row, drop_torn_line, read_rows, write_json
-from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, near
+from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, did_you_mean
 from toolgym.trajectory import Trajectory, read_trajectories
 
 __all__ = ["Run", "RunWriter"]
@@ -48,7 +48,7 @@ class Run:
         folder = Path(path)
         if not folder.is_dir():
             names = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-            hint = near(folder.name, names)
+            hint = did_you_mean(folder.name, names)
             raise MissingFileError(f"run folder {str(folder)!r} does not exist{hint}")
         if not (folder / SETTINGS).is_file():
             raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is no run folder")

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import MissingFileError, UnknownNameError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
@@ -204,13 +204,13 @@ def _hub(creator: Any, split: str, limit: int | None, needs: list[str]) -> Tasks
 
 
 def _cached(path: str) -> bool:
-    datasets = need("datasets", "train")
+    datasets = require_extra("datasets", "train")
     prepared = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___")
     return prepared.is_dir() or _in_hub_cache("datasets", path)
 
 
 def _in_hub_cache(kind: str, path: str) -> bool:
-    hub = need("huggingface_hub", "train")
+    hub = require_extra("huggingface_hub", "train")
     return (Path(hub.constants.HF_HUB_CACHE) / f"{kind}--{path.replace('/', '--')}").is_dir()
 
 

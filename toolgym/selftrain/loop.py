@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import write_rows
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.data.conditions import condition
 from toolgym.data.export import message_rows, token_row
 from toolgym.data.filter import sift
@@ -234,7 +234,7 @@ def selftrain(
         TemplateError: the model's chat template cannot be trained on.
     """
     loaded = load_settings(settings)
-    need("transformers", "train")  # before anything is written, and for quiet() to find
+    require_extra("transformers", "train")  # before anything is written, and for quiet() to find
     if processes() > 1:
         raise BadInputError(
             f"self-training runs in one process, not in {processes()}; train its rounds with "

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 
 __all__ = [
     "GPUS",
@@ -120,7 +120,7 @@ def find_shape(model: str) -> Shape | None:
     Returns:
         None where nothing is known of it.
     """
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     try:
         with quiet():
             config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
@@ -141,8 +141,8 @@ def shape_of(config: Any, source: str) -> Shape:
         config: of a causal model.
         source: see `Shape`.
     """
-    torch = need("torch", "train")
-    transformers = need("transformers", "train")
+    torch = require_extra("torch", "train")
+    transformers = require_extra("transformers", "train")
     with torch.device("meta"), quiet():
         model = transformers.AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()

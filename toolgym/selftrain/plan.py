@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.selftrain.environments import Places, places
 from toolgym.selftrain.loop import practises
 from toolgym.selftrain.memory import (
@@ -98,7 +98,7 @@ def plan(settings: SelfTrainSettings) -> Plan:
         BadInputError: an argument of an environment that cannot be used.
         MissingExtraError: torch or transformers is missing.
     """
-    torch = need("torch", "train")
+    torch = require_extra("torch", "train")
     shape = _shape(settings)
     gpu = torch.cuda.is_available() or shape is None or shape.parameters >= _SMALL
     found = places(settings)

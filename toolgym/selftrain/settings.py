@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolgym._util.jsonl import require_file
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.data.pairs import PAIRINGS
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = ["EnvironmentSettings", "SelfTrainSettings", "load_settings"]
 
@@ -124,7 +124,7 @@ class DpoSettings(TrainSettings):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PAIRINGS:
-            raise ValueError(f"must be one of {', '.join(PAIRINGS)}{near(value, PAIRINGS)}")
+            raise ValueError(f"must be one of {', '.join(PAIRINGS)}{did_you_mean(value, PAIRINGS)}")
         return value
 
 
@@ -268,7 +268,7 @@ def _read(path: Path) -> Any:
         if path.suffix == ".json":
             return json.loads(text)
         # transformers depends on PyYAML, so that the extra brings it.
-        yaml = need("yaml", "train")
+        yaml = require_extra("yaml", "train")
     except ValueError as error:
         raise BadInputError(f"settings file {str(path)!r} is not valid JSON: {error}") from error
     try:
@@ -284,13 +284,13 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         known = _fields(problem["loc"][:-1])
         key = str(problem["loc"][-1])
-        return f"unknown key {place!r}{near(key, known)}; keys there: {', '.join(known)}"
+        return f"unknown key {place!r}{did_you_mean(key, known)}; keys there: {', '.join(known)}"
     text = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict):  # more than one line can show
         return f"{place}: {text}" if place else text
     hint = ""
     if problem["type"] == "literal_error":
-        hint = near(str(problem["input"]), re.findall(r"'([^']+)'", text))
+        hint = did_you_mean(str(problem["input"]), re.findall(r"'([^']+)'", text))
     return f"{place}: {text}, not {problem['input']!r:.80}{hint}" if place else text
 
 

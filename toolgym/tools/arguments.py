@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = ["arguments_model", "problem", "without_titles"]
 
@@ -69,7 +69,8 @@ def problem(item: Mapping[str, Any], names: Sequence[str]) -> str:
     """
     where = ".".join(str(part) for part in item["loc"]) or "arguments"
     if item["type"] == "extra_forbidden":
-        return f"{where!r} is not a parameter{near(where, names)}; parameters: {', '.join(names)}"
+        return f"{where!r} is not a parameter"
+        f"{did_you_mean(where, names)}; parameters: {', '.join(names)}"
     if item["type"] == "missing":
         return f"{where!r} is missing"
     return f"{where!r}: {item['msg']}, got {item['input']!r:.80}"

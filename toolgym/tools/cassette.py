@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import append_row, drop_torn_line, read_rows
-from toolgym.errors import BadInputError, ReplayMissError, RunMismatchError, near
+from toolgym.errors import BadInputError, ReplayMissError, RunMismatchError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 
 __all__ = ["Recorder", "Replayer", "canonical"]
@@ -168,7 +168,7 @@ class Replayer:
                 f"episode {episode!r}; replay the run that was recorded, with its seed"
             )
         recorded = [a for name, a in self._anywhere if name == call.name]
-        hint = near(arguments[:200], [text[:200] for text in recorded[:1000]])
+        hint = did_you_mean(arguments[:200], [text[:200] for text in recorded[:1000]])
         return (
             f"{where} has no answer to {what}, {call.id} of episode {episode!r}{hint}: it holds "
             f"{len(recorded)} other calls of that tool; replay with the policy, seed and faults of "

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 
 __all__ = ["KINDS", "Faults", "injected_fault", "injected_seconds"]
@@ -40,7 +40,8 @@ class Faults:
         for key in settings:
             if key not in known:
                 raise BadInputError(
-                    f"unknown fault {key!r}{near(str(key), known)}; known: {', '.join(known)}"
+                    f"unknown fault {key!r}"
+                    f"{did_you_mean(str(key), known)}; known: {', '.join(known)}"
                 )
         self.rates = {kind: _number(settings, kind, 1.0) for kind in KINDS}
         if sum(self.rates.values()) > 1 + 1e-9:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolgym._util.jsonl import value_hash
-from toolgym.errors import BadInputError, ToolError, near
+from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.faults import Faults, injected_seconds
@@ -34,14 +34,14 @@ def check_service(service: Any) -> dict[str, Any]:
     for key in service:
         if key not in _SETTINGS:
             raise BadInputError(
-                f"the service has no setting {key!r}{near(str(key), _SETTINGS)}; settings: "
+                f"the service has no setting {key!r}{did_you_mean(str(key), _SETTINGS)}; settings: "
                 f"{', '.join(_SETTINGS)}"
             )
     cassette, mode = service.get("cassette"), service.get("mode")
     if cassette is not None and (not isinstance(cassette, str) or not cassette):
         raise BadInputError(f"the cassette is the path of a .jsonl file, not {cassette!r}")
     if mode is not None and mode not in _MODES:
-        hint = near(str(mode), _MODES)
+        hint = did_you_mean(str(mode), _MODES)
         raise BadInputError(f"a cassette's mode is 'record' or 'replay', not {mode!r}{hint}")
     if (cassette is None) != (mode is None):
         missing = "a mode ('record' or 'replay')" if mode is None else "the path of a cassette"

@@ -10,10 +10,10 @@ from typing import Any, overload
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import fresh
+from toolgym._util.jsonl import copy_json
 from toolgym._workers.tool_child import as_text, describe
 from toolgym._workers.tool_worker import WorkerPool
-from toolgym.errors import BadInputError, ToolError, UnknownNameError, near
+from toolgym.errors import BadInputError, ToolError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
 from toolgym.tools.arguments import arguments_model, problem, without_titles
@@ -87,7 +87,7 @@ class Tool:
         function = {
             "name": self.name,
             "description": self.description,
-            "parameters": fresh(self.parameters),
+            "parameters": copy_json(self.parameters),
         }
         return {"type": "function", "function": function}
 
@@ -326,7 +326,7 @@ class Toolset:
         if item is not None:
             found, hits = item.answer(calls, self._use_cache)
         else:
-            text = f"{name[:100]} does not exist.{near(name[:100], self._tools)}"
+            text = f"{name[:100]} does not exist.{did_you_mean(name[:100], self._tools)}"
             text += f" Tools: {', '.join(self._tools) or 'none'}."
             found = [ToolResult(call.id, text, "unknown_tool") for call in calls]
         self._counters.add(None if item is None else name, found, time.perf_counter() - began, hits)
@@ -359,7 +359,7 @@ def _make(item: str | Tool | Mapping[str, Any], shared: Mapping[str, Any]) -> To
     for option in options:
         if option not in accepted:
             raise BadInputError(
-                f"tool {name!r} has no option {option!r}{near(option, accepted)}; "
+                f"tool {name!r} has no option {option!r}{did_you_mean(option, accepted)}; "
                 f"options: {', '.join(accepted) or 'none'}"
             )
     given = {k: v for k, v in shared.items() if k in accepted and v is not None} | options

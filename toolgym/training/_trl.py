@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import MissingExtraError
 from toolgym.training.config import Options
 from toolgym.training.loop import Result, StepProgress, arguments, lora, train_loop
@@ -88,7 +88,7 @@ def check_version(installed: str | None = None) -> str:
         MissingExtraError: TRL is missing, or its version is outside the tested range.
     """
     if installed is None:
-        need("trl", "train")
+        require_extra("trl", "train")
         installed = importlib.metadata.version("trl")
     numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in installed.split(".")]
     low, high = TESTED
@@ -122,7 +122,7 @@ def run_sft(
         progress: called after each step.
     """
     check_version()
-    trl, datasets = need("trl", "train"), need("datasets", "train")
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
 
     def make() -> Any:
         config = trl.SFTConfig(
@@ -166,7 +166,7 @@ def run_dpo(
         progress: called after each step.
     """
     check_version()
-    trl, datasets = need("trl", "train"), need("datasets", "train")
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
     losses = {"sigmoid": 1.0} | ({"sft": preference.sft_weight} if preference.sft_weight else {})
 
     base: Any = trl.DPOTrainer
@@ -202,7 +202,7 @@ def run_dpo(
 
 def masked_collator(pad: int) -> Any:
     """TRL's collator of pairs, less the tokens that the policy did not write."""
-    torch = need("torch", "train")
+    torch = require_extra("torch", "train")
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     class Masked(DataCollatorForPreference):
@@ -249,7 +249,7 @@ def run_grpo(
     check_version()
     # Its warning tells developers that the interface may change; this module pins the version.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    trl, datasets = need("trl", "train"), need("datasets", "train")
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
 
     def make() -> Any:
         config = trl.GRPOConfig(
@@ -289,8 +289,8 @@ def _part(name: str, first: bool) -> Callable[..., list[float | None]]:
 
 def _rollout(play: Play, bf16: bool) -> Callable[[list[str], Any], dict[str, Any]]:
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
-        torch = need("torch", "train")
-        transformers = need("transformers", "train")
+        torch = require_extra("torch", "train")
+        transformers = require_extra("transformers", "train")
         model = trainer.accelerator.unwrap_model(trainer.model)
         was_training, saved = model.training, model.generation_config
         model.eval()

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from toolgym._util.optional import need
-from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, near
+from toolgym._util.optional import require_extra
+from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
 
 __all__ = ["Common", "Options", "make_options", "processes", "rank", "require_positive"]
 
@@ -107,8 +107,8 @@ def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> O
         MissingFileError: the DeepSpeed configuration is not there.
     """
     _require_known(given)
-    torch = need("torch", "train")
-    need("transformers", "train")  # loaded now, so that it can be kept quiet
+    torch = require_extra("torch", "train")
+    require_extra("transformers", "train")  # loaded now, so that it can be kept quiet
     gpu = bool(torch.cuda.is_available())
     batch_size = given.get("batch_size", 16)
     device_batch_size = given.get("device_batch_size")
@@ -161,7 +161,8 @@ def _require_known(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name not in known:
             raise BadInputError(
-                f"a training has no argument {name!r}{near(name, known)}; those that all share: "
+                f"a training has no argument {name!r}"
+                f"{did_you_mean(name, known)}; those that all share: "
                 f"{', '.join(known)}"
             )
         kind = _KINDS.get(name)
@@ -189,7 +190,7 @@ def _trackers(asked: str | list[str]) -> tuple[str, ...]:
         if name not in known:
             raise BadInputError(
                 f"report_to must be none or of {', '.join(sorted(known))}, not {name!r}"
-                f"{near(str(name), known)}"
+                f"{did_you_mean(str(name), known)}"
             )
         there = getattr(integration_utils, f"is_{name}_available", None)
         if there is not None and not there():
@@ -214,7 +215,7 @@ def _deepspeed(path: str | Path | None) -> str | None:
             f"DeepSpeed configuration {str(path)!r} spreads the weights over processes (ZeRO "
             "stage 3), and the model is saved by one of them; use stage 2"
         )
-    need("deepspeed", "train")
+    require_extra("deepspeed", "train")
     return str(path)
 
 

@@ -15,7 +15,7 @@ from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet
 from toolgym.data.filter import Source, read_source
 from toolgym.env import ToolEnv
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.engine import make_env
 from toolgym.training import _trl
 from toolgym.training.config import Common, Options, make_options, require_positive
@@ -299,7 +299,8 @@ def _warnings(log: Sequence[Mapping[str, Any]], episodes: int, excluded: int) ->
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise BadInputError(
-            f"{name} must be one of {', '.join(known)}, not {value!r}{near(str(value), known)}"
+            f"{name} must be one of {', '.join(known)}, not {value!r}"
+            f"{did_you_mean(str(value), known)}"
         )
     return value
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.policies.local.models import cannot_load, require_whole
 from toolgym.training.config import Options, processes, rank
 from toolgym.training.output import explained
@@ -62,8 +62,8 @@ def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
         BadInputError: a folder of LoRA adapters, or a model that memory cannot hold.
     """
     require_whole(str(model))
-    torch = need("torch", "train")
-    transformers = need("transformers", "train")
+    torch = require_extra("torch", "train")
+    transformers = require_extra("transformers", "train")
     try:
         with quiet(), explained("loading the model", "use a smaller one, or lora with bf16"):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
@@ -95,7 +95,7 @@ def train_loop(
         resume: whether to go on.
         progress: called after each step.
     """
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     # TRL's own lines on standard error; what matters of them is in the log and in the result.
     notices = logging.getLogger("trl")
     level = notices.level
@@ -123,7 +123,7 @@ def train_loop(
 
 def arguments(work: Path, options: Options) -> dict[str, Any]:
     """What all of TRL's configurations take."""
-    cuda = need("torch", "train").cuda.is_available()
+    cuda = require_extra("torch", "train").cuda.is_available()
     return {
         "output_dir": str(work),
         "num_train_epochs": options.epochs,
@@ -154,7 +154,7 @@ def lora(rank: int) -> Any:
     """Adapters of a rank on all linear layers, or None for all weights."""
     if not rank:
         return None
-    peft = need("peft", "train")
+    peft = require_extra("peft", "train")
     return peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import fresh, value_hash
+from toolgym._util.jsonl import copy_json, value_hash
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Strategy
@@ -38,7 +38,7 @@ class _Document(dict[str, Any]):
     """
 
     def __init__(self, schema: Schema, call: Callable[[str, Mapping[str, Any]], str]) -> None:
-        super().__init__(fresh(schema))
+        super().__init__(copy_json(schema))
         self.__name__: str = schema["function"]["name"]
         self._call = call
 
@@ -150,7 +150,7 @@ class NativeEpisode:
             task=self._task,
             messages=[*map(Message.from_chat, prompt), *reader.messages],
             steps=steps,
-            tools=fresh(self._schemas),
+            tools=copy_json(self._schemas),
             env_id=self._env.spec.id if self._env.spec is not None else "",
             format=self._env.format.name,
             terminated=bool(steps) and steps[-1].answer is not None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolgym.envs.toolscenario.compiler.pipeline import build_folder
 from toolgym.envs.toolscenario.compiler.stages import Author
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import AUTHORS
 
 __all__ = ["make_author"]
@@ -36,7 +36,8 @@ def make_author(
     for option in options:
         if option not in accepted:
             raise BadInputError(
-                f"author {name!r} has no option {option!r}{near(option, accepted)}; options: "
+                f"author {name!r} has no option {option!r}"
+                f"{did_you_mean(option, accepted)}; options: "
                 f"{', '.join(accepted) or 'none'}"
             )
     offered: dict[str, Any] = {"seed": seed}

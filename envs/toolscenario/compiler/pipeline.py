@@ -16,7 +16,7 @@ from toolgym.envs.toolscenario.compiler.making import Make, Maker, Outcome, work
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import Duplicates
 from toolgym.envs.toolscenario.records import SHAPES, STAGES, Levels, Question, Scenario
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.engine import versions
 
 __all__ = ["BuildReport", "build_folder", "compile_scenarios"]
@@ -136,7 +136,7 @@ def _check_arguments(out: Path, count: int, workers: int, from_stage: str | None
             raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
     if from_stage is not None and from_stage not in STAGES:
         raise BadInputError(
-            f"there is no stage {from_stage!r}{near(from_stage, STAGES)}; stages: "
+            f"there is no stage {from_stage!r}{did_you_mean(from_stage, STAGES)}; stages: "
             f"{', '.join(STAGES)}"
         )
     if out.is_dir():

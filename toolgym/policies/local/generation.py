@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.policies.local.sampling import Sampler, uniforms
 
 __all__ = ["Generator", "Prefix", "Prefixes", "Sampled", "joined_cache"]
@@ -72,7 +72,7 @@ class Prefixes:
         if size > self._limit or not len(columns):
             return
         self.forget(episode)
-        torch = need("torch", "train")
+        torch = require_extra("torch", "train")
         states = torch.stack([part.index_select(1, columns) for part in layers])
         self._known[episode] = Prefix(list(ids[: len(columns)]), states)
         self._size += states.nbytes
@@ -88,7 +88,7 @@ class Prefixes:
 
 
 def _whole(cache: Any) -> bool:
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     layers = getattr(cache, "layers", None)
     if not layers or any(type(x) is not transformers.cache_utils.DynamicLayer for x in layers):
         return False
@@ -110,7 +110,7 @@ def joined_cache(prefixes: Sequence[Prefix | None]) -> tuple[Any, int]:
     first = next((prefix.states for prefix in prefixes if prefix), None)
     if first is None:
         return None, 0
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     layers, heads, _, channels = first.shape
     cache = transformers.DynamicCache()
     # Layer by layer: all at once would need the memory of the batch twice.
@@ -187,7 +187,7 @@ class Generator:
         Returns:
             [row].
         """
-        torch = need("torch", "train")
+        torch = require_extra("torch", "train")
         device = self.model.device
         sampler = Sampler(
             uniforms(seeds, self.max_new_tokens if self.temperature else 0),
@@ -234,7 +234,7 @@ class Generator:
         device: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """Ids and mask [row, column] of the prompts, and a cache of the columns already read."""
-        torch = need("torch", "train")
+        torch = require_extra("torch", "train")
         found: list[Prefix | None] = [None] * len(prompts)
         if prefixes is not None:
             pairs = zip(episodes, prompts, strict=True)
@@ -252,7 +252,7 @@ class Generator:
     def _padded(
         self, prompts: Sequence[Sequence[int]], device: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        torch = need("torch", "train")
+        torch = require_extra("torch", "train")
         longest = max(len(prompt) for prompt in prompts)
         gaps = [longest - len(prompt) for prompt in prompts]
         ids = [[self.pad] * gap + list(p) for gap, p in zip(gaps, prompts, strict=True)]
@@ -282,9 +282,9 @@ class Generator:
         self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int
     ) -> tuple[torch.Tensor, Any]:
         """What ``generate`` does, less what it does for other ways to generate."""
-        torch = need("torch", "train")
+        torch = require_extra("torch", "train")
         if cache is None:
-            cache = need("transformers", "train").DynamicCache(config=self.model.config)
+            cache = require_extra("transformers", "train").DynamicCache(config=self.model.config)
         ends = torch.tensor(sorted(self.ends), dtype=ids.dtype, device=ids.device)
         ended = ids.new_zeros(len(ids), dtype=torch.bool)
         padded = not bool(mask.all())
@@ -309,7 +309,7 @@ class Generator:
         return ids, cache
 
     def _config(self, span: int) -> Any:
-        transformers = need("transformers", "train")
+        transformers = require_extra("transformers", "train")
         return transformers.GenerationConfig(
             max_new_tokens=span,
             do_sample=False,
@@ -325,7 +325,7 @@ class Generator:
         for row, ids in zip(live, fresh.tolist(), strict=True):
             done[row].ids += ids
         if self.logprobs:
-            torch = need("torch", "train")
+            torch = require_extra("torch", "train")
             columns = torch.stack(sampler.logprobs, 1).tolist()
             for row, values in zip(live, columns, strict=True):
                 done[row].logprobs += values
@@ -346,7 +346,7 @@ class Generator:
 
 def _is_plain(model: Any) -> bool:
     """Whether a step needs no more than ids, mask, positions and a cache of keys and values."""
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     prepared = getattr(type(model), "prepare_inputs_for_generation", None)
     if prepared is not transformers.GenerationMixin.prepare_inputs_for_generation:
         return False

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._util.optional import need, quiet
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym._util.optional import quiet, require_extra
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,8 +53,8 @@ def load_model(model: str, *, adapter: str | None, device: str | None, dtype: st
         MissingFileError: no such folder, and no such model in the hub's cache or on the hub.
         BadInputError: a dtype that does not exist.
     """
-    torch = need("torch", "train")
-    need("transformers", "train")
+    torch = require_extra("torch", "train")
+    require_extra("transformers", "train")
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise BadInputError(f"dtype {dtype!r} is unknown; use 'auto', 'float32' or 'bfloat16'")
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,7 +70,7 @@ def unload_models() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) -> Any:
-    transformers = need("transformers", "train")
+    transformers = require_extra("transformers", "train")
     try:
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model, padding_side="left")
@@ -79,7 +79,7 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
         # OSError: missing files. ValueError: a configuration that it cannot read.
         raise cannot_load(model, error) from error
     if adapter is not None:
-        loaded = need("peft", "train").PeftModel.from_pretrained(loaded, adapter)
+        loaded = require_extra("peft", "train").PeftModel.from_pretrained(loaded, adapter)
         loaded = loaded.merge_and_unload()
     ends = loaded.generation_config.eos_token_id
     # Saved settings such as a repetition penalty would be inherited and change the sampling.
@@ -129,7 +129,7 @@ def _require_folder(model: str) -> None:
 
 def _beside(folder: Path) -> str:
     names = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    return near(folder.name, names)
+    return did_you_mean(folder.name, names)
 
 
 def fingerprint(model: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class Sampler:
         device: torch.device,
         logprobs: bool,
     ) -> None:
-        loaded = need("torch", "train")
+        loaded = require_extra("torch", "train")
         # Apple's GPUs have no float64.
         self._exact = loaded.float32 if device.type == "mps" else loaded.float64
         self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from toolgym.errors import ToolError, near
+from toolgym.errors import ToolError, did_you_mean
 from toolgym.tools.calculator.arithmetic import (
     Number,
     add,
@@ -223,7 +223,7 @@ class _Evaluator(Parser[Number]):
                 f"the name {name!r} is unknown; with variables write simplify(...), solve(...), "
                 "diff(...) or integrate(...)"
             )
-        raise ToolError(f"the name {name[:40]!r} is unknown{near(name[:40], known)}")
+        raise ToolError(f"the name {name[:40]!r} is unknown{did_you_mean(name[:40], known)}")
 
     def negative(self, value: Number) -> Number:
         """The value with its sign changed."""

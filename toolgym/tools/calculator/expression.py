@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from toolgym.errors import ToolError, near
+from toolgym.errors import ToolError, did_you_mean
 from toolgym.tools.calculator import arithmetic
 from toolgym.tools.calculator.functions import FUNCTIONS
 from toolgym.tools.calculator.grammar import COMPARISONS, POWER, PRODUCT, SUM, Parser, function_name
@@ -215,7 +215,9 @@ class Reader(Parser[Node]):
             return Node("name", name)
         if self.tokens[self.next][1] == "(" and (len(name) > 2 or name in _NO_VARIABLE):
             known = [*FUNCTIONS, *OPERATIONS]
-            raise ToolError(f"the function {name[:40]!r} is unknown{near(name[:40], known)}")
+            raise ToolError(
+                f"the function {name[:40]!r} is unknown{did_you_mean(name[:40], known)}"
+            )
         if name.lower() in _NO_NAMES:
             raise ToolError(f"the word {name!r} is not understood there")
         if len(name) > 40:

@@ -16,7 +16,7 @@ import Stemmer  # type: ignore[import-not-found]
 
 from toolgym._util.folding import fold
 from toolgym._util.jsonl import value_hash
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.tools.search.analysis import STOP_WORDS, VERSION, Analyzer
 
 __all__ = [
@@ -125,7 +125,8 @@ def make_recipe(
     known = [field.name for field in fields(Recipe)]
     for name in unknown:
         raise BadInputError(
-            f"an index has no option {name!r}{near(name, known)}; options: {', '.join(known)}"
+            f"an index has no option {name!r}"
+            f"{did_you_mean(name, known)}; options: {', '.join(known)}"
         )
     whole = isinstance(title_weight, int) and not isinstance(title_weight, bool)
     if not whole or not 0 <= title_weight <= _MOST_WEIGHT:
@@ -135,7 +136,7 @@ def make_recipe(
     if stemmer not in _stemmers():
         known = _stemmers()
         raise BadInputError(
-            f"there is no stemmer {stemmer!r}{near(str(stemmer), known)}; stemmers: "
+            f"there is no stemmer {stemmer!r}{did_you_mean(str(stemmer), known)}; stemmers: "
             f"{', '.join(known)}"
         )
     for name, value, most in (("k1", k1, math.inf), ("b", b, 1.0)):
@@ -154,7 +155,7 @@ def _words(given: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         if given not in _LISTS:
             raise BadInputError(
-                f"there is no list of stop words {given!r}{near(given, _LISTS)}; lists: "
+                f"there is no list of stop words {given!r}{did_you_mean(given, _LISTS)}; lists: "
                 f"{', '.join(_LISTS)}; or give the words themselves"
             )
         return tuple(sorted(_LISTS[given]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from toolgym._util.cachefolder import cache_folder
 from toolgym._util.jsonl import value_hash
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
 from toolgym.tools.search.layout import Recipe, make_recipe
@@ -66,7 +66,7 @@ def make_search(
     if passage not in _PASSAGES:
         raise BadInputError(
             f"passage is {' or '.join(map(repr, _PASSAGES))}, not {passage!r}"
-            f"{near(str(passage), _PASSAGES)}"
+            f"{did_you_mean(str(passage), _PASSAGES)}"
         )
     opened = open_corpus(corpus, index)
 
@@ -147,7 +147,8 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
         status = path.stat()
         return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe)
     raise MissingFileError(
-        f"corpus {str(corpus)!r} does not exist{near(str(corpus), CORPORA)}; name a registered one "
+        f"corpus {str(corpus)!r} does not exist"
+        f"{did_you_mean(str(corpus), CORPORA)}; name a registered one "
         f"({', '.join(CORPORA)}), a .jsonl file of passages, or an index folder"
     )
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.tools.translator.languages import find_language, language_codes, script_of
 
 __all__ = ["detect_language"]
@@ -117,7 +117,7 @@ def _by_letters(text: str, script: str, known: Collection[str]) -> str | None:
 @functools.cache
 def _identifier() -> Any:
     """Loaded once per process; ranking reads it only, so threads may share it."""
-    langid = need("py3langid.langid", "translate")
+    langid = require_extra("py3langid.langid", "translate")
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
 
 

@@ -10,8 +10,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from toolgym._util.optional import need, quiet
-from toolgym.errors import BadInputError, MissingExtraError, near
+from toolgym._util.optional import quiet, require_extra
+from toolgym.errors import BadInputError, MissingExtraError, did_you_mean
 from toolgym.tools.translator.modelfiles import ModelFiles, converted_model
 
 __all__ = [
@@ -73,10 +73,10 @@ def _load(files: ModelFiles) -> Any:
     path = files.folder / "tokenizer.json"
     try:
         if path.is_file():
-            loaded = need("tokenizers", "translate").Tokenizer.from_file(str(path))
+            loaded = require_extra("tokenizers", "translate").Tokenizer.from_file(str(path))
         else:  # transformers makes one of a sentencepiece model
             with quiet():
-                loaded = need("transformers", "translate").AutoTokenizer.from_pretrained(
+                loaded = require_extra("transformers", "translate").AutoTokenizer.from_pretrained(
                     files.folder, local_files_only=True
                 )
             loaded = loaded.backend_tokenizer
@@ -135,7 +135,7 @@ class CTranslate2Engine:
     """
 
     def __init__(self, files: ModelFiles, precision: str, device: str, tokens: Tokens) -> None:
-        library = need("ctranslate2", "translate")
+        library = require_extra("ctranslate2", "translate")
         folder = str(converted_model(files, precision))
         self._tokens = tokens
         # In a list, so that it can be let go while others still hold this object: destroyed later
@@ -187,8 +187,8 @@ class TransformersEngine:
     """
 
     def __init__(self, files: ModelFiles, precision: str, device: str, tokens: Tokens) -> None:
-        self._torch: Any = need("torch", "translate")
-        self._library: Any = need("transformers", "translate")
+        self._torch: Any = require_extra("torch", "translate")
+        self._library: Any = require_extra("transformers", "translate")
         with quiet():
             self.model: Any = self._library.AutoModelForSeq2SeqLM.from_pretrained(
                 files.folder, dtype=getattr(self._torch, precision), local_files_only=True
@@ -268,7 +268,7 @@ def choose(engine: str, precision: str | None, device: str) -> tuple[str, str]:
     ):
         if value not in known and not (what == "precision" and value is None):
             raise BadInputError(
-                f"unknown translator {what} {value!r}{near(str(value), known)}; "
+                f"unknown translator {what} {value!r}{did_you_mean(str(value), known)}; "
                 f"known: {', '.join(known)}"
             )
     return _here(engine, precision, device)
@@ -276,9 +276,9 @@ def choose(engine: str, precision: str | None, device: str) -> tuple[str, str]:
 
 def _here(engine: str, precision: str | None, device: str) -> tuple[str, str]:
     if engine == "transformers":
-        cuda = bool(need("torch", "translate").cuda.is_available())
+        cuda = bool(require_extra("torch", "translate").cuda.is_available())
     else:
-        library = need("ctranslate2", "translate")
+        library = require_extra("ctranslate2", "translate")
         cuda = library.get_cuda_device_count() > 0
     if device == "auto":
         device = "cuda" if cuda else "cpu"

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
     "ALIASES",
@@ -320,7 +320,9 @@ def find_language(name: str, more: Collection[str] = ()) -> str:
         return found
     known = [*_rows(), *(name for _, names in _rows().values() for name in names)]
     shown = wanted if len(wanted) <= 60 else wanted[:57] + "..."
-    raise BadInputError(f"unknown language {shown!r}{near(shown, known)}; name it by {_FORMS}")
+    raise BadInputError(
+        f"unknown language {shown!r}{did_you_mean(shown, known)}; name it by {_FORMS}"
+    )
 
 
 def _by_tag(tag: str) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolgym._util.cachefolder import cache_folder
 from toolgym._util.jsonl import value_hash
-from toolgym._util.optional import need, quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError, MissingFileError
 
 __all__ = ["MODELS", "ModelFiles", "convert", "converted_folder", "converted_model", "find_model"]
@@ -89,7 +89,7 @@ def _has(folder: Path, patterns: list[str]) -> bool:
 
 
 def _from_hub(hub_id: str) -> Path | None:
-    hub = need("huggingface_hub", "translate")
+    hub = require_extra("huggingface_hub", "translate")
     with quiet():
         for offline in (True, False):
             for patterns in ([*_SMALL, _WEIGHTS[0]], [*_SMALL, _WEIGHTS[1]]):
@@ -152,7 +152,7 @@ def converted_model(files: ModelFiles, quantization: str) -> Path:
     if out.is_dir():
         return out
     if importlib.util.find_spec("torch") is None:
-        need("torch", "translate")  # raises: the child needs it, this process does not
+        require_extra("torch", "translate")  # raises: the child needs it, this process does not
     path = os.pathsep.join(p for p in sys.path if p)
     ended = subprocess.run(
         [sys.executable, "-P", "-m", __name__, str(files.folder), str(out), quantization],
@@ -187,7 +187,7 @@ def convert(model: Path, out: Path, quantization: str) -> None:
             return
         partial = out.parent / f".{out.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # what a kill left
-        converter = need("ctranslate2.converters", "translate").TransformersConverter(
+        converter = require_extra("ctranslate2.converters", "translate").TransformersConverter(
             str(model), low_cpu_mem_usage=True
         )
         converter.convert(str(partial), quantization=quantization)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from toolgym.errors import BadInputError, ToolTimeoutError, near
+from toolgym.errors import BadInputError, ToolTimeoutError, did_you_mean
 from toolgym.tools.translator.engines import ENGINES, Engine, OutOfTimeError, Tokens, choose
 from toolgym.tools.translator.modelfiles import ModelFiles, converted_model, find_model
 from toolgym.tools.translator.sentences import Layout, lay_out, space_between
@@ -163,7 +163,8 @@ class NllbTranslator:
         """
         if code not in self.tokens.codes:
             raise BadInputError(
-                f"model {self.files.name!r} has no language {code!r}{near(code, self.tokens.codes)}"
+                f"model {self.files.name!r} has no language {code!r}"
+                f"{did_you_mean(code, self.tokens.codes)}"
             )
         return code
 

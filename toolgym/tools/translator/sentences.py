@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.tools.translator.languages import script_of, short_code
 
 __all__ = ["Layout", "lay_out", "space_between"]
@@ -72,7 +72,7 @@ def lay_out(text: str, language: str, *, split: bool = True) -> Layout:
     Raises:
         MissingExtraError: sentencex is not installed.
     """
-    segment: _Segment | None = need("sentencex", "translate").segment if split else None
+    segment: _Segment | None = require_extra("sentencex", "translate").segment if split else None
     sentences: list[str] = []
     gaps: list[list[str]] = [[]]
     for number, line in enumerate(_BREAK.split(text)):  # lines and breaks by turns

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import file_hash, value_hash
-from toolgym._util.optional import need
-from toolgym.errors import BadInputError, ToolError, near
+from toolgym._util.optional import require_extra
+from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.toolset import Tool
 from toolgym.tools.translator.languages import english_name, find_language
@@ -77,7 +77,7 @@ def make_translator(
         return _phrasebook_tool(source, target)
     if backend != "nllb":
         raise BadInputError(
-            f"unknown translator back end {backend!r}{near(str(backend), BACKENDS)}; "
+            f"unknown translator back end {backend!r}{did_you_mean(str(backend), BACKENDS)}; "
             f"known: {', '.join(BACKENDS)}"
         )
     if not isinstance(beams, int) or not 1 <= beams <= 16:
@@ -87,7 +87,7 @@ def make_translator(
     from toolgym.tools.translator.nllb import Job, load_nllb  # its packages are an extra
 
     for package in ("sentencex", "py3langid"):
-        need(package, "translate")
+        require_extra(package, "translate")
     translator = load_nllb(model, engine, precision, device)
     target = translator.check_language(find_language(target, translator.tokens.codes))
     if source is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, ToolgymError
 from toolgym.policies.client import Service, delay_before, failure_of
 
@@ -171,7 +171,7 @@ class ModelServer:
             raise BadInputError(f"an endpoint's address begins with http:// , not {base_url!r}")
         if not model:
             raise BadInputError(f"endpoint {_shown(base_url)!r} needs the name of a model")
-        self._openai = need("openai", "endpoint")
+        self._openai = require_extra("openai", "endpoint")
         self._base_url, self.address, self._model = base_url, _shown(base_url), model
         self._key_env, self._sampling = api_key_env, dict(sampling)
         self._timeout, self._resend, self._concurrency = timeout, resend, concurrency

@@ -17,7 +17,7 @@ from toolgym.envs.toolscenario.records import (
     Question,
     Scaled,
 )
-from toolgym.errors import BadInputError, near
+from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
     "FINGERPRINT",
@@ -79,7 +79,9 @@ def _question(row: Mapping[str, Any], fallback: str) -> Question:
     if len(text) > _LONGEST:
         raise BadInputError(f"a question of {len(text):,} characters; at most {_LONGEST:,}")
     if split and split not in SPLITS:
-        raise BadInputError(f"split {split!r:.80}{near(str(split), SPLITS)} is none of {SPLITS}")
+        raise BadInputError(
+            f"split {split!r:.80}{did_you_mean(str(split), SPLITS)} is none of {SPLITS}"
+        )
     name = row.get("id")
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
         raise BadInputError(f"column 'id' must be text or a whole number, found {name!r:.80}")
@@ -109,7 +111,7 @@ def _answers(row: Mapping[str, Any]) -> list[str]:
 
 def _check_columns(row: Mapping[str, Any]) -> None:
     if "question" not in row:
-        hints = {column: near("question", [column]) for column in row}
+        hints = {column: did_you_mean("question", [column]) for column in row}
         hint = next((text for text in hints.values() if text), "").replace("did you mean", "is it")
         raise BadInputError(
             f"there is no column 'question'{hint}; columns: {', '.join(map(repr, row)) or 'none'}"

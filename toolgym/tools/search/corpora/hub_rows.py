@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from toolgym._util.jsonl import dump_line
-from toolgym._util.optional import need, quiet
-from toolgym.errors import BadInputError, MissingFileError, near
+from toolgym._util.optional import quiet, require_extra
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 
 __all__ = ["BrokenDownloadError", "HubName", "HubRows", "is_hub"]
 
@@ -73,7 +73,7 @@ class HubName:
         for use in columns:
             if use not in _COLUMNS:
                 raise BadInputError(
-                    f"{name!r}: unknown column use {use!r}{near(use, _COLUMNS)}; "
+                    f"{name!r}: unknown column use {use!r}{did_you_mean(use, _COLUMNS)}; "
                     f"known: {', '.join(_COLUMNS)}"
                 )
         config, split = (*(part or None for part in parts), None, None)[:2]
@@ -149,7 +149,7 @@ class HubRows:
 
 
 def _load(name: HubName, shown: str) -> Any:
-    datasets = need("datasets", "wiki")
+    datasets = require_extra("datasets", "wiki")
     path = Path(name.path)
     where: dict[str, Any] = {"path": name.path, "name": name.config, "revision": name.revision}
     if path.is_file():
@@ -167,7 +167,9 @@ def _load(name: HubName, shown: str) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         reason = _reason(error)
         known = re.findall(r"'([^' ]+)'", reason)  # configurations and splits that there are
-        hints = (near(part, set(known) - {part}) for part in (name.split, name.config) if part)
+        hints = (
+            did_you_mean(part, set(known) - {part}) for part in (name.split, name.config) if part
+        )
         hint = next(filter(None, hints), "")
         raise MissingFileError(
             f"corpus {shown!r} cannot be opened{hint} ({type(error).__name__}: {reason}); it is "
@@ -190,7 +192,8 @@ def _choose(named: Mapping[str, str], columns: Sequence[str], shown: str) -> dic
     for column in named.values():
         if column not in columns:
             raise BadInputError(
-                f"corpus {shown!r} has no column {column!r}{near(column, columns)}; columns: "
+                f"corpus {shown!r} has no column {column!r}"
+                f"{did_you_mean(column, columns)}; columns: "
                 f"{', '.join(columns)}"
             )
     usual = {

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 from xml.parsers import expat
 
 from toolgym._util.jsonl import dump_line
-from toolgym._util.optional import need
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError
 
 __all__ = ["TornError", "article_rows", "packing", "unpacked"]
@@ -70,7 +70,7 @@ class _Zstd(io.RawIOBase):
     """Frames of zstd. The package's own reader takes a torn file for a whole one."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        zstandard = need("zstandard", "wiki")
+        zstandard = require_extra("zstandard", "wiki")
         self._file = file
         self._error: type[Exception] = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor()

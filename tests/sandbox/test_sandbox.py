@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from toolgym._workers import forkserver as keeper_module
 from toolgym._workers.forkserver import Keepers, shared
 from toolgym._workers.process import Child
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
 from toolgym.sandbox import Sandbox
+from toolgym.sandbox import sandbox as sandbox_module
 from toolgym.tools.calculator.tool import calculate
 
 pytestmark = pytest.mark.skipif(
@@ -180,7 +180,7 @@ def test_the_attacks_are_many_and_none_is_there_twice() -> None:
 
 @pytest.mark.sources
 def test_the_table_of_the_docs_counts_these_cases() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "sandbox.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
     counts = Counter(kind for kind, _, _ in CASES) + Counter({"calculator": len(EXPRESSIONS)})
     for kind, count in counts.items():
         assert f"| `{kind}` | {count} |" in page
@@ -420,11 +420,11 @@ def test_a_missing_layer_is_refused_unless_accepted(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_runs_when_a_layer_that_stood_is_gone(tmp_path: Path) -> None:
-    folder = Path(keeper_module.__file__).parent
-    for name in ("_child.py", "_language.py"):
+    folder = Path(sandbox_module.__file__).parent
+    for name in ("_child.py", "language.py"):
         (tmp_path / name).write_text((folder / name).read_text())
-    broken = (folder / "_seccomp.py").read_text().replace("return failed == 0", "return False")
-    (tmp_path / "_seccomp.py").write_text(broken)
+    broken = (folder / "seccomp.py").read_text().replace("return failed == 0", "return False")
+    (tmp_path / "seccomp.py").write_text(broken)
     pool = Keepers()
     pool._idle.append(Child(tmp_path / "_child.py", {}, ("-s", "-S", "-B", "-P"), "/"))
     try:

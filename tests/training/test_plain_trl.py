@@ -24,7 +24,7 @@ from toolgym.training.sft import train_sft
 
 pytest.importorskip("trl")
 
-PAGE = Path(__file__).parent.parent / "docs" / "export.md"
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 TRAININGS = """
 import json, math, sys

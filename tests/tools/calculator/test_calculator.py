@@ -257,7 +257,7 @@ def test_no_python_evaluator_is_called() -> None:
 
 def test_arithmetic_needs_neither_sympy_nor_a_process() -> None:
     program = (
-        "import sys; from toolgym.tools import calculator;"
+        "import sys; from toolgym.tools.calculator import tool as calculator;"
         "from toolgym.tools.calculator import symbolic;"
         "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules, symbolic.keepers._idle)"
     )

@@ -382,17 +382,17 @@ def test_what_repeats_a_sign_is_read_in_linear_time(sign: str) -> None:
 
 KILLED = """
 import dataclasses, os, signal, sys
-from toolgym.tools.search import blocks, building
-within = blocks.Limits.within
-blocks.Limits.within = lambda *a: dataclasses.replace(within(*a), raw=3_000)
-parse, count = blocks.parse_passage, 0
+from toolgym.tools.search import building, spill
+within = spill.Limits.within
+spill.Limits.within = lambda *a: dataclasses.replace(within(*a), raw=3_000)
+parse, count = spill.parse_passage, 0
 def deadly(*args):
     global count
     count += 1
     if count == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return parse(*args)
-blocks.parse_passage = deadly
+spill.parse_passage = deadly
 building.build_index(sys.argv[1], sys.argv[2], processes=1)
 """
 

@@ -23,7 +23,7 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("trl")
 
-RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
 FILES = sorted(RECIPES.glob("*.yaml"))
 LLAMA = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 QWEN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

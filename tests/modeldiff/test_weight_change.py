@@ -19,7 +19,8 @@ from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
 from toolgym.modeldiff import weight_change, weights
 from toolgym.modeldiff.drawing import layer_chart, layer_map
 from toolgym.modeldiff.models import tokenizer_notes
-from toolgym.modeldiff.weights import Change, Place, TensorChange, WeightChange, places
+from toolgym.modeldiff.pairs import Place, places
+from toolgym.modeldiff.weights import Change, TensorChange, WeightChange
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

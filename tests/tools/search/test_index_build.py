@@ -163,7 +163,7 @@ def test_a_block_counts_the_terms_of_scripts_without_spaces(
 
 KILLED = """
 import os, signal, sys
-from toolgym.tools.search import blocks, building
+from toolgym.tools.search import building, spill
 from toolgym.tools.search.spill import Limits
 Limits.within = lambda memory_mb, processes: Limits(1_800, 60, 40, 25)
 count = 0
@@ -176,7 +176,7 @@ def deadly(original, at):
         return original(*args, **kwargs)
     return call
 where, at = sys.argv[3], int(sys.argv[4])
-owner = next(o for o in (building._Build, building, blocks) if hasattr(o, where))
+owner = next(o for o in (building._Build, building, spill) if hasattr(o, where))
 setattr(owner, where, deadly(getattr(owner, where), at))
 building.build_index(sys.argv[1], sys.argv[2], processes=int(sys.argv[5]))
 """
