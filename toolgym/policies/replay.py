@@ -50,8 +50,8 @@ class ReplayPolicy(Policy):
         if actions is None:
             return PolicyError(
                 f"the recording {str(self._path)!r} has no episode {request.episode!r}"
-                f""
-                f"{did_you_mean(request.episode, self._actions)}; it holds {len(self._actions)} episodes"
+                f"{did_you_mean(request.episode, self._actions)}; "
+                f"it holds {len(self._actions)} episodes"
             )
         if request.turn >= len(actions):
             return PolicyError(

@@ -69,8 +69,8 @@ def problem(item: Mapping[str, Any], names: Sequence[str]) -> str:
     """
     where = ".".join(str(part) for part in item["loc"]) or "arguments"
     if item["type"] == "extra_forbidden":
-        return f"{where!r} is not a parameter"
-        f"{did_you_mean(where, names)}; parameters: {', '.join(names)}"
+        hint = did_you_mean(where, names)
+        return f"{where!r} is not a parameter{hint}; parameters: {', '.join(names)}"
     if item["type"] == "missing":
         return f"{where!r} is missing"
     return f"{where!r}: {item['msg']}, got {item['input']!r:.80}"
