@@ -9,8 +9,16 @@ import pytest
 from toolgym.errors import UnknownNameError
 
 pytest.importorskip("trl")
+pytestmark = pytest.mark.sources
 
+ROOT = Path(__file__).parents[2]
 WAYS = ("sampled", "greedy")
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study is not installed; it is run from the root of a checkout."""
+    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
