@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 from toolgym.registry import load_plugins
 
 if TYPE_CHECKING:
+    from toolgym.checks import check_env as check_env
+    from toolgym.checks import probe_reward as probe_reward
     from toolgym.data.export import export as export
     from toolgym.data.filter import select as select
     from toolgym.env import ToolEnv as ToolEnv
+    from toolgym.errors import ToolError as ToolError
+    from toolgym.evaluation import compare as compare
     from toolgym.evaluation import evaluate as evaluate
     from toolgym.evaluation.score import score as score
     from toolgym.formats import get_format as get_format
@@ -23,10 +27,12 @@ if TYPE_CHECKING:
     from toolgym.messages import Message as Message
     from toolgym.messages import ToolCall as ToolCall
     from toolgym.messages import ToolResult as ToolResult
+    from toolgym.policies import Policy as Policy
     from toolgym.rollouts.engine import Run as Run
     from toolgym.rollouts.engine import rollout as rollout
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
+    from toolgym.task import read_tasks as read_tasks
     from toolgym.tools.toolset import Tool as Tool
     from toolgym.tools.toolset import Toolset as Toolset
     from toolgym.tools.toolset import tool as tool
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 # hide that function once it is imported.
 _EXPORTS = {
     "Message": "messages",
+    "Policy": "policies",
     "Rubric": "grading.rubric",
     "Run": "rollouts.engine",
     "Task": "task",
@@ -44,12 +51,17 @@ _EXPORTS = {
     "Tool": "tools.toolset",
     "ToolCall": "messages",
     "ToolEnv": "env",
+    "ToolError": "errors",
     "ToolResult": "messages",
     "Toolset": "tools.toolset",
     "Trajectory": "trajectory",
+    "check_env": "checks",
+    "compare": "evaluation",
     "evaluate": "evaluation",
     "export": "data.export",
     "get_format": "formats",
+    "probe_reward": "checks",
+    "read_tasks": "task",
     "rollout": "rollouts.engine",
     "score": "evaluation.score",
     "select": "data.filter",

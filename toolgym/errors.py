@@ -1,8 +1,20 @@
 """Every error that toolgym raises on purpose, as one tree.
 
 Each class is also a builtin, so that ``except LookupError`` works for someone who does not know the
-library. A message says what is wrong, shows the value, names what is near and ends with the next
-step. ``exit_code`` is what the command line returns for it (table in docs/command-line.md).
+library. A message is one line: what is wrong, the value, near names, the next step. Who catches what:
+
+| raised | caught by | what the caller sees |
+|---|---|---|
+| `ToolError` in a tool | the toolset | a tool result with ``error``; the policy reads the message |
+| any other exception in a tool | the toolset | the same, recorded as a bug of the tool |
+| anything wrong with a reply | the format | a typed problem in the step; never an exception |
+| `PolicyError`, `EndpointError` | the rollout | a row of ``failures.jsonl``, tried again; never scored as 0 |
+| any other exception in a policy | the rollout | the same, with the class of the exception as kind |
+| `ToolgymError` | the command line | one line, and ``exit_code`` (table in docs/command-line.md) |
+| anything else | nobody | a traceback: it is a bug of toolgym or of a plug-in |
+
+In Python nothing but the rows above is caught: a broken file, an unknown name or a wrong argument
+raises where it was given.
 """
 
 from __future__ import annotations
@@ -93,7 +105,7 @@ class EpisodeEndedError(ToolgymError, RuntimeError):
 
 
 class PolicyError(ToolgymError, RuntimeError):
-    """A policy that raised or returned something that is no reply. Never scored as 0."""
+    """A policy that raised or returned something that is not a reply. Never scored as 0."""
 
     exit_code = 5
 
