@@ -1,15 +1,17 @@
 """Every error that toolgym raises on purpose, as one tree.
 
 Each class is also a builtin, so that ``except LookupError`` works for someone who does not know the
-library. A message is one line: what is wrong, the value, near names, the next step. Who catches what:
+library. A message is one line: what is wrong, the value, near names, the next step.
+
+Who catches what:
 
 | raised | caught by | what the caller sees |
 |---|---|---|
 | `ToolError` in a tool | the toolset | a tool result with ``error``; the policy reads the message |
 | any other exception in a tool | the toolset | the same, recorded as a bug of the tool |
 | anything wrong with a reply | the format | a typed problem in the step; never an exception |
-| `PolicyError`, `EndpointError` | the rollout | a row of ``failures.jsonl``, tried again; never scored as 0 |
-| any other exception in a policy | the rollout | the same, with the class of the exception as kind |
+| `PolicyError`, `EndpointError` | the rollout | a row of ``failures.jsonl``, tried again |
+| any other exception in a policy | the rollout | the same; its class is the ``kind`` |
 | `ToolgymError` | the command line | one line, and ``exit_code`` (table in docs/command-line.md) |
 | anything else | nobody | a traceback: it is a bug of toolgym or of a plug-in |
 
