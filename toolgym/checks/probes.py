@@ -63,9 +63,8 @@ def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Traje
         messages.append(Message("assistant", step.action))
         messages += [Message("user", step.observation)] if step.observation else []
     ended = bool(steps) and steps[-1].answer is not None
-    return Trajectory(
-        task, messages, list(steps), [SEARCH], "Probe-v0", "react", ended, truncated, seed=0
-    )
+    own = [replace(step) for step in steps]  # a rubric writes into the steps of its episode
+    return Trajectory(task, messages, own, [SEARCH], "Probe-v0", "react", ended, truncated, seed=0)
 
 
 def episodes() -> list[Trajectory]:

@@ -18,7 +18,7 @@ from toolgym.trajectory import Trajectory
 
 __all__ = ["Comparison", "Difference", "compare"]
 
-_METRICS = ("exact_match", "accuracy", "token_f1")
+_METRICS = ("exact_match", "accuracy", "accuracy_paper", "token_f1")
 _HEAD = ("metric", "before", "after", "change", "low", "high", "p", "tasks", "95 % interval")
 
 
@@ -176,7 +176,7 @@ def _difference(
     interval = bootstrap(changes.tolist(), [1.0] * len(changes), seed=seed)
     single = all(len(group) == 1 for group in before + after)
     p_value = None
-    if single and name in ("exact_match", "accuracy"):
+    if single and name in ("exact_match", "accuracy", "accuracy_paper"):
         p_value = mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
     return Difference(
         name,

@@ -24,6 +24,7 @@ _PERCENT = frozenset(
     {
         "exact_match",
         "accuracy",
+        "accuracy_paper",
         "token_f1",
         *SOLVE,
         "pass_rate",
@@ -199,8 +200,8 @@ def evaluate(
     Args:
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
         normalisation: ``paper`` or ``squad``.
-        whole_words: for accuracy and answerable rate: a gold answer inside a longer word does not
-            count; the paper counts it.
+        whole_words: for accuracy_paper and answerable rate: a gold answer inside a longer word
+            does not count; the paper counts it.
         seed: fixes the bootstrap.
         source: where the tasks came from, for trajectories that have no ``run.json``.
         by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,
