@@ -193,7 +193,7 @@ def test_rewards_of_an_episode_and_of_a_turn(
     scripted({"q3": CALL.format(n=3)}, monkeypatch)
     whole = player(tiny_base, env, [Start("q3")])
     played = whole(model, [Start("q3").key], 0)
-    assert played.parts == [{"accuracy": 0.0, "execution_precision": 2.0}]
+    assert played.parts == [{"accuracy": 0.0, "execution_precision": 1.0}]
     assert played.mask == [[1, 1, 0, 0, 1, 1]]
     assert played.prompt_ids == [[0, 1, 2]]
     prefixes = starts_from_episodes([env], episodes)
