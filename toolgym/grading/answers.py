@@ -60,23 +60,9 @@ and no more: the gold must be most of what is said, and nothing else may be offe
 # Words around an answer that offer nothing else, such as "it is ..." and "the answer is ...".
 _FILLERS = frozenset(
     (
-        *("answer", "are", "as", "at", "be", "been", "by", "for", "from", "he", "her", "his", "in"),
-        *(
-            "is",
-            "it",
-            "its",
-            "of",
-            "on",
-            "s",
-            "she",
-            "that",
-            "their",
-            "there",
-            "they",
-            "this",
-            "to",
-        ),
-        *("was", "were", "which", "who"),
+        *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
+        *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
+        *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
     )
 )
 _ALTERNATIVES = re.compile(r"[,;/|&\n]|\b(?:and|or)\b", re.IGNORECASE)
