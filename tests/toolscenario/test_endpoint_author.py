@@ -30,8 +30,7 @@ from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAnswer
 from toolgym.envs.toolscenario.authors.llm.modelserver import Dialect
-from toolgym.envs.toolscenario.compiler.authors import make_author
-from toolgym.envs.toolscenario.compiler.pipeline import build_folder, compile_scenarios
+from toolgym.envs.toolscenario.compiler.pipeline import build_folder, compile_scenarios, make_author
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Levels, Question, RejectedError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.checks.adversaries import Adversary, adversaries
 from toolgym.errors import ToolgymError, UnknownNameError
 from toolgym.formats import Action

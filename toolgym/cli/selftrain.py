@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolgym._util.tables import text_table
+from toolgym._util.text import text_table
 from toolgym.cli import options
 from toolgym.cli.shell import InterruptedRunError, print_json, stage_bars
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import bootstrap, mcnemar
 from toolgym.evaluation.metrics import SOLVE, Figures, measure, named

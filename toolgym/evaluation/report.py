@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
 from toolgym.evaluation.intervals import Interval

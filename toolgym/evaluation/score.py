@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.data.filter import read_source
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolgym._util.folding import fold
 from toolgym._util.jsonl import read_rows
+from toolgym._util.text import fold
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.search import tool as search_module
