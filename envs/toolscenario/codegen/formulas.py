@@ -1,4 +1,4 @@
-"""What tools check, look up and compute: copied into their sources, and run here for the answers."""
+"""What tools check, look up and compute: copied into their sources, run here for the answers."""
 
 from __future__ import annotations
 
