@@ -149,7 +149,7 @@ def test_the_first_papers_recipe_runs_on_a_small_llama(
         models["llama"],
         tasks,
         filter={"where": None},
-        train={"max_steps": 2, "batch_size": 2, "lora": 2},
+        train={"max_updates": 2, "batch_size": 2, "lora": 2},
     )
     selftrain(settings, out=tmp_path / "run")
     found = report(tmp_path / "run")
@@ -172,7 +172,7 @@ def test_the_first_papers_dpo_recipe_runs_on_a_small_llama(
         tasks,
         filter={"where": "first_sample>=1"},
         # A model of random weights calls no tool: the paper's variant that does not ask for one.
-        dpo={"max_steps": 1, "batch_size": 2, "pairing": "no_tool_request", "without_tools": 2},
+        dpo={"max_updates": 1, "batch_size": 2, "pairing": "no_tool_request", "without_tools": 2},
     )
     selftrain(settings, out=tmp_path / "run")
     done = report(tmp_path / "run")["rounds"][0]
@@ -190,7 +190,7 @@ def test_the_second_papers_recipe_runs_on_a_small_qwen(
 ) -> None:
     from toolgym.selftrain.loop import selftrain
 
-    grpo = {"max_steps": 1, "batch_size": 4, "generations": 2, "lora": 2, "record_episodes": True}
+    grpo = {"max_updates": 1, "batch_size": 4, "generations": 2, "lora": 2, "record_episodes": True}
     settings = small("qwen3-8b-grpo-scenarios", models["qwen"], None, grpo=grpo)
     selftrain(settings, out=tmp_path / "run")
     done = report(tmp_path / "run")["rounds"][0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from toolgym.errors import BadInputError
-from toolgym.training.config import make_options
+from toolgym.training.config import SftConfig
 from toolgym.training.output import Outcome
 
 pytest.importorskip("trl")
@@ -31,7 +31,7 @@ def test_two_processes_share_the_batch_and_leave_one_model(tiny_base: Path, tmp_
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "toolgym.cli", "train", "sft", str(source), "--model", str(tiny_base)]
-    command += ["--out", str(out), "--batch-size", "4", "--epochs", "1", "--set", "save_steps=1"]
+    command += ["--out", str(out), "--batch-size", "4", "--epochs", "1", "--save-every", "1"]
     done = subprocess.run(
         [*command, "--json"],
         capture_output=True,
@@ -48,9 +48,9 @@ def test_two_processes_share_the_batch_and_leave_one_model(tiny_base: Path, tmp_
 
 def test_batches_are_counted_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert make_options(rate=1.0, lora_rate=1.0, batch_size=16).device_batch_size == 4
-    with pytest.raises(BadInputError, match=r"batch_size 6 is no .* times 4 processes"):
-        make_options(rate=1.0, lora_rate=1.0, batch_size=6)
+    assert SftConfig(batch_size=16).resolve().device_batch_size == 4
+    with pytest.raises(BadInputError, match=r"batch_size 6 is not .* times 4 processes"):
+        SftConfig(batch_size=6).resolve()
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_weights_spread_over_processes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "zero3.json"
     file.write_text(json.dumps({"zero_optimization": {"stage": 3}}), encoding="utf-8")
     with pytest.raises(BadInputError, match=r"stage 3.*use stage 2"):
-        make_options(rate=1.0, lora_rate=1.0, deepspeed=file)
+        SftConfig(deepspeed=str(file)).resolve()
 
 
 def test_self_training_runs_in_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

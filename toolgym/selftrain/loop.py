@@ -23,7 +23,7 @@ from toolgym.selftrain.report import write_report
 from toolgym.selftrain.report_sections import fell
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 from toolgym.selftrain.stages import Progress, Work, stage
-from toolgym.training.config import processes
+from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
 from toolgym.training.output import held
 from toolgym.trajectory import Trajectory
 
@@ -110,7 +110,7 @@ def _pairs(work: Work, run: Run, beside: Run | None) -> Chosen:
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*run.trajectories(), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
-    right = condition(settings.filter.where or "accuracy>=1", trajectories)
+    right = condition(settings.dpo.where or settings.filter.where or RIGHT, trajectories)
     try:
         pairs, counts["dropped"] = make_pairs(
             trajectories, right, pairing=settings.dpo.pairing, per_task=settings.dpo.per_task
@@ -152,17 +152,19 @@ def training(
 def _sft(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.sft import train_sft
 
-    options = work.settings.train.model_dump()
-    rows = begun / SELECTION / ROWS
-    return train_sft(rows, model, out, **options, seed=work.settings.seed, progress=tell)
+    rows, config = begun / SELECTION / ROWS, work.settings.train
+    return train_sft(rows, model, out, config, seed=_seed(work, config), progress=tell)
 
 
 def _dpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.dpo import train_dpo
 
-    rows = begun / SELECTION / ROWS
-    options = work.settings.dpo.model_dump(exclude={"pairing", "per_task", "without_tools"})
-    return train_dpo(rows, model, out, **options, seed=work.settings.seed, progress=tell)
+    rows, config = begun / SELECTION / ROWS, work.settings.dpo
+    return train_dpo(rows, model, out, config, seed=_seed(work, config), progress=tell)
+
+
+def _seed(work: Work, config: TrainConfig) -> int:
+    return work.settings.seed if config.seed is None else config.seed
 
 
 def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
@@ -187,19 +189,13 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         worlds,
         model,
         out,
+        settings.grpo.model_dump(include=set(GroupConfig.model_fields)),
         prefixes=played or None,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        max_prompt_tokens=sampling.max_prompt_tokens,
-        template=sampling.template,
-        max_tokens=settings.grpo.max_length,
+        **sampling.model_dump(include=set(Sampling.model_fields)),
         sampling_batch_size=sampling.batch_size,
-        cache_gib=sampling.cache_gib,
         # Every round draws anew.
-        seed=settings.seed + 1000 * number,
+        seed=_seed(work, settings.grpo) + 1000 * number,
         progress=tell,
-        **settings.grpo.model_dump(exclude={"starts", "reward", "max_length"}),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any
@@ -20,7 +19,7 @@ from toolgym.selftrain.memory import (
     shape_of,
     training_memory,
 )
-from toolgym.selftrain.settings import Method, SelfTrainSettings, TrainSettings
+from toolgym.selftrain.settings import SelfTrainSettings
 
 __all__ = ["Plan", "RoundPlan", "plan"]
 
@@ -141,17 +140,17 @@ def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> Rou
     tasks = None if None in counts else sum(count for count in counts if count is not None)
     turns = max((place.turns for place in practised), default=1)
     reply = settings.sampling.max_new_tokens
-    train = _training(settings, method)
+    train = settings.training(method)
     if tasks is None:
-        return RoundPlan(number, method, None, None, train.max_steps, None, None)
+        return RoundPlan(number, method, None, None, train.max_updates, None, None)
     samples = settings.samples_per_task if practises(settings, method) else 0
     beside = settings.dpo.without_tools if method == "dpo" else 0
     # Without tools an episode has one turn.
     sampled = tasks * (samples * turns + beside) * reply
     rows, epochs = _rows(settings, method, tasks, samples + beside, turns), train.epochs
     steps = ceil(epochs * ceil(rows / train.batch_size))
-    if train.max_steps is not None:
-        steps = train.max_steps
+    if train.max_updates is not None:
+        steps = train.max_updates
         epochs = steps * train.batch_size / max(1, rows)
     if method == "grpo":
         rows = steps * train.batch_size
@@ -180,15 +179,6 @@ def _credit(settings: SelfTrainSettings) -> str:
     return settings.grpo.credit or ("turn" if settings.grpo.starts == "prefixes" else "episode")
 
 
-def _training(settings: SelfTrainSettings, method: Method) -> TrainSettings:
-    by: Mapping[str, TrainSettings] = {
-        "sft": settings.train,
-        "dpo": settings.dpo,
-        "grpo": settings.grpo,
-    }
-    return by[method]
-
-
 def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, Memory]:
     sampling = settings.sampling
     reply = sampling.max_new_tokens
@@ -199,7 +189,7 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
     kept = sampling.cache_gib * 2**30
     found = {"playing": playing_memory(*play, width=saved, kept=kept)}
     for method in dict.fromkeys(settings.method(n) for n in range(1, settings.rounds + 1)):
-        train = _training(settings, method)
+        train = settings.training(method)
         half = gpu if train.bf16 is None else train.bf16
         checkpointing = train.gradient_checkpointing
         at_once = 1 if gpu else train.batch_size

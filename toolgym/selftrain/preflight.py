@@ -13,9 +13,8 @@ from toolgym.data.filter import read_json
 from toolgym.errors import RunMismatchError, UnknownNameError
 from toolgym.policies.local.models import require_whole
 from toolgym.selftrain.environments import places
-from toolgym.selftrain.settings import SelfTrainSettings, TrainSettings
-from toolgym.training import _trl
-from toolgym.training.config import Common, make_options
+from toolgym.selftrain.settings import SelfTrainSettings
+from toolgym.training.loop import check_version
 from toolgym.training.output import FREE
 
 __all__ = ["check", "remember"]
@@ -46,11 +45,9 @@ def check(settings: SelfTrainSettings) -> None:
             raise
     if not settings.rounds:
         return
-    _trl.check_version()
+    check_version()
     for method in {settings.method(number) for number in range(1, settings.rounds + 1)}:
-        chosen: TrainSettings = getattr(settings, _BY_METHOD[method])
-        common: Any = {k: v for k, v in chosen.model_dump().items() if k in Common.__annotations__}
-        make_options(rate=1e-6, lora_rate=1e-5, **common)
+        settings.training(method).resolve()
 
 
 def remember(settings: SelfTrainSettings, out: Path) -> None:
