@@ -114,6 +114,10 @@ def test_an_end_token_outside_the_mark_is_taken_in(tokenizer: Any) -> None:
         (PLAIN.replace("{{ m.content }}", ""), "leaves assistant texts out"),
         ("{{ raise_exception('no tools') }}", "refuses a conversation: TemplateError: no tools"),
         (None, "has no chat template"),
+        (
+            "{% generation %}" + PLAIN + "{% endgeneration %}{{ messages[4].text.strip() }}",
+            "refuses a conversation: UndefinedError",
+        ),
     ],
 )
 def test_templates_that_cannot_be_trained_on(

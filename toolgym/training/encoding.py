@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolgym.data.export import IGNORED
 from toolgym.errors import TemplateError
 from toolgym.messages import Chat
+from toolgym.policies.local.chat import apply_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -173,8 +174,8 @@ def _by_marks(
     tools: list[Any] | None,
     ends: set[int],
 ) -> tuple[list[int], list[int]]:
-    encoded: Any = tokenizer.apply_chat_template(
-        list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True
+    encoded = apply_template(
+        tokenizer, messages, tools=tools, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, mask = list(encoded["input_ids"]), list(encoded["assistant_masks"])
     labels = [i if mine else IGNORED for i, mine in zip(ids, mask, strict=True)]
@@ -207,8 +208,7 @@ def _by_prefixes(
             raise TemplateError(
                 f"the chat template of {tokenizer.name_or_path!r} rewrites what stood before "
                 f"message {place}, and marks no generation: train on episodes recorded with "
-                "tokens, add {% generation %} marks to the template, or, where it drops earlier "
-                "reasoning, export without it"
+                "tokens, or add {% generation %} marks to the template"
             )
         between, said = _ids(tokenizer, prompt[len(done) :]), _ids(tokenizer, whole[len(prompt) :])
         last = max((n for n, i in enumerate(said) if i in ends), default=None)
@@ -249,16 +249,11 @@ def _render(
     tools: list[Any] | None,
     generation: bool,
 ) -> str:
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tools=tools, add_generation_prompt=generation, tokenize=False
+    return str(
+        apply_template(
+            tokenizer, messages, tools=tools, add_generation_prompt=generation, tokenize=False
         )
-    except Exception as error:  # jinja templates raise what they like
-        raise TemplateError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return str(text)
+    )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
