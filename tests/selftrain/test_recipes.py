@@ -301,7 +301,7 @@ def test_the_ready_settings_are_recipes() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_can_be_planned(file: Path) -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     found = plan(load_settings(file))
     assert found.shape is not None
@@ -318,7 +318,7 @@ def test_every_recipe_can_be_planned(file: Path) -> None:
 
 
 def test_a_plan_counts_episodes_and_steps() -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     paper = plan(load_settings(RECIPES / "llama3-8b-triviaqa-gsm8k.yaml"))
     assert paper.shape is not None
@@ -334,7 +334,7 @@ def test_a_plan_counts_episodes_and_steps() -> None:
 
 
 def test_a_plan_says_what_is_missing_and_refuses_what_does_not_exist(tmp_path: Path) -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     environment = {"id": "ToolQA-GSM8K-v0", "args": {"tasks": str(tmp_path / "none.jsonl")}}
     settings = {"model": "someone/unknown", "environments": [environment]}

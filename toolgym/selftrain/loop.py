@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
@@ -21,13 +21,13 @@ from toolgym.selftrain import preflight, stages
 from toolgym.selftrain.presets import miniature_environments
 from toolgym.selftrain.report import write_report
 from toolgym.selftrain.report_sections import fell
-from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.settings import SelfTrainSettings, base_settings, load_settings
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
 from toolgym.training.output import held
 from toolgym.trajectory import Trajectory
 
-__all__ = ["SELECTED", "base_settings", "practises", "selection", "selftrain", "training"]
+__all__ = ["SELECTED", "selection", "selftrain", "training"]
 
 SELECTED = ("sft", "dpo")
 """Methods that learn from chosen episodes; the others play while they train."""
@@ -36,11 +36,6 @@ SELECTION = "selection"
 ROWS = "rows.jsonl"
 
 Chosen = tuple[list[dict[str, Any]], dict[str, Any]]
-
-
-def practises(settings: SelfTrainSettings, method: str) -> bool:
-    """Whether a round of this method begins with recorded episodes."""
-    return method in SELECTED or settings.grpo.starts == "prefixes"
 
 
 def selection(
@@ -199,10 +194,6 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
     )
 
 
-if TYPE_CHECKING:
-    from toolgym.miniature.settings import BaseSettings
-
-
 def selftrain(
     settings: SelfTrainSettings | Mapping[str, Any] | str | Path,
     *,
@@ -270,21 +261,6 @@ def _base(work: Work) -> str:
     return str(folder / results["model"])
 
 
-def base_settings(settings: SelfTrainSettings) -> BaseSettings:
-    """Sizes and steps of the miniature.
-
-    Raises:
-        BadInputError: a setting that it does not have.
-    """
-    from toolgym.miniature.settings import BaseSettings
-
-    options = dict(settings.miniature.base)
-    try:
-        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
-    except TypeError as error:
-        raise BadInputError(f"miniature.base: {error}") from error
-
-
 def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
     from toolgym.miniature.base import build_base
     from toolgym.miniature.world import World
@@ -312,7 +288,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
     done: dict[str, Any] = {"method": method}
     policies = partial(_player, work, model)
     practised, beside = f"{name}/{PRACTICE}", None
-    if practises(work.settings, method):
+    if work.settings.practises(method):
         play = partial(stages.practice, work, policies, name, number)
         done["practice"] = stage(work, practised, play)
     if method == "dpo" and work.settings.dpo.without_tools:

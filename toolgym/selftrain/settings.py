@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,7 +15,10 @@ from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, explain
 from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
 
-__all__ = ["EnvironmentSettings", "SelfTrainSettings", "load_settings"]
+__all__ = ["EnvironmentSettings", "SelfTrainSettings", "base_settings", "load_settings"]
+
+if TYPE_CHECKING:
+    from toolgym.miniature.settings import BaseSettings
 
 
 class _Settings(BaseModel):
@@ -161,6 +164,10 @@ class SelfTrainSettings(_Settings):
         """How a round trains, counted from 1."""
         return self.methods[min(number, len(self.methods)) - 1]
 
+    def practises(self, method: str) -> bool:
+        """Whether a round of this method begins with recorded episodes."""
+        return method != "grpo" or self.grpo.starts == "prefixes"
+
     def training(self, method: Method) -> SftConfig | DpoSettings | GrpoSettings:
         """What a method is told."""
         sections = {"sft": self.train, "dpo": self.dpo, "grpo": self.grpo}
@@ -182,6 +189,21 @@ class SelfTrainSettings(_Settings):
         if all(environment.test is None for environment in self.environments):
             raise ValueError("no environment to evaluate in: give one a 'test'")
         return self
+
+
+def base_settings(settings: SelfTrainSettings) -> BaseSettings:
+    """Sizes and steps of the miniature.
+
+    Raises:
+        BadInputError: a setting that it does not have.
+    """
+    from toolgym.miniature.settings import BaseSettings
+
+    options = dict(settings.miniature.base)
+    try:
+        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
+    except TypeError as error:
+        raise BadInputError(f"miniature.base: {error}") from error
 
 
 def load_settings(
