@@ -194,3 +194,11 @@ def test_an_address_alone_and_one_process_of_accelerate_are_fine(
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     assert SftConfig().resolve().device_batch_size == 16
     assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.sources
+def test_the_page_names_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    fields = {*DpoConfig.model_fields, *GroupConfig.model_fields, "template"}
+    said = {name: (f"`{name}`", f"`--{name.replace('_', '-')}`") for name in fields}
+    assert not [name for name, ways in said.items() if not any(way in page for way in ways)]
