@@ -27,7 +27,7 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
     from toolgym.miniature.settings import BaseSettings
 
     lines: list[str] = []
-    quick = {"batch_size": 4, "device_batch_size": 4, "max_steps": 1}
+    quick = {"batch_size": 4, "device_batch_size": 4, "max_updates": 1}
     changes = {
         "samples_per_task": 2,
         "rounds": 1,
