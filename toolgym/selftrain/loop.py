@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.data.export import message_rows, token_row
 from toolgym.data.filter import sift
@@ -24,7 +25,6 @@ from toolgym.selftrain.report_sections import fell
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import processes
-from toolgym.training.output import held
 from toolgym.trajectory import Trajectory
 
 __all__ = ["SELECTED", "base_settings", "practises", "selection", "selftrain", "training"]
@@ -243,7 +243,7 @@ def selftrain(
     folder = Path(out).resolve()
     with quiet():
         preflight.check(loaded)
-    with held(folder, f"self-training in {str(folder)!r}"), quiet():
+    with hold(folder, f"self-training in {str(folder)!r}"), quiet():
         preflight.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)

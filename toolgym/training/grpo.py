@@ -13,10 +13,10 @@ from typing import Any, Unpack
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet
-from toolgym.data.filter import Source, read_source
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.training import _trl
 from toolgym.training.config import Common, Options, make_options, require_positive
 from toolgym.training.encoding import require_end
@@ -42,7 +42,7 @@ def train_grpo(
     out: str | Path,
     *,
     env_args: Mapping[str, Any] | None = None,
-    prefixes: Source | None = None,
+    prefixes: Recording | None = None,
     credit: str | None = None,
     generations: int = 8,
     beta: float = 0.0,
@@ -122,7 +122,7 @@ def train_grpo(
         weights=dict(worlds[0].rubric.weights),
     )
     _check(group, options)
-    played = None if prefixes is None else read_source(prefixes)[0]
+    played = None if prefixes is None else read_recording(prefixes)[0]
     plan = _Plan(
         worlds=worlds,
         starts=(
