@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, parse_line, require_file
+from toolgym._util.jsonl import copy_json, parse_line, read_lines
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task, task_from_row
@@ -229,14 +229,11 @@ def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Traje
         BadInputError: a broken line, see `parse_trajectory`; its number is named.
     """
     seen: set[bytes] = set()
-    with require_file(path, "trajectory file").open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            if not raw.strip() or (torn and not raw.endswith(b"\n")):
-                continue
-            digest = blake2b(raw.strip(), digest_size=16).digest()
-            if digest not in seen:
-                seen.add(digest)
-                yield parse_trajectory(raw, path, number)
+    for number, _, raw in read_lines(path, "trajectory file", torn=torn):
+        digest = blake2b(raw.strip(), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield parse_trajectory(raw, path, number)
 
 
 def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:

@@ -50,24 +50,20 @@ def read_rows(
         MissingFileError: no such file.
         BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
     """
+    for number, _, raw in read_lines(path, what, torn=torn):
+        yield number, parse_line(raw, path, number, what)
+
+
+def read_lines(
+    path: str | Path, what: str = "file", *, torn: bool = False
+) -> Iterator[tuple[int, int, bytes]]:
+    """Number, position in bytes and content of each line that is not blank; see `read_rows`."""
+    position = 0
     with require_file(path, what).open("rb") as stream:
         for number, raw in enumerate(stream, 1):
             if raw.strip() and not (torn and not raw.endswith(b"\n")):
-                yield number, parse_line(raw, path, number, what)
-
-
-def read_places(path: str | Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read ``(position in bytes, object)`` pairs, for `row_at`; nothing where there is no file.
-
-    Raises:
-        BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
-    """
-    position = 0
-    if Path(path).is_file():
-        with Path(path).open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                yield position, parse_line(raw, path, number, what)
-                position += len(raw)
+                yield number, position, raw
+            position += len(raw)
 
 
 def row_at(path: str | Path, position: int, what: str = "file") -> dict[str, Any]:

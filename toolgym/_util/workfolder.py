@@ -22,27 +22,30 @@ LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
-def _locked(file: Path, wait: bool) -> BinaryIO:
+def _locked(file: Path, *, wait: bool, need: bool = True) -> BinaryIO:
     """The file, made if need be, and held until it is closed.
 
-    The kernel drops the lock when the process dies, however it dies. Where the file system has no
-    locks, who would wait goes on without one, and who would not wait is refused.
+    The kernel drops the lock when the process dies, however it dies.
 
     Raises:
         BlockingIOError: another one holds it.
+        OSError: the file system has no locks, and one is needed.
     """
+    tries = 100
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             stream = file.open("ab", buffering=0)
-        except FileNotFoundError:
-            if file.parent.is_dir():
+        except (FileExistsError, FileNotFoundError):
+            # Its holder may have removed the folder just now.
+            tries -= 1
+            if not tries:
                 raise
-            continue  # its holder has just removed the folder
+            continue
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BaseException as error:
-            if wait and isinstance(error, OSError) and error.errno in _NO_LOCKS:
+            if not need and isinstance(error, OSError) and error.errno in _NO_LOCKS:
                 return stream
             stream.close()
             raise
@@ -74,7 +77,7 @@ def hold(
     """
     file = path if path.is_file() else path / LOCK
     try:
-        stream = _locked(file, wait)
+        stream = _locked(file, wait=wait)
     except BlockingIOError as error:
         raise RunMismatchError(f"another process is {doing}; {then}") from error
     with stream:
@@ -116,7 +119,7 @@ def same_settings(
 def _differences(
     above: str, before: Any, now: Any, free: Collection[str]
 ) -> Iterator[tuple[str, Any, Any]]:
-    for name in sorted({*before, *now}):
+    for name in {**now, **before}:
         key, old, new = above + name, before.get(name), now.get(name)
         if old == new or any(fnmatch(key, pattern) for pattern in free):
             continue
@@ -149,7 +152,7 @@ def publish(target: Path) -> Iterator[Path]:
         Where to write; it takes the place of the target when the block ends well.
     """
     partial = target.with_name(f".{target.name}.partial")
-    with _locked(partial, wait=True) as stream:
+    with _locked(partial, wait=True, need=False) as stream:
         try:
             yield partial
             os.fsync(stream.fileno())

@@ -16,7 +16,7 @@ from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
 from toolgym.rollouts.sources import SELECTION, Recording, open_recording
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Selection", "select", "sift"]
+__all__ = ["Selection", "select"]
 
 
 @dataclass
@@ -96,6 +96,7 @@ def select(
     per_task: int | None = None,
     dedupe: str | None = "text",
     seed: int = 0,
+    may_be_empty: bool = False,
 ) -> Selection:
     """Keep the episodes that are worth training on.
 
@@ -112,6 +113,7 @@ def select(
         dedupe: ``text`` drops episodes of a task whose messages read the same, ``tokens`` those
             whose token ids are the same, None drops none.
         seed: for ``per_task``.
+        may_be_empty: give back a selection of nothing, too.
 
     Returns:
         The selection; kept and dropped add up to all episodes.
@@ -121,43 +123,11 @@ def select(
         BadInputError: a condition that cannot be read, or nothing was kept (the message says why).
         MissingFileError: the path holds no episodes.
     """
-    selection = sift(
-        run,
-        where=where,
-        tools=tools,
-        best_of=best_of,
-        by=by,
-        per_task=per_task,
-        dedupe=dedupe,
-        seed=seed,
-    )
-    if not selection.kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
-        raise BadInputError(
-            f"none of {selection.total} episodes was kept: {reasons or 'there were none'}; "
-            "loosen the filter, or record more samples per task"
-        )
-    return selection
-
-
-def sift(
-    run: Recording,
-    *,
-    where: str | tuple[str, float] | None,
-    tools: str,
-    best_of: int | None,
-    by: str | None,
-    per_task: int | None,
-    dedupe: str | None,
-    seed: int,
-) -> Selection:
-    """As `select`, but a selection may be empty."""
     if isinstance(where, tuple):
         where = f"{where[0]}>={where[1]!r}"
     _check_options(tools, dedupe, best_of, per_task)
     episodes = open_recording(run)
-    filters = read_conditions(where, episodes)
-    tests = [(f"not {text}", holds) for text, holds in filters]
+    tests = [(f"not {text}", holds) for text, holds in read_conditions(where, episodes)]
     if tools == "only":
         tests.append(("no tool call", lambda t: any(True for _ in t.calls)))
     if dedupe:
@@ -178,7 +148,14 @@ def sift(
         kept = _capped(kept, per_task, seed, dropped)
     settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
     settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
-    return Selection(kept, dict(dropped), settings, episodes.origin)
+    selection = Selection(kept, dict(dropped), settings, episodes.origin)
+    if not kept and not may_be_empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise BadInputError(
+            f"none of {selection.total} episodes was kept: {reasons or 'there were none'}; "
+            "loosen the filter, or record more samples per task"
+        )
+    return selection
 
 
 def _first_of_its_kind(way: str) -> Callable[[Trajectory], bool]:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from toolgym._util.jsonl import (
     append_row,
     appending,
     parse_line,
     read_json,
+    read_lines,
     read_rows,
     write_json,
 )
@@ -21,17 +22,9 @@ from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.trajectory import Trajectory, parse_trajectory
 
-__all__ = ["Line", "Run", "RunWriter", "episode_seed"]
+__all__ = ["Run", "RunWriter", "episode_seed"]
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
-
-
-class Line(NamedTuple):
-    """Where an episode stands in its file: the position in bytes, the line, and its hash."""
-
-    position: int
-    number: int
-    digest: bytes
 
 
 class Run:
@@ -72,7 +65,7 @@ class Run:
 
     def trajectories(self) -> list[Trajectory]:
         """All finished episodes, ordered by task id and sample: the same order everywhere."""
-        return list(self)
+        return list(iter(self))  # the length alone would read the file once more
 
     def provenance(self) -> dict[str, Any]:
         """Where the episodes come from, as plain data: what cards and reports say of it."""
@@ -105,23 +98,17 @@ class Run:
             return
         file = self.path / TRAJECTORIES
         with file.open("rb") as stream:
-            for task, sample in sorted(lines):
-                line = lines[task, sample]
-                stream.seek(line.position)
-                trajectory = parse_trajectory(stream.readline(), file, line.number)
-                if (trajectory.task.id, trajectory.sample) != (task, sample):
-                    raise BadInputError(
-                        f"{str(file)!r} has changed while it was read: line {line.number} is "
-                        f"{trajectory.id!r} now; read it again"
-                    )
-                self._require_own(trajectory, file, line.number)
+            for _, (number, position, _) in sorted(lines.items()):
+                stream.seek(position)
+                trajectory = parse_trajectory(stream.readline(), file, number)
+                self._require_own(trajectory, file, number)
                 yield trajectory
 
     def __len__(self) -> int:
         return len(self._recorded if self.path is None else self.lines())
 
-    def lines(self) -> dict[tuple[str, int], Line]:
-        """Where each episode of the folder stands, by task id and sample; nothing else is read.
+    def lines(self) -> dict[tuple[str, int], tuple[int, int, bytes]]:
+        """Line, position in bytes and hash of each episode in the folder, by task id and sample.
 
         A line that a writer has not finished is left out, and one that stands there again counts
         once.
@@ -130,22 +117,18 @@ class Run:
             BadInputError: a line without an id, two lines of one id, or more episodes than the run
                 was to have.
         """
-        found: dict[tuple[str, int], Line] = {}
+        found: dict[tuple[str, int], tuple[int, int, bytes]] = {}
         if self.path is None or not (file := self.path / TRAJECTORIES).is_file():
             return found
-        position, planned = 0, self.settings.get("episodes")
-        with file.open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                begin, position = position, position + len(raw)
-                if not raw.strip() or not raw.endswith(b"\n"):
-                    continue
-                key = _key(raw, file, number)
-                line = Line(begin, number, blake2b(raw, digest_size=16).digest())
-                first = found.setdefault(key, line)
-                if first.digest != line.digest:
-                    _refuse(file, number, f"line {first.number} is another record of {_id(key)!r}")
-                if isinstance(planned, int) and len(found) > planned:
-                    _refuse(file, number, f"it has {planned} episodes without {_id(key)!r}")
+        planned = self.settings.get("episodes")
+        for number, position, raw in read_lines(file, torn=True):
+            key = _key(raw, file, number)
+            digest = blake2b(raw, digest_size=16).digest()
+            first, _, known = found.setdefault(key, (number, position, digest))
+            if known != digest:
+                _refuse(file, number, f"line {first} is another record of {_id(key)!r}")
+            if isinstance(planned, int) and len(found) > planned:
+                _refuse(file, number, f"it has {planned} episodes without {_id(key)!r}")
         return found
 
     def _require_own(self, trajectory: Trajectory, file: Path, number: int) -> None:

@@ -95,8 +95,7 @@ def read_recording(source: Recording) -> tuple[list[Trajectory], dict[str, Any]]
 
 def _wrong(item: Any) -> BadInputError:
     return BadInputError(
-        "a run, the path of one, or a list of runs or trajectories is needed, not "
-        f"{type(item).__name__}: {item!r:.80}"
+        f"runs, paths or trajectories are needed, not {type(item).__name__}: {item!r:.80}"
     )
 
 

@@ -13,7 +13,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.data.export import message_rows, token_row
-from toolgym.data.filter import sift
+from toolgym.data.filter import select
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError
 from toolgym.rollouts.engine import make_env
@@ -95,7 +95,8 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 
 
 def _episodes(work: Work, run: Run, folder: Path) -> Chosen:
-    kept = sift(run, **work.settings.filter.model_dump(), seed=work.settings.seed)
+    options = work.settings.filter.model_dump()
+    kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
     return [_row(trajectory) for trajectory in kept.kept], kept.summary()
 

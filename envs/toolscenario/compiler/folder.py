@@ -11,8 +11,9 @@ from toolgym._util.jsonl import (
     append_row,
     appending,
     drop_torn_line,
+    parse_line,
     read_json,
-    read_places,
+    read_lines,
     read_rows,
     row_at,
     write_json,
@@ -79,8 +80,10 @@ class BuildFolder:
         for name in (*STAGES, "rejected"):
             file = self._file(name)
             self._streams[name] = held.enter_context(appending(file))
-            rows = read_places(file, "stage file")
-            self._places[name] = {str(row.get("id")): position for position, row in rows}
+            self._places[name] = {
+                str(parse_line(raw, file, number, "stage file").get("id")): position
+                for number, position, raw in read_lines(file)
+            }
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.jsonl"

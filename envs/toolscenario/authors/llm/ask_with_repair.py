@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import append_row, drop_torn_line, read_places, row_at, value_hash
+from toolgym._util.jsonl import (
+    append_row,
+    drop_torn_line,
+    parse_line,
+    read_lines,
+    row_at,
+    value_hash,
+)
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, EndlessError, ModelServer
 from toolgym.envs.toolscenario.authors.llm.replies import UnusableError, sent_schema
@@ -45,9 +52,10 @@ class RequestLog:
         self._places: dict[str, int | dict[str, Any]] = {}
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
-        if path is not None:
+        if path is not None and path.is_file():
             drop_torn_line(path)
-            for position, row in read_places(path, "request file"):
+            for number, position, raw in read_lines(path):
+                row = parse_line(raw, path, number, "request file")
                 self._count(row)
                 if _answers(row):
                     self._places.setdefault(str(row.get("key")), position)
