@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.page import HELD_OUT, summary_table
-from toolgym._util.jsonl import read_rows, write_json, write_rows
+from toolgym._util.jsonl import read_json, read_rows, write_json, write_rows
 from toolgym._util.optional import quiet, require_extra
-from toolgym.data.filter import read_json
 from toolgym.errors import UnknownNameError
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration

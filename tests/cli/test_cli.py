@@ -138,7 +138,7 @@ def test_a_tool_is_recorded_and_replayed_without_being_called(
     other = ("tool", "Calculator", "2*5", "--cassette", "tapes/one.jsonl", "--replay")
     assert "has no answer to Calculator" in refused(3, *other)
     search = ("tool", "WikipediaSearch", "x", "--cassette", "tapes/one.jsonl", "--replay")
-    assert "was recorded with" in refused(3, *search)
+    assert "was begun with options" in refused(3, *search)
 
 
 def test_a_tool_meets_the_faults_of_its_seed() -> None:
@@ -396,7 +396,7 @@ def test_broken_files_end_with_3_and_name_the_line(run: str) -> None:
     line = refused(3, *roll("lookup", "r", "--tasks", "tasks.jsonl", "--split", "dev"))
     assert "splits there: test, train" in line
     assert "does not exist" in refused(3, "eval", "runs/lokup")
-    assert "does not exist" in refused(3, "eval", ".")
+    assert "holds no run.json" in refused(3, "eval", ".")
     assert "line 1" in refused(3, "view", "broken.jsonl")
     assert "did you mean" in refused(3, "view", run, "--episode", "popqa-sampl-001#0")
     assert "does not exist" in refused(3, "index", "build", "nowhere.jsonl", "i")

@@ -279,7 +279,7 @@ def test_bad_runs_are_one_clear_line(tmp_path: Path) -> None:
         evaluate(Run({}))
     with pytest.raises(BadInputError, match="not a single one"):
         evaluate(episode(0, "x"))
-    with pytest.raises(BadInputError, match="not 5"):
+    with pytest.raises(BadInputError, match="needed, not int: 5"):
         evaluate(5)
     with pytest.raises(MissingFileError):
         evaluate(tmp_path / "nothing")

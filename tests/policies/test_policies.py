@@ -148,7 +148,8 @@ class TestReplay:
         with pytest.raises(BadInputError, match="holds no episode"):
             ReplayPolicy(tmp_path)
         row = json.dumps(Trajectory(Task("t", "Q?", ("a",)), steps=[Step("x")]).to_row())
-        (tmp_path / "trajectories.jsonl").write_text(f"{row}\n{row}\n")
+        other = row.replace('"x"', '"y"')
+        (tmp_path / "trajectories.jsonl").write_text(f"{row}\n{other}\n")
         with pytest.raises(BadInputError, match="'t#0' twice"):
             ReplayPolicy(tmp_path)
 

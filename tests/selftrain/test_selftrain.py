@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from toolgym._util.workfolder import hold
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
 from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.selftrain.presets import miniature_environments, paper_settings
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
-from toolgym.training.output import held
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_finished_run_is_read_and_other_settings_are_refused(
     other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
     with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 1"):
         selftrain(other, out=whole)
-    with held(whole, "self-training"), pytest.raises(RunMismatchError, match="another process"):
+    with hold(whole, "self-training"), pytest.raises(RunMismatchError, match="another process"):
         selftrain(settings_file, out=whole)
 
 

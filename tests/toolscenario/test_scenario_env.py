@@ -313,7 +313,7 @@ def test_a_cassette_replays_without_running_a_function(small: Path, tmp_path: Pa
     for one, other in zip(first.trajectories(), second.trajectories(), strict=True):
         assert one.messages == other.messages
         assert one.reward == other.reward
-    with pytest.raises(RunMismatchError, match="recorded with data"):
+    with pytest.raises(RunMismatchError, match="begun with data"):
         gym.make(ID, tasks="sample", service=args["service"])
 
 

@@ -106,7 +106,7 @@ def test_dpo_trains_resumes_and_knows_its_folder(
     assert (cut.loss, cut.figures) == (whole.loss, whole.figures)
     assert same(weights(cut.path), weights(whole.path))
     assert train_dpo(episodes, tiny_base, tmp_path / "cut", **options) == cut
-    with pytest.raises(RunMismatchError, match="begun with other options"):
+    with pytest.raises(RunMismatchError, match="begun with options"):
         train_dpo(episodes, tiny_base, tmp_path / "cut", **options, beta=0.1)
 
 

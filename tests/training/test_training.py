@@ -259,7 +259,7 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
     assert not same(weights(tiny_base), weights(made.path))
     assert not (tmp_path / "model.partial").exists()
     assert train_sft(episodes, tiny_base, tmp_path / "model", **OPTIONS) == made
-    with pytest.raises(RunMismatchError, match="begun with other rows"):
+    with pytest.raises(RunMismatchError, match="begun with rows"):
         train_sft(episodes[:20], tiny_base, tmp_path / "model", **OPTIONS)
     with pytest.raises(RunMismatchError, match="no model that toolgym trained"):
         train_sft(episodes, tiny_base, tmp_path, **OPTIONS)

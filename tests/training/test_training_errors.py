@@ -143,7 +143,7 @@ def test_memory_and_disk_that_run_out_in_a_step(
     lighter = {**given, "device_batch_size": 2, "gradient_checkpointing": True}
     train_sft(rows, tiny_base, out, **lighter, progress=lambda step, *_: seen.append(step))
     assert seen == [2, 3]
-    with pytest.raises(RunMismatchError, match=r"other options: max_updates \(3, now 4\)"):
+    with pytest.raises(RunMismatchError, match=r"options.max_updates = 3, now it is 4"):
         train_sft(rows, tiny_base, out, **{**given, "max_updates": 4})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from toolgym.errors import BadInputError, did_you_mean
@@ -128,7 +128,7 @@ def plain_tools(tools: str | None) -> list[dict[str, Any]] | None:
 
 
 def prefix_rows(
-    trajectories: Sequence[Trajectory],
+    trajectories: Iterable[Trajectory],
     *,
     style: str = "auto",
     preset: str = "ours",
@@ -157,8 +157,9 @@ def prefix_rows(
     """
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    silent = again = 0
+    count = silent = again = 0
     for trajectory in trajectories:
+        count += 1
         if not trajectory.steps:
             silent += 1
             continue
@@ -171,9 +172,7 @@ def prefix_rows(
                 seen.add(key)
                 rows.append(row)
     if not rows:
-        raise BadInputError(
-            f"no row can be made: {len(trajectories)} episodes, {silent} without a reply"
-        )
+        raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
     dropped = {"no reply": silent, "the same prefix and turn again": again}
     return rows, {reason: count for reason, count in dropped.items() if count}
 

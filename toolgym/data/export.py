@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_rows
+from toolgym._util.jsonl import write_rows, write_text
 from toolgym.data.chat import conversation, opening_length, prefix_rows, style_of
 from toolgym.data.conditions import condition
-from toolgym.data.filter import Selection, Source, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.rollouts.sources import Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
@@ -67,7 +67,7 @@ class Rows:
         file = target if target.suffix == ".jsonl" else target / "train.jsonl"
         card = target.with_suffix(".md") if target.suffix == ".jsonl" else target / "README.md"
         write_rows(file, self.rows)
-        card.write_text(self.card(file.name), encoding="utf-8")
+        write_text(card, self.card(file.name))
         return file
 
     def card(self, file: str) -> str:
@@ -80,7 +80,7 @@ class Rows:
 
 
 def export(
-    source: Source | Selection,
+    source: Recording,
     kind: str = "sft",
     *,
     style: str = "auto",
@@ -119,14 +119,21 @@ def export(
         raise BadInputError(
             f"kind must be one of {known}, not {kind!r}{did_you_mean(str(kind), KINDS)}"
         )
-    trajectories, origin = read_source(source)
-    about: dict[str, Any] = {"episodes": len(trajectories), "style": style, "origin": origin}
+    episodes = open_recording(source)
+    about: dict[str, Any] = {"episodes": 0, "style": style, "origin": episodes.origin}
     about["reasoning"] = "kept" if reasoning else "left out"
+
+    def counted() -> Iterator[Trajectory]:
+        for trajectory in episodes:
+            about["episodes"] += 1
+            yield trajectory
+
     if kind == "sft":
-        rows, dropped = message_rows(trajectories, style=style, reasoning=reasoning)
+        rows, dropped = message_rows(counted(), style=style, reasoning=reasoning)
     elif kind == "prefixes":
-        rows, dropped = prefix_rows(trajectories, style=style, reasoning=reasoning)
+        rows, dropped = prefix_rows(counted(), style=style, reasoning=reasoning)
     else:
+        trajectories = list(counted())
         about |= {"pairing": pairing, "where": where, "per_task": per_task}
         pairs, dropped = make_pairs(
             trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
@@ -140,7 +147,7 @@ def export(
 
 
 def message_rows(
-    trajectories: Sequence[Trajectory], *, style: str = "auto", reasoning: bool = True
+    trajectories: Iterable[Trajectory], *, style: str = "auto", reasoning: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
 
@@ -156,8 +163,9 @@ def message_rows(
         BadInputError: no row can be made.
     """
     rows = []
-    silent = 0
+    count = silent = 0
     for trajectory in trajectories:
+        count += 1
         chosen = style_of(trajectory, style)
         if opening_length(trajectory) == len(trajectory.messages):
             silent += 1
@@ -166,9 +174,7 @@ def message_rows(
         row: dict[str, Any] = {"id": trajectory.id, "messages": opening + rest}
         rows.append(row if tools is None else {**row, "tools": tools})
     if not rows:
-        raise BadInputError(
-            f"no row can be made: {len(trajectories)} episodes, {silent} without a reply"
-        )
+        raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
     return rows, {"no reply": silent} if silent else {}
 
 

@@ -13,7 +13,8 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import bootstrap, mcnemar
 from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
 from toolgym.evaluation.report import source_lines
-from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.evaluation.score import task_key
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Comparison", "Difference", "compare"]

@@ -13,8 +13,9 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
-from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.tools.faults import injected_fault
 from toolgym.trajectory import Trajectory
 

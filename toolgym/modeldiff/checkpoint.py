@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolgym._util.jsonl import read_json
 from toolgym._util.optional import require_extra
-from toolgym.data.filter import read_json
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
 
 __all__ = [

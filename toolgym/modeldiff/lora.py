@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toolgym.data.filter import read_json
+from toolgym._util.jsonl import read_json
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.modeldiff.checkpoint import (
     ADAPTER,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import platform
 import threading
@@ -20,7 +19,7 @@ from toolgym._util.jsonl import value_hash
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError, UnknownNameError
 from toolgym.policies.base import Policy, PolicyFunction, Reply, ReplyTokens, Request, make_policy
-from toolgym.rollouts.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run, RunWriter, episode_seed
 from toolgym.task import TaskSet
 from toolgym.trajectory import Tokens, Trajectory
 from toolgym.vector import execute_together
@@ -54,7 +53,7 @@ class _Episode:
             messages=self.info["messages"],
             tools=self.info["tools"],
             format=self.env.format,
-            seed=_seed(self.job.seed, turn),
+            seed=episode_seed(self.job.seed, turn),
             episode=self.job.key,
             turn=turn,
         )
@@ -275,14 +274,8 @@ def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list
     for number in range(count):
         task, sample = order[number // samples], number % samples
         key = f"{tasks[task].id}#{sample}"
-        jobs.append(_Job(task, sample, key, _seed(seed, key)))
+        jobs.append(_Job(task, sample, key, episode_seed(seed, key)))
     return jobs
-
-
-def _seed(*parts: object) -> int:
-    """31 bits from a hash: the same on every machine, whatever ran before."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:

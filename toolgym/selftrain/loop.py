@@ -10,9 +10,10 @@ from typing import Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.data.export import message_rows, token_row
-from toolgym.data.filter import sift
+from toolgym.data.filter import select
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError
 from toolgym.rollouts.engine import make_env
@@ -24,7 +25,6 @@ from toolgym.selftrain.report_sections import fell
 from toolgym.selftrain.settings import SelfTrainSettings, base_settings, load_settings
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
-from toolgym.training.output import held
 from toolgym.trajectory import Trajectory
 
 __all__ = ["SELECTED", "selection", "selftrain", "training"]
@@ -90,7 +90,8 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 
 
 def _episodes(work: Work, run: Run, folder: Path) -> Chosen:
-    kept = sift(run, **work.settings.filter.model_dump(), seed=work.settings.seed)
+    options = work.settings.filter.model_dump()
+    kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
     return [_row(trajectory) for trajectory in kept.kept], kept.summary()
 
@@ -230,7 +231,7 @@ def selftrain(
     folder = Path(out).resolve()
     with quiet():
         preflight.check(loaded)
-    with held(folder, f"self-training in {str(folder)!r}"), quiet():
+    with hold(folder, f"self-training in {str(folder)!r}"), quiet():
         preflight.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)

@@ -5,18 +5,17 @@ Nothing is loaded or fetched here, and nothing but the settings is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
+from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
+from toolgym._util.workfolder import same_settings
 from toolgym.data.conditions import named, read_conditions
-from toolgym.data.filter import read_json
-from toolgym.errors import RunMismatchError, UnknownNameError
+from toolgym.errors import UnknownNameError
 from toolgym.policies.local.models import require_whole
 from toolgym.selftrain.environments import Places, places
 from toolgym.selftrain.memory import (
@@ -36,6 +35,8 @@ from toolgym.training.output import FREE
 __all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
 
 _SMALL = 50_000_000  # parameters that are trained without a GPU
+# How episodes are played, which does not decide what comes of them.
+_PLAYING = ("sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
 
 
@@ -80,29 +81,10 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
     before = read_json(file) if file.is_file() else now
-    for key in sorted(set(before) | set(now)):
-        if key == "rounds" and before.get(key, 0) <= now[key]:
-            continue
-        if before.get(key) == now.get(key) or _not_yet_used(key, before, out):
-            continue
-        for place, old, new in _differences(key, before.get(key), now.get(key)):
-            raise RunMismatchError(
-                f"{str(out)!r} was begun with {place} = {json.dumps(old)[:200]}, now it "
-                f"is {json.dumps(new)[:200]}; choose another folder, or remove it"
-            )
+    free = [key for key in now if _not_yet_used(key, before, out)]
+    free += ["rounds"] * (before.get("rounds", 0) <= now["rounds"])
+    same_settings(out, before, now, free=[*free, *_PLAYING, *FREE])
     write_json(file, now)
-
-
-def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """What differs below a key and decides the result: place, value before, value now."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return [(key, old, new)]
-    free = ("batch_size", "cache_gib", "concurrency") if key == "sampling" else FREE
-    return [
-        (f"{key}.{part}", old.get(part), new.get(part))
-        for part in sorted(set(old) | set(new))
-        if part not in free and old.get(part) != new.get(part)
-    ]
 
 
 def _not_yet_used(key: str, before: Mapping[str, Any], out: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
+from toolgym._util.jsonl import write_json, write_text
 from toolgym.data.conditions import measure
 from toolgym.data.export import source_sentence
 from toolgym.evaluation.intervals import mcnemar, wilson
@@ -88,9 +88,9 @@ def write_report(
     ]
     facts = _data(work, tables, rounds) | report_sections.data(work, len(rounds))
     write_json(work.out / "report.json", facts)
-    (work.out / "report.html").write_text(to_html(blocks, title), encoding="utf-8")
+    write_text(work.out / "report.html", to_html(blocks, title))
     target = work.out / "report.md"
-    target.write_text(to_markdown(blocks), encoding="utf-8")
+    write_text(target, to_markdown(blocks))
     return target
 
 

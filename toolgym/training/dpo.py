@@ -14,10 +14,9 @@ from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
-from toolgym.data.filter import Selection, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Run
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.training.config import (
     RIGHT,
     DpoConfig,
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Pairable = Rows | Selection | Run | str | Path | Sequence[Any]
+Pairable = Rows | Recording
 """Exported pairs, runs or the path of either, a list of runs, or trajectories."""
 
 _SIDES = ("chosen", "rejected")
@@ -217,11 +216,11 @@ def _pairs(source: Pairable, config: DpoConfig) -> tuple[list[dict[str, Any]], d
         if source.kind != "dpo":
             raise BadInputError(f"DPO needs rows of kind 'dpo', not {source.kind!r}")
         return source.rows, dict(source.about.get("balance", {}))
-    if isinstance(source, Sequence) and not isinstance(source, str | Selection):
+    if isinstance(source, Sequence) and not isinstance(source, str):
         items = list(source)
         if items and isinstance(items[0], dict):
             return items, {}
-    trajectories: list[Trajectory] = read_source(source)[0]
+    trajectories: list[Trajectory] = read_recording(source)[0]
     right = condition(config.where or RIGHT, trajectories)
     pairs, _ = make_pairs(trajectories, right, pairing=config.pairing, per_task=config.per_task)
     return [token_pair_row(pair) or pair_row(pair, "auto") for pair in pairs], balance(pairs)

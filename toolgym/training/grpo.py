@@ -14,10 +14,10 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet, require_extra
-from toolgym.data.filter import Source, read_source
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,
@@ -64,7 +64,7 @@ def train_grpo(
     config: GrpoConfig | Mapping[str, Any] | None = None,
     *,
     env_args: Mapping[str, Any] | None = None,
-    prefixes: Source | None = None,
+    prefixes: Recording | None = None,
     resume: bool = True,
     progress: StepProgress | None = None,
     **options: Any,
@@ -108,7 +108,7 @@ def train_grpo(
     if prefixes is None:
         starts = starts_from_tasks(worlds)
     else:
-        starts = starts_from_episodes(worlds, read_source(prefixes)[0])
+        starts = starts_from_episodes(worlds, read_recording(prefixes)[0])
     credit = asked.credit or ("episode" if prefixes is None else "turn")
     _require_step(starts, asked)
     with quiet():

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
-from toolgym.data.filter import Selection, read_source
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Run
+from toolgym.rollouts.sources import Recorded, Recording, open_recording
 from toolgym.training.config import Resolved, SftConfig, configure, processes
 from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import (
@@ -31,7 +30,6 @@ from toolgym.training.loop import (
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
-from toolgym.trajectory import Trajectory
 
 __all__ = ["Prepared", "Trainable", "prepare", "run_sft", "train_sft", "training_rows"]
 
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Trainable = Rows | Selection | Run | str | Path | Sequence[Any]
+Trainable = Rows | Recording
 """Exported rows, a selection, a run, the path of one of them, trajectories, or rows as dicts."""
 
 _TOLERATED = 0.05  # share of sampled rows whose tokens may say something else than the record
@@ -156,16 +154,17 @@ def training_rows(source: Trainable) -> list[dict[str, Any]]:
                 )
             if "schema" not in rows[0]:
                 return rows
-        source = read_source(path)[0]
     if isinstance(source, Rows):
         if source.kind == "dpo":
             raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
         return source.rows
-    items = list(source)
-    if not all(isinstance(item, Trajectory) for item in items):
-        return items
+    if not isinstance(source, str | Path | Recorded):
+        source = list(source)
+        if any(isinstance(item, dict) for item in source):
+            return source
     return [
-        token_row(item) if item.tokens is not None else message_rows([item])[0][0] for item in items
+        token_row(item) if item.tokens is not None else message_rows([item])[0][0]
+        for item in open_recording(source)
     ]
 
 

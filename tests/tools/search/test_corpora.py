@@ -418,7 +418,7 @@ def test_a_killed_build_is_continued_to_the_same_index(tmp_path: Path, kind: str
             (corpus / f"{n}.jsonl.gz").write_bytes(gzip.compress(lines_of(50, 50 * n)))
     command = [sys.executable, "-c", KILLED, str(corpus), str(out), "150"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    manifest = json.loads((tmp_path / ".index-building/spill/manifest.json").read_text())
+    manifest = json.loads((tmp_path / ".index-building/index/spill/manifest.json").read_text())
     assert 0 < manifest["passages"] < 200
     again = files(build_index(corpus, out))
     assert again == files(build_index(corpus, tmp_path / "whole"))
@@ -535,7 +535,7 @@ def test_a_broken_download_is_continued(
     hub["o/n"] = {"train": FakeRows(rows, fails_after=80)}
     with pytest.raises(BrokenDownloadError, match=r"broke off after row 80 .*peer went away"):
         build_index("hf:o/n", tmp_path / "index", processes=1)
-    manifest = json.loads((tmp_path / ".index-building/spill/manifest.json").read_text())
+    manifest = json.loads((tmp_path / ".index-building/index/spill/manifest.json").read_text())
     assert manifest["passages"] > 50
     hub["o/n"] = {"train": FakeRows(rows)}
     again = files(build_index("hf:o/n", tmp_path / "index", processes=1))

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.cachefolder import cache_folder
 from toolgym._util.jsonl import value_hash
+from toolgym._util.workfolder import cache_folder
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
