@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from toolgym.rollouts.engine import rollout as rollout
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
-    from toolgym.tools.toolset import Tool as Tool
+    from toolgym.tools.base import Tool as Tool
+    from toolgym.tools.base import tool as tool
     from toolgym.tools.toolset import Toolset as Toolset
-    from toolgym.tools.toolset import tool as tool
     from toolgym.trajectory import Trajectory as Trajectory
 
 # Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
@@ -41,7 +41,7 @@ _EXPORTS = {
     "Run": "rollouts.engine",
     "Task": "task",
     "TaskSet": "task",
-    "Tool": "tools.toolset",
+    "Tool": "tools.base",
     "ToolCall": "messages",
     "ToolEnv": "env",
     "ToolResult": "messages",
@@ -53,7 +53,7 @@ _EXPORTS = {
     "rollout": "rollouts.engine",
     "score": "evaluation.score",
     "select": "data.filter",
-    "tool": "tools.toolset",
+    "tool": "tools.base",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -15,8 +15,9 @@ from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
+from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.cache import ResultCache
-from toolgym.tools.toolset import DEFAULT_TIMEOUT, Tool, Toolset
+from toolgym.tools.toolset import Toolset
 
 __all__ = [
     "Reference",
