@@ -1,4 +1,8 @@
-"""Pieces of drawings as SVG text that needs nothing else."""
+"""Pieces of drawings as SVG text.
+
+They are written here since a page has to stand alone, and be the same bytes for the same figures:
+matplotlib writes ids and dates into its SVG, and is larger than all of the core.
+"""
 
 from __future__ import annotations
 
