@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
     from toolgym.task import read_tasks as read_tasks
-    from toolgym.tools.toolset import Tool as Tool
+    from toolgym.tools.base import Tool as Tool
+    from toolgym.tools.base import tool as tool
     from toolgym.tools.toolset import Toolset as Toolset
-    from toolgym.tools.toolset import tool as tool
     from toolgym.trajectory import Trajectory as Trajectory
 
 # Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
@@ -48,7 +48,7 @@ _EXPORTS = {
     "Run": "rollouts.engine",
     "Task": "task",
     "TaskSet": "task",
-    "Tool": "tools.toolset",
+    "Tool": "tools.base",
     "ToolCall": "messages",
     "ToolEnv": "env",
     "ToolError": "errors",
@@ -65,7 +65,7 @@ _EXPORTS = {
     "rollout": "rollouts.engine",
     "score": "evaluation.score",
     "select": "data.filter",
-    "tool": "tools.toolset",
+    "tool": "tools.base",
 }
 
 __all__ = sorted(_EXPORTS)

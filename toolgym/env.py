@@ -17,7 +17,8 @@ from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.spaces import UnicodeText
 from toolgym.task import Task, TaskSet
-from toolgym.tools.toolset import Schema, Toolset
+from toolgym.tools.base import Schema
+from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["ActionSampler", "ToolEnv"]

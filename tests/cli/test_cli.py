@@ -131,9 +131,7 @@ def test_a_tool_is_recorded_and_replayed_without_being_called(
 ) -> None:
     calculate = ("tool", "Calculator", "2*(3+4)", "--cassette", "tapes/one.jsonl")
     assert fine(*calculate, "--record") == "14\n"
-    monkeypatch.setattr(
-        "toolgym.tools.toolset.Tool.answer", lambda *_: pytest.fail("it was called")
-    )
+    monkeypatch.setattr("toolgym.tools.base.Tool.answer", lambda *_: pytest.fail("it was called"))
     assert fine(*calculate, "--replay") == "14\n"
     other = ("tool", "Calculator", "2*5", "--cassette", "tapes/one.jsonl", "--replay")
     assert "has no answer to Calculator" in refused(3, *other)

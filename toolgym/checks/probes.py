@@ -14,7 +14,7 @@ from toolgym.formats import Action
 from toolgym.grading.rubric import RewardFunction, Rubric, Spec, make_rubric
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["PASSED", "Probe", "ProbeReport", "probe_reward"]

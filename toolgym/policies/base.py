@@ -15,7 +15,7 @@ from toolgym.errors import BadInputError, PolicyError, ToolgymError
 from toolgym.formats import Action, Format
 from toolgym.messages import Chat, Message, ToolCall, ToolResult
 from toolgym.registry import POLICIES
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 
 __all__ = [
     "CallablePolicy",
