@@ -99,12 +99,12 @@ class TestTrajectories:
     def test_another_schema_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
         path.write_text('{"schema": 99}\n')
-        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1"):
+        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1 or 2"):
             list(read_trajectories(path))
 
     def test_a_row_that_is_no_trajectory(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
-        path.write_text('{"schema": 1, "id": "x"}\n')
+        path.write_text('{"schema": 2, "id": "x"}\n')
         with pytest.raises(BadInputError, match="line 1: not a trajectory row"):
             list(read_trajectories(path))
 

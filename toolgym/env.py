@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +24,15 @@ __all__ = ["ActionSampler", "ToolEnv"]
 
 Info = dict[str, Any]
 _EMPTY = Toolset()
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A step between its halves: the reply, what it says, and whether its calls are refused."""
+
+    action: str
+    parsed: Action
+    refused: bool
 
 
 class ToolEnv(gym.Env[str, str]):
@@ -76,7 +85,7 @@ class ToolEnv(gym.Env[str, str]):
         self._told: list[Schema] = []
         self._tool_turns = self._call_count = 0
         self._ended = True
-        self._prepared: tuple[str, Action, list[ToolResult], float] | None = None
+        self._begun: _Begun | None = None
 
     def tools_for(self, task: Task) -> Toolset:
         """The tools of one task; environments whose tools differ by task override this."""
@@ -85,7 +94,7 @@ class ToolEnv(gym.Env[str, str]):
     def clone(self) -> ToolEnv:
         """A fresh environment that shares tasks, tools, format and rubric; cheap."""
         twin = copy.copy(self)
-        twin._trajectory, twin._finished, twin._prepared, twin._ended = None, None, None, True
+        twin._trajectory, twin._finished, twin._begun, twin._ended = None, None, None, True
         return twin
 
     @property
@@ -156,11 +165,11 @@ class ToolEnv(gym.Env[str, str]):
             seed=seed,
             sample=int(options.get("sample", 0)),
         )
-        self._ended, self._prepared, self._tool_turns, self._call_count = False, None, 0, 0
+        self._ended, self._begun, self._tool_turns, self._call_count = False, None, 0, 0
         return "\n\n".join(message.content for message in messages), self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
-        """Play one assistant turn.
+        """Play one assistant turn: `begin`, the tools, `finish`.
 
         Args:
             action: the reply, any text.
@@ -170,41 +179,75 @@ class ToolEnv(gym.Env[str, str]):
 
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
-            BadInputError: the action is no text.
+            BadInputError: the action is not a string.
         """
-        if self._prepared is not None and self._prepared[0] == action:
-            _, parsed, results, seconds = self._prepared
-        else:
-            calls, parsed = self._begin(action)
-            began = time.perf_counter()
-            results = self._tools.execute(calls, [self.episode] * len(calls))
-            seconds = time.perf_counter() - began + self._tools.added_seconds(results)
-        self._prepared = None
-        return self._finish(action, parsed, results, seconds)
+        calls = self.begin(action)
+        began = time.perf_counter()
+        results = self._tools.execute(calls, [self.episode] * len(calls)) if calls else []
+        return self.finish(results, time.perf_counter() - began)
 
-    def prepare(self, action: str) -> list[ToolCall]:
-        """First half of a step: the calls of a reply, for answering many episodes at once.
+    def begin(self, action: str) -> list[ToolCall]:
+        """The first half of a step: what a reply wants to have called.
+
+        Whoever plays many episodes begins a step in each of them, has the calls of all answered
+        together (`toolgym.vector.step_together` does it), and finishes each. Nothing is recorded
+        yet: a second ``begin`` takes the place of the first.
+
+        Args:
+            action: the reply, any text.
+
+        Returns:
+            The calls that must be answered, perhaps none.
 
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
+            BadInputError: the action is not a string.
         """
-        calls, parsed = self._begin(action)
-        self._prepared = (action, parsed, [], 0.0)
-        return calls
+        if not isinstance(action, str):
+            raise BadInputError(
+                f"an action is one assistant turn as str, not {type(action).__name__}"
+            )
+        if self._ended:
+            why = "the episode has ended" if self._trajectory else "no episode yet"
+            raise EpisodeEndedError(f"{why}: call reset() before step()")
+        parsed = self._read(action)
+        self._begun = _Begun(action, parsed, bool(parsed.calls) and self._refused())
+        return [] if self._begun.refused else list(parsed.calls)
 
-    def provide(self, results: Sequence[ToolResult], seconds: float = 0.0) -> None:
-        """Give the prepared calls their results; the next ``step`` of the same action uses them."""
-        if self._prepared is None:
-            raise EpisodeEndedError("provide() needs a prepare() before it")
-        self._prepared = (self._prepared[0], self._prepared[1], list(results), seconds)
+    def finish(
+        self, results: Sequence[ToolResult], seconds: float = 0.0
+    ) -> tuple[str, float, bool, bool, Info]:
+        """The second half of a step: records it, scores it, and says what the policy reads next.
+
+        Args:
+            results: one for each call that `begin` returned, in the same order.
+            seconds: how long the tools took, for the record.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            EpisodeEndedError: no step was begun.
+            BadInputError: not one result for each call.
+        """
+        begun, self._begun = self._begun, None
+        if begun is None:
+            raise EpisodeEndedError("no step was begun: call begin() before finish()")
+        calls, results = begun.parsed.calls, list(results)
+        if begun.refused:
+            text = "Error: tools may not be called again; answer now."
+            results += [ToolResult(call.id, text, "refused") for call in calls]
+        if len(results) != len(calls):
+            raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
+        self._tool_turns += bool(calls)
+        self._call_count += len(calls)
+        return self._recorded(begun, list(map(self.shown, results)), seconds)
 
     def shown(self, result: ToolResult) -> ToolResult:
-        """A result as the policy reads it: cut after ``max_result_chars``."""
-        limit = self.max_result_chars
-        if len(result.content) <= limit:
+        """A result with its mark of how much the policy reads: at most ``max_result_chars``."""
+        if len(result.content) <= self.max_result_chars:
             return result
-        cut = f"{result.content[:limit]} [cut: {len(result.content):,} characters]"
-        return replace(result, content=cut)
+        return replace(result, shown=self.max_result_chars)
 
     def render(self) -> str | None:
         """The conversation as readable text in render mode ``ansi``, else None."""
@@ -235,14 +278,8 @@ class ToolEnv(gym.Env[str, str]):
             return task
         return self.tasks.index_of(str(task))
 
-    def _begin(self, action: str) -> tuple[list[ToolCall], Action]:
-        if not isinstance(action, str):
-            raise BadInputError(
-                f"an action is one assistant turn as str, not {type(action).__name__}"
-            )
-        if self._ended:
-            why = "the episode has ended" if self._trajectory else "no episode yet"
-            raise EpisodeEndedError(f"{why}: call reset() before step()")
+    def _read(self, action: str) -> Action:
+        """A reply with its calls numbered through the episode."""
         parsed = self.format.parse(action[: self.max_reply_chars], self._schemas)
         if len(action) > self.max_reply_chars:
             text = (
@@ -250,27 +287,23 @@ class ToolEnv(gym.Env[str, str]):
             )
             parsed = replace(parsed, problems=(Problem("too_long", text), *parsed.problems))
         if not parsed.calls:
-            return [], parsed
+            return parsed
         numbered = [
             ToolCall(f"call_{number}", call.name, call.arguments)
             for number, call in enumerate(parsed.calls, self._call_count)
         ]
-        self._call_count += len(numbered)
-        parsed = Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
-        return ([] if self._refused() else numbered), parsed
+        return Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
 
     def _refused(self) -> bool:
         limit = self.format.strategy.tool_turns
         return limit is not None and self._tool_turns >= limit
 
-    def _finish(
-        self, action: str, parsed: Action, results: list[ToolResult], seconds: float
+    def _recorded(
+        self, begun: _Begun, results: list[ToolResult], seconds: float
     ) -> tuple[str, float, bool, bool, Info]:
-        record = self._current()
-        if parsed.calls and self._refused():
-            text = "Error: tools may not be called again; answer now."
-            results = [ToolResult(call.id, text, "refused") for call in parsed.calls]
-        self._tool_turns += bool(parsed.calls)
+        record, action, parsed = self._current(), begun.action, begun.parsed
+        for result in results:
+            seconds += result.added_seconds
         record.messages.append(Message("assistant", action[: self.max_reply_chars]))
         terminated = parsed.answer is not None
         fresh = [] if terminated else self._reply(parsed, results)
@@ -283,7 +316,7 @@ class ToolEnv(gym.Env[str, str]):
                 problems=parsed.problems,
                 answer=parsed.answer,
                 observation="\n\n".join([message.content for message in fresh]),
-                seconds=seconds,
+                seconds=round(seconds, 6),
             )
         )
         record.terminated = terminated
@@ -298,8 +331,8 @@ class ToolEnv(gym.Env[str, str]):
     def _reply(self, parsed: Action, results: Sequence[ToolResult]) -> list[Message]:
         if not parsed.calls:
             return [self.format.complaint(parsed.problems)]
-        shown = [self.shown(result) for result in results]
-        messages = self.format.results(parsed.calls, shown, self._schemas)
+        seen = [r if r.shown is None else replace(r, content=r.seen, shown=None) for r in results]
+        messages = self.format.results(parsed.calls, seen, self._schemas)
         if parsed.problems:
             note = "; ".join(problem.message for problem in parsed.problems)
             last = messages[-1]

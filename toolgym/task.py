@@ -26,9 +26,13 @@ class Task:
         id: unique within its set.
         question: what the policy is asked.
         answers: the acceptable answers, the canonical one first; never shown to the policy.
-        metadata: all other columns of the row, such as ``s_pop``; plain JSON values.
+        metadata: all other columns of the row, such as ``s_pop``; plain JSON values, under other
+            names than the fields here.
         split: ``train``, ``validation``, ``test``, or empty where the source has none.
         answer_type: how an answer is compared: as ``text``, or as a ``number``.
+
+    Raises:
+        BadInputError: metadata under the name of a field, which a row could not tell apart.
     """
 
     id: str
@@ -37,6 +41,12 @@ class Task:
     metadata: dict[str, Any] = field(default_factory=dict)
     split: str = ""
     answer_type: AnswerType = "text"
+
+    def __post_init__(self) -> None:
+        """Refuse what a row cannot hold."""
+        if not self.metadata.keys().isdisjoint(_OWN_COLUMNS):
+            name = next(column for column in _OWN_COLUMNS if column in self.metadata)
+            raise BadInputError(f"metadata of task {self.id!r} may not be named {name!r}")
 
     @property
     def target(self) -> str:
@@ -58,6 +68,22 @@ class Task:
         row |= {"split": self.split} if self.split else {}
         row |= {"answer_type": self.answer_type} if self.answer_type != "text" else {}
         return row | self.metadata
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Task:
+        """Read exactly what `to_row` wrote; `task_from_row` reads what people write.
+
+        Raises:
+            KeyError: a row that `to_row` did not write.
+        """
+        return cls(
+            id=row["id"],
+            question=row["question"],
+            answers=tuple(row["answers"]),
+            metadata={key: value for key, value in row.items() if key not in _OWN_COLUMNS},
+            split=row.get("split", ""),
+            answer_type=row.get("answer_type", "text"),
+        )
 
 
 RowReader = Callable[[Mapping[str, Any], str], Task]

@@ -37,7 +37,7 @@ from toolgym.formats import Action
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.tools.cache import ResultCache
 from toolgym.tools.cassette import Recorder, Replayer, canonical
-from toolgym.tools.faults import KINDS, Faults, injected_fault
+from toolgym.tools.faults import KINDS, Faults
 from toolgym.tools.service import ServedToolset, check_service, serve
 from toolgym.tools.toolset import MAX_PARALLEL, Tool
 
@@ -605,8 +605,8 @@ class TestFaults:
         for kind in KINDS:
             tools = serve(Toolset([counted.tool]), {"faults": {kind: 1.0, "slow_seconds": 9.5}})
             (seen[kind],) = tools.execute([call("shout", text=text)], ["e"])
-            assert injected_fault(seen[kind]) == kind
-            assert tools.added_seconds([seen[kind]]) == (9.5 if kind == "slow" else 0.0)
+            assert seen[kind].fault == kind
+            assert seen[kind].added_seconds == (9.5 if kind == "slow" else 0.0)
             errors = tools.counters()["shout"]["errors"]
             assert errors == ({seen[kind].error: 1} if seen[kind].error else {})
         assert counted.ran == [text] * 2, "only garbled and slow answers need the tool"

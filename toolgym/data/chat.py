@@ -14,7 +14,7 @@ from typing import Any
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.formats import Action, Format, get_format
 from toolgym.grading.solving import sub_answers, turns
-from toolgym.messages import Chat, Message, ToolResult, to_chats
+from toolgym.messages import Chat, Message, to_chats
 from toolgym.trajectory import Step, Trajectory
 
 __all__ = ["STYLES", "conversation", "opening_length", "prefix_rows", "style_of"]
@@ -78,7 +78,7 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
     if step.calls:
         thought = codec.parse(step.action, trajectory.tools).thought
         answers = [
-            Message("tool", _shown(result, step.observation), (), call.id, call.name)
+            Message("tool", result.seen, (), call.id, call.name)
             for call, result in zip(step.calls, step.results, strict=True)
         ]
         return [Message("assistant", thought, step.calls), *answers]
@@ -88,16 +88,6 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
         return [Message("assistant", text)]
     complaint = [Message("user", step.observation)] if step.observation else []
     return [Message("assistant", step.action), *complaint]
-
-
-def _shown(result: ToolResult, observation: str) -> str:
-    """A result as the policy saw it: the environment cuts long ones and says so."""
-    mark = f" [cut: {len(result.content):,} characters]"
-    end = observation.find(mark)
-    if end < 0:
-        return result.content
-    begin = observation.find(result.content[: min(40, end)])
-    return observation[begin : end + len(mark)] if 0 <= begin < end else result.content
 
 
 def plain_tools(tools: str | None) -> list[dict[str, Any]] | None:

@@ -15,7 +15,6 @@ from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
 from toolgym.evaluation.score import Recording, read_recording, task_key
 from toolgym.rollouts.runs import SETTINGS, Run
-from toolgym.tools.faults import injected_fault
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -247,5 +246,5 @@ def evaluate(
 
 def _injected(trajectory: Trajectory) -> Counter[str]:
     """Calls of an episode that were hit by an injected fault, by kind."""
-    kinds = (injected_fault(result) for _, result in trajectory.calls)
+    kinds = (result.fault for _, result in trajectory.calls)
     return Counter(kind for kind in kinds if kind is not None)

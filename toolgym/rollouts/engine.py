@@ -23,7 +23,7 @@ from toolgym.policies.base import Policy, PolicyFunction, Reply, ReplyTokens, Re
 from toolgym.rollouts.runs import Run, RunWriter
 from toolgym.task import TaskSet
 from toolgym.trajectory import Tokens, Trajectory
-from toolgym.vector import execute_together
+from toolgym.vector import Stepped, step_together
 
 __all__ = ["Run", "rollout"]
 
@@ -59,9 +59,9 @@ class _Episode:
             turn=turn,
         )
 
-    def play(self, reply: Reply) -> None:
+    def played(self, reply: Reply, stepped: Stepped) -> None:
         self.turns.append(reply.tokens)
-        *_, self.info = self.env.step(reply.text)
+        self.info = stepped[-1]
 
     def record(self, tokenizer: str) -> Trajectory:
         trajectory = self.env.trajectory
@@ -184,10 +184,12 @@ class _Engine:
                 else:
                     self._failed(episode, reply)
                     idle.append(episode.env)
-            execute_together([e.env for e, _ in playing], [r.text for _, r in playing])
+            stepped = step_together([e.env for e, _ in playing], [r.text for _, r in playing])
             running = []
-            for episode, reply in playing:
-                episode.play(reply)
+            for (episode, reply), outcome in zip(playing, stepped, strict=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                episode.played(reply, outcome)
                 if episode.env.ended:
                     self._finished(episode)
                     idle.append(episode.env)
@@ -223,7 +225,7 @@ class _Engine:
                 if not isinstance(reply, Reply):
                     self._failed(episode, reply)
                     break
-                episode.play(reply)
+                episode.played(reply, env.step(reply.text))
             if env.ended:
                 self._finished(episode)
 

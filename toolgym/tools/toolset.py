@@ -316,10 +316,6 @@ class Toolset:
         """
         return self._counters.read()
 
-    def added_seconds(self, results: Sequence[ToolResult]) -> float:
-        """Latency that belongs into the record though nobody waited: replayed calls."""
-        return 0.0
-
     def _run(self, name: str, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Run calls of one name, and count them."""
         item, hits, began = self._tools.get(name), 0, time.perf_counter()

@@ -19,7 +19,7 @@ from toolgym.rollouts.engine import join_tokens
 from toolgym.training._trl import Played
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
-from toolgym.vector import execute_together
+from toolgym.vector import step_together
 
 __all__ = ["CREDITS", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
 
@@ -194,9 +194,11 @@ class Player:
                 playing.append((episode, reply.text))
             else:
                 episode.failure = str(reply)
-        execute_together([e.env for e, _ in playing], [text for _, text in playing])
-        for episode, text in playing:
-            *_, episode.info = episode.env.step(text)
+        stepped = step_together([e.env for e, _ in playing], [text for _, text in playing])
+        for (episode, _), outcome in zip(playing, stepped, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            episode.info = outcome[-1]
         if self.credit == "turn":
             return []
         return [e for e, _ in playing if not e.env.ended and e.spent() < self.max_tokens]
