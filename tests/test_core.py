@@ -144,7 +144,7 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("line", "why"),
         [
-            ('{"question": "", "answers": ["a"]}', "column 'question' must be text"),
+            ('{"question": "", "answers": ["a"]}', "column 'question' must be a string"),
             ('{"question": "Q", "answers": []}', "column 'answers' must be a list"),
             ('{"question": "Q"}', "column 'answers'"),
             ('{"question": "Q", "answers": ["a"], "answer_type": "x"}', "answer_type"),
@@ -213,7 +213,7 @@ class TestLines:
 
     def test_arabic_stays_readable_and_nan_is_refused(self) -> None:
         assert "عرب" in dump_line({"text": "عرب"})
-        with pytest.raises(ValueError, match="not JSON compliant"):
+        with pytest.raises(ValueError, match="'x' is nan"):
             dump_line({"x": float("nan")})
 
     def test_a_failed_write_leaves_the_old_file(self, tmp_path: Path) -> None:

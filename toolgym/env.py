@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +14,15 @@ import numpy as np
 
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Action, Format
+from toolgym.formats.turn import Turn, read_turn
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
-from toolgym.spaces import UnicodeText
+from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.toolset import Schema, Toolset
-from toolgym.trajectory import Problem, Step, Trajectory
+from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["ActionSampler", "ToolEnv"]
+__all__ = ["ToolEnv"]
 
 Info = dict[str, Any]
 _EMPTY = Toolset()
@@ -33,6 +35,8 @@ class _Begun:
     action: str
     parsed: Action
     refused: bool
+    cut: bool = False
+    native: tuple[ToolCall, ...] = ()
 
 
 class ToolEnv(gym.Env[str, str]):
@@ -140,7 +144,7 @@ class ToolEnv(gym.Env[str, str]):
 
         Args:
             seed: fixes the choice of the task.
-            options: ``{"task": id or index}`` chooses the task; ``{"sample": n}`` numbers the
+            options: ``{"task": id or number}`` chooses the task; ``{"sample": n}`` numbers the
                 rollout.
 
         Returns:
@@ -150,7 +154,10 @@ class ToolEnv(gym.Env[str, str]):
             BadInputError: an unknown option or task.
         """
         super().reset(seed=seed)
-        options = options or {}
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise BadInputError(f"reset options are a mapping, not {options!r:.80}")
+        sample = _whole("sample", options.get("sample", 0))
         task = self.tasks[self._choose(options)]
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
         # What the policy is told is not what parses and records: it may change its documents.
@@ -163,7 +170,7 @@ class ToolEnv(gym.Env[str, str]):
             env_id=self.spec.id if self.spec is not None else "",
             format=self.format.name,
             seed=seed,
-            sample=int(options.get("sample", 0)),
+            sample=sample,
         )
         self._ended, self._begun, self._tool_turns, self._call_count = False, None, 0, 0
         return "\n\n".join(message.content for message in messages), self._info()
@@ -210,9 +217,19 @@ class ToolEnv(gym.Env[str, str]):
         if self._ended:
             why = "the episode has ended" if self._trajectory else "no episode yet"
             raise EpisodeEndedError(f"{why}: call reset() before step()")
-        parsed = self._read(action)
-        self._begun = _Begun(action, parsed, bool(parsed.calls) and self._refused())
-        return [] if self._begun.refused else list(parsed.calls)
+        parsed = read_turn(action, self.format, self._schemas, self.max_reply_chars)
+        numbered = [
+            ToolCall(f"call_{number}", call.name, call.arguments)
+            for number, call in enumerate(parsed.calls, self._call_count)
+        ]
+        begun = self._begun = _Begun(action, parsed, bool(numbered) and self._refused())
+        if isinstance(action, Turn):
+            begun.action, begun.cut = str(action), action.cut
+            if action.said is not None:
+                begun.native = _with_own_ids(numbered, parsed.calls)
+        if numbered:
+            begun.parsed = Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
+        return [] if begun.refused else numbered
 
     def finish(
         self, results: Sequence[ToolResult], seconds: float = 0.0
@@ -266,33 +283,18 @@ class ToolEnv(gym.Env[str, str]):
         return self._trajectory
 
     def _choose(self, options: dict[str, Any]) -> int:
-        unknown = options.keys() - {"task", "sample"}
-        if unknown:
-            raise BadInputError(f"unknown reset option {min(unknown)!r}; options: 'task', 'sample'")
+        for option in options:
+            if option not in ("task", "sample"):
+                raise BadInputError(f"unknown reset option {option!r}; options: 'task', 'sample'")
         task = options.get("task")
         if task is None:
             return int(self.np_random.integers(len(self.tasks)))
-        if isinstance(task, int):
-            if not 0 <= task < len(self.tasks):
-                raise BadInputError(f"task {task} is out of range: there are {len(self.tasks)}")
-            return task
-        return self.tasks.index_of(str(task))
-
-    def _read(self, action: str) -> Action:
-        """A reply with its calls numbered through the episode."""
-        parsed = self.format.parse(action[: self.max_reply_chars], self._schemas)
-        if len(action) > self.max_reply_chars:
-            text = (
-                f"it has {len(action):,} characters; only the first {self.max_reply_chars:,} count"
-            )
-            parsed = replace(parsed, problems=(Problem("too_long", text), *parsed.problems))
-        if not parsed.calls:
-            return parsed
-        numbered = [
-            ToolCall(f"call_{number}", call.name, call.arguments)
-            for number, call in enumerate(parsed.calls, self._call_count)
-        ]
-        return Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
+        if isinstance(task, str):
+            return self.tasks.index_of(task)
+        place = _whole("task", task)
+        if place >= len(self.tasks):
+            raise BadInputError(f"task {place} is out of range: there are {len(self.tasks)}")
+        return place
 
     def _refused(self) -> bool:
         limit = self.format.strategy.tool_turns
@@ -304,9 +306,10 @@ class ToolEnv(gym.Env[str, str]):
         record, action, parsed = self._current(), begun.action, begun.parsed
         for result in results:
             seconds += result.added_seconds
-        record.messages.append(Message("assistant", action[: self.max_reply_chars]))
+        written = parsed.thought if begun.native else action
+        record.messages.append(Message("assistant", written[: self.max_reply_chars], begun.native))
         terminated = parsed.answer is not None
-        fresh = [] if terminated else self._reply(parsed, results)
+        fresh = [] if terminated else self._reply(parsed, results, begun.native)
         record.messages += fresh
         record.steps.append(
             Step(
@@ -317,6 +320,7 @@ class ToolEnv(gym.Env[str, str]):
                 answer=parsed.answer,
                 observation="\n\n".join([message.content for message in fresh]),
                 seconds=round(seconds, 6),
+                cut=begun.cut,
             )
         )
         record.terminated = terminated
@@ -328,11 +332,17 @@ class ToolEnv(gym.Env[str, str]):
         step = record.steps[-1]
         return step.observation, step.reward, record.terminated, record.truncated, self._info()
 
-    def _reply(self, parsed: Action, results: Sequence[ToolResult]) -> list[Message]:
+    def _reply(
+        self, parsed: Action, results: Sequence[ToolResult], native: Sequence[ToolCall]
+    ) -> list[Message]:
         if not parsed.calls:
             return [self.format.complaint(parsed.problems)]
-        seen = [r if r.shown is None else replace(r, content=r.seen, shown=None) for r in results]
-        messages = self.format.results(parsed.calls, seen, self._schemas)
+        if native:
+            both = zip(native, results, strict=True)
+            messages = [Message("tool", r.seen, (), call.id, call.name) for call, r in both]
+        else:
+            seen = [replace(r, content=r.seen, shown=None) if r.shown else r for r in results]
+            messages = self.format.results(parsed.calls, seen, self._schemas)
         if parsed.problems:
             note = "; ".join(problem.message for problem in parsed.problems)
             last = messages[-1]
@@ -355,30 +365,21 @@ class ToolEnv(gym.Env[str, str]):
         return info
 
 
-class ActionSampler:
-    """Draws replies that a policy might write: calls, answers, and broken versions of both.
+def _whole(option: str, value: Any) -> int:
+    """A reset option that counts from 0; numbers of numpy and the like are numbers."""
+    try:
+        number = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        ids = " or a task's id" if option == "task" else ""
+        raise BadInputError(
+            f"reset option {option!r} is a whole number of at least 0{ids}, not {value!r:.80}"
+        )
+    return number
 
-    Args:
-        format: writes the replies.
-        toolset: whose tools are called.
-    """
 
-    _WORDS = ("42", "6*7", "Paris", "Marie Curie", "río", "العربية", "the capital of France", "")
-
-    def __init__(self, format: Format, toolset: Toolset) -> None:
-        self._format, self._schemas = format, toolset.schemas()
-
-    def __call__(self, rng: np.random.Generator) -> str:
-        """One reply."""
-        word = self._WORDS[int(rng.integers(len(self._WORDS)))]
-        kind = int(rng.integers(4))
-        if kind == 0 or not self._schemas:
-            text = self._format.write(Action("I know it.", (), word), self._schemas)
-        else:
-            function = self._schemas[int(rng.integers(len(self._schemas)))]["function"]
-            names = list(function["parameters"]["properties"])
-            call = ToolCall("call_0", function["name"], {names[0]: word} if names else {})
-            text = self._format.write(Action("I look it up.", (call,)), self._schemas)
-        if kind == 3:
-            text = text[: int(rng.integers(len(text) + 1))]
-        return text
+def _with_own_ids(calls: Sequence[ToolCall], said: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """Native calls under the ids that came with them, where some did."""
+    pairs = zip(calls, said, strict=True)
+    return tuple(ToolCall(own.id or call.id, call.name, call.arguments) for call, own in pairs)

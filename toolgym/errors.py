@@ -26,6 +26,7 @@ __all__ = [
     "ToolgymError",
     "UnknownNameError",
     "did_you_mean",
+    "in_words",
 ]
 
 
@@ -128,6 +129,14 @@ class ToolError(ToolgymError):
 
 class ToolTimeoutError(ToolError, TimeoutError):
     """A tool call that was ended at its deadline."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an exception says, at most 2 000 characters; also one whose own text fails."""
+    try:
+        return str(error)[:2000]
+    except Exception:
+        return f"{type(error).__name__} without a readable text"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

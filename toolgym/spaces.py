@@ -7,7 +7,11 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-__all__ = ["Sampler", "UnicodeText"]
+from toolgym.formats import Action, Format
+from toolgym.messages import ToolCall
+from toolgym.tools.toolset import Toolset
+
+__all__ = ["ActionSampler", "Sampler", "UnicodeText"]
 
 
 class Sampler(Protocol):
@@ -66,3 +70,32 @@ class UnicodeText(gym.spaces.Space[str]):
 
     def __repr__(self) -> str:
         return f"UnicodeText({self.max_length})"
+
+
+class ActionSampler:
+    """Draws replies that a policy might write: calls, answers, and broken versions of both.
+
+    Args:
+        format: writes the replies.
+        toolset: whose tools are called.
+    """
+
+    _WORDS = ("42", "6*7", "Paris", "Marie Curie", "río", "العربية", "the capital of France", "")
+
+    def __init__(self, format: Format, toolset: Toolset) -> None:
+        self._format, self._schemas = format, toolset.schemas()
+
+    def __call__(self, rng: np.random.Generator) -> str:
+        """One reply."""
+        word = self._WORDS[int(rng.integers(len(self._WORDS)))]
+        kind = int(rng.integers(4))
+        if kind == 0 or not self._schemas:
+            text = self._format.write(Action("I know it.", (), word), self._schemas)
+        else:
+            function = self._schemas[int(rng.integers(len(self._schemas)))]["function"]
+            names = list(function["parameters"]["properties"])
+            call = ToolCall("call_0", function["name"], {names[0]: word} if names else {})
+            text = self._format.write(Action("I look it up.", (call,)), self._schemas)
+        if kind == 3:
+            text = text[: int(rng.integers(len(text) + 1))]
+        return text

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, read_rows
+from toolgym._util.jsonl import copy_json, exact_line, read_rows
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after
 from toolgym.task import Task
@@ -188,6 +188,14 @@ class Trajectory:
         if self.metrics:
             row["metrics"] = self.metrics
         return row
+
+    def to_line(self) -> str:
+        """The row as a line of strict JSON that reads back as this trajectory.
+
+        Raises:
+            BadInputError: JSON cannot hold it; what it is stands in the message.
+        """
+        return exact_line(self.to_row())
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Trajectory:

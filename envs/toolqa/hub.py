@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError, MissingFileError
@@ -62,7 +61,11 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
         ) from error
     begin, end = paper_splits(hub, split, len(rows))
     chosen = rows.shuffle(seed=PAPER_SEED).select(range(begin, end))
-    tasks = [reader(row, f"{name.lower()}-{split}-{n}") for n, row in enumerate(_with_id(chosen))]
+    # Ids of hub rows may repeat or be numbers: ours are made from the place.
+    tasks = [
+        reader({**row, "id": f"{name.lower()}-{split}-{number}"}, "")
+        for number, row in enumerate(chosen)
+    ]
     return TaskSet(tasks, source=f"hub:{hub.path}:{split}", name=name)
 
 
@@ -86,9 +89,3 @@ def paper_splits(hub: HubSet, split: str, size: int) -> tuple[int, int]:
             return begin, end
         begin = end
     raise BadInputError(f"{hub.path} has no split {split!r}")
-
-
-def _with_id(rows: Any) -> Any:
-    """Ids of hub rows may repeat or be no text: without them, ours are made from the place."""
-    for row in rows:
-        yield {key: value for key, value in row.items() if key != "id"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from toolgym._util.jsonl import append_row, drop_torn_line, read_rows, write_json
+from toolgym._util.jsonl import append_line, append_row, drop_torn_line, read_rows, write_json
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, did_you_mean
 from toolgym.trajectory import Trajectory, read_trajectories
 
@@ -132,12 +132,17 @@ class RunWriter:
             self.finished = {row["id"] for _, row in read_rows(folder / TRAJECTORIES)}
 
     def add(self, trajectory: Trajectory) -> None:
-        """Record a finished episode; once this returns, a kill does not lose it."""
-        self.finished.add(trajectory.id)
+        """Record a finished episode; once this returns, a kill does not lose it.
+
+        Raises:
+            BadInputError: the record cannot be held; nothing was written.
+        """
+        line = trajectory.to_line()
         if self.run.path is None:
             self.run._recorded.append(trajectory)
         else:
-            append_row(self._streams[TRAJECTORIES], trajectory.to_row())
+            append_line(self._streams[TRAJECTORIES], line)
+        self.finished.add(trajectory.id)
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""

@@ -12,10 +12,9 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Reply, ReplyTokens, Request
+from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
-from toolgym.rollouts.engine import join_tokens
 from toolgym.training._trl import Played
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
@@ -191,7 +190,7 @@ class Player:
         for episode, reply in zip(running, replies, strict=True):
             if isinstance(reply, Reply):
                 episode.turns.append(reply.tokens)
-                playing.append((episode, reply.text))
+                playing.append((episode, reply.turn))
             else:
                 episode.failure = str(reply)
         stepped = step_together([e.env for e, _ in playing], [text for _, text in playing])
