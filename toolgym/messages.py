@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -115,6 +117,9 @@ class Message:
 def _call(item: Mapping[str, Any], number: int) -> ToolCall:
     function = item.get("function", item)
     name, arguments = function.get("name"), function.get("arguments")
+    if isinstance(arguments, str):  # as clients send them
+        with contextlib.suppress(ValueError, RecursionError):  # the message below shows them
+            arguments = json.loads(arguments) if arguments.strip() else None
     if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
         raise BadInputError(
             f"tool call {number} needs a name and a dict of arguments: {item!r:.200}"

@@ -142,13 +142,12 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
 def _gold(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise BadInputError(
-            f"each answer must be a string that is not empty or a finite number, found {value!r:.80}"
-        )
-    if isinstance(value, Integral):
+    number = not isinstance(value, bool)
+    if number and isinstance(value, Integral):
         return str(int(value))
-    return format(Decimal(repr(float(value))), "f")  # the shortest digits, but never 1e-05
+    if number and isinstance(value, Real) and math.isfinite(value):
+        return format(Decimal(repr(float(value))), "f")  # the shortest digits, but never 1e-05
+    raise BadInputError(f"each answer must be some text or a finite number, found {value!r:.80}")
 
 
 def _id(value: Any, fallback: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,6 +120,7 @@ def _with_lists(value: Any) -> Any:
     return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON reads them as one character
 _MOST_BITS = 14_000  # of a whole number: Python reads and writes no longer ones (4 300 digits)
 _DEEPEST = 100
 
@@ -130,7 +132,10 @@ def not_json(value: Any, depth: int = 0) -> str:
         value: any value.
         depth: how deep it lies.
     """
-    if isinstance(value, str) or value is None or isinstance(value, bool):
+    if isinstance(value, str):
+        halves = not value.isascii() and _HALVES.search(value) is not None
+        return "is a string with a character in two halves" if halves else ""
+    if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, int):
         return "" if value.bit_length() < _MOST_BITS else "is a number of thousands of digits"

@@ -55,14 +55,17 @@ def conversation(trajectory: Trajectory, style: str) -> tuple[list[Chat], list[C
 
     Returns:
         The opening's chat dicts; those from the first reply to the last one (what came after the
-        last reply is left out: nothing is learned from it); and for ``native`` the function-calling
-        documents as a JSON string, since Arrow would fill up their schemas with None.
+        last reply is left out: nothing is learned from it); and where there are native calls the
+        function-calling documents as a JSON string, since Arrow would fill up their schemas with
+        None.
     """
     if style == "as_played":
         cut = opening_length(trajectory)
         chats = to_chats(trajectory.messages)
         opening, rest = chats[:cut], chats[cut:]
-        tools = None
+        # Native calls were played as such: whoever renders them has to know the tools, too.
+        native = any("tool_calls" in chat for chat in rest)
+        tools = json.dumps(trajectory.tools, ensure_ascii=False) if native else None
     else:
         opening = [Message("user", trajectory.task.question).to_chat()]
         codec = get_format(trajectory.format)

@@ -31,6 +31,7 @@ _PERCENT = frozenset(
         "malformed_rate",
         "empty_answers",
         "truncated",
+        "cut",
     }
 )
 _HEAD = ("metric", "value", "low", "high", "n", "95 % interval")

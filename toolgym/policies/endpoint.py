@@ -62,8 +62,8 @@ def reply_of(completion: Any, request: Request) -> Reply:
     if reply.said is not None:
         return reply
     text = cut_at_stop(reply.text, request)
-    if text != reply.text:  # a server that passes over stop texts writes on until it is cut
-        return Reply(text)
+    if any(stop in reply.text for stop in request.format.stop):
+        return Reply(text)  # a server that passes over stop texts writes on until it is cut
     if choice.finish_reason == "stop":
         return Reply(with_stop(text, _stops(choice, request), request))
     return reply

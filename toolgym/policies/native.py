@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from toolgym._util.jsonl import not_json
 from toolgym.errors import PolicyError
 from toolgym.formats import Action
 from toolgym.formats.json_calls import REPAIRED
@@ -15,9 +16,10 @@ from toolgym.messages import Chat, Message, ToolCall
 from toolgym.policies.base import Reply, Request
 from toolgym.trajectory import Problem
 
-__all__ = ["read_native", "was_cut", "with_text_arguments", "wrote_text_arguments"]
+__all__ = ["read_native", "with_text_arguments", "wrote_text_arguments"]
 
 _CUT = ("length", "max_tokens", "model_length")  # OpenAI and vLLM; Anthropic; Mistral
+_FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
 _BLANK = "\ue000"  # private use: stands where a broken call is put back as it was written
 
 
@@ -36,12 +38,13 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     Raises:
         PolicyError: it is not a message of the assistant.
     """
-    choices = _field(value, "choices")
-    if isinstance(choices, Sequence) and choices:
-        cut, value = was_cut(choices[0]), _field(choices[0], "message")
-    else:
-        cut = was_cut(value) or was_cut(_field(value, "response_metadata"))
-    if not isinstance(value, Mapping) and not hasattr(value, "content"):
+    value, cut = _unwrapped(value)
+    known = (
+        any(field in value for field in _FIELDS)
+        if isinstance(value, Mapping)
+        else hasattr(value, "content")
+    )
+    if not known:
         raise PolicyError(
             "a policy returns a string, a Message, a chat dict or a client's message object, not "
             f"{type(value).__name__}"
@@ -58,7 +61,7 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     taken: set[str] = set()
     for number, (call_id, name, given) in enumerate(calls):
         known = own_ids and isinstance(call_id, str) and call_id not in taken
-        taken.add(call_id if known else "")
+        taken.add(call_id if known else "")  # the same id twice cannot tell calls apart
         try:
             arguments, notes = _arguments(given, complete=not cut)
         except ValueError as error:
@@ -80,7 +83,15 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     return Reply(whole, cut=cut, said=said)
 
 
-def was_cut(holder: Any) -> bool:
+def _unwrapped(value: Any) -> tuple[Any, bool]:
+    """The message, taken out of a completion, and whether it was cut."""
+    choices = _field(value, "choices")
+    if isinstance(choices, list | tuple) and choices:
+        return _field(choices[0], "message"), _was_cut(choices[0])
+    return value, _was_cut(value) or _was_cut(_field(value, "response_metadata"))
+
+
+def _was_cut(holder: Any) -> bool:
     """Whether a choice or a message says that it ended at the limit of its length."""
     reasons = (_field(holder, "finish_reason"), _field(holder, "stop_reason"))
     return any(isinstance(reason, str) and reason in _CUT for reason in reasons)
@@ -90,6 +101,7 @@ def wrote_text_arguments(value: Any) -> bool:
     """Whether the calls of a policy's message come as clients send them: arguments as JSON text."""
     if isinstance(value, Message):
         return False
+    value, _ = _unwrapped(value)
     return not isinstance(value, Mapping) or any(isinstance(a, str) for *_, a in _calls(value))
 
 
@@ -113,7 +125,9 @@ def _text(content: Any) -> str:
     """The text of a message whose content is a string or a list of parts."""
     if content is None or isinstance(content, str):
         return content or ""
-    if isinstance(content, list | tuple):
+    if isinstance(content, list | tuple) and all(
+        isinstance(part, str | Mapping) or hasattr(part, "type") for part in content
+    ):
         parts = [part if isinstance(part, str) else _field(part, "text") for part in content]
         return "".join(part for part in parts if isinstance(part, str))
     raise PolicyError(
@@ -123,7 +137,12 @@ def _text(content: Any) -> str:
 
 def _calls(value: Any) -> list[tuple[Any, str, Any]]:
     """Id, name and arguments of each call, as they came."""
-    listed = [*(_field(value, "tool_calls") or ()), *(_field(value, "invalid_tool_calls") or ())]
+    listed: list[Any] = []
+    for field in ("tool_calls", "invalid_tool_calls"):
+        items = _field(value, field) or ()
+        if not isinstance(items, list | tuple):
+            raise PolicyError(f"the policy returned {field} that are not a list: {items!r:.80}")
+        listed += items
     if not listed and _field(value, "function_call"):
         listed = [{"function": _field(value, "function_call")}]
     found = []
@@ -151,6 +170,9 @@ def _arguments(given: Any, *, complete: bool) -> tuple[dict[str, Any], list[str]
         if given is None or (isinstance(given, str) and not given.strip()):
             return {}, notes
         if isinstance(given, Mapping):
+            why = not_json(dict(given))
+            if why:
+                raise ValueError(f"it is not valid JSON (its argument {why})")
             return dict(given), notes
         if isinstance(given, list | tuple) and len(given) == 1:
             given = given[0]
@@ -161,7 +183,7 @@ def _arguments(given: Any, *, complete: bool) -> tuple[dict[str, Any], list[str]
             notes += more
         else:
             break
-    raise ValueError(f"its arguments must be an object, not {given!r:.80}")
+    raise ValueError(f"its arguments must be an object, not of type {type(given).__name__}")
 
 
 def _decoded(text: str, complete: bool) -> tuple[Any, list[str]]:
@@ -175,4 +197,9 @@ def _decoded(text: str, complete: bool) -> tuple[Any, list[str]]:
 
 
 def _as_text(given: Any) -> str:
-    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)
+    if isinstance(given, str):
+        return given
+    try:
+        return json.dumps(given, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return "(what JSON cannot hold)"
