@@ -6,15 +6,16 @@ import copy
 import operator
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from toolgym._util.rebuilding import make_again
 from toolgym.errors import BadInputError, EpisodeEndedError
-from toolgym.formats import Action, Format
-from toolgym.formats.turn import Turn, read_turn
+from toolgym.formats import Format
+from toolgym.formats.turn import Begun, begin_turn
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.spaces import ActionSampler, UnicodeText
@@ -26,17 +27,13 @@ __all__ = ["ToolEnv"]
 
 Info = dict[str, Any]
 _EMPTY = Toolset()
-
-
-@dataclass(slots=True)
-class _Begun:
-    """A step between its halves: the reply, what it says, and whether its calls are refused."""
-
-    action: str
-    parsed: Action
-    refused: bool
-    cut: bool = False
-    native: tuple[ToolCall, ...] = ()
+# What an episode is in the middle of, and what a user may have set since the environment was made.
+_STATE = (
+    *("max_steps", "max_reply_chars", "max_result_chars", "render_mode"),
+    *("action_space", "observation_space", "_np_random", "_np_random_seed"),
+    *("_trajectory", "_finished", "_schemas", "_told", "_begun"),
+    *("_tool_turns", "_call_count", "_ended"),
+)
 
 
 class ToolEnv(gym.Env[str, str]):
@@ -56,7 +53,7 @@ class ToolEnv(gym.Env[str, str]):
         max_result_chars: characters of a tool result that the policy sees.
 
     Raises:
-        BadInputError: a bound that is no positive number.
+        BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium's declaration
@@ -77,7 +74,9 @@ class ToolEnv(gym.Env[str, str]):
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
-        self.tasks, self.toolset, self.format, self.rubric = tasks, toolset, format, rubric
+        if render_mode not in (None, "ansi"):
+            raise BadInputError(f"render_mode is 'ansi' (text) or None, not {render_mode!r}")
+        self.tasks, self._toolset, self.format, self.rubric = tasks, toolset, format, rubric
         self.max_steps = max_steps
         self.max_reply_chars, self.max_result_chars = max_reply_chars, max_result_chars
         self.render_mode = render_mode
@@ -89,17 +88,65 @@ class ToolEnv(gym.Env[str, str]):
         self._told: list[Schema] = []
         self._tool_turns = self._call_count = 0
         self._ended = True
-        self._begun: _Begun | None = None
+        self._begun: Begun | None = None
+
+    @property
+    def toolset(self) -> Toolset:
+        """The tools; what is changed in their documents from here on is this environment's own."""
+        if self._toolset.shared:
+            self._toolset, before = self._toolset.fork(), self._toolset
+            self._tools = self._toolset if self._tools is before else self._tools
+        return self._toolset
+
+    @toolset.setter
+    def toolset(self, toolset: Toolset) -> None:
+        self._toolset = toolset
 
     def tools_for(self, task: Task) -> Toolset:
         """The tools of one task; environments whose tools differ by task override this."""
-        return self.toolset
+        return self._toolset
 
     def clone(self) -> ToolEnv:
         """A fresh environment that shares tasks, tools, format and rubric; cheap."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin._trajectory, twin._finished, twin._begun, twin._ended = None, None, None, True
         return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ToolEnv:
+        """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
+        twin = memo[id(self)] = self.clone()
+        for name in _STATE:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        if not self._toolset.shared:
+            twin._toolset = self._toolset.fork()
+        twin._tools = twin._toolset if self._tools is self._toolset else self._tools
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again from its spec, it plays on from the same place; see `__setstate__`.
+
+        Raises:
+            BadInputError: `gymnasium.make` did not make it: nothing says how to make it again.
+        """
+        if self.spec is None:
+            raise BadInputError(
+                "only an environment of gym.make can be pickled: register this one, or make it "
+                "again in the other process"
+            )
+        state = {name: getattr(self, name) for name in _STATE}
+        changed = (
+            None if self._toolset.shared else [(t.description, t.parameters) for t in self._toolset]
+        )
+        return make_again, (self.spec,), state | {"documents": changed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where another was."""
+        for tool, document in zip(self.toolset, state.pop("documents") or (), strict=False):
+            tool.description, tool.parameters = document
+        self.__dict__.update(state)
+        if self._trajectory is not None and self.format.strategy.tools:
+            self._tools = self.tools_for(self._trajectory.task)
 
     @property
     def trajectory(self) -> Trajectory:
@@ -121,6 +168,8 @@ class ToolEnv(gym.Env[str, str]):
     @property
     def current_tools(self) -> Toolset:
         """The tools of the current episode; none under a strategy without tools."""
+        if self._tools.shared:
+            self._tools = self.toolset if self._tools is self._toolset else self._tools.fork()
         return self._tools
 
     @property
@@ -217,19 +266,11 @@ class ToolEnv(gym.Env[str, str]):
         if self._ended:
             why = "the episode has ended" if self._trajectory else "no episode yet"
             raise EpisodeEndedError(f"{why}: call reset() before step()")
-        parsed = read_turn(action, self.format, self._schemas, self.max_reply_chars)
-        numbered = [
-            ToolCall(f"call_{number}", call.name, call.arguments)
-            for number, call in enumerate(parsed.calls, self._call_count)
-        ]
-        begun = self._begun = _Begun(action, parsed, bool(numbered) and self._refused())
-        if isinstance(action, Turn):
-            begun.action, begun.cut = str(action), action.cut
-            if action.said is not None:
-                begun.native = _with_own_ids(numbered, parsed.calls)
-        if numbered:
-            begun.parsed = Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
-        return [] if begun.refused else numbered
+        limit = self.max_reply_chars
+        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count)
+        begun.refused = bool(begun.parsed.calls) and self._refused()
+        self._begun = begun
+        return [] if begun.refused else list(begun.parsed.calls)
 
     def finish(
         self, results: Sequence[ToolResult], seconds: float = 0.0
@@ -274,7 +315,7 @@ class ToolEnv(gym.Env[str, str]):
 
     def close(self) -> None:
         """End the tools' idle child processes. Environments that share the tools go on working."""
-        for tools in (self.toolset, self._tools):
+        for tools in (self._toolset, self._tools):
             tools.close()
 
     def _current(self) -> Trajectory:
@@ -301,53 +342,32 @@ class ToolEnv(gym.Env[str, str]):
         return limit is not None and self._tool_turns >= limit
 
     def _recorded(
-        self, begun: _Begun, results: list[ToolResult], seconds: float
+        self, begun: Begun, results: list[ToolResult], seconds: float
     ) -> tuple[str, float, bool, bool, Info]:
-        record, action, parsed = self._current(), begun.action, begun.parsed
+        record, parsed = self._current(), begun.parsed
         for result in results:
             seconds += result.added_seconds
-        written = parsed.thought if begun.native else action
-        record.messages.append(Message("assistant", written[: self.max_reply_chars], begun.native))
-        terminated = parsed.answer is not None
-        fresh = [] if terminated else self._reply(parsed, results, begun.native)
-        record.messages += fresh
-        record.steps.append(
-            Step(
-                action=action,
-                calls=parsed.calls,
-                results=tuple(results),
-                problems=parsed.problems,
-                answer=parsed.answer,
-                observation="\n\n".join([message.content for message in fresh]),
-                seconds=round(seconds, 6),
-                cut=begun.cut,
-            )
+        limit = self.max_reply_chars
+        said, *fresh = begun.messages(results, self.format, self._schemas, limit)
+        record.messages += [said, *fresh]
+        step = Step(
+            action=begun.action,
+            calls=parsed.calls,
+            results=tuple(results),
+            problems=parsed.problems,
+            answer=parsed.answer,
+            observation="\n\n".join([message.content for message in fresh]),
+            seconds=round(seconds, 6),
+            cut=begun.cut,
         )
-        record.terminated = terminated
-        record.truncated = not terminated and len(record.steps) >= self.max_steps
+        record.steps.append(step)
+        record.terminated = parsed.answer is not None
+        record.truncated = not record.terminated and len(record.steps) >= self.max_steps
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
         if self._ended:
             self._finished = record
-        step = record.steps[-1]
         return step.observation, step.reward, record.terminated, record.truncated, self._info()
-
-    def _reply(
-        self, parsed: Action, results: Sequence[ToolResult], native: Sequence[ToolCall]
-    ) -> list[Message]:
-        if not parsed.calls:
-            return [self.format.complaint(parsed.problems)]
-        if native:
-            both = zip(native, results, strict=True)
-            messages = [Message("tool", r.seen, (), call.id, call.name) for call, r in both]
-        else:
-            seen = [replace(r, content=r.seen, shown=None) if r.shown else r for r in results]
-            messages = self.format.results(parsed.calls, seen, self._schemas)
-        if parsed.problems:
-            note = "; ".join(problem.message for problem in parsed.problems)
-            last = messages[-1]
-            messages[-1] = replace(last, content=f"{last.content}\nNote: {note}.")
-        return messages
 
     def _info(self) -> Info:
         record = self._current()
@@ -377,9 +397,3 @@ def _whole(option: str, value: Any) -> int:
             f"reset option {option!r} is a whole number of at least 0{ids}, not {value!r:.80}"
         )
     return number
-
-
-def _with_own_ids(calls: Sequence[ToolCall], said: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Native calls under the ids that came with them, where some did."""
-    pairs = zip(calls, said, strict=True)
-    return tuple(ToolCall(own.id or call.id, call.name, call.arguments) for call, own in pairs)

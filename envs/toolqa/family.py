@@ -149,7 +149,9 @@ def shared_toolset(names: str, corpus: str | None) -> Toolset:
         names: JSON list of names and options.
         corpus: see `Family.make`.
     """
-    return make_toolset(json.loads(names), corpus=corpus)
+    made = make_toolset(json.loads(names), corpus=corpus)
+    made.shared = True
+    return made
 
 
 # Environments of equal settings share what is served: a vector's calls are answered together, and
@@ -166,6 +168,7 @@ def _toolset(
     found = _served.get(_served_key(names, corpus, service))
     if found is None:
         found = serve(plain, service, names)
+        found.shared = True
         # Only now, since it names the state of a cassette that may just have been begun.
         _served[_served_key(names, corpus, service)] = found
     return found

@@ -111,6 +111,7 @@ class _Service:
         scenario = scenarios[name]
         plain = make_tools(scenario.documents, scenario.functions, self._sandbox)
         made = plain if not self._served else self._behind(plain)
+        made.shared = True
         with self._lock:
             kept = self._toolsets.setdefault(key, made)
             while len(self._toolsets) > _KEPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -153,6 +154,12 @@ class Tool:
             for call, reply in zip(calls, replies, strict=True)
         ], hits
 
+    def fork(self) -> Tool:
+        """The same tool behind a document of its own: what is changed there stays there."""
+        twin = copy.copy(self)
+        twin.parameters = copy_json(self.parameters)
+        return twin
+
     def close(self) -> None:
         """End the child processes that wait for a call; the next call starts a new one."""
         if self._pool is not None:
@@ -223,6 +230,9 @@ class Toolset:
         BadInputError: two tools have one name.
     """
 
+    shared = False
+    """Whether all environments of the process hold this one; see `fork`."""
+
     def __init__(self, tools: Iterable[Tool] = (), *, cache: bool = True) -> None:
         self._tools: dict[str, Tool] = {}
         self._use_cache, self._counters = cache, Counters()
@@ -254,6 +264,13 @@ class Toolset:
     def names(self) -> list[str]:
         """The names, in the order in which the policy is told them."""
         return list(self._tools)
+
+    def fork(self) -> Toolset:
+        """The same tools, processes, caches and counts behind documents of their own."""
+        twin = copy.copy(self)
+        twin.shared = False
+        twin._tools = {name: item.fork() for name, item in self._tools.items()}
+        return twin
 
     def schemas(self) -> list[Schema]:
         """Fresh function-calling documents."""
