@@ -340,7 +340,7 @@ class TestVectors:
         modes: list[dict[str, Any]] = [
             {},
             {"vectorization_mode": "sync"},
-            {"vectorization_mode": "async", "vector_kwargs": {"shared_memory": False}},
+            {"vectorization_mode": "async"},
         ]
         said, records = [], []
         for mode in modes:

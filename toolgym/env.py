@@ -100,6 +100,7 @@ class ToolEnv(gym.Env[str, str]):
 
     @toolset.setter
     def toolset(self, toolset: Toolset) -> None:
+        """Take other tools, from the next reset on."""
         self._toolset = toolset
 
     def tools_for(self, task: Task) -> Toolset:

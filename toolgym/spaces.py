@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from multiprocessing import reduction
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import gymnasium as gym
 import numpy as np
@@ -92,12 +92,6 @@ class UnicodeText(gym.spaces.Space[str]):
         return f"UnicodeText({self.max_length})"
 
 
-# The stubs of gymnasium's two do not know that a space of one's own is a space.
-_create_zero_array: Any = create_zero_array
-_batch_differing_spaces: Any = batch_differing_spaces
-
-
-@_create_zero_array.register(UnicodeText)
 def _empty_text(space: UnicodeText) -> str:
     return ""
 
@@ -107,9 +101,13 @@ def _empty_texts(space: UnicodeText, n: int = 1, fn: Any = None) -> tuple[str, .
     return ("",) * n
 
 
-@_batch_differing_spaces.register(UnicodeText)
 def _batched(spaces: Sequence[UnicodeText]) -> gym.spaces.Tuple[Any]:
     return gym.spaces.Tuple(copy.deepcopy(list(spaces)))
+
+
+# The stubs of these two do not know that a space of one's own is a space.
+cast(Any, create_zero_array).register(UnicodeText, _empty_text)
+cast(Any, batch_differing_spaces).register(UnicodeText, _batched)
 
 
 class SharedTexts(Sequence[str]):

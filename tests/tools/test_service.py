@@ -651,7 +651,7 @@ class TestFaults:
         faulty: Any = gym.make(POPQA, service={"faults": {"timeout": 1.0}}).unwrapped
         same: Any = gym.make(POPQA, service={"faults": {"timeout": 1.0}}).unwrapped
         plain: Any = gym.make(POPQA).unwrapped
-        assert faulty.toolset is same.toolset, "so that a vector's calls are answered together"
+        assert faulty._toolset is same._toolset, "so that a vector's calls are answered together"
         assert faulty.clone().toolset is faulty.toolset
         query = call("WikipediaSearch", query="Peru")
         assert plain.toolset.execute([query])[0].error is None
@@ -661,7 +661,7 @@ class TestFaults:
     def test_a_vector_hits_the_calls_that_single_environments_hit(self, tmp_path: Path) -> None:
         service = {"faults": {"timeout": 0.5}, "cassette": str(tmp_path / "c"), "mode": "record"}
         vector: Any = gym.make_vec(POPQA, num_envs=6, service=service)
-        assert len({id(env.unwrapped.toolset) for env in vector.envs}) == 1
+        assert len({id(env.unwrapped._toolset) for env in vector.envs}) == 1
         vector.reset(seed=5)
         vector.step(("Action: WikipediaSearch[Peru]",) * 6)
         hits = []
@@ -737,7 +737,7 @@ class TestSettings:
     def test_nothing_said_changes_nothing(self) -> None:
         plain: Any = gym.make(POPQA).unwrapped
         empty: Any = gym.make(POPQA, service={}).unwrapped
-        assert empty.toolset is plain.toolset
+        assert empty._toolset is plain._toolset
         assert family.shared_toolset.cache_info().currsize >= 1
 
 

@@ -93,11 +93,6 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
     return [Message("assistant", step.action), *complaint]
 
 
-def plain_tools(tools: str | None) -> list[dict[str, Any]] | None:
-    """The tools column as function-calling documents again."""
-    return None if tools is None else list(json.loads(tools))
-
-
 def prefix_rows(
     trajectories: Sequence[Trajectory], *, style: str = "auto", preset: str = "ours"
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
