@@ -100,7 +100,7 @@ def test_gymnasium_accepts_every_prompt(prompt: str) -> None:
 VECTORS = {
     "default": {},
     "sync": {"vectorization_mode": "sync"},
-    "async": {"vectorization_mode": "async", "vector_kwargs": {"shared_memory": False}},
+    "async": {"vectorization_mode": "async"},
 }
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "UnknownNameError",
     "did_you_mean",
     "explain",
+    "in_words",
 ]
 
 
@@ -147,6 +148,14 @@ class ToolError(ToolgymError):
 
 class ToolTimeoutError(ToolError, TimeoutError):
     """A tool call that was ended at its deadline."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an exception says, at most 2 000 characters; also one whose own text fails."""
+    try:
+        return str(error)[:2000]
+    except Exception:
+        return f"{type(error).__name__} without a readable text"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -74,7 +74,11 @@ def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
         ) from error
     begin, end = paper_splits(hub, split, len(rows))
     chosen = rows.shuffle(seed=PAPER_SEED).select(range(begin, end))
-    tasks = [reader(row, f"{name.lower()}-{split}-{n}") for n, row in enumerate(_with_id(chosen))]
+    # Ids of hub rows may repeat or be numbers: ours are made from the place.
+    tasks = [
+        reader({**row, "id": f"{name.lower()}-{split}-{number}"}, "")
+        for number, row in enumerate(chosen)
+    ]
     return TaskSet(tasks, source=f"hub:{hub.path}:{split}", name=name)
 
 
@@ -98,12 +102,6 @@ def paper_splits(hub: HubSet, split: str, size: int) -> tuple[int, int]:
             return begin, end
         begin = end
     raise BadInputError(f"{hub.path} has no split {split!r}")
-
-
-def _with_id(rows: Any) -> Any:
-    """Ids of hub rows may repeat or be no text: without them, ours are made from the place."""
-    for row in rows:
-        yield {key: value for key, value in row.items() if key != "id"}
 
 
 TOOLS = ("Calculator", "WikipediaSearch", "MachineTranslator")
@@ -231,7 +229,9 @@ def shared_toolset(names: str, corpus: str | None) -> Toolset:
         names: JSON list of names and options.
         corpus: see `Family.make`.
     """
-    return make_toolset(json.loads(names), corpus=corpus)
+    made = make_toolset(json.loads(names), corpus=corpus)
+    made.shared = True
+    return made
 
 
 # Environments of equal settings share what is served: a vector's calls are answered together, and
@@ -248,6 +248,7 @@ def _toolset(
     found = _served.get(_served_key(names, corpus, service))
     if found is None:
         found = serve(plain, service, names)
+        found.shared = True
         # Only now, since it names the state of a cassette that may just have been begun.
         _served[_served_key(names, corpus, service)] = found
     return found

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym.env import ActionSampler, ToolEnv
+from toolgym.env import ToolEnv
 from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import Format, get_format
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import Resource
-from toolgym.spaces import UnicodeText
+from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.faults import Faults
@@ -114,6 +114,7 @@ class _Service:
         scenario = scenarios[name]
         plain = make_tools(scenario.documents, scenario.functions, self._sandbox, self._checked)
         made = plain if not self._served else self._behind(plain)
+        made.shared = True
         with self._lock:
             kept = self._toolsets.setdefault(key, made)
             while len(self._toolsets) > _KEPT:

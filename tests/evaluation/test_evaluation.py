@@ -196,7 +196,7 @@ def test_report_by_hand() -> None:
         episode(0, "Seine", call("Seine"), call("x", "timeout")),
         episode(1, "Thames"),
         episode(2, "(none)", call("")),
-        episode(3, None, Step("", problems=(Problem("no_call", ""),))),
+        episode(3, None, Step("", problems=(Problem("no_call", ""),), cut=True)),
     ]
     report = evaluate(run)
     expected = {
@@ -211,6 +211,7 @@ def test_report_by_hand() -> None:
         "malformed_rate": (1 / 4, 4),
         "empty_answers": (0.5, 4),
         "truncated": (0.25, 4),
+        "cut": (0.25, 4),
         "mean_steps": (7 / 4, 4),
         "calls/Search": (0.75, 4),
     }

@@ -18,13 +18,14 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-import toolgym  # noqa: F401  (registers the environments)
+from toolgym import evaluate, rollout, select
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
-from toolgym.policies import Request, make_policy
+from toolgym.policies import Reply, Request, make_policy
 from toolgym.policies.endpoint import EndpointPolicy
+from toolgym.trajectory import Trajectory
 
 pytest.importorskip("openai")
 
@@ -308,14 +309,15 @@ def test_native_calls_become_the_formats_text(server: Server) -> None:
     server.answers = [says(completion(None, tool_calls=calls, finish_reason="tool_calls"))]
     policy = EndpointPolicy(server.url, model="m", native_tools=True)
     request = asked(format="hermes")
-    parsed = request.format.parse(text(policy, request), request.tools)
+    (reply,) = policy.act([request])
     policy.close()
     assert server.bodies[0]["tools"] == [SEARCH]
-    assert [call.arguments for call in parsed.calls] == [
-        {"query": "Emma"},
-        {"query": "{broken"},
-        {},
-    ]
+    assert isinstance(reply, Reply)
+    assert reply.said is not None
+    parsed = request.format.parse(reply.text, request.tools)
+    for action in (parsed, reply.said):
+        assert [call.arguments for call in action.calls] == [{"query": "Emma"}, {}]
+        assert [problem.kind for problem in action.problems] == ["bad_json"]
 
 
 @pytest.mark.parametrize(
@@ -337,6 +339,54 @@ def test_a_stop_text_that_the_server_left_out(
 def test_a_server_that_ignores_stop_texts_is_cut(server: Server, policy: EndpointPolicy) -> None:
     server.answers = [says(completion("<search>Emma</search><information>I imagine"))]
     assert text(policy, asked(format="tags")) == "<search>Emma</search>"
+
+
+def test_a_cut_reply_is_no_answer(server: Server) -> None:
+    for name, said in (
+        ("hermes", "Answer: 1"),
+        ("react", "Thought: so\nAnswer: 1"),
+        ("tags", "So <answer>1"),
+        ("llama3", '{"name": "Calculator", "parameters": {"expression": {"a": 1}'),
+    ):
+        server.answers = [says(completion(said, finish_reason="length"))]
+        policy = EndpointPolicy(server.url, model="m", temperature=None)
+        run = rollout(
+            "ToolQA-GSM8K-v0", policy, episodes=1, env_args={"format": name, "max_steps": 1}
+        )
+        policy.close()
+        (episode,) = run
+        step = episode.steps[0]
+        assert (step.cut, step.answer, step.calls) == (True, None, ())
+        assert step.problems[0].kind == "cut_reply"
+        assert step.action == said
+        assert "cut at the limit" in step.observation
+        assert evaluate(run)["cut"].value == 1.0
+        with pytest.raises(BadInputError, match="cut==0"):
+            select(run, where="cut==0")
+        assert len(list(select(run, where="cut>0"))) == 1
+        assert Trajectory.from_row(json.loads(episode.to_line())) == episode
+
+
+def test_native_results_go_to_the_server_as_such(server: Server) -> None:
+    call = {
+        "id": "x7",
+        "type": "function",
+        "function": {"name": "Calculator", "arguments": "{'expression': '6*7'}"},
+    }
+    server.answers = [
+        says(completion(None, tool_calls=[call], finish_reason="tool_calls")),
+        says(completion("Answer: 42")),
+    ]
+    policy = EndpointPolicy(server.url, model="m", native_tools=True)
+    (episode,) = rollout("ToolQA-GSM8K-v0", policy, episodes=1, env_args={"format": "hermes"})
+    policy.close()
+    said, told = server.bodies[1]["messages"][-2:]
+    function = {"name": "Calculator", "arguments": '{"expression": "6*7"}'}
+    # The id is ours: a server's random one would make two runs of one seed differ.
+    assert said["tool_calls"] == [{"id": "call_0", "type": "function", "function": function}]
+    assert told["tool_call_id"] == "call_0"
+    assert told["content"].startswith("42\nNote: tool call 1 was not valid JSON")
+    assert episode.answer == "42"
 
 
 def test_bad_arguments_and_use_after_close(server: Server) -> None:

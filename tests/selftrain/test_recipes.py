@@ -119,7 +119,7 @@ def small(name: str, model: Path, tasks: Path | None, **changes: Any) -> SelfTra
             source = {"tasks": str(tasks)}
         ways = {way: environment[way] and source for way in ("train", "test")}
         limits = {"train_tasks": 2, "test_tasks": 1}
-        environments.append({**environment, "args": {**args, "max_steps": 2}, **ways, **limits})
+        environments.append({**environment, "args": {**args, "max_steps": 1}, **ways, **limits})
     sampling = {"max_new_tokens": 8, "max_prompt_tokens": 3000}
     plain |= {"model": str(model), "environments": environments}
     plain["sampling"] = {**plain["sampling"], **sampling}

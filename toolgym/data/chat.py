@@ -16,7 +16,7 @@ from toolgym.errors import BadInputError, did_you_mean
 from toolgym.formats import Action, Format, get_format
 from toolgym.formats.scan import without_think
 from toolgym.grading.solving import sub_answers, turns
-from toolgym.messages import Chat, Message, ToolResult, to_chats
+from toolgym.messages import Chat, Message, to_chats
 from toolgym.trajectory import Step, Trajectory
 
 __all__ = ["STYLES", "conversation", "opening_length", "prefix_rows", "style_of"]
@@ -61,14 +61,17 @@ def conversation(
 
     Returns:
         The opening's chat dicts; those from the first reply to the last one (what came after the
-        last reply is left out: nothing is learned from it); and for ``native`` the function-calling
-        documents as a JSON string, since Arrow would fill up their schemas with None.
+        last reply is left out: nothing is learned from it); and where there are native calls the
+        function-calling documents as a JSON string, since Arrow would fill up their schemas with
+        None.
     """
     if style == "as_played":
         cut = opening_length(trajectory)
         chats = to_chats(trajectory.messages)
         opening, rest = chats[:cut], chats[cut:]
-        tools = None
+        # Native calls were played as such: whoever renders them has to know the tools, too.
+        native = any("tool_calls" in chat for chat in rest)
+        tools = json.dumps(trajectory.tools, ensure_ascii=False) if native else None
     else:
         opening = [Message("user", trajectory.task.question).to_chat()]
         codec = get_format(trajectory.format)
@@ -90,7 +93,7 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
     if step.calls:
         thought = _thought(step.action, trajectory, codec)
         answers = [
-            Message("tool", _shown(result, step.observation), (), call.id, call.name)
+            Message("tool", result.seen, (), call.id, call.name)
             for call, result in zip(step.calls, step.results, strict=True)
         ]
         return [Message("assistant", thought, step.calls), *answers]
@@ -110,21 +113,6 @@ def _thought(action: str, trajectory: Trajectory, codec: Format) -> str:
     before = action[:begin] if begin >= 0 else "\n".join(_REASONING.findall(action)) + "\n"
     # Formats whose thought is the reasoning itself have it already.
     return (before + thought if thought in shown else before).strip()
-
-
-def _shown(result: ToolResult, observation: str) -> str:
-    """A result as the policy saw it: the environment cuts long ones and says so."""
-    mark = f" [cut: {len(result.content):,} characters]"
-    end = observation.find(mark)
-    if end < 0:
-        return result.content
-    begin = observation.find(result.content[: min(40, end)])
-    return observation[begin : end + len(mark)] if 0 <= begin < end else result.content
-
-
-def plain_tools(tools: str | None) -> list[dict[str, Any]] | None:
-    """The tools column as function-calling documents again."""
-    return None if tools is None else list(json.loads(tools))
 
 
 def prefix_rows(

@@ -72,7 +72,8 @@ class Figures:
         accuracy_paper: 1.0 or 0.0, by the published rule (arXiv 2502.05867, Evaluation).
         token_f1: from 0.0 to 1.0.
         empty: the final answer says nothing.
-        truncated: the episode was cut at its limit of steps.
+        truncated: the episode was ended at its limit of steps.
+        cut: a reply of it ended at the limit of its length.
         steps: assistant turns.
         calls: tool calls that could be read.
         passed: of those, whose result is neither an error nor empty.
@@ -89,6 +90,7 @@ class Figures:
     token_f1: float
     empty: bool
     truncated: bool
+    cut: bool
     steps: int
     calls: int
     passed: int
@@ -148,6 +150,7 @@ def measure(
         ),
         empty=is_empty(given),
         truncated=trajectory.truncated,
+        cut=any(step.cut for step in trajectory.steps),
         steps=len(trajectory.steps),
         calls=counts.made,
         passed=len(passed),
@@ -224,6 +227,7 @@ def summarise(
         "malformed_rate": share([float(f.malformed) for f in figures], attempts),
         "empty_answers": share([float(f.empty) for f in figures], ones),
         "truncated": share([float(f.truncated) for f in figures], ones),
+        "cut": share([float(f.cut) for f in figures], ones),
         "mean_steps": mean([float(f.steps) for f in figures]),
     }
     if tools:

@@ -16,7 +16,6 @@ from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summa
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
 from toolgym.rollouts.sources import Recording, read_recording
-from toolgym.tools.faults import injected_fault
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -34,6 +33,7 @@ _PERCENT = frozenset(
         "malformed_rate",
         "empty_answers",
         "truncated",
+        "cut",
     }
 )
 _HEAD = ("metric", "value", "low", "high", "n", "95 % interval")
@@ -249,5 +249,5 @@ def evaluate(
 
 def _injected(trajectory: Trajectory) -> Counter[str]:
     """Calls of an episode that were hit by an injected fault, by kind."""
-    kinds = (injected_fault(result) for _, result in trajectory.calls)
+    kinds = (result.fault for _, result in trajectory.calls)
     return Counter(kind for kind in kinds if kind is not None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,9 @@ from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, PolicyError
-from toolgym.formats import Action
-from toolgym.formats.base import argument_name
-from toolgym.messages import Chat, ToolCall
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, with_stop
 from toolgym.policies.client import Dialect, Service, failure_of
+from toolgym.policies.native import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
@@ -42,7 +39,7 @@ def body_of(
     """
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_sent(chat) for chat in request.messages],
+        "messages": [with_text_arguments(chat) for chat in request.messages],
         "seed": request.seed % 2**31,  # servers differ in how large a seed may be
         **{name: value for name, value in sampling.items() if value is not None},
     }
@@ -53,8 +50,8 @@ def body_of(
     return body
 
 
-def reply_of(completion: Any, request: Request) -> str:
-    """The text of a completion, native calls written in the request's format.
+def reply_of(completion: Any, request: Request) -> Reply:
+    """A completion as a reply, native calls written in the request's format, too.
 
     Raises:
         EndpointError: it is no chat completion.
@@ -66,25 +63,25 @@ def reply_of(completion: Any, request: Request) -> str:
             "bad_reply", f"the server sent what is no chat completion: {completion!r:.200}"
         )
     choice = choices[0]
-    text, calls = choice.message.content, choice.message.tool_calls or ()
-    if text is None and not calls:
-        text = getattr(choice.message, "refusal", None)
-    if text is None and not calls:
+    message = choice.message
+    if message.content is None and not message.tool_calls and not getattr(message, "refusal", None):
         raise NothingError(
             "bad_reply",
             f"the reply holds neither text nor calls (finish_reason {choice.finish_reason!r}): a "
             "reasoning model may need a higher max_tokens",
         )
-    text = text or ""
-    if not isinstance(text, str):
-        raise EndpointError("bad_reply", f"the reply's content is no text: {text!r:.200}")
-    if calls:
-        read = tuple(_call(call, number, request) for number, call in enumerate(calls))
-        return request.format.write(Action(text.strip(), read), request.tools)
-    cut = cut_at_stop(text, request)
-    if cut != text or choice.finish_reason != "stop":
-        return cut
-    return with_stop(text, _stops(choice, request), request)
+    try:
+        reply = read_native(completion, request, own_ids=False)
+    except PolicyError as error:
+        raise EndpointError("bad_reply", f"the server sent what is no reply: {error}") from error
+    if reply.said is not None:
+        return reply
+    text = cut_at_stop(reply.text, request)
+    if any(stop in reply.text for stop in request.format.stop):
+        return Reply(text)  # a server that passes over stop texts writes on until it is cut
+    if choice.finish_reason == "stop":
+        return Reply(with_stop(text, _stops(choice, request), request))
+    return reply
 
 
 def _stops(choice: Any, request: Request) -> tuple[str, ...]:
@@ -94,38 +91,6 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
         return request.format.stop
     reason = extra["stop_reason"]
     return (reason,) if isinstance(reason, str) else ()
-
-
-def _call(call: Any, number: int, request: Request) -> ToolCall:
-    function = getattr(call, "function", None)
-    if function is None or not isinstance(function.name, str):
-        raise EndpointError("bad_reply", f"tool call {number + 1} has no function: {call!r:.200}")
-    given = function.arguments
-    try:
-        arguments = json.loads(given) if isinstance(given, str) and given.strip() else given or {}
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        # The model's mistake, not the server's: the tool is to see it and to complain.
-        arguments = {argument_name(function.name, request.tools): str(given)}
-    return ToolCall(f"call_{number}", function.name, arguments)
-
-
-def _sent(chat: Chat) -> Chat:
-    """A message as servers want it: arguments of calls as JSON text."""
-    if "tool_calls" not in chat:
-        return chat
-    calls = [
-        {
-            **call,
-            "function": {
-                **call["function"],
-                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
-            },
-        }
-        for call in chat["tool_calls"]
-    ]
-    return {**chat, "tool_calls": calls}
 
 
 class EndpointPolicy(Policy):
@@ -228,7 +193,7 @@ class EndpointPolicy(Policy):
             body = self._dialect.body(wanted)
             try:
                 response = await self._service.complete(body, left)
-                return Reply(reply_of(response.parse(), request))
+                return reply_of(response.parse(), request)
             except NothingError as error:
                 if left < 1:
                     return failure_of(error, self._openai, self._address)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from toolgym._util.jsonl import (
+    append_line,
     append_row,
     appending,
     parse_line,
@@ -185,12 +186,17 @@ class RunWriter:
         self.finished = set(map(_id, self.run.lines()))
 
     def add(self, trajectory: Trajectory) -> None:
-        """Record a finished episode; once this returns, a kill does not lose it."""
-        self.finished.add(trajectory.id)
+        """Record a finished episode; once this returns, a kill does not lose it.
+
+        Raises:
+            BadInputError: the record cannot be held; nothing was written.
+        """
+        line = trajectory.to_line()
         if self.run.path is None:
             self.run._recorded.append(trajectory)
         else:
-            append_row(self._streams[TRAJECTORIES], trajectory.to_row())
+            append_line(self._streams[TRAJECTORIES], line)
+        self.finished.add(trajectory.id)
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""

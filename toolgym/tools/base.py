@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -160,6 +161,12 @@ class Tool:
             ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
             for call, reply in zip(calls, replies, strict=True)
         ], hits
+
+    def fork(self) -> Tool:
+        """The same tool behind a document of its own: what is changed there stays there."""
+        twin = copy.copy(self)
+        twin.parameters = copy_json(self.parameters)
+        return twin
 
     def close(self) -> None:
         """End the child processes that wait for a call; the next call starts a new one."""

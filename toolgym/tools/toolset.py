@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ class Toolset:
     Raises:
         BadInputError: two tools have one name.
     """
+
+    shared = False
+    """Whether all environments of the process hold this one; see `fork`."""
 
     def __init__(self, tools: Iterable[Tool] = (), *, cache: bool = True) -> None:
         self._tools: dict[str, Tool] = {}
@@ -61,6 +65,13 @@ class Toolset:
     def names(self) -> list[str]:
         """The names, in the order in which the policy is told them."""
         return list(self._tools)
+
+    def fork(self) -> Toolset:
+        """The same tools, processes, caches and counts behind documents of their own."""
+        twin = copy.copy(self)
+        twin.shared = False
+        twin._tools = {name: item.fork() for name, item in self._tools.items()}
+        return twin
 
     def schemas(self) -> list[Schema]:
         """Fresh function-calling documents."""
@@ -122,10 +133,6 @@ class Toolset:
         clock; calls that were answered together share theirs.
         """
         return self._counters.read()
-
-    def added_seconds(self, results: Sequence[ToolResult]) -> float:
-        """Latency that belongs into the record though nobody waited: replayed calls."""
-        return 0.0
 
     def _run(self, name: str, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Run calls of one name, and count them."""

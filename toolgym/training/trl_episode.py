@@ -12,13 +12,12 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Reply, ReplyTokens, Request
+from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
-from toolgym.rollouts.engine import join_tokens
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
-from toolgym.vector import execute_together
+from toolgym.vector import step_together
 
 __all__ = ["Played", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
 
@@ -208,12 +207,14 @@ class Player:
         for episode, reply in zip(running, replies, strict=True):
             if isinstance(reply, Reply):
                 episode.turns.append(reply.tokens)
-                playing.append((episode, reply.text))
+                playing.append((episode, reply.turn))
             else:
                 episode.failure = str(reply)
-        execute_together([e.env for e, _ in playing], [text for _, text in playing])
-        for episode, text in playing:
-            *_, episode.info = episode.env.step(text)
+        stepped = step_together([e.env for e, _ in playing], [text for _, text in playing])
+        for (episode, _), outcome in zip(playing, stepped, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            episode.info = outcome[-1]
         if self.credit == "turn":
             return []
         return [e for e, _ in playing if not e.env.ended and e.spent() < self.max_tokens]

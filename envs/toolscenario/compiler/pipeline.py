@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.optional import installed_versions
 from toolgym.envs.toolscenario.compiler.folder import SETTINGS, BuildFolder
 from toolgym.envs.toolscenario.compiler.making import Make, Maker, Outcome, working
 from toolgym.envs.toolscenario.compiler.stages import Author
@@ -19,7 +20,6 @@ from toolgym.envs.toolscenario.compiler.verification import Duplicates
 from toolgym.envs.toolscenario.records import SHAPES, STAGES, Levels, Question, Scenario
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import AUTHORS
-from toolgym.rollouts.engine import versions
 
 __all__ = ["BuildReport", "build_folder", "compile_scenarios", "make_author"]
 
@@ -115,7 +115,7 @@ def compile_scenarios(
         "levels": None if levels is None else levels.to_row(),
         "timeout": timeout,
         "count": count,
-        "versions": versions(),
+        "versions": installed_versions(),
     }
     folder = BuildFolder(build_folder(target), settings, from_stage)
     try:
