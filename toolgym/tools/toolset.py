@@ -6,13 +6,14 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, overload
 
 from pydantic import ValidationError
 
 from toolgym._util.jsonl import copy_json
-from toolgym._workers.tool_child import as_text, describe
-from toolgym._workers.tool_worker import WorkerPool
+from toolgym._workers.pool import WorkerPool
+from toolgym._workers.tool_child import attempt, describe
 from toolgym.errors import BadInputError, ToolError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
@@ -161,17 +162,20 @@ class Tool:
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._pool is not None:
             return self._pool.call(arguments, self.timeout)
-        try:
-            return {"text": as_text(self.function(**arguments))}
-        except Exception as error:  # a tool's failure belongs into the record, not into the run
-            return describe(error)
+        return attempt(partial(self.function, **arguments))
 
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             values = batch(arguments)
-        except Exception as error:  # as in _run_one, for all of them
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `attempt`, for all of them
             return [describe(error)] * len(arguments)
-        return [describe(v) if isinstance(v, Exception) else {"text": as_text(v)} for v in values]
+        return [attempt(partial(_same, value)) for value in values]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 @overload
