@@ -6,14 +6,17 @@ import copy
 import json
 import math
 import re
+import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from toolgym._workers.forkserver import keepers_of
+from toolgym._workers.pool import Keepers
 from toolgym.errors import BadInputError, UnknownNameError
 
-__all__ = ["LAYERS", "Sandbox", "SandboxResult", "function_name"]
+__all__ = ["LAYERS", "JailedKeepers", "Sandbox", "SandboxResult", "function_name", "shared"]
 
 LAYERS = ("language", "limits", "seccomp")
 _SOURCE_CHARS = 100_000
@@ -25,6 +28,60 @@ _KINDS = {
     **{"r": "refused", "e": "exception", "t": "timeout", "m": "memory", "o": "output"},
     **{"j": "result", "d": "died"},
 }
+
+_RUNNER = Path(__file__).with_name("runner.py")
+# As in runner.py, which is run by path and shares no module with this one.
+_HEADER = struct.Struct("!IB")
+_RULES, _FLAGS = 1, {"limits": 2, "seccomp": 4}
+
+
+class JailedKeepers(Keepers):
+    """Keepers whose runners are jailed; shared by all sandboxes of one hash seed."""
+
+    def __init__(self, hash_seed: int = 0) -> None:
+        super().__init__(_RUNNER, bare=True, hash_seed=hash_seed)
+        self._layers: tuple[str, ...] | None = None
+
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the operating system that stand around a runner here, as a runner found."""
+        if self._layers is None:
+            reply = self.call(b"", 60.0, 64, 1_000, rules=False)
+            known = reply is not None and reply[:1] == b"v"
+            self._layers = tuple(json.loads(reply[1:])) if reply and known else ()
+        return self._layers
+
+    def call(
+        self, request: bytes, timeout: float, memory: int, limit: int, *, rules: bool
+    ) -> bytes | None:
+        """One call in a runner of its own.
+
+        Args:
+            request: JSON of name, source and arguments; empty asks for the layers.
+            timeout: seconds.
+            memory: MiB that the runner may have beyond what an empty one has.
+            limit: characters of the answer.
+            rules: whether the rules of the language are checked.
+
+        Returns:
+            One letter for the kind of the answer and its text in UTF-8; None: the keeper died.
+        """
+        # A layer that stood at the first try has to stand each time.
+        flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
+        largest = 4 * (limit + _ERROR_CHARS) + 1_000  # bytes
+        return self.ask(_HEADER.pack(limit, flags) + request, timeout, memory, largest)
+
+
+shared = JailedKeepers()
+_others: dict[int, JailedKeepers] = {}
+_others_lock = threading.Lock()
+
+
+def _keepers_of(hash_seed: int) -> JailedKeepers:
+    """The pool of one hash seed: a second one shows which functions depend on the order of sets."""
+    if hash_seed == 0:
+        return shared
+    with _others_lock:
+        return _others.setdefault(hash_seed, JailedKeepers(hash_seed))
 
 
 @dataclass(frozen=True)
@@ -95,7 +152,7 @@ class Sandbox:
                     f"source of {name!r} has {len(source)} characters; a sandboxed function has "
                     f"at most {_SOURCE_CHARS}"
                 )
-        self._functions, self._keepers = dict(functions), keepers_of(0)
+        self._functions, self._keepers = dict(functions), shared
         self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
         self._limit, self._rules = int(output_chars), rules
         self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
@@ -169,7 +226,7 @@ class Sandbox:
     def reseeded(self, hash_seed: int) -> Sandbox:
         """The same functions where sets are walked in another order; shares what was compiled."""
         twin = copy.copy(self)
-        twin._keepers = keepers_of(hash_seed)
+        twin._keepers = _keepers_of(hash_seed)
         return twin
 
     def _json(self, name: str, arguments: Mapping[str, Any]) -> str | SandboxResult:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.json_schema import GenerateJsonSchema
 
 from toolgym._util.jsonl import copy_json
-from toolgym._workers.tool_child import as_text, by_name, describe
-from toolgym._workers.tool_worker import WorkerPool
+from toolgym._workers.pool import WorkerPool
+from toolgym._workers.tool_child import attempt, by_name, describe
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cache import ResultCache, cache_key
@@ -176,17 +176,20 @@ class Tool:
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._pool is not None:
             return self._pool.call(arguments, self.timeout)
-        try:
-            return {"text": as_text(self._call(arguments))}
-        except Exception as error:  # a tool's failure belongs into the record, not into the run
-            return describe(error)
+        return attempt(functools.partial(self._call, arguments))
 
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             values = batch(arguments)
-        except Exception as error:  # as in _run_one, for all of them
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `attempt`, for all of them
             return [describe(error)] * len(arguments)
-        return [describe(v) if isinstance(v, Exception) else {"text": as_text(v)} for v in values]
+        return [attempt(functools.partial(_same, value)) for value in values]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 @overload

@@ -259,7 +259,8 @@ def test_arithmetic_needs_neither_sympy_nor_a_process() -> None:
     program = (
         "import sys; from toolgym.tools.calculator import tool as calculator;"
         "from toolgym.tools.calculator import symbolic;"
-        "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules, symbolic.keepers._idle)"
+        "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules,"
+        "symbolic.keepers.idle.children)"
     )
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
