@@ -32,8 +32,10 @@ from toolgym.tools.calculator.grammar import (
     function_name,
     near,
 )
-from toolgym.tools.calculator.notation import MAX_CHARS, Token, plain, refuse_dates, tokens
-from toolgym.tools.calculator.wording import reason, signs
+from toolgym.tools.calculator.notation import MAX_CHARS, plain, refuse_dates
+from toolgym.tools.calculator.reasons import reason
+from toolgym.tools.calculator.tokens import Token, tokens
+from toolgym.tools.calculator.wording import signs
 
 __all__ = ["evaluate_expression"]
 
@@ -72,14 +74,14 @@ def evaluate_expression(expression: str) -> Number:
     try:
         return _evaluate(tokens(text, commas))
     except ToolError as error:
-        last = error
+        last, other = error, text
         try:
-            other = signs(text)
-            if other and other != text.strip():
+            other = signs(text) or text
+            if other != text.strip():
                 return _evaluate(tokens(other, commas))
         except ToolError as worded:
             last = worded
-        said = reason(text, expression, lambda bare: _evaluate(tokens(bare, commas)))
+        said = reason(other, expression, lambda bare: _evaluate(tokens(bare, commas)))
         raise ToolError(said or str(last)) from error
 
 
@@ -197,11 +199,13 @@ class _Evaluator(Parser[Number]):
             if constant in CONSTANTS:
                 return CONSTANTS[constant]
         if name in ("K", "M", "B", "bn", "mn"):
-            raise ToolError(f"the name {name!r} is unknown; write a number such as millions in full")
+            raise ToolError(
+                f"the name {name!r} is unknown; write a number such as millions in full"
+            )
         if len(name) == 1:
             raise ToolError(
-                f"the name {name!r} is unknown; with variables write simplify(...), solve(...), "
-                "diff(...) or integrate(...)"
+                f"the name {name!r} is unknown; leave a unit out; with variables write "
+                "simplify(...), solve(...), diff(...) or integrate(...)"
             )
         raise ToolError(f"the name {name[:40]!r} is unknown{near(name)}")
 

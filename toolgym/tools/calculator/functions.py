@@ -12,7 +12,6 @@ from toolgym.tools.calculator.arithmetic import (
     Number,
     add,
     divide,
-    finite,
     guard,
     multiply,
     power,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from toolgym.errors import ToolError, did_you_mean
 from toolgym.tools.calculator.functions import FUNCTIONS
-from toolgym.tools.calculator.notation import MAX_DEPTH, TOO_DEEP, Commas, Token
+from toolgym.tools.calculator.tokens import MAX_DEPTH, TOO_DEEP, Commas, Token
 
 __all__ = [
     "COMPARISONS",
@@ -178,14 +178,14 @@ class Parser(ABC, Generic[V]):
         while True:
             kind, word = self.tokens[self.next]
             if word == "!" or word == "%":
-                value, share = self._postfix(word, value), word == "%"
+                value, share, last = self._postfix(word, value), word == "%", word
             elif word == "^" or word == "**":
                 if least > POWER:
                     break
                 self.next += 1
                 value = self.power(value, self.expression(POWER))
             else:
-                implied = word == "(" or kind == "name"
+                implied = word == "(" or kind == "name" or (kind == "number" and last == "!")
                 operator = "*" if implied else word
                 if operator not in infix or infix[operator][0] <= least:
                     break

@@ -35,7 +35,8 @@ from toolgym.tools.calculator.expression import (
     to_lists,
 )
 from toolgym.tools.calculator.grammar import COMPARISONS, commas
-from toolgym.tools.calculator.notation import MAX_CHARS, Commas, closes_at_end, plain, tokens
+from toolgym.tools.calculator.notation import MAX_CHARS, closes_at_end, plain
+from toolgym.tools.calculator.tokens import Commas, tokens
 
 __all__ = ["SECONDS", "answer", "is_asked_for", "keepers", "read_request", "variables_of"]
 

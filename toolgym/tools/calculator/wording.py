@@ -1,4 +1,4 @@
-"""Words around and inside an expression, as signs; why what is left cannot be read.
+"""Words around and inside an expression, as signs.
 
 `signs` is tried where the plain reading fails. Each rule stands for one reading: where what comes
 before or after would give another one (``half of 30 + 10``), the words stay and are refused.
@@ -7,37 +7,31 @@ before or after would give another one (``half of 30 + 10``), the words stay and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 
-from toolgym.errors import ToolError
 from toolgym.tools.calculator.functions import FUNCTIONS
-from toolgym.tools.calculator.grammar import commas, function_name
-from toolgym.tools.calculator.notation import (
-    COUNTS,
-    NUMBER_WORDS,
-    Token,
-    closes_at_end,
-    refuse_dates,
-    tokens,
-)
+from toolgym.tools.calculator.notation import NUMBER_WORDS, closes_at_end, refuse_dates
 
-__all__ = ["reason", "signs"]
+__all__ = ["NUMBER", "OPERATION_WORDS", "signs"]
 
 MAX_WORDS = 400  # characters of an expression in words: some rules take time with their square
-_NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
-_ATOM = rf"(?:-?{_NUMBER}%?|pi|-?[a-z]+[0-9]*\([^()]*\)|\([^()]*\))"
+NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
+_ATOM = rf"(?:-?{NUMBER}%?|pi|-?[a-z]+[0-9]*\([^()]*\)|\([^()]*\))"
 _LARGE = "hundred|thousand|lakh|million|crore|billion|trillion|dozen|score|gross"
-_START = r"(?:^|(?<=[-+*/(,=<>])|(?<=\bof)|(?<=\btwice)|(?<=\bdouble)|(?<=\btriple))\s*"  # an operand may begin here
+# Where an operand may begin.
+_START = r"(?:^|(?<=[-+*/(,=<>])|(?<=\bof)|(?<=\btwice)|(?<=\bdouble)|(?<=\btriple))\s*"
 _END = r"(?=\s*(?:$|[),=?]))"  # nothing follows that an operand could go on with
 _LINEAR = r"(?=\s*(?:$|[),=?*/]))"  # the same for what is only multiplied
 _FRACTIONS = {
     "half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6,
     "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000,
 }  # fmt: skip
-_TENS = {
-    w: 10 * n
-    for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+_words = re.compile("[a-z]+").findall
+_TENS: dict[str, int] = {
+    word: 10 * n
+    for n, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 }
 _UNITS = {word: n for n, word in enumerate(NUMBER_WORDS)}
 _LISTS = {
@@ -50,7 +44,7 @@ _LISTS = {
 _OF_ONE = {
     "square root": "sqrt({})", "cube root": "cbrt({})", "square": "({})^2", "cube": "({})^3",
     "factorial": "factorial({})", "absolute value": "abs({})", "reciprocal": "(1/({}))",
-    "natural log": "ln({})", "natural logarithm": "ln({})",
+    "natural log": "ln({})", "natural logarithm": "ln({})", "sqrt": "sqrt({})", "ln": "ln({})",
 }  # fmt: skip
 _TIMES = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "quadruple": 4}
 _PLACES = {
@@ -61,7 +55,7 @@ _PLACES = {
 # ---- around the expression
 
 _ASIDE = re.compile(
-    r"\s*(?:(?:please|so|then|thus|therefore|hence|now|we (?:have|get)|can you|could you)\b[\s,:]*)*"
+    r"\s*(?:(?:please|so|then|thus|therefore|hence|now|we (?:have|get)|c(?:an|ould) you)\b[\s,:]*)*"
     r"(?:(?:what(?:'s|\s+is|\s+are)|how (?:much|many) (?:is|are)|find|calculate|compute|evaluate"
     r"|solve|work out|determine|tell me|give me|is(?!.*\bthan\b))\b[\s:]*)?"
     r"(?:(?:the\s+)?(?:(?:final\s+)?(?:answer|result|solution|total)\s+is\b[\s:]*"
@@ -78,38 +72,35 @@ _NOUNS = frozenset(("sum", "product", "total", "difference", "quotient", "power"
 _MEANS = frozenset(("average", "mean", "median"))
 _FENCE = re.compile(r"\s*(?:python|math|text|txt|latex|tex|plaintext|calc|calculator)\s*\n")
 _BLANK = re.compile(r"=\s{0,9}(?:[?_.]+|[a-zA-Z])?\s{0,9}$")
-_COUNTED = re.compile(rf"(=\s*{_NUMBER}%?)\s+([a-z]+(?: [a-z]+)?)\s*$", re.IGNORECASE)
-_OPERATION_WORDS = frozenset(
-    (
-        *_FRACTIONS, *_TENS, *_UNITS, *_TIMES, *_LARGE.split("|"), *" ".join(_LISTS).split(),
-        *" ".join(_OF_ONE).split(), *FUNCTIONS,
-        *(
-            "plus minus times divided multiplied by over squared cubed root off of mod modulo "
-            "percent percentage per halved doubled tripled negative and or not if then equals is "
-            "to from in into than less more power choose ratio remainder round rounded raised "
-            "increased decreased added subtracted between each shared split lambda degrees degree deg"
-        ).split(),
+_COUNTED = re.compile(rf"(=\s*{NUMBER}%?)\s+([a-z]+(?: [a-z]+)?)\s*$", re.IGNORECASE)
+OPERATION_WORDS = frozenset(
+    _words(
+        " ".join([_LARGE, *_FRACTIONS, *_TENS, *_UNITS, *_TIMES, *_LISTS, *_OF_ONE, *FUNCTIONS])
+        + " plus minus times divided multiplied by over squared cubed root off of mod modulo "
+        "percent percentage per halved doubled tripled negative and or not if then equals is to "
+        "from in into than less more power choose ratio remainder round rounded raised increased "
+        "decreased added subtracted between each shared split lambda degrees degree deg"
     )
-)  # fmt: skip
+)
 
 
 def _bare(text: str) -> str:
-    """The text without what stands around an expression: labels, quotes, courtesy, an empty side."""
+    """The text without what stands around: labels, quotes, courtesy, an empty side."""
     for _ in range(6):
         before = text
         text = _ASIDE.sub("", _FENCE.sub("", text, count=1), count=1).strip()
-        text = text.rstrip(" \t\n;?")
+        text = re.sub(r",? please$", "", text.rstrip(" \t\n;?"))
         text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
         text = _BLANK.sub("", re.sub(r"(?<=[0-9])\.{3}$", "", text)).strip()
         label = _LABEL.match(text)
         if label and _is_label(label[0], text[label.end() :]):
             text = text[label.end() :].lstrip("= ")
         counted = _COUNTED.search(text)
-        if counted and _OPERATION_WORDS.isdisjoint(counted[2].lower().split()):
+        if counted and OPERATION_WORDS.isdisjoint(counted[2].lower().split()):
             text = text[: counted.end(1)]
         if len(text) > 2 and text[0] == text[-1] in "\"'" and text[0] not in text[1:-1]:
             text = text[1:-1]
-        opened = re.match(r"(?:print\s*)?\(", text)
+        opened = re.match(r"(?:(?:print|calculat(?:or|e)|compute)\s*)?\(", text, re.IGNORECASE)
         if opened and text.endswith(")") and closes_at_end(text, opened.end() - 1):
             text = text[opened.end() : -1]
         if text == before:
@@ -119,7 +110,7 @@ def _bare(text: str) -> str:
 
 def _is_label(label: str, rest: str) -> bool:
     words = set(re.findall("[a-z]+", label.lower()))
-    return words.isdisjoint(_OPERATION_WORDS - _NOUNS - (_MEANS if "/" in rest else set()) - {"of"})
+    return words.isdisjoint(OPERATION_WORDS - _NOUNS - (_MEANS if "/" in rest else set()) - {"of"})
 
 
 # ---- inside it
@@ -161,6 +152,7 @@ def _numbers(text: str) -> str:
     text = re.sub(rf"\bhalf (?:an? )?(?={_LARGE})", "0.5 ", text)
     text = re.sub(rf"\ban? (?={_LARGE})", "1 ", text)
     text = re.sub(rf"(\([0-9+/]+\)) ({_LARGE})\b", lambda f: f"({f[1]}*(1 {f[2]}))", text)
+    text = re.sub(rf"(?<![0-9.,/^])({NUMBER}) ({_LARGE})\b", r"(\1 \2)", text)
     text = re.sub(r"\bper cent\b|\bpct\b", "percent", text)
     text = re.sub(
         r"\b([0-9]+) and (?:an? |1 )?(half|third|quarter)\b",
@@ -168,8 +160,8 @@ def _numbers(text: str) -> str:
         text,
     )
     return re.sub(
-        rf"\b(sin|cos|tan|cot|sec|csc)e?(?: of)? ?(?:\( ?({_NUMBER}) ?(?:degrees?|deg) ?\)"
-        rf"|({_NUMBER}) ?(?:degrees?|deg)\b)",
+        rf"\b(sin|cos|tan|cot|sec|csc)e?(?: of)? ?(?:\( ?({NUMBER}) ?(?:degrees?|deg) ?\)"
+        rf"|({NUMBER}) ?(?:degrees?|deg)\b)",
         lambda found: f"{found[1]}(radians({found[2] or found[3]}))",
         text,
     )
@@ -177,10 +169,10 @@ def _numbers(text: str) -> str:
 
 _WHOLE: list[tuple[str, str]] = [
     (r"(?:increase|raise) (A) by (P)|(A) (?:increased|raised) by (P)", "{0}*(1+{1})"),
-    (r"(?:decrease|reduce|lower|discount) (A) by (P)|(A) (?:decreased|reduced|discounted|lowered) by (P)",
+    (r"(?:decrease|reduce|lower|discount) (A) by (P)|(A) (?:decreas|reduc|discount|lower)ed by (P)",
      "{0}*(1-{1})"),
     (r"add (P) to (A)|(P) more than (A)", "{1}*(1+{0})"),
-    (r"(P) less than (A)|take (P) off (?:of )?(A)", "{1}*(1-{0})"),
+    (r"(P) less than (A)|take (P) off (?:of )?(A)|subtract (P) from (A)", "{1}*(1-{0})"),
     (r"(?:increase) (V) by (V)|(V) increased by (V)|add (V) (?:to|and) (V)|(V) added to (V)"
      r"|(V) more than (V)", "{0}+{1}"),
     (r"(?:decrease|reduce) (V) by (V)|(V) (?:decreased|reduced) by (V)|(V) less (V)", "{0}-{1}"),
@@ -197,7 +189,7 @@ _WHOLE: list[tuple[str, str]] = [
 
 
 def _templates() -> Iterator[tuple[re.Pattern[str], str]]:
-    kinds = {"(A)": f"({_ATOM})", "(P)": rf"({_NUMBER} ?(?:%|percent))"}
+    kinds = {"(A)": f"({_ATOM})", "(P)": rf"({NUMBER} ?(?:%|percent))"}
     kinds["(V)"] = rf"({_ATOM})(?!%| percent)"
     for form, made in _WHOLE:
         yield re.compile(re.sub(r"\([APV]\)", lambda found: kinds[found[0]], form)), made
@@ -205,7 +197,8 @@ def _templates() -> Iterator[tuple[re.Pattern[str], str]]:
 
 _TEMPLATES: list[tuple[re.Pattern[str], str]] = []
 _ROUNDED = re.compile(
-    r"round(?:ed)?(?: off| up to| down to)? (?P<a>.+?) (?:off )?to (?P<p>.+)|(?P<b>.+?),? rounded(?: off)? to (?P<q>.+)"
+    r"round(?:ed)?(?: off)? (?P<a>.+?) (?:off )?to (?P<p>.+)"
+    r"|(?P<b>.+?),? rounded(?: off)? to (?P<q>.+)"
 )
 
 
@@ -221,7 +214,7 @@ def _whole(text: str) -> str:
         if digits or near is not None:
             inner = _rest(_whole((rounded["a"] or rounded["b"]).removesuffix(",")))
             return f"round({inner}, {digits[1] if digits else near})"
-    between = re.fullmatch(rf"difference (?:between|of) ({_NUMBER}) and ({_NUMBER})", text)
+    between = re.fullmatch(rf"difference (?:between|of) ({NUMBER}) and ({NUMBER})", text)
     if between:
         left, right = (Fraction(part.replace(",", "")) for part in between.groups())
         return f"{between[1]}-{between[2]}" if left >= right else text
@@ -240,19 +233,22 @@ _INFIX = [
     (r"\bnegative (?=[0-9])", "-"),
 ]  # fmt: skip
 _RAISED = re.compile(
-    rf"({_NUMBER}|\)) ?(?:(squared)|(cubed)|(?:raised )?to (?:a )?(?:power (?:of )?(-?{_NUMBER})"
-    rf"|([0-9]+)(?:st|nd|rd|th) power|({'|'.join(_FRACTIONS)}) power)|raised to (-?{_NUMBER})"
+    rf"({NUMBER}|\)) ?(?:(squared)|(cubed)|(?:raised )?to (?:a )?(?:power (?:of )?(-?{NUMBER})"
+    rf"|([0-9]+)(?:st|nd|rd|th) power|({'|'.join(_FRACTIONS)}) power)|raised to (-?{NUMBER})"
     r"|(factorial))(?![\w(%])(?! ?(?:\^|\*\*|!))"
 )
 _ROOT = re.compile(
-    rf"{_START}(?:(?P<n>[0-9]+)(?:st|nd|rd|th)|(?P<word>{'|'.join(_FRACTIONS)})) root of (?P<of>{_ATOM}){_END}"
+    rf"{_START}(?:(?P<n>[0-9]+)(?:st|nd|rd|th)|(?P<word>{'|'.join(_FRACTIONS)})) root of "
+    rf"(?P<of>{_ATOM}){_END}"
 )
 _LISTED = re.compile(
-    rf"{_START}(?P<name>{'|'.join(_LISTS)}) of (?P<of>{_ATOM}(?: ?, ?{_ATOM})*(?: ?,? and {_ATOM})?){_END}"
+    rf"{_START}(?P<name>{'|'.join(_LISTS)}) of "
+    rf"(?P<of>{_ATOM}(?: ?, ?{_ATOM})*(?: ?,? and {_ATOM})?){_END}"
 )
 _ONE = re.compile(rf"{_START}(?P<name>{'|'.join(_OF_ONE)}) of (?P<of>{_ATOM}){_END}")
 _PART = re.compile(
-    rf"{_START}(?:(?P<n>[0-9]+)[ -]|an? )?(?P<name>{'|'.join(_FRACTIONS)})s? of (?:an? )?(?P<of>{_ATOM}){_LINEAR}"
+    rf"{_START}(?:(?P<n>[0-9]+)[ -]|an? )?(?P<name>{'|'.join(_FRACTIONS)})s? of (?:an? )?"
+    rf"(?P<of>{_ATOM}){_LINEAR}"
 )
 _MULTIPLE = re.compile(rf"{_START}(?P<name>{'|'.join(_TIMES)}) (?:of )?(?P<of>{_ATOM}){_LINEAR}")
 
@@ -264,18 +260,22 @@ def _rest(text: str) -> str:
     for _ in range(8):
         before = text
         text = _RAISED.sub(_power, text)
-        text = _LISTED.sub(lambda f: f"{_LISTS[f['name']]}({_separated(f['of'])})", text)
-        text = _ROOT.sub(lambda f: f"root({f['of']}, {f['n'] or _FRACTIONS[f['word']]})", text)
-        text = _ONE.sub(lambda f: _OF_ONE[f["name"]].format(f["of"]), text)
-        text = _PART.sub(lambda f: f"({f['n'] or 1}/{_FRACTIONS[f['name']]}*{f['of']})", text)
-        text = _MULTIPLE.sub(lambda f: f"({_TIMES[f['name']]}*{f['of']})", text)
+        text = _LISTED.sub(_listed, text)
+        text = _ROOT.sub(lambda f: f" root({f['of']}, {f['n'] or _FRACTIONS[f['word']]})", text)
+        text = _ONE.sub(lambda f: " " + _OF_ONE[f["name"]].format(f["of"]), text)
+        text = _PART.sub(lambda f: f" ({f['n'] or 1}/{_FRACTIONS[f['name']]}*{f['of']})", text)
+        text = _MULTIPLE.sub(lambda f: f" ({_TIMES[f['name']]}*{f['of']})", text)
         if text == before:
             break
     return text
 
 
-def _separated(listed: str) -> str:
-    return re.sub(r" ?,? and ", ", ", listed)
+def _listed(found: re.Match[str]) -> str:
+    """A call; ``85, 90 and 95%`` stays, since the sign may stand for all."""
+    parts = re.split(r" ?, ?and | ?, | and ", found["of"])
+    if len({part.endswith("%") for part in parts}) > 1:
+        return found[0]
+    return f" {_LISTS[found['name']]}({', '.join(parts)})"
 
 
 def _power(found: re.Match[str]) -> str:
@@ -328,15 +328,11 @@ def _summed(found: re.Match[str]) -> str:
     terms = [Fraction(term) for term in re.findall(_TERM, found[1] or found[3])]
     first, last = terms[0], Fraction(found[2] or found[4])
     step, count = terms[1] - first, Fraction(0)
-    if step and all(b - a == step for a, b in zip(terms, terms[1:], strict=False)):
+    if step and all(b - a == step for a, b in pairwise(terms)):
         count = (last - first) / step + 1
     even = count if count.denominator == 1 and count > len(terms) else Fraction(0)
     ratio = terms[1] / first if first else Fraction(0)
-    grown = (
-        first
-        and ratio not in (0, 1)
-        and all(b == a * ratio for a, b in zip(terms, terms[1:], strict=False))
-    )
+    grown = first and ratio not in (0, 1) and all(b == a * ratio for a, b in pairwise(terms))
     if grown:  # up to the last term, or past it
         term, left = terms[-1], 1_000
         while left and (term < last if ratio > 1 else term > last):
@@ -350,124 +346,3 @@ def _summed(found: re.Match[str]) -> str:
     if not even or even > 1_000:
         return found[0]
     return "(" + "*".join(f"({first + step * n})" for n in range(int(even))) + ")"
-
-
-# ---- why it cannot be read
-
-_MONEY = ("$", "€", "£", "¥", "₹", "₩", "₽", "₺", "₪", "฿")
-# Units that are sure to be units; any other word may be an operation that nobody thought of.
-_KNOWN_UNITS = frozenset(
-    (
-        "mm cm km kg mg lb lbs oz ft yd mi mph kmh kph ml cl gal sec min hr hrs hour minute second "
-        "day week month year dollar cent euro pound usd eur gbp rupee yen meter metre kilometer "
-        "kilometre centimeter centimetre millimeter millimetre mile inch inches foot feet yard "
-        "liter litre gallon gram kilogram kilo ton tonne ounce apple orange egg book pencil marble "
-        "cookie coin ticket student people person watt volt joule newton"
-    ).split()
-)
-_JOINING = frozenset(("and", "or", "then", "also", "while", "but"))
-_DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+),([0-9]+)(?![0-9.,])")
-_CHANGE = re.compile(
-    rf"percent(?:age)? (?:change|increase|decrease|growth) from ({_NUMBER}) to ({_NUMBER})", re.I
-)
-
-
-def reason(text: str, written: str, evaluate: Callable[[str], object]) -> str | None:
-    """Why an expression cannot be read, where the parser's own words would not say it.
-
-    Args:
-        text: from `toolgym.tools.calculator.notation.plain`.
-        written: as the model wrote it, with signs of currencies.
-        evaluate: of a plain text; an expression that is shown has passed it.
-    """
-    change = _CHANGE.search(text)
-    if change:
-        old, new = (part.replace(",", "") for part in change.groups())
-        return f"a percentage of change is written ({new} - {old})/{old}*100"
-    comma = _DECIMAL_COMMA.search(text)
-    if comma and not (len(comma[2]) == 3 and "." not in comma[1]) and "(" not in text:
-        number = f"{comma[1].replace('.', '')}.{comma[2]}"
-        return f"a comma is no decimal sign; if {comma[0]} is one number, write {number}"
-    try:
-        found = tokens(text, commas)
-    except ToolError:
-        return None
-    joined = [word for _, word in found if word.lower() in _JOINING]
-    if joined:
-        return f"{joined[0]!r} is not understood: one expression at a time"
-    worded = [word for kind, word in found if kind == "name" and function_name(word) is None]
-    unclear = [word for word in worded if word.lower() in _OPERATION_WORDS]
-    if unclear:
-        return f"{unclear[0]!r} has no clear reading there; write it with signs and brackets"
-    units, bare = _split(found)
-    if not units:
-        return None
-    if not all(map(_is_unit, units)):
-        unknown = next(unit for unit in units if not _is_unit(unit))
-        return (
-            f"{unknown[:60]!r} is not understood; leave a unit out, write an operation with its sign"
-            if len(unknown) > 1
-            else None
-        )
-    kinds = {_one(unit): unit for unit in reversed(units)}
-    names = [repr(kinds[key]) for key in dict.fromkeys(map(_one, units))]
-    names = [repr(sign) for sign in _MONEY if sign in written] + names
-    if len(names) > 1:
-        return f"the units {' and '.join(names)} are mixed; convert to one, then leave units out"
-    try:
-        evaluate(bare)
-    except ToolError:
-        return f"units are not calculated with; leave {names[0]} out"
-    return f"units are not calculated with; without {names[0]}: {bare[:200]}"
-
-
-def _is_unit(unit: str) -> bool:
-    """Whether it is surely one: a letter alone may be a variable, or a million."""
-    words = re.sub(r"^(?:square|cubic) |\^.$", "", unit).split("/")
-    letter = len(words) > 1 or unit != words[0]
-    return all(_one(word) in _KNOWN_UNITS or (letter and word in "mhs") for word in words)
-
-
-def _one(unit: str) -> str:
-    """Apple and apples are one unit."""
-    folded = unit.casefold() if len(unit) > 2 else unit
-    return folded[:-1] if len(folded) > 2 and folded.endswith("s") else folded
-
-
-_SPACED = ("+", "-", "*", "/", "//", "of", "off", "mod", "=", "<", ">", "<=", ">=", "==", "!=")
-
-
-def _split(found: list[Token]) -> tuple[list[str], str]:
-    """The words behind numbers that are no functions, and the expression without them."""
-    units: list[str] = []
-    kept: list[str] = []
-    last_number, index = "", 0
-    while index < len(found) - 1:
-        kind, word = found[index]
-        behind = index > 0 and (found[index - 1][0] == "number" or found[index - 1][1] == ")")
-        if kind == "name" and behind and _may_be_unit(found, index):
-            words = [word]
-            while found[index + 1][0] == "name" and _may_be_unit(found, index + 1):
-                index += 1
-                words.append(found[index][1])
-            rest = found[index + 1 : index + 3]
-            if len(rest) == 2 and rest[0][1] == "/" and rest[1][0] == "name":
-                index += 2  # km/h
-                words[-1] += f"/{found[index][1]}"
-            elif len(rest) == 2 and rest[0][1] in ("^", "**") and rest[1][1] in ("2", "3"):
-                index += 2  # m^2
-                words[-1] += f"^{found[index][1]}"
-            units.append(" ".join(words))
-        else:
-            apart = (word in _SPACED and kept) or (kind == "number" and kept[-1:] == [last_number])
-            kept.append(f" {word} " if apart else word)
-            last_number = word if kind == "number" else ""
-        index += 1
-    return units, "".join(kept).replace("  ", " ").strip()
-
-
-def _may_be_unit(found: list[Token], index: int) -> bool:
-    word = found[index][1]
-    if found[index + 1][1] == "(" or word.lower() in ("pi", "e", "tau") or not word.isalpha():
-        return False
-    return function_name(word) is None or word.lower() in ("min", "sec")
