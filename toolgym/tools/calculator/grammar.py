@@ -45,6 +45,8 @@ _ALIASES = {
 }  # fmt: skip
 _UNBRACKETED = ("sqrt", "cbrt")  # as the root signs give them: one operand without brackets
 _ANGLES = ("sin", "cos", "tan", "cot", "sec", "csc")  # of a number: radians or degrees
+# Read without brackets before one clear operand; a "12 round 5" is not understood.
+_BARE = frozenset(("ln", "log", "log2", "log10", *_ANGLES, "asin", "acos", "atan"))
 _ENDS = (")", ",", "+", "-", "=", "?", *("<", ">", "<=", ">=", "==", "!="))
 _DIVISIONS = ("/", "//", "mod")
 _WITH_DIGITS = re.compile(r"(log)_?([0-9]+)|(sqrt|cbrt|ln)([0-9]+)", re.IGNORECASE)
@@ -125,7 +127,7 @@ class Parser(ABC, Generic[V]):
             ToolError: it is not clear how far it goes, or in which unit an angle is.
         """
         kind, word = self.tokens[self.next]
-        clear = FUNCTIONS.get(function, (None, 2))[1] == 1 and kind in ("number", "name")
+        clear = function in _BARE and kind in ("number", "name")
         bare = self.is_bare(function)
         if bare:
             value = self.expression(POWER)

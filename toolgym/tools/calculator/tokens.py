@@ -207,7 +207,7 @@ def _percent(text: str, found: list[Token], end: int) -> str:
     Raises:
         ToolError: it can be read as both.
     """
-    rest = text[end:]
+    rest = text[end : end + 99]
     before, after = text[end - 2 : end - 1].isspace(), rest[:1].isspace()
     following = rest.lstrip()
     operand = following[:1].isalnum() or following[:1] in ("(", ".", "_")

@@ -70,7 +70,7 @@ _LABEL = re.compile(
 # Nouns of a label; any other word of an operation may be meant as one.
 _NOUNS = frozenset(("sum", "product", "total", "difference", "quotient", "power", "int", "log"))
 _MEANS = frozenset(("average", "mean", "median"))
-_FENCE = re.compile(r"\s*(?:python|math|text|txt|latex|tex|plaintext|calc|calculator)\s*\n")
+_FENCE = re.compile(r"(?:python|math|text|txt|latex|tex|plaintext|calc|calculator)\s*\n")
 _BLANK = re.compile(r"=\s{0,9}(?:[?_.]+|[a-zA-Z])?\s{0,9}$")
 _COUNTED = re.compile(rf"(=\s*{NUMBER}%?)\s+([a-z]+(?: [a-z]+)?)\s*$", re.IGNORECASE)
 OPERATION_WORDS = frozenset(
@@ -88,7 +88,9 @@ def _bare(text: str) -> str:
     """The text without what stands around: labels, quotes, courtesy, an empty side."""
     for _ in range(6):
         before = text
-        text = _ASIDE.sub("", _FENCE.sub("", text, count=1), count=1).strip()
+        text = _ASIDE.sub("", text.strip(), count=1).strip()
+        fence = _FENCE.match(text)
+        text = text[fence.end() :] if fence else text
         text = re.sub(r",? please$", "", text.rstrip(" \t\n;?"))
         text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
         text = _BLANK.sub("", re.sub(r"(?<=[0-9])\.{3}$", "", text)).strip()
@@ -148,7 +150,7 @@ def _numbers(text: str) -> str:
         text,
     )
     words = {**_UNITS, **_TENS}
-    text = re.sub(rf"\b({'|'.join(words)})\b", lambda found: str(words[found[1]]), text)
+    text = re.sub(rf"\b({'|'.join(words)})\b(?! ?\()", lambda found: str(words[found[1]]), text)
     text = re.sub(rf"\bhalf (?:an? )?(?={_LARGE})", "0.5 ", text)
     text = re.sub(rf"\ban? (?={_LARGE})", "1 ", text)
     text = re.sub(rf"(\([0-9+/]+\)) ({_LARGE})\b", lambda f: f"({f[1]}*(1 {f[2]}))", text)
@@ -184,6 +186,7 @@ _WHOLE: list[tuple[str, str]] = [
     (r"remainder (?:of|when) (V) (?:is )?(?:divided by|/|mod) (V)", "mod({0}, {1})"),
     (r"log(?:arithm)? base (V) of (A)", "log({1}, {0})"),
     (r"log(?:arithm)? (?:of )?(A) (?:to |in |with )?base (V)", "log({0}, {1})"),
+    (r"round (V)", "round({0})"),
     (r"(A) doubled", "2*{0}"), (r"(A) tripled", "3*{0}"), (r"(A) halved", "{0}/2"),
 ]  # fmt: skip
 
@@ -230,12 +233,12 @@ def _whole(text: str) -> str:
 _INFIX = [
     (r"\b(?:multiplied by|times by)\b", "*"), (r"\bdivided by\b", "/"), (r"\bplus\b", "+"),
     (r"\bminus\b", "-"), (r"\btimes\b", "*"), (r"\bequals?\b|\bis equal to\b", "="),
-    (r"\bnegative (?=[0-9])", "-"),
+    (rf"{_START}negative (?=[0-9])", " -"),
 ]  # fmt: skip
 _RAISED = re.compile(
     rf"({NUMBER}|\)) ?(?:(squared)|(cubed)|(?:raised )?to (?:a )?(?:power (?:of )?(-?{NUMBER})"
     rf"|([0-9]+)(?:st|nd|rd|th) power|({'|'.join(_FRACTIONS)}) power)|raised to (-?{NUMBER})"
-    r"|(factorial))(?![\w(%])(?! ?(?:\^|\*\*|!))"
+    r"|(factorial))(?![\w(%]| of\b)(?! ?(?:\^|\*\*|!))"
 )
 _ROOT = re.compile(
     rf"{_START}(?:(?P<n>[0-9]+)(?:st|nd|rd|th)|(?P<word>{'|'.join(_FRACTIONS)})) root of "
@@ -247,8 +250,8 @@ _LISTED = re.compile(
 )
 _ONE = re.compile(rf"{_START}(?P<name>{'|'.join(_OF_ONE)}) of (?P<of>{_ATOM}){_END}")
 _PART = re.compile(
-    rf"{_START}(?:(?P<n>[0-9]+)[ -]|an? )?(?P<name>{'|'.join(_FRACTIONS)})s? of (?:an? )?"
-    rf"(?P<of>{_ATOM}){_LINEAR}"
+    rf"{_START}(?:(?P<n>[0-9]+)(?P<hyphen>[ -])|an? )?(?P<name>{'|'.join(_FRACTIONS)})"
+    rf"(?P<s>s?) of (?:an? )?(?P<of>{_ATOM}){_LINEAR}"
 )
 _MULTIPLE = re.compile(rf"{_START}(?P<name>{'|'.join(_TIMES)}) (?:of )?(?P<of>{_ATOM}){_LINEAR}")
 
@@ -263,7 +266,7 @@ def _rest(text: str) -> str:
         text = _LISTED.sub(_listed, text)
         text = _ROOT.sub(lambda f: f" root({f['of']}, {f['n'] or _FRACTIONS[f['word']]})", text)
         text = _ONE.sub(lambda f: " " + _OF_ONE[f["name"]].format(f["of"]), text)
-        text = _PART.sub(lambda f: f" ({f['n'] or 1}/{_FRACTIONS[f['name']]}*{f['of']})", text)
+        text = _PART.sub(_part, text)
         text = _MULTIPLE.sub(lambda f: f" ({_TIMES[f['name']]}*{f['of']})", text)
         if text == before:
             break
@@ -276,6 +279,14 @@ def _listed(found: re.Match[str]) -> str:
     if len({part.endswith("%") for part in parts}) > 1:
         return found[0]
     return f" {_LISTS[found['name']]}({', '.join(parts)})"
+
+
+def _part(found: re.Match[str]) -> str:
+    """``2 thirds of 9``; ``12 half of 5`` stays."""
+    count = found["n"] or "1"
+    if (count != "1") != bool(found["s"]) and found["hyphen"] != "-":
+        return found[0]
+    return f" ({count}/{_FRACTIONS[found['name']]}*{found['of']})"
 
 
 def _power(found: re.Match[str]) -> str:
