@@ -76,6 +76,8 @@ _GROUPED = re.compile(r"(?<=[0-9])(?:\\,|\{,\})(?=[0-9]{3})")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf|operatorname)\s*\{([^{}]*)\}")
 _TEXT_COMMAND = re.compile("text|math|mbox|operator")
 _TARGET = re.compile(r"\s*([^\W\d]\w*(?: +[^\W\d]\w*){0,6})? *=(?![=>])")
+_FENCE = re.compile(r"^(?:python|math|text|txt|latex|tex|plaintext|calc|calculator)\s*\n")
+_BREAK = re.compile(r"[\w).%!][ \t]*\n\s*[-(\w.]")
 _words = re.compile("[a-z]+").findall
 NUMBER_WORDS: list[str] = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -109,6 +111,10 @@ def plain(text: str) -> str:
     if "°" in text:
         text = re.sub(r"\^\(°\)|\^°", "°", text)
         text = _ANGLE.sub(lambda found: f"{found[1]}(radians({found[2] or found[3]}))", text)
+    if "\n" in text:
+        text = _FENCE.sub("", text.strip(), count=1)
+        if _BREAK.search(text):
+            raise ToolError("a line ends where a sign is missing: one expression at a time")
     refuse_dates(text)
     target = _TARGET.match(text) if "=" in text else None
     words = target[1].lower().split() if target and target[1] else []

@@ -25,7 +25,9 @@ _KNOWN_UNITS = frozenset(
     )
 )
 _JOINING = frozenset(("and", "or", "then", "also", "while", "but"))
-_DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+),([0-9]+)(?![0-9.,])")
+_DECIMAL_COMMA = re.compile(
+    r"(?<![0-9.,])(?<![0-9] )([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+),([0-9]+)(?![0-9.,])"
+)
 _CHANGE = re.compile(
     rf"percent(?:age)? (?:change|increase|decrease|growth) from ({NUMBER}) to ({NUMBER})", re.I
 )

@@ -40,7 +40,8 @@ _MAGNITUDES = {
 }  # fmt: skip
 _COUNTS = {"dozen": "12", "score": "20", "gross": "144"}
 _BOUND = re.compile(r"(?:[0-9]/|\^\s*)[0-9][0-9.,]*\s*$")  # what a magnitude has two readings after
-_PART = re.compile(r"([0-9]+)/([0-9]+)(?![0-9.,]|\s*[/^!(]|\*\*)")
+_TIGHT = re.compile(r"-?[0-9.]+,(?![0-9]{3}(?![0-9]))(?:-?[0-9.]+,)*-?[0-9.]+")
+_PART = re.compile(r"([0-9]+)/([0-9]+)(?![0-9.,/]|\s*(?:[\^!(]|\*\*))")
 _SHARE_AFTER = re.compile(r"\s*[-+]\s*[0-9.]+\s*%(?!\s*[\w.(])")
 _SIGNED = re.compile(r"(\s*)([-+])(\s*)")
 
@@ -122,9 +123,11 @@ def _not_understood(rest: str) -> str:
 
 
 def _separates(call: Commas, found: list[Token], text: str, end: int) -> bool:
-    if call == "pair":
-        opened, closed = text.rfind("(", 0, end), text.find(")", end)
-        return text.count(",", opened, closed if closed > 0 else None) == 1
+    if call in ("pair", "unclear"):
+        closed = text.find(")", end)
+        inner = text[text.rfind("(", 0, end) + 1 : closed if closed > 0 else None]
+        # mean(80,90,100): where the first comma is no thousand's, and none has a space, all part.
+        return (call == "pair" and inner.count(",") == 1) or _TIGHT.fullmatch(inner) is not None
     if call != "bounds":
         return call == "arguments"
     *_, before, variable, comma = [("", ""), ("", ""), *found]  # sum(k, k, 1,100)
@@ -150,7 +153,7 @@ def _is_mixed(text: str, found: list[Token], begin: int) -> bool:
         part is not None
         and whole.isdigit()
         and int(part[1]) < int(part[2])
-        and text[before + len(whole) : begin].isspace()
+        and not text[before + len(whole) : begin].strip(" ")
         and text[max(before - 1, 0) : before].strip()
         in ("", "(", ",", "+", "-", "*", "=", "<", ">")
     )

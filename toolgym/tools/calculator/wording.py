@@ -70,7 +70,6 @@ _LABEL = re.compile(
 # Nouns of a label; any other word of an operation may be meant as one.
 _NOUNS = frozenset(("sum", "product", "total", "difference", "quotient", "power", "int", "log"))
 _MEANS = frozenset(("average", "mean", "median"))
-_FENCE = re.compile(r"(?:python|math|text|txt|latex|tex|plaintext|calc|calculator)\s*\n")
 _BLANK = re.compile(r"=\s{0,9}(?:[?_.]+|[a-zA-Z])?\s{0,9}$")
 _COUNTED = re.compile(rf"(=\s*{NUMBER}%?)\s+([a-z]+(?: [a-z]+)?)\s*$", re.IGNORECASE)
 OPERATION_WORDS = frozenset(
@@ -89,8 +88,6 @@ def _bare(text: str) -> str:
     for _ in range(6):
         before = text
         text = _ASIDE.sub("", text.strip(), count=1).strip()
-        fence = _FENCE.match(text)
-        text = text[fence.end() :] if fence else text
         text = re.sub(r",? please$", "", text.rstrip(" \t\n;?"))
         text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
         text = _BLANK.sub("", re.sub(r"(?<=[0-9])\.{3}$", "", text)).strip()
