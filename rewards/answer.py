@@ -15,7 +15,7 @@ def exact_match(task: Task, trajectory: Trajectory, *, normalisation: str = "pap
     Args:
         task: its gold answers; one equal to the answer is enough.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
 
     Returns:
         [steps] 1.0 at the step that gave the right answer, else 0.0.
@@ -30,7 +30,7 @@ def accuracy(
     task: Task,
     trajectory: Trajectory,
     *,
-    normalisation: str = "paper",
+    normalisation: str | None = None,
     numbers: str = "value",
     whole_words: bool = False,
     preset: str = "paper",
@@ -40,8 +40,10 @@ def accuracy(
     Args:
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``; for text.
-        numbers: ``value`` compares numbers as numbers, ``paper`` the matched characters.
+        normalisation: ``paper``, ``squad`` or ``unicode``; for text. None: ``unicode`` for the
+            preset ``ours``, else ``paper``.
+        numbers: ``value`` compares numbers as numbers, ``paper`` as the published evaluation,
+            ``paper_filter`` as the published training filter.
         whole_words: a gold answer inside a longer word does not count; the paper counts it.
         preset: ``ours``: whole words, and the gold must make up a quarter of a text answer's
             words, so that listing every candidate, or repeating the question, earns nothing.
@@ -63,7 +65,7 @@ def token_f1(task: Task, trajectory: Trajectory, *, normalisation: str = "paper"
     Args:
         task: its gold answers.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
 
     Returns:
         [steps] F1 from 0.0 to 1.0 at the step that gave the answer, else 0.0.
@@ -75,7 +77,11 @@ def token_f1(task: Task, trajectory: Trajectory, *, normalisation: str = "paper"
 
 
 def task_completion(
-    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "paper"
+    task: Task,
+    trajectory: Trajectory,
+    *,
+    normalisation: str | None = None,
+    preset: str = "paper",
 ) -> list[float]:
     """Whether the episode did what was asked: for questions, an answer that `accuracy` accepts.
 
@@ -85,7 +91,7 @@ def task_completion(
     Args:
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``; for text.
+        normalisation: as in `accuracy`.
         preset: as in `accuracy`: ``ours`` takes no answer that lists every candidate.
 
     Returns:

@@ -115,7 +115,7 @@ def measure(
 
     Args:
         trajectory: a finished episode.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
         whole_words: a gold answer inside a longer word does not count; the paper counts it.
 
     Raises:
