@@ -249,6 +249,8 @@ class ToolEnv(gym.Env[str, str]):
                 f"it has {len(action):,} characters; only the first {self.max_reply_chars:,} count"
             )
             parsed = replace(parsed, problems=(Problem("too_long", text), *parsed.problems))
+        if parsed.calls and self._refused():
+            parsed = self.format.without_calls(parsed, action[: self.max_reply_chars])
         if not parsed.calls:
             return [], parsed
         numbered = [

@@ -109,7 +109,7 @@ class TestReact:
 
 class TestPaperReact:
     def test_reads_as_the_published_parser(self) -> None:
-        assert calls("Action: A[b[c]] D[e]\nRationale: F[g]", "react-paper") == [
+        assert calls("Thought:\nAction: A[b[c]] D[e]\nRationale: F[g]", "react-paper") == [
             ("b", {"input": "c"}),
             ("D", {"input": "e"}),
         ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolgym.checks import check_format
 from toolgym.formats import get_format
-from toolgym.formats.json_calls import REPAIRED
+from toolgym.formats.calls import REPAIRED
 from toolgym.formats.repair import repaired
 from toolgym.trajectory import MALFORMED_CALLS
 

@@ -12,7 +12,7 @@ from typing import Any
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import Action
-from toolgym.formats.base import argument_name
+from toolgym.formats.calls import native_call
 from toolgym.messages import Chat, ToolCall
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, with_stop
 from toolgym.policies.client import Service, delay_before, failure_of
@@ -62,7 +62,7 @@ def reply_of(completion: Any, request: Request) -> str:
     if not isinstance(text, str):
         raise EndpointError("bad_reply", f"the reply's content is no text: {text!r:.200}")
     if calls:
-        read = tuple(_call(call, number, request) for number, call in enumerate(calls))
+        read = tuple(_call(call, number) for number, call in enumerate(calls))
         return request.format.write(Action(text.strip(), read), request.tools)
     cut = cut_at_stop(text, request)
     if cut != text or choice.finish_reason != "stop":
@@ -79,19 +79,11 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
     return (reason,) if isinstance(reason, str) else ()
 
 
-def _call(call: Any, number: int, request: Request) -> ToolCall:
+def _call(call: Any, number: int) -> ToolCall:
     function = getattr(call, "function", None)
     if function is None or not isinstance(function.name, str):
         raise EndpointError("bad_reply", f"tool call {number + 1} has no function: {call!r:.200}")
-    given = function.arguments
-    try:
-        arguments = json.loads(given) if isinstance(given, str) and given.strip() else given or {}
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        # The model's mistake, not the server's: the tool is to see it and to complain.
-        arguments = {argument_name(function.name, request.tools): str(given)}
-    return ToolCall(f"call_{number}", function.name, arguments)
+    return native_call(function.name, function.arguments, number)
 
 
 def _sent(chat: Chat) -> Chat:
