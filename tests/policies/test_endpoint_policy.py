@@ -302,7 +302,7 @@ def test_many_threads_share_the_client_within_the_limit(server: Server) -> None:
 def test_native_calls_become_the_formats_text(server: Server) -> None:
     calls = [
         {"id": "a", "type": "function", "function": {"name": "WikipediaSearch", "arguments": given}}
-        for given in ('{"query": "Emma"}', "{broken", "")
+        for given in ('{"query": "Emma"}', '"{\\"query\\": \\"Emma\\""', "{broken", "")
     ]
     server.answers = [says(completion(None, tool_calls=calls, finish_reason="tool_calls"))]
     policy = EndpointPolicy(server.url, model="m", native_tools=True)
@@ -310,11 +310,10 @@ def test_native_calls_become_the_formats_text(server: Server) -> None:
     parsed = request.format.parse(text(policy, request), request.tools)
     policy.close()
     assert server.bodies[0]["tools"] == [SEARCH]
-    assert [call.arguments for call in parsed.calls] == [
-        {"query": "Emma"},
-        {"query": "{broken"},
-        {},
-    ]
+    # what is broken is repaired or refused as in a reply that is text
+    assert [call.arguments for call in parsed.calls] == [{"query": "Emma"}, {"query": "Emma"}, {}]
+    kinds = [problem.kind for problem in parsed.problems]
+    assert kinds == ["repaired_json", "repaired_json", "bad_json"]
 
 
 @pytest.mark.parametrize(

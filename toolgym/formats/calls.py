@@ -17,7 +17,7 @@ from toolgym.trajectory import Problem
 __all__ = ["KEYS", "REPAIRED", "Calls", "NativeCall", "arguments_text", "native_call", "outcome"]
 
 REPAIRED = "repaired_json"
-_MOST_TRIES = 1024  # calls of a reply that are read at all
+_MOST_TRIES = 256  # calls of a reply that are read at all
 KEYS = {"name", "arguments"}, {"name", "parameters"}
 _ASIDE = frozenset({"text_after_end", "wrote_result"})
 _NAMES = ("name", "function", "tool_name", "tool")
@@ -148,8 +148,8 @@ class Calls:
         if isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
             value = value["tool_calls"]
         if isinstance(value, list) and value:
-            for item in value[:_MOST_TRIES]:
-                self._add_one(item, notes)
+            for number, item in enumerate(value[:_MOST_TRIES]):
+                self._add_one(item, () if number else notes)
         else:
             self._add_one(value, notes)
 

@@ -14,7 +14,7 @@ from toolgym.messages import ToolCall
 from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["common_reply", "read_reply", "written_instructions"]
+__all__ = ["OTHER_FORMAT", "common_reply", "looks_like_call", "read_reply", "written_instructions"]
 
 _SIGNS = ("<", "[", "{", "(", "◁", "Action")  # without these a text holds no mark and no call
 
@@ -54,11 +54,13 @@ def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
     return Action(before, tuple(calls))
 
 
+OTHER_FORMAT = Problem("no_call", "it seems to call a tool, but not in this format")
 _EMPTY = Problem("empty_reply", "it holds no answer")
 _ANSWER = re.compile(r"^[ \t]*\**Answer\**:\**[ \t]*", re.M | re.I)
 # Calls in the manner of other formats: such a text is an attempt, never an answer.
 _FOREIGN = re.compile(
-    r"<tool_call>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call|<function_calls?>|<invoke "
+    r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"
+    r"|<function_calls?>|<invoke "
     r"|<\|python_tag\|>|\bfunctools\[|^[ \t]*\**Action\**:\**[ \t]*\w[\w.-]*\[|^Action Input:"
     r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type)[\"']\s*:[^{}]*"
     r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
@@ -91,10 +93,8 @@ def read_reply(
     if thought is not None:
         return outcome(scan, calls, thought, answer or None, _EMPTY, offered=offered, cut=cut)
     if not (calls.tried or scan.unfinished) and looks_like_call(before, tools):
-        text = "it seems to call a tool, but not in this format"
-        missing = Problem("no_call", text)
-        scan.problems.append(missing)
-        return outcome(scan, calls, before, answer or None, missing, offered=offered, cut=cut)
+        scan.problems.append(OTHER_FORMAT)
+        return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
     if answer is None and before:
         return outcome(scan, calls, "", before, _EMPTY, offered=offered, cut=cut)
     return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)

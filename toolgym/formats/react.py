@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, arguments_text, json_argument, outcome
+from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.repair import read_value
 from toolgym.formats.scan import Scanner, closing_bracket, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
@@ -21,7 +22,10 @@ _RESPONSE = "\nResponse from tool "
 _FIELD = r"[ \t]*\**(?i:(Thought|Action|Rationale|Answer)\**:)\**[ \t]*"
 _LABEL = re.compile(_FIELD)
 _LABELS = marks_and(rf"\n{_FIELD}", r"\n(Response from tool )")
-_CALLING = marks_and(rf"\n{_FIELD}", r"\n(Response from tool )", r"\[(?!/?THINK\])()")
+_CALLING = marks_and(
+    rf"\n{_FIELD}", r"\n(Response from tool )", r"\[(?<=[^\s\[\](){},;:]\[)(?!/?THINK\])()"
+)
+_NAMES = {name: name for name in ("Thought", "Action", "Rationale", "Answer")}
 _NOTHING = {"", "none", "n/a", "no action", "none."}
 _NAME = re.compile(r"\w[\w.-]*\Z")
 _LONGEST_NAME = 64  # characters; also what keeps the search for names linear
@@ -77,9 +81,11 @@ class ReactFormat(Format):
         offered = self.strategy.tools
         if offered and not scan.calls.tried and scan.last("Action").lower() not in _NOTHING:
             scan.problems.append(Problem("no_call", "no tool call found after Action"))
-        if not offered and not (answer or scan.calls.tried or scan.labels):
-            thought, answer = "", scan.shown().strip()
         missing = scan.missing()
+        if not (answer or scan.calls.tried) and looks_like_call(scan.first(""), tools):
+            missing = OTHER_FORMAT
+        elif not offered and not (answer or scan.calls.tried or scan.labels):
+            thought, answer = "", scan.shown().strip()
         return outcome(scan, scan.calls, thought, answer or None, missing, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
@@ -206,9 +212,11 @@ class _Fields(Scanner):
         self.calls.clear()
 
     def _label(self, match: re.Match[str], name: str) -> int:
-        self.take(match.start())
+        begin = match.start()
+        if begin > self._from:
+            self.take(begin)
         self._from = match.end()
-        label = name.capitalize()
+        label = _NAMES.get(name) or name.capitalize()
         self.visible = []
         self._fields.append((label, self.visible))
         self.pattern = _CALLING if label == "Action" and not self.calls.exhausted else _LABELS

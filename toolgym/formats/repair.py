@@ -55,7 +55,7 @@ UNCLEAR = "the backslash of "
 class Budget:
     """What mending may still cost in one reply, in tokens: bounds the time for hostile texts."""
 
-    left: int = 10_000
+    left: int = 5_000
 
     def pay(self, characters: int = 0) -> None:
         """Count one token.
@@ -280,8 +280,8 @@ class _Reader:
 
     def _escapes(self, inner: str, begin: int, quote: str) -> str:
         """The string with escapes of JSON only; see `_escape`."""
+        self._budget.pay(128 * inner.count("\\"))
         places = list(_ESCAPE.finditer(inner))
-        self._budget.pay(64 * len(places))
         maths = any(
             match[1] and (match[1][0] not in "bfnrt" or _IS_LATEX.match(inner, match.start(1)))
             for match in places
@@ -312,7 +312,8 @@ class _Reader:
                 sure = sure or maths or inner.startswith(_MATHS, unsure.end())
             if not sure:
                 before = inner[max(0, match.start() - 1) : match.start()]
-                if (unsure is not None and not before.isalpha()) or (maths and len(word) > 1):
+                line = word[0] in "ntr" and before.isalpha()  # a line that ends in a word
+                if (unsure is not None and not line) or (maths and len(word) > 1):
                     named = f'"\\{word[:20]}" was read as an escape of JSON; '
                     self.notes.append(f"{UNCLEAR}{named}write it twice if it is meant as itself")
                 return escape

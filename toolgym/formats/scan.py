@@ -46,6 +46,7 @@ _ENDS = (
     r"end_of_turn>|start_of_turn>|turn\|>|｜end▁of▁sentence｜>|｜User｜>"
 )
 _HEAD = re.compile(f"<(?:{_HEADS})")
+_END = re.compile(rf"<(?:{_ENDS.replace('|/s>', '')})|</s>\s*\Z")
 _FOLLOWING = re.compile(rf"(?:\s|<(?:\|python_tag\|>|{_HEADS}|{_ENDS}))*+")
 _WORDS = [re.escape(word) for pair in REASONING.items() for word in pair]
 _OTHERS = "|".join(word for word in _WORDS if word[0] != "<")
@@ -84,6 +85,7 @@ class Scanner:
         self.problems: list[Problem] = []
         self.unfinished = False
         self._from = 0  # what is visible from here on is not taken yet
+        self._before = 0  # all before is reasoning
         self._absent: set[str] = set()  # closers that do not come any more
 
     def unit(self, match: re.Match[str]) -> int | None:
@@ -123,6 +125,8 @@ class Scanner:
             else:
                 position = self._end(match)
         self.take(len(text))
+        if self._before:
+            self.reasoning.insert(0, text[: self._before])
 
     def take(self, until: int) -> None:
         """Count the text up to here as visible."""
@@ -171,7 +175,8 @@ class Scanner:
     def _close(self, match: re.Match[str]) -> int:
         if self._quoted(match.start(), match.end()):
             return match.end()
-        self.reasoning.append(self.text[: match.start()])
+        self.reasoning.clear()
+        self._before = match.start()
         self.forget()
         self._from = match.end()
         return self.fresh_line(match.end())
@@ -186,13 +191,19 @@ class Scanner:
         position = following.end() if following is not None else behind
         between = text[behind:position]
         if match[0] == "</s>" and position < len(text) and "\n" not in between:
-            return behind  # struck-out text ends in it, too
+            return position  # struck-out text ends in it, too
         if position < len(text) and ("<|start|>assistant" in between or self.resumes(position)):
             return self.skip(match.start(), position)
         if position < len(text):
             what = f"it goes on behind {match[0]}, which ends a turn; the rest was not read"
             self.problems.append(Problem("text_after_end", what))
         return self.stop(match.start())
+
+
+def before_end(text: str) -> str:
+    """A text up to the first token that ends a turn, unless that is HTML's own ``</s>``."""
+    match = _END.search(text) if "<" in text else None
+    return text[: match.start()] if match is not None else text
 
 
 def without_think(text: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
-from toolgym.formats.scan import Scanner, marks_and
+from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.scan import Scanner, before_end, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.toolset import Schema
 from toolgym.trajectory import Problem
@@ -63,6 +64,8 @@ class TagsFormat(Format):
         missing = Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
         if not text.strip():
             missing = Problem("empty_reply", "it was empty")
+        elif scan.answer is None and looks_like_call(scan.shown(), tools):
+            missing = OTHER_FORMAT
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
@@ -148,14 +151,17 @@ class _Blocks(Scanner):
         close = self.text.find(f"</{tag}>", begin)
         if tag == "information":
             self._information()
-            self._made_up = close < 0
-            return None if close < 0 else self.skip(match.start(), close + len("</information>"))
+            if close >= 0:
+                return self.skip(match.start(), close + len("</information>"))
+            self._made_up = True
+            self._unclosed.add(tag)
+            return None
         if close < 0:
             self._unclosed.add(tag)
             self.answer = None
             self.problems.append(Problem("unclosed_answer", "<answer> has no </answer>"))
             return None
-        self.answer = self.text[begin:close].strip()
+        self.answer = before_end(self.text[begin:close]).strip()
         return self.skip(match.start(), close + len("</answer>"))
 
     def never_ends(self, match: re.Match[str]) -> int:
