@@ -268,9 +268,8 @@ class ToolEnv(gym.Env[str, str]):
         if self._ended:
             why = "the episode has ended" if self._trajectory else "no episode yet"
             raise EpisodeEndedError(f"{why}: call reset() before step()")
-        limit = self.max_reply_chars
-        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count)
-        begun.refused = bool(begun.parsed.calls) and self._refused()
+        limit, refused = self.max_reply_chars, self._refused()
+        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count, refused)
         self._begun = begun
         return [] if begun.refused else list(begun.parsed.calls)
 
