@@ -192,9 +192,15 @@ def test_a_resume_refuses_a_poisoned_folder_and_then_goes_on(tmp_path: Path) -> 
     file, whole = tmp_path / "run" / "trajectories.jsonl", [t.id for t in run]
     good = file.read_bytes()
     row = json.loads(good.splitlines()[0])
-    for bad in ({"no": "id"}, row | {"terminated": None}):
-        file.write_bytes(good + (json.dumps(bad) + "\n").encode())
-        with refused(file, 5, "remove the line"):
+    other = row["task"] | {"id": "other"}
+    for bad in (
+        {"no": "id"},
+        row | {"terminated": None},
+        row | {"id": "other#0", "task": other},
+        row | {"id": "other#0", "task": other, "env_id": "ToolQA-PopQA-v0", "seed": None},
+    ):
+        file.write_bytes(good[: good.index(b"\n") + 1] + (json.dumps(bad) + "\n").encode())
+        with refused(file, 2, "remove the line"):
             rollout(ENV, "lookup", episodes=4, seed=SEED, out=tmp_path / "run")
     file.write_bytes(good[:-9])
     assert [t.id for t in rollout(ENV, "lookup", episodes=4, seed=SEED, out=tmp_path / "run")] == (

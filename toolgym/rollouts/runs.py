@@ -182,7 +182,7 @@ class RunWriter:
         write_json(folder / SETTINGS, self.run.settings)
         for name in (TRAJECTORIES, FAILURES):
             self._streams[name] = held.enter_context(appending(folder / name))
-        self.finished = set(map(_id, self.run.lines()))
+        self.finished = {trajectory.id for trajectory in self.run}
 
     def add(self, trajectory: Trajectory) -> None:
         """Record a finished episode; once this returns, a kill does not lose it."""
