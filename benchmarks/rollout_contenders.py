@@ -177,7 +177,7 @@ class Contender:
         return [
             (world.loaded.model, "forward", NETWORK),
             (ToolEnv, "step", TOOLS),
-            (engine, "execute_together", TOOLS),
+            (engine, "step_together", TOOLS),
         ]
 
 

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from toolgym._workers.forkserver import shared
 from toolgym.sandbox import Sandbox
+from toolgym.sandbox.sandbox import shared
 
 SOURCE = '''
 import datetime

@@ -33,7 +33,7 @@ def main() -> None:
     kinds = {
         "ours (default)": {},
         "sync": {"vectorization_mode": "sync"},
-        "async": {"vectorization_mode": "async", "vector_kwargs": {"shared_memory": False}},
+        "async": {"vectorization_mode": "async"},
     }
     for name, kwargs in kinds.items():
         best = max(steps_per_second(**kwargs) for _ in range(3))

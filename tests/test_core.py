@@ -99,12 +99,12 @@ class TestTrajectories:
     def test_another_schema_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
         path.write_text('{"schema": 99}\n')
-        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1"):
+        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1 or 2"):
             list(read_trajectories(path))
 
     def test_a_row_that_is_no_trajectory(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
-        path.write_text('{"schema": 1, "id": "x"}\n')
+        path.write_text('{"schema": 2, "id": "x"}\n')
         with pytest.raises(BadInputError, match="line 1: not a trajectory row"):
             list(read_trajectories(path))
 
@@ -144,7 +144,7 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("line", "why"),
         [
-            ('{"question": "", "answers": ["a"]}', "column 'question' must be text"),
+            ('{"question": "", "answers": ["a"]}', "column 'question' must be a string"),
             ('{"question": "Q", "answers": []}', "column 'answers' must be a list"),
             ('{"question": "Q"}', "column 'answers'"),
             ('{"question": "Q", "answers": ["a"], "answer_type": "x"}', "answer_type"),
@@ -213,7 +213,7 @@ class TestLines:
 
     def test_arabic_stays_readable_and_nan_is_refused(self) -> None:
         assert "عرب" in dump_line({"text": "عرب"})
-        with pytest.raises(ValueError, match="not JSON compliant"):
+        with pytest.raises(ValueError, match="'x' is nan"):
             dump_line({"x": float("nan")})
 
     def test_a_failed_write_leaves_the_old_file(self, tmp_path: Path) -> None:

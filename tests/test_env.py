@@ -11,13 +11,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from toolgym import Rubric, Task, TaskSet, Toolset, Trajectory, tool
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError, MissingFileError, UnknownNameError
 from toolgym.formats import get_format
+from toolgym.messages import ToolResult
 from toolgym.spaces import UnicodeText
-from toolgym.vector import ToolVectorEnv, execute_together
+from toolgym.vector import ToolVectorEnv, step_together
 
 calls_seen: list[int] = []
 
@@ -327,9 +329,8 @@ class TestVectors:
         alone, together = make(), make()
         for env in (alone, together):
             env.reset(seed=4)
-        execute_together([together], ["Action: Shout[a]"])
-        first, second = alone.step("Action: Shout[a]"), together.step("Action: Shout[a]")
-        assert first == second
+        (second,) = step_together([together], ["Action: Shout[a]"])
+        assert alone.step("Action: Shout[a]") == second
 
     @pytest.mark.parametrize(
         "env_id",
@@ -339,7 +340,7 @@ class TestVectors:
         modes: list[dict[str, Any]] = [
             {},
             {"vectorization_mode": "sync"},
-            {"vectorization_mode": "async", "vector_kwargs": {"shared_memory": False}},
+            {"vectorization_mode": "async"},
         ]
         said, records = [], []
         for mode in modes:
@@ -362,11 +363,74 @@ class TestVectors:
         assert {row["env_id"] for row in rows[0][1:]} == {env_id}
         assert said[0][1][-1]["tool_errors"].tolist() == [["", "tool_error"], []]
 
-    def test_a_prepared_step_with_another_action_is_not_mixed_up(self) -> None:
+    def test_the_halves_of_a_step_are_the_step(self) -> None:
+        whole, halves = make("tools_single_step"), make("tools_single_step")
+        for env in (whole, halves):
+            env.reset(seed=4)
+        for action in ("Action: Shout[a] Shout[b]", "Action: Shout[c]", "hm", "Answer: x"):
+            halves.begin("Action: Shout[this one is never finished]")
+            calls = halves.begin(action)
+            assert [call.name for call in calls] == (["Shout"] * 2 if "[a]" in action else [])
+            found = halves.current_tools.execute(calls)
+            assert halves.finish(found, 0.0) == whole.step(action)
+        assert timeless(halves.trajectory) == timeless(whole.trajectory)
+        with pytest.raises(EpisodeEndedError, match="call begin"):
+            halves.finish([])
+
+    def test_each_call_needs_its_result(self) -> None:
         env = make()
         env.reset(seed=0)
-        execute_together([env], ["Action: Shout[a]"])
-        assert env.step("Action: Shout[b]")[0].endswith("B")
+        env.begin("Action: Shout[a] Shout[b]")
+        with pytest.raises(BadInputError, match="2 calls need a result each, not 1"):
+            env.finish([ToolResult("call_0", "A")])
+
+    def test_the_failure_of_one_leaves_the_others_alone(self) -> None:
+        env = make()
+        original = env.toolset.execute
+
+        def execute(calls: Any, episodes: Any) -> Any:
+            if any(call.arguments == {"text": "a"} for call in calls):
+                raise OSError("the service is gone")
+            return original(calls, episodes)
+
+        env.toolset.execute = execute  # type: ignore[method-assign]
+        envs = [env.clone() for _ in range(3)]
+        for one in envs[:2]:
+            one.reset(seed=0)
+        first, second, third = step_together(envs, [f"Action: Shout[{sign}]" for sign in "abc"])
+        assert str(first) == "the service is gone"
+        assert isinstance(third, EpisodeEndedError)
+        assert not isinstance(second, Exception)
+        assert second[0].endswith("B")
+
+    def test_wrappers_that_change_actions_are_asked(self) -> None:
+        wrapped = gym.wrappers.TransformAction(make(), str.upper, None)
+        wrapped.reset(seed=0)
+        (stepped,) = step_together([wrapped], ["action: shout[a]"])
+        assert not isinstance(stepped, Exception)
+        assert wrapped.unwrapped.trajectory.steps[0].action == "ACTION: SHOUT[A]"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("mode", list(AutoresetMode))
+    def test_vectors_reset_as_gymnasium_does(self, mode: AutoresetMode) -> None:
+        ours = ToolVectorEnv([make] * 2, autoreset_mode=mode)
+        theirs = SyncVectorEnv([make] * 2, autoreset_mode=mode)
+        heard: list[list[Any]] = [[], []]
+        for vector, said in zip((ours, theirs), heard, strict=True):
+            said.append(vector.reset(seed=3))
+            said.append(vector.step(("Action: Shout[a]", "Answer: x")))
+            if mode is AutoresetMode.DISABLED:
+                options = {"reset_mask": np.array([False, True])}
+                said.append(vector.reset(seed=9, options=options))
+            said.append(vector.step(("Answer: y", "Action: Shout[b]")))
+            assert vector.envs[0] is vector.envs[0].unwrapped
+            vector.close()
+        assert plain(heard[0]) == plain(heard[1])
+
+    def test_a_vector_needs_an_action_each(self) -> None:
+        vector = ToolVectorEnv([make] * 2)
+        vector.reset(seed=0)
+        with pytest.raises(BadInputError, match="2 environments need an action each, not 1"):
+            vector.step(["hm"])
 
 
 @pytest.mark.parametrize("env_id", ["ToolQA-TriviaQA-v0", "ToolQA-GSM8K-v0"])
@@ -411,7 +475,7 @@ class TestRegistered:
 class TestPaperSplits:
     def test_cuts_follow_one_another(self) -> None:
         from toolgym.envs.toolqa import gsm8k, triviaqa
-        from toolgym.envs.toolqa.hub import paper_splits
+        from toolgym.envs.toolqa.family import paper_splits
 
         assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
         assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import copy
+import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from toolgym._util.rebuilding import make_again
 from toolgym.errors import BadInputError, EpisodeEndedError
-from toolgym.formats import Action, Format
+from toolgym.formats import Format
+from toolgym.formats.turn import Begun, begin_turn
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
-from toolgym.spaces import UnicodeText
+from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
-from toolgym.tools.toolset import Schema, Toolset
-from toolgym.trajectory import Problem, Step, Trajectory
+from toolgym.tools.base import Schema
+from toolgym.tools.toolset import Toolset
+from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["ActionSampler", "ToolEnv"]
+__all__ = ["ToolEnv"]
 
 Info = dict[str, Any]
 _EMPTY = Toolset()
+# What an episode is in the middle of, and what a user may have set since the environment was made.
+_STATE = (
+    *("max_steps", "max_reply_chars", "max_result_chars", "render_mode"),
+    *("action_space", "observation_space", "_np_random", "_np_random_seed"),
+    *("_trajectory", "_finished", "_schemas", "_told", "_begun"),
+    *("_tool_turns", "_call_count", "_ended"),
+)
 
 
 class ToolEnv(gym.Env[str, str]):
@@ -43,7 +54,7 @@ class ToolEnv(gym.Env[str, str]):
         max_result_chars: characters of a tool result that the policy sees.
 
     Raises:
-        BadInputError: a bound that is no positive number.
+        BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium's declaration
@@ -64,7 +75,9 @@ class ToolEnv(gym.Env[str, str]):
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
-        self.tasks, self.toolset, self.format, self.rubric = tasks, toolset, format, rubric
+        if render_mode not in (None, "ansi"):
+            raise BadInputError(f"render_mode is 'ansi' (text) or None, not {render_mode!r}")
+        self.tasks, self._toolset, self.format, self.rubric = tasks, toolset, format, rubric
         self.max_steps = max_steps
         self.max_reply_chars, self.max_result_chars = max_reply_chars, max_result_chars
         self.render_mode = render_mode
@@ -76,17 +89,66 @@ class ToolEnv(gym.Env[str, str]):
         self._told: list[Schema] = []
         self._tool_turns = self._call_count = 0
         self._ended = True
-        self._prepared: tuple[str, Action, list[ToolResult], float] | None = None
+        self._begun: Begun | None = None
+
+    @property
+    def toolset(self) -> Toolset:
+        """The tools; what is changed in their documents from here on is this environment's own."""
+        if self._toolset.shared:
+            self._toolset, before = self._toolset.fork(), self._toolset
+            self._tools = self._toolset if self._tools is before else self._tools
+        return self._toolset
+
+    @toolset.setter
+    def toolset(self, toolset: Toolset) -> None:
+        """Take other tools, from the next reset on."""
+        self._toolset = toolset
 
     def tools_for(self, task: Task) -> Toolset:
         """The tools of one task; environments whose tools differ by task override this."""
-        return self.toolset
+        return self._toolset
 
     def clone(self) -> ToolEnv:
         """A fresh environment that shares tasks, tools, format and rubric; cheap."""
-        twin = copy.copy(self)
-        twin._trajectory, twin._finished, twin._prepared, twin._ended = None, None, None, True
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._trajectory, twin._finished, twin._begun, twin._ended = None, None, None, True
         return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ToolEnv:
+        """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
+        twin = memo[id(self)] = self.clone()
+        for name in _STATE:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        if not self._toolset.shared:
+            twin._toolset = self._toolset.fork()
+        twin._tools = twin._toolset if self._tools is self._toolset else self._tools
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again from its spec, it plays on from the same place; see `__setstate__`.
+
+        Raises:
+            BadInputError: `gymnasium.make` did not make it: nothing says how to make it again.
+        """
+        if self.spec is None:
+            raise BadInputError(
+                "only an environment of gym.make can be pickled: register this one, or make it "
+                "again in the other process"
+            )
+        state = {name: getattr(self, name) for name in _STATE}
+        changed = (
+            None if self._toolset.shared else [(t.description, t.parameters) for t in self._toolset]
+        )
+        return make_again, (self.spec,), state | {"documents": changed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where another was."""
+        for tool, document in zip(self.toolset, state.pop("documents") or (), strict=False):
+            tool.description, tool.parameters = document
+        self.__dict__.update(state)
+        if self._trajectory is not None and self.format.strategy.tools:
+            self._tools = self.tools_for(self._trajectory.task)
 
     @property
     def trajectory(self) -> Trajectory:
@@ -108,6 +170,8 @@ class ToolEnv(gym.Env[str, str]):
     @property
     def current_tools(self) -> Toolset:
         """The tools of the current episode; none under a strategy without tools."""
+        if self._tools.shared:
+            self._tools = self.toolset if self._tools is self._toolset else self._tools.fork()
         return self._tools
 
     @property
@@ -131,7 +195,7 @@ class ToolEnv(gym.Env[str, str]):
 
         Args:
             seed: fixes the choice of the task.
-            options: ``{"task": id or index}`` chooses the task; ``{"sample": n}`` numbers the
+            options: ``{"task": id or number}`` chooses the task; ``{"sample": n}`` numbers the
                 rollout.
 
         Returns:
@@ -141,7 +205,10 @@ class ToolEnv(gym.Env[str, str]):
             BadInputError: an unknown option or task.
         """
         super().reset(seed=seed)
-        options = options or {}
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise BadInputError(f"reset options are a mapping, not {options!r:.80}")
+        sample = _whole("sample", options.get("sample", 0))
         task = self.tasks[self._choose(options)]
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
         # What the policy is told is not what parses and records: it may change its documents.
@@ -154,13 +221,13 @@ class ToolEnv(gym.Env[str, str]):
             env_id=self.spec.id if self.spec is not None else "",
             format=self.format.name,
             seed=seed,
-            sample=int(options.get("sample", 0)),
+            sample=sample,
         )
-        self._ended, self._prepared, self._tool_turns, self._call_count = False, None, 0, 0
+        self._ended, self._begun, self._tool_turns, self._call_count = False, None, 0, 0
         return "\n\n".join(message.content for message in messages), self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
-        """Play one assistant turn.
+        """Play one assistant turn: `begin`, the tools, `finish`.
 
         Args:
             action: the reply, any text.
@@ -170,41 +237,77 @@ class ToolEnv(gym.Env[str, str]):
 
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
-            BadInputError: the action is no text.
+            BadInputError: the action is not a string.
         """
-        if self._prepared is not None and self._prepared[0] == action:
-            _, parsed, results, seconds = self._prepared
-        else:
-            calls, parsed = self._begin(action)
-            began = time.perf_counter()
-            results = self._tools.execute(calls, [self.episode] * len(calls))
-            seconds = time.perf_counter() - began + self._tools.added_seconds(results)
-        self._prepared = None
-        return self._finish(action, parsed, results, seconds)
+        calls = self.begin(action)
+        began = time.perf_counter()
+        results = self._tools.execute(calls, [self.episode] * len(calls)) if calls else []
+        return self.finish(results, time.perf_counter() - began)
 
-    def prepare(self, action: str) -> list[ToolCall]:
-        """First half of a step: the calls of a reply, for answering many episodes at once.
+    def begin(self, action: str) -> list[ToolCall]:
+        """The first half of a step: what a reply wants to have called.
+
+        Whoever plays many episodes begins a step in each of them, has the calls of all answered
+        together (`toolgym.vector.step_together` does it), and finishes each. Nothing is recorded
+        yet: a second ``begin`` takes the place of the first.
+
+        Args:
+            action: the reply, any text.
+
+        Returns:
+            The calls that must be answered, perhaps none.
 
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
+            BadInputError: the action is not a string.
         """
-        calls, parsed = self._begin(action)
-        self._prepared = (action, parsed, [], 0.0)
-        return calls
+        if not isinstance(action, str):
+            raise BadInputError(
+                f"an action is one assistant turn as str, not {type(action).__name__}"
+            )
+        if self._ended:
+            why = "the episode has ended" if self._trajectory else "no episode yet"
+            raise EpisodeEndedError(f"{why}: call reset() before step()")
+        limit = self.max_reply_chars
+        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count)
+        begun.refused = bool(begun.parsed.calls) and self._refused()
+        self._begun = begun
+        return [] if begun.refused else list(begun.parsed.calls)
 
-    def provide(self, results: Sequence[ToolResult], seconds: float = 0.0) -> None:
-        """Give the prepared calls their results; the next ``step`` of the same action uses them."""
-        if self._prepared is None:
-            raise EpisodeEndedError("provide() needs a prepare() before it")
-        self._prepared = (self._prepared[0], self._prepared[1], list(results), seconds)
+    def finish(
+        self, results: Sequence[ToolResult], seconds: float = 0.0
+    ) -> tuple[str, float, bool, bool, Info]:
+        """The second half of a step: records it, scores it, and says what the policy reads next.
+
+        Args:
+            results: one for each call that `begin` returned, in the same order.
+            seconds: how long the tools took, for the record.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            EpisodeEndedError: no step was begun.
+            BadInputError: not one result for each call.
+        """
+        begun, self._begun = self._begun, None
+        if begun is None:
+            raise EpisodeEndedError("no step was begun: call begin() before finish()")
+        calls, results = begun.parsed.calls, list(results)
+        if begun.refused:
+            text = "Error: tools may not be called again; answer now."
+            results += [ToolResult(call.id, text, "refused") for call in calls]
+        if len(results) != len(calls):
+            raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
+        self._tool_turns += bool(calls)
+        self._call_count += len(calls)
+        return self._recorded(begun, list(map(self.shown, results)), seconds)
 
     def shown(self, result: ToolResult) -> ToolResult:
-        """A result as the policy reads it: cut after ``max_result_chars``."""
-        limit = self.max_result_chars
-        if len(result.content) <= limit:
+        """A result with its mark of how much the policy reads: at most ``max_result_chars``."""
+        if len(result.content) <= self.max_result_chars:
             return result
-        cut = f"{result.content[:limit]} [cut: {len(result.content):,} characters]"
-        return replace(result, content=cut)
+        return replace(result, shown=self.max_result_chars)
 
     def render(self) -> str | None:
         """The conversation as readable text in render mode ``ansi``, else None."""
@@ -214,7 +317,7 @@ class ToolEnv(gym.Env[str, str]):
 
     def close(self) -> None:
         """End the tools' idle child processes. Environments that share the tools go on working."""
-        for tools in (self.toolset, self._tools):
+        for tools in (self._toolset, self._tools):
             tools.close()
 
     def _current(self) -> Trajectory:
@@ -223,88 +326,50 @@ class ToolEnv(gym.Env[str, str]):
         return self._trajectory
 
     def _choose(self, options: dict[str, Any]) -> int:
-        unknown = options.keys() - {"task", "sample"}
-        if unknown:
-            raise BadInputError(f"unknown reset option {min(unknown)!r}; options: 'task', 'sample'")
+        for option in options:
+            if option not in ("task", "sample"):
+                raise BadInputError(f"unknown reset option {option!r}; options: 'task', 'sample'")
         task = options.get("task")
         if task is None:
             return int(self.np_random.integers(len(self.tasks)))
-        if isinstance(task, int):
-            if not 0 <= task < len(self.tasks):
-                raise BadInputError(f"task {task} is out of range: there are {len(self.tasks)}")
-            return task
-        return self.tasks.index_of(str(task))
-
-    def _begin(self, action: str) -> tuple[list[ToolCall], Action]:
-        if not isinstance(action, str):
-            raise BadInputError(
-                f"an action is one assistant turn as str, not {type(action).__name__}"
-            )
-        if self._ended:
-            why = "the episode has ended" if self._trajectory else "no episode yet"
-            raise EpisodeEndedError(f"{why}: call reset() before step()")
-        parsed = self.format.parse(action[: self.max_reply_chars], self._schemas)
-        if len(action) > self.max_reply_chars:
-            text = (
-                f"it has {len(action):,} characters; only the first {self.max_reply_chars:,} count"
-            )
-            parsed = replace(parsed, problems=(Problem("too_long", text), *parsed.problems))
-        if not parsed.calls:
-            return [], parsed
-        numbered = [
-            ToolCall(f"call_{number}", call.name, call.arguments)
-            for number, call in enumerate(parsed.calls, self._call_count)
-        ]
-        self._call_count += len(numbered)
-        parsed = Action(parsed.thought, tuple(numbered), parsed.answer, parsed.problems)
-        return ([] if self._refused() else numbered), parsed
+        if isinstance(task, str):
+            return self.tasks.index_of(task)
+        place = _whole("task", task)
+        if place >= len(self.tasks):
+            raise BadInputError(f"task {place} is out of range: there are {len(self.tasks)}")
+        return place
 
     def _refused(self) -> bool:
         limit = self.format.strategy.tool_turns
         return limit is not None and self._tool_turns >= limit
 
-    def _finish(
-        self, action: str, parsed: Action, results: list[ToolResult], seconds: float
+    def _recorded(
+        self, begun: Begun, results: list[ToolResult], seconds: float
     ) -> tuple[str, float, bool, bool, Info]:
-        record = self._current()
-        if parsed.calls and self._refused():
-            text = "Error: tools may not be called again; answer now."
-            results = [ToolResult(call.id, text, "refused") for call in parsed.calls]
-        self._tool_turns += bool(parsed.calls)
-        record.messages.append(Message("assistant", action[: self.max_reply_chars]))
-        terminated = parsed.answer is not None
-        fresh = [] if terminated else self._reply(parsed, results)
-        record.messages += fresh
-        record.steps.append(
-            Step(
-                action=action,
-                calls=parsed.calls,
-                results=tuple(results),
-                problems=parsed.problems,
-                answer=parsed.answer,
-                observation="\n\n".join([message.content for message in fresh]),
-                seconds=seconds,
-            )
+        record, parsed = self._current(), begun.parsed
+        for result in results:
+            seconds += result.added_seconds
+        limit = self.max_reply_chars
+        said, *fresh = begun.messages(results, self.format, self._schemas, limit)
+        record.messages += [said, *fresh]
+        step = Step(
+            action=begun.action,
+            calls=parsed.calls,
+            results=tuple(results),
+            problems=parsed.problems,
+            answer=parsed.answer,
+            observation="\n\n".join([message.content for message in fresh]),
+            seconds=round(seconds, 6),
+            cut=begun.cut,
         )
-        record.terminated = terminated
-        record.truncated = not terminated and len(record.steps) >= self.max_steps
+        record.steps.append(step)
+        record.terminated = parsed.answer is not None
+        record.truncated = not record.terminated and len(record.steps) >= self.max_steps
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
         if self._ended:
             self._finished = record
-        step = record.steps[-1]
         return step.observation, step.reward, record.terminated, record.truncated, self._info()
-
-    def _reply(self, parsed: Action, results: Sequence[ToolResult]) -> list[Message]:
-        if not parsed.calls:
-            return [self.format.complaint(parsed.problems)]
-        shown = [self.shown(result) for result in results]
-        messages = self.format.results(parsed.calls, shown, self._schemas)
-        if parsed.problems:
-            note = "; ".join(problem.message for problem in parsed.problems)
-            last = messages[-1]
-            messages[-1] = replace(last, content=f"{last.content}\nNote: {note}.")
-        return messages
 
     def _info(self) -> Info:
         record = self._current()
@@ -322,30 +387,15 @@ class ToolEnv(gym.Env[str, str]):
         return info
 
 
-class ActionSampler:
-    """Draws replies that a policy might write: calls, answers, and broken versions of both.
-
-    Args:
-        format: writes the replies.
-        toolset: whose tools are called.
-    """
-
-    _WORDS = ("42", "6*7", "Paris", "Marie Curie", "río", "العربية", "the capital of France", "")
-
-    def __init__(self, format: Format, toolset: Toolset) -> None:
-        self._format, self._schemas = format, toolset.schemas()
-
-    def __call__(self, rng: np.random.Generator) -> str:
-        """One reply."""
-        word = self._WORDS[int(rng.integers(len(self._WORDS)))]
-        kind = int(rng.integers(4))
-        if kind == 0 or not self._schemas:
-            text = self._format.write(Action("I know it.", (), word), self._schemas)
-        else:
-            function = self._schemas[int(rng.integers(len(self._schemas)))]["function"]
-            names = list(function["parameters"]["properties"])
-            call = ToolCall("call_0", function["name"], {names[0]: word} if names else {})
-            text = self._format.write(Action("I look it up.", (call,)), self._schemas)
-        if kind == 3:
-            text = text[: int(rng.integers(len(text) + 1))]
-        return text
+def _whole(option: str, value: Any) -> int:
+    """A reset option that counts from 0; numbers of numpy and the like are numbers."""
+    try:
+        number = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        ids = " or a task's id" if option == "task" else ""
+        raise BadInputError(
+            f"reset option {option!r} is a whole number of at least 0{ids}, not {value!r:.80}"
+        )
+    return number

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolgym.errors import BadInputError
 
-__all__ = ["Chat", "Message", "Role", "ToolCall", "ToolResult", "to_chats"]
+__all__ = ["Chat", "Message", "Role", "ToolCall", "ToolResult", "cut_after", "to_chats"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 Chat = dict[str, Any]
@@ -47,14 +49,24 @@ class ToolResult:
         error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``,
             ``tool_error``, ``timeout``, ``bug`` (an exception that the tool's author did not
             intend); ``injected_timeout`` or ``injected_tool_error`` (`toolgym.tools.faults`).
-        detail: for the record only, never shown to the policy: the traceback of a bug, the mark of
-            an injected fault.
+        detail: for the record only, never shown to the policy: the traceback of a bug.
+        fault: the kind of the fault that was put between tool and policy, or None.
+        added_seconds: latency that a fault adds to the record, though nobody waited for it.
+        shown: characters of the content that the policy reads, or None: all of them.
     """
 
     call_id: str
     content: str
     error: str | None = None
     detail: str | None = None
+    fault: str | None = None
+    added_seconds: float = 0.0
+    shown: int | None = None
+
+    @property
+    def seen(self) -> str:
+        """The content as the policy reads it: cut after ``shown`` characters, with a mark."""
+        return self.content if self.shown is None else cut_after(self.content, self.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +117,27 @@ class Message:
 def _call(item: Mapping[str, Any], number: int) -> ToolCall:
     function = item.get("function", item)
     name, arguments = function.get("name"), function.get("arguments")
+    if isinstance(arguments, str):  # as clients send them
+        with contextlib.suppress(ValueError, RecursionError):  # the message below shows them
+            arguments = json.loads(arguments) if arguments.strip() else None
     if not isinstance(name, str) or not isinstance(arguments, Mapping | None):
         raise BadInputError(
             f"tool call {number} needs a name and a dict of arguments: {item!r:.200}"
         )
-    return ToolCall(str(item.get("id") or f"call_{number}"), name, dict(arguments or {}))
+    found = item.get("id")
+    return ToolCall(
+        found if isinstance(found, str) else f"call_{number}", name, dict(arguments or {})
+    )
+
+
+def cut_after(content: str, shown: int) -> str:
+    """A text's beginning, and how long it was.
+
+    Args:
+        content: longer than ``shown``.
+        shown: characters that stay.
+    """
+    return f"{content[:shown]} [cut: {len(content):,} characters]"
 
 
 def to_chats(messages: Sequence[Message]) -> list[Chat]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -26,9 +29,13 @@ class Task:
         id: unique within its set.
         question: what the policy is asked.
         answers: the acceptable answers, the canonical one first; never shown to the policy.
-        metadata: all other columns of the row, such as ``s_pop``; plain JSON values.
+        metadata: all other columns of the row, such as ``s_pop``; plain JSON values, under other
+            names than the fields here.
         split: ``train``, ``validation``, ``test``, or empty where the source has none.
         answer_type: how an answer is compared: as ``text``, or as a ``number``.
+
+    Raises:
+        BadInputError: metadata under the name of a field, which a row could not tell apart.
     """
 
     id: str
@@ -37,6 +44,12 @@ class Task:
     metadata: dict[str, Any] = field(default_factory=dict)
     split: str = ""
     answer_type: AnswerType = "text"
+
+    def __post_init__(self) -> None:
+        """Refuse what a row cannot hold."""
+        if not self.metadata.keys().isdisjoint(_OWN_COLUMNS):
+            name = next(column for column in _OWN_COLUMNS if column in self.metadata)
+            raise BadInputError(f"metadata of task {self.id!r} may not be named {name!r}")
 
     @property
     def target(self) -> str:
@@ -59,6 +72,22 @@ class Task:
         row |= {"answer_type": self.answer_type} if self.answer_type != "text" else {}
         return row | self.metadata
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Task:
+        """Read exactly what `to_row` wrote; `task_from_row` reads what people write.
+
+        Raises:
+            KeyError: a row that `to_row` did not write.
+        """
+        return cls(
+            id=row["id"],
+            question=row["question"],
+            answers=tuple(row["answers"]),
+            metadata={key: value for key, value in row.items() if key not in _OWN_COLUMNS},
+            split=row.get("split", ""),
+            answer_type=row.get("answer_type", "text"),
+        )
+
 
 RowReader = Callable[[Mapping[str, Any], str], Task]
 """Turns a row and a fallback id into a task; raises BadInputError without the place."""
@@ -67,30 +96,66 @@ RowReader = Callable[[Mapping[str, Any], str], Task]
 def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     """Read our own schema: ``question``, ``answers`` or ``answer``, optional ``id``, ``split``.
 
+    Gold answers and ids are read exactly: numbers as their decimal digits, never a Python notation.
+
+    Args:
+        row: the columns; all others become metadata.
+        fallback_id: where ``id`` is missing, null or empty.
+
     Raises:
-        BadInputError: a column is missing or of the wrong type.
+        BadInputError: a column is missing or of the wrong type, or no answer could be right.
     """
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise BadInputError(f"column 'question' must be text, found {question!r:.80}")
-    answers = row.get("answers", row.get("answer"))
-    golds = [answers] if isinstance(answers, str | int | float) else answers
+        raise BadInputError(f"column 'question' must be a string, found {question!r:.80}")
+    answers = row.get("answers")
+    answers = row.get("answer") if answers is None else answers
+    golds = [answers] if isinstance(answers, str | Real) else answers
     if not isinstance(golds, list | tuple) or not golds:
         raise BadInputError(
             f"column 'answers' must be a list with an answer, found {answers!r:.80}"
         )
+    texts = tuple(map(_gold, golds))
     answer_type = row.get("answer_type", "text")
     if answer_type not in ("text", "number"):
         raise BadInputError(f"column 'answer_type' must be 'text' or 'number', not {answer_type!r}")
+    if answer_type == "number":
+        wrong = next((text for text in texts if not any(map(str.isdecimal, text))), None)
+        if wrong is not None:
+            raise BadInputError(
+                f"the answer of a number task must hold a number, found {wrong!r:.80}"
+            )
+    split = row.get("split")
+    if split is not None and not isinstance(split, str):
+        raise BadInputError(f"column 'split' must be a string, found {split!r:.80}")
     metadata = {key: value for key, value in row.items() if key not in (*_OWN_COLUMNS, "answer")}
     return Task(
-        id=str(row.get("id") or fallback_id),
+        id=_id(row.get("id"), fallback_id),
         question=question,
-        answers=tuple(str(gold) for gold in golds),
+        answers=texts,
         metadata=metadata,
-        split=str(row.get("split") or ""),
+        split=split or "",
         answer_type=answer_type,
     )
+
+
+def _gold(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    number = not isinstance(value, bool)
+    if number and isinstance(value, Integral):
+        return str(int(value))
+    if number and isinstance(value, Real) and math.isfinite(value):
+        return format(Decimal(repr(float(value))), "f")  # the shortest digits, but never 1e-05
+    raise BadInputError(f"each answer must be some text or a finite number, found {value!r:.80}")
+
+
+def _id(value: Any, fallback: str) -> str:
+    if value is None or value == "":
+        return fallback
+    if isinstance(value, bool) or not isinstance(value, str | Integral):
+        raise BadInputError(f"column 'id' must be a string or a whole number, found {value!r:.80}")
+    return value if isinstance(value, str) else str(int(value))
 
 
 class TaskSet(Sequence[Task]):

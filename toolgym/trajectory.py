@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, parse_line, read_lines
+from toolgym._util.jsonl import copy_json, exact_line, parse_line, read_lines
 from toolgym.errors import BadInputError
-from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.task import Task, task_from_row
+from toolgym.messages import Message, ToolCall, ToolResult, cut_after
+from toolgym.task import Task
 
 __all__ = [
     "MALFORMED_CALLS",
@@ -25,10 +26,12 @@ __all__ = [
     "read_trajectories",
 ]
 
-SCHEMA = 1
-"""Version of the JSONL form; readers accept this one and say so otherwise."""
+SCHEMA = 2
+"""Version of the JSONL form that is written; readers take version 1, too."""
 
-
+_FAULT_OF_1 = re.compile(
+    r"injected_(?P<kind>timeout|tool_error|empty|garbled|slow)(?: (?P<seconds>\S+) s)?$", re.M
+)
 MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call"})
 """Problems that are an attempt to call a tool which could not be read."""
 
@@ -60,6 +63,7 @@ class Step:
         reward: the weighted sum over ``reward_parts``.
         reward_parts: unweighted value of each reward function, by name.
         seconds: time spent in tools; never part of ``info``, since clocks are not deterministic.
+        cut: the reply ended at the limit of its length, in the middle.
     """
 
     action: str
@@ -71,6 +75,7 @@ class Step:
     reward: float = 0.0
     reward_parts: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -186,23 +191,32 @@ class Trajectory:
             row["metrics"] = self.metrics
         return row
 
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
-        """Read what `to_row` wrote.
+    def to_line(self) -> str:
+        """The row as a line of strict JSON that reads back as this trajectory.
 
         Raises:
-            BadInputError: another schema version, or a row that is no trajectory.
+            BadInputError: JSON cannot hold it; what it is stands in the message.
         """
-        if row.get("schema") != SCHEMA:
+        return exact_line(self.to_row())
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
+        """Read what `to_row` wrote, now or in version 1.
+
+        Raises:
+            BadInputError: another schema version, or a row that is not a trajectory.
+        """
+        if row.get("schema") not in (1, SCHEMA):
             raise BadInputError(
-                f"trajectory schema {row.get('schema')!r} is not {SCHEMA}: "
-                "it was written by another version of toolgym, or is no trajectory"
+                f"trajectory schema {row.get('schema')!r} is not 1 or {SCHEMA}: "
+                "it was written by another version of toolgym, or is not a trajectory"
             )
+        read = _step_of_1 if row["schema"] == 1 else _step_of_2
         try:
             return cls(
-                task=task_from_row(row["task"], ""),
+                task=Task.from_row(row["task"]),
                 messages=[Message.from_chat(chat) for chat in row["messages"]],
-                steps=[_step(item) for item in row["steps"]],
+                steps=[read(item) for item in row["steps"]],
                 tools=list(row["tools"]),
                 env_id=row["env_id"],
                 format=row["format"],
@@ -282,15 +296,28 @@ def _step_row(step: Step) -> dict[str, Any]:
     if step.answer is not None:
         row["answer"] = step.answer
     row |= {"observation": step.observation, "reward": step.reward}
-    return row | {"reward_parts": step.reward_parts, "seconds": round(step.seconds, 6)}
+    row |= {"reward_parts": step.reward_parts, "seconds": round(step.seconds, 6)}
+    return row | {"cut": True} if step.cut else row
 
 
 def _result_row(result: ToolResult) -> dict[str, Any]:
-    row = {"call_id": result.call_id, "content": result.content, "error": result.error}
-    return row | ({"detail": result.detail} if result.detail else {})
+    row: dict[str, Any] = {
+        "call_id": result.call_id,
+        "content": result.content,
+        "error": result.error,
+    }
+    if result.detail is not None:
+        row["detail"] = result.detail
+    if result.fault is not None:
+        row["fault"] = result.fault
+    if result.added_seconds:
+        row["added_seconds"] = result.added_seconds
+    if result.shown is not None:
+        row["shown"] = result.shown
+    return row
 
 
-def _step(row: Mapping[str, Any]) -> Step:
+def _step_of_2(row: Mapping[str, Any]) -> Step:
     return Step(
         action=row["action"],
         calls=tuple(ToolCall(**item) for item in row.get("calls", ())),
@@ -301,7 +328,32 @@ def _step(row: Mapping[str, Any]) -> Step:
         reward=row["reward"],
         reward_parts=dict(row["reward_parts"]),
         seconds=row["seconds"],
+        cut=row.get("cut", False),
     )
+
+
+def _step_of_1(row: Mapping[str, Any]) -> Step:
+    """A step of schema 1, in which faults and cuts stood in texts."""
+    step = _step_of_2(row)
+    step.results = tuple(_result_of_1(result, step.observation) for result in step.results)
+    return step
+
+
+def _result_of_1(result: ToolResult, observation: str) -> ToolResult:
+    for mark in (result.error, result.detail):
+        found = _FAULT_OF_1.match(mark or "")
+        if found is not None:
+            rest = (result.detail or "").partition("\n")[2] or None
+            seconds = float(found["seconds"] or 0)
+            result = replace(result, detail=rest, fault=found["kind"], added_seconds=seconds)
+            break
+    mark = cut_after(result.content, 0)
+    end = observation.find(mark)
+    begin = observation.find(result.content[: min(40, end)]) if end > 0 else -1
+    shown = result.content[: end - begin] if 0 <= begin < end else ""
+    if shown and observation[begin:end] == shown:
+        return replace(result, shown=len(shown))
+    return result
 
 
 def _tokens_row(tokens: Tokens) -> dict[str, Any]:

@@ -6,17 +6,20 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
+import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from toolgym.env import ToolEnv
-from toolgym.messages import ToolCall
+from toolgym.errors import BadInputError
+from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.toolset import MAX_PARALLEL, Toolset
 
-__all__ = ["ToolVectorEnv", "execute_together"]
+__all__ = ["ToolVectorEnv", "step_together"]
 
 
 class ToolVectorEnv(SyncVectorEnv):
@@ -37,11 +40,38 @@ class ToolVectorEnv(SyncVectorEnv):
         return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> Any:
-        """Step every environment; see `gymnasium.vector.VectorEnv.step`."""
-        texts = list(actions)
-        envs = [env.unwrapped for env in self.envs]
-        execute_together([e for e in envs if isinstance(e, ToolEnv)], texts)
-        return super().step(tuple(texts))
+        """Step every environment; see `gymnasium.vector.VectorEnv.step`.
+
+        Raises:
+            BadInputError: not one action for each environment.
+        """
+        texts, envs = list(actions), self.envs
+        if len(texts) != len(envs):
+            raise BadInputError(f"{len(envs)} environments need an action each, not {len(texts)}")
+        # What gymnasium resets in this step has no reply to play: it ignores the action.
+        resets = self._autoreset_envs & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
+        playing = [n for n, again in enumerate(resets) if not again]
+        outcomes = step_together([envs[n] for n in playing], [texts[n] for n in playing])
+        self.envs = list(envs)
+        for n, outcome in zip(playing, outcomes, strict=True):
+            self.envs[n] = _Played(envs[n], outcome)
+        try:
+            return super().step(tuple(texts))
+        finally:
+            self.envs = envs
+
+
+class _Played(gym.Wrapper[str, str, str, str]):
+    """An environment whose step has been made, so that the loop of gymnasium's vector reads it."""
+
+    def __init__(self, env: gym.Env[str, str], outcome: Stepped | Exception) -> None:
+        super().__init__(env)
+        self._outcome = outcome
+
+    def step(self, action: str) -> Stepped:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
 
 def _single(spec: EnvSpec) -> EnvSpec:
@@ -49,25 +79,63 @@ def _single(spec: EnvSpec) -> EnvSpec:
     return replace(spec, kwargs=kwargs)
 
 
-Made = tuple[ToolEnv, list[ToolCall]]
-"""An environment, and the calls of its reply."""
+Stepped = tuple[str, Any, bool, bool, dict[str, Any]]
+"""What a step gives: observation, reward, terminated, truncated, info."""
 
 
-def execute_together(envs: Sequence[ToolEnv], actions: Sequence[str]) -> None:
-    """Run the calls of many replies, batched by tool, and provide each environment's results.
+@dataclass(slots=True)
+class _Begun:
+    """A step between its halves."""
+
+    place: int
+    env: ToolEnv
+    calls: list[ToolCall]
+    results: list[ToolResult] = field(default_factory=list)
+    seconds: float = 0.0
+    failure: Exception | None = None
+
+
+def step_together(
+    envs: Sequence[gym.Env[str, str]], actions: Sequence[str]
+) -> list[Stepped | Exception]:
+    """Step many environments; the calls of all their replies are run together, batched by tool.
+
+    An environment behind wrappers, which may make another action of it, is stepped by itself.
 
     Args:
-        envs: environments in the middle of an episode; ended ones are passed over.
+        envs: in the middle of an episode.
         actions: one reply for each.
+
+    Returns:
+        What each step gave, or what it raised: the failure of one leaves the others alone.
     """
-    calls: list[Made] = []
-    for env, action in zip(envs, actions, strict=True):
-        if not env.ended:
-            calls.append((env, env.prepare(action)))
-    by_toolset: dict[int, tuple[Toolset, list[Made]]] = {}
-    for env, made in calls:
-        group = by_toolset.setdefault(id(env.current_tools), (env.current_tools, []))
-        group[1].append((env, made))
+    begun: list[_Begun] = []
+    outcomes: list[Stepped | Exception | None] = [None] * len(envs)
+    for place, (env, action) in enumerate(zip(envs, actions, strict=True)):
+        try:
+            if isinstance(env, ToolEnv):
+                begun.append(_Begun(place, env, env.begin(action)))
+            else:
+                outcomes[place] = env.step(action)
+        except Exception as error:  # also what a user's codec or wrapper raises
+            outcomes[place] = error
+    _answer_all([step for step in begun if step.calls])
+    for step in begun:
+        try:
+            if step.failure is not None:
+                raise step.failure
+            outcomes[step.place] = step.env.finish(step.results, step.seconds)
+        except Exception as error:  # also what a user's reward raises
+            outcomes[step.place] = error
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _answer_all(steps: Sequence[_Begun]) -> None:
+    """Run all calls, those of one toolset together."""
+    by_toolset: dict[int, tuple[Toolset, list[_Begun]]] = {}
+    for step in steps:
+        tools = step.env._tools  # as they are: `current_tools` makes them the environment's own
+        by_toolset.setdefault(id(tools), (tools, []))[1].append(step)
     groups = list(by_toolset.values())
     # Tools that run in processes need not wait for those of other episodes.
     apart = [g for g in groups if any(not item.inline for item in g[0])] if len(groups) > 1 else []
@@ -80,15 +148,21 @@ def execute_together(envs: Sequence[ToolEnv], actions: Sequence[str]) -> None:
             future.result()
 
 
-def _answer(toolset: Toolset, members: Sequence[Made]) -> None:
+def _answer(toolset: Toolset, steps: Sequence[_Begun]) -> None:
     """Run the calls of all episodes that have one toolset, and give each its results."""
-    flat = [call for _, made in members for call in made]
-    episodes = [env.episode for env, made in members for _ in made]
+    flat = [call for step in steps for call in step.calls]
+    episodes = [step.env.episode for step in steps for _ in step.calls]
     began = time.perf_counter()
-    results = toolset.execute(flat, episodes)
-    seconds = (time.perf_counter() - began) / max(1, len(flat))
-    position = 0
-    for env, made in members:
-        mine = results[position : position + len(made)]
-        env.provide(mine, seconds * len(made) + toolset.added_seconds(mine))
-        position += len(made)
+    try:
+        results = iter(toolset.execute(flat, episodes))
+    except Exception as error:  # no failure of a tool, which is a result
+        if len(steps) == 1:
+            steps[0].failure = error
+        else:  # whose it is shows when each is asked alone
+            for step in steps:
+                _answer(toolset, [step])
+        return
+    seconds = (time.perf_counter() - began) / len(flat)
+    for step in steps:
+        step.results = list(islice(results, len(step.calls)))
+        step.seconds = seconds * len(step.calls)

@@ -31,7 +31,7 @@ DPO: dict[str, Any] = {
 }
 GRPO: dict[str, Any] = {
     **{"batch_size": 256, "generations": 8, "learning_rate": 3e-4, "epochs": 100},
-    **{"max_steps": 30, "device_batch_size": 64, "max_length": 512},
+    **{"max_updates": 30, "device_batch_size": 64, "max_length": 512},
 }
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": {"methods": ["sft"], "rounds": 2},

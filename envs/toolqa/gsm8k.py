@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.envs.toolqa.family import Family
-from toolgym.envs.toolqa.hub import HubSet
+from toolgym.envs.toolqa.family import Family, HubSet
 from toolgym.errors import BadInputError
 from toolgym.task import Task, task_from_row
 
 __all__ = ["FAMILY", "make", "make_vector"]
 
 _MARK = "####"
+_NUMBER = re.compile(r"\s*[-+]?\s*[$€£]?\s*[-+]?[\d.,]*\d[\d.,]*\s*%?\s*")
 
 
 def _read(row: Mapping[str, Any], fallback_id: str) -> Task:
@@ -24,6 +25,11 @@ def _read(row: Mapping[str, Any], fallback_id: str) -> Task:
         if not number.strip():
             raise BadInputError(f"column 'answer' has no number after {_MARK}")
         own |= {"answers": [number.strip().replace(",", "")], "solution": solution.strip()}
+    elif "answers" not in row and isinstance(answer, str) and not _NUMBER.fullmatch(answer):
+        raise BadInputError(
+            f"column 'answer' is neither a number nor a solution that ends in {_MARK} and one: "
+            f"{answer!r:.80}"
+        )
     return task_from_row({"answer_type": "number"} | own, fallback_id)
 
 

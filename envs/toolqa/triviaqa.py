@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.envs.toolqa.family import Family, text_answers
-from toolgym.envs.toolqa.hub import HubSet
+from toolgym.envs.toolqa.family import Family, HubSet, text_answers
+from toolgym.task import Task
 
 __all__ = ["FAMILY", "make", "make_vector"]
 
@@ -15,9 +15,14 @@ def _answers(row: Mapping[str, Any]) -> Any:
     answer = row.get("answer")
     if not isinstance(answer, Mapping):
         return None
-    # The canonical value first, each alias once.
+    # The canonical value first, each alias once; the unlabelled split says "<unk>".
     values = [answer.get("value"), *(answer.get("aliases") or ())]
-    return list(dict.fromkeys(value for value in values if value))
+    return list(dict.fromkeys(value for value in values if value and value != "<unk>"))
+
+
+def _read(row: Mapping[str, Any], fallback_id: str) -> Task:
+    """Our schema, or the set's own, whose ids stand in ``question_id``."""
+    return text_answers(_answers)(row, row.get("question_id") or fallback_id)
 
 
 FAMILY = Family(
@@ -32,7 +37,7 @@ FAMILY = Family(
             "test": ("validation", 1000),
         },
     ),
-    reader=text_answers(_answers),
+    reader=_read,
 )
 
 make = FAMILY.make

@@ -131,9 +131,7 @@ def test_a_tool_is_recorded_and_replayed_without_being_called(
 ) -> None:
     calculate = ("tool", "Calculator", "2*(3+4)", "--cassette", "tapes/one.jsonl")
     assert fine(*calculate, "--record") == "14\n"
-    monkeypatch.setattr(
-        "toolgym.tools.toolset.Tool.answer", lambda *_: pytest.fail("it was called")
-    )
+    monkeypatch.setattr("toolgym.tools.base.Tool.answer", lambda *_: pytest.fail("it was called"))
     assert fine(*calculate, "--replay") == "14\n"
     other = ("tool", "Calculator", "2*5", "--cassette", "tapes/one.jsonl", "--replay")
     assert "has no answer to Calculator" in refused(3, *other)
@@ -311,7 +309,7 @@ TINY = {
     "rounds": 1,
     "samples_per_task": 2,
     "filter": {"where": "reward>=0"},
-    "train": {"max_steps": 2, "batch_size": 4, "max_length": 512},
+    "train": {"max_updates": 2, "batch_size": 4, "max_length": 512},
     "sampling": {"max_new_tokens": 8},
     "miniature": {"train": 10, "test": 10, "base": {"tiny": True}},
 }
@@ -336,7 +334,7 @@ def test_selftrain_train_and_report_on_a_tiny_model() -> None:
     assert "seed" in refused(3, *command, "--seed", "9")
     (model,) = Path("runs/tiny/base").glob("miniature-*")
     rows = "runs/tiny/round-1/selection/rows.jsonl"
-    limits = ("--max-steps", "1", "--batch-size", "4", "--max-length", "512")
+    limits = ("--max-updates", "1", "--batch-size", "4", "--max-length", "512")
     out = ("--model", str(model), "--out", "trained", "--json")
     trained = json.loads(fine("train", "sft", rows, *limits, *out))
     assert trained["steps"] == 1

@@ -17,8 +17,7 @@ from toolgym.formats import Action, get_format
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.policies import Request, make_policy
 from toolgym.policies.base import cut_at_stop, past_results, question_of, with_stop
-from toolgym.policies.replay import ReplayPolicy
-from toolgym.policies.scripted import ScriptedPolicy
+from toolgym.policies.scripted import ReplayPolicy, ScriptedPolicy
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 

@@ -19,6 +19,7 @@ import pytest
 from toolgym import Run, rollout
 from toolgym.errors import (
     BadInputError,
+    CheckError,
     EndpointError,
     MissingFileError,
     PolicyError,
@@ -26,8 +27,14 @@ from toolgym.errors import (
     UnknownNameError,
 )
 from toolgym.messages import Message, ToolCall
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, make_policy
-from toolgym.rollouts.engine import join_tokens
+from toolgym.policies.base import (
+    Policy,
+    Reply,
+    ReplyTokens,
+    Request,
+    join_tokens,
+    make_policy,
+)
 
 ENV = "ToolQA-GSM8K-v0"
 ARGS: dict[str, Any] = {"tools": ["Calculator"], "prompt": "bare"}
@@ -243,8 +250,12 @@ class TestFailures:
             raise RuntimeError("my reward is broken")
 
         REWARDS.add("broken", broken, replace=True)
-        with pytest.raises(RuntimeError, match="my reward is broken"):
-            rollout(ENV, adder, env_args=tasks | {"reward": {"broken": 1.0}})
+        arguments = {"env_args": tasks | {"reward": {"broken": 1.0}}}
+        with pytest.raises(CheckError, match=r"20 episodes in a row.*my reward is broken"):
+            rollout(ENV, adder, **arguments)
+        run = rollout(ENV, adder, **arguments, episodes=3)
+        assert len(run) == 0
+        assert {f["boundary"] for f in run.failures()} == {"environment"}
 
 
 class TestPolicies:

@@ -35,11 +35,12 @@ from toolgym.errors import (
 )
 from toolgym.formats import Action
 from toolgym.policies.base import Policy, Reply, Request
+from toolgym.tools.base import Tool
 from toolgym.tools.cache import ResultCache
 from toolgym.tools.cassette import Recorder, Replayer, canonical
-from toolgym.tools.faults import KINDS, Faults, injected_fault
+from toolgym.tools.faults import KINDS, Faults
 from toolgym.tools.service import ServedToolset, check_service, serve
-from toolgym.tools.toolset import MAX_PARALLEL, Tool
+from toolgym.tools.toolset import MAX_PARALLEL
 
 POPQA = "ToolQA-PopQA-v0"
 
@@ -605,8 +606,8 @@ class TestFaults:
         for kind in KINDS:
             tools = serve(Toolset([counted.tool]), {"faults": {kind: 1.0, "slow_seconds": 9.5}})
             (seen[kind],) = tools.execute([call("shout", text=text)], ["e"])
-            assert injected_fault(seen[kind]) == kind
-            assert tools.added_seconds([seen[kind]]) == (9.5 if kind == "slow" else 0.0)
+            assert seen[kind].fault == kind
+            assert seen[kind].added_seconds == (9.5 if kind == "slow" else 0.0)
             errors = tools.counters()["shout"]["errors"]
             assert errors == ({seen[kind].error: 1} if seen[kind].error else {})
         assert counted.ran == [text] * 2, "only garbled and slow answers need the tool"
@@ -651,7 +652,7 @@ class TestFaults:
         faulty: Any = gym.make(POPQA, service={"faults": {"timeout": 1.0}}).unwrapped
         same: Any = gym.make(POPQA, service={"faults": {"timeout": 1.0}}).unwrapped
         plain: Any = gym.make(POPQA).unwrapped
-        assert faulty.toolset is same.toolset, "so that a vector's calls are answered together"
+        assert faulty._toolset is same._toolset, "so that a vector's calls are answered together"
         assert faulty.clone().toolset is faulty.toolset
         query = call("WikipediaSearch", query="Peru")
         assert plain.toolset.execute([query])[0].error is None
@@ -661,7 +662,7 @@ class TestFaults:
     def test_a_vector_hits_the_calls_that_single_environments_hit(self, tmp_path: Path) -> None:
         service = {"faults": {"timeout": 0.5}, "cassette": str(tmp_path / "c"), "mode": "record"}
         vector: Any = gym.make_vec(POPQA, num_envs=6, service=service)
-        assert len({id(env.unwrapped.toolset) for env in vector.envs}) == 1
+        assert len({id(env.unwrapped._toolset) for env in vector.envs}) == 1
         vector.reset(seed=5)
         vector.step(("Action: WikipediaSearch[Peru]",) * 6)
         hits = []
@@ -737,7 +738,7 @@ class TestSettings:
     def test_nothing_said_changes_nothing(self) -> None:
         plain: Any = gym.make(POPQA).unwrapped
         empty: Any = gym.make(POPQA, service={}).unwrapped
-        assert empty.toolset is plain.toolset
+        assert empty._toolset is plain._toolset
         assert family.shared_toolset.cache_info().currsize >= 1
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -121,25 +122,98 @@ def parse_line(
 
 
 def dump_line(row: Mapping[str, Any]) -> str:
-    """One line of JSON that UTF-8 can always encode; NaN and infinity are refused.
+    """One line of JSON that UTF-8 can always encode.
 
     Readable Unicode where possible; text with lone surrogates (broken model output) is escaped.
+
+    Raises:
+        BadInputError: NaN, infinity, or something else that JSON cannot hold; it is named.
     """
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+        try:
+            line.encode("utf-8")
+        except UnicodeEncodeError:
+            line = json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInputError(f"JSON cannot hold this: {not_json(row) or error}") from error
     return line + "\n"
+
+
+def exact_line(row: Mapping[str, Any]) -> str:
+    """As `dump_line`, for a row that must read back as it was; only tuples become lists.
+
+    Raises:
+        BadInputError: JSON cannot hold it, or would change it silently: keys that are not strings,
+            halves of one character apart.
+    """
+    line = dump_line(row)
+    again = json.loads(line)
+    if again != row and again != _with_lists(row):
+        raise BadInputError(f"JSON cannot hold this: {not_json(row) or 'it reads back otherwise'}")
+    return line
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON reads them as one character
+_MOST_BITS = 14_000  # of a whole number: Python reads and writes no longer ones (4 300 digits)
+_DEEPEST = 100
+
+
+def not_json(value: Any, depth: int = 0) -> str:
+    """What in a value JSON cannot hold, as ``'key'.'key' is nan``; empty where it holds all.
+
+    Args:
+        value: any value.
+        depth: how deep it lies.
+    """
+    if isinstance(value, str):
+        halves = not value.isascii() and _HALVES.search(value) is not None
+        return "is a string with a character in two halves" if halves else ""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int):
+        return "" if value.bit_length() < _MOST_BITS else "is a number of thousands of digits"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"is {value!r}"
+    if depth > _DEEPEST:
+        return "is nested too deep"
+    if isinstance(value, dict):
+        pairs: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    else:
+        return f"is of type {type(value).__name__}"
+    for key, item in pairs:
+        if not isinstance(key, str) and isinstance(value, dict):
+            return f"has a key of type {type(key).__name__}"
+        why = not_json(item, depth + 1)
+        if why:
+            return f"{key!r:.80}{' ' if why[0].isalpha() else '.'}{why}"
+    return ""
 
 
 def append_row(stream: BinaryIO, row: Mapping[str, Any]) -> None:
     """Add a line to a stream of `appending`: once this returns, a kill does not lose it.
 
+    Raises:
+        BadInputError: JSON cannot hold the row.
+    """
+    append_line(stream, dump_line(row))
+
+
+def append_line(stream: BinaryIO, line: str) -> None:
+    """As `append_row`, for a line that was made already.
+
     Where the line cannot be written whole, such as on a full disk, nothing of it stays: the next
     line would be glued to its half.
     """
-    begin, view = stream.tell(), memoryview(dump_line(row).encode("utf-8"))
+    begin, view = stream.tell(), memoryview(line.encode("utf-8"))
     try:
         while view:
             view = view[stream.write(view) :]
@@ -205,8 +279,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write one indented JSON document atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write one indented JSON document atomically.
+
+    Raises:
+        BadInputError: JSON cannot hold it.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        why = not_json(value) or error
+        name = Path(path).name
+        raise BadInputError(f"JSON cannot hold what {name!r} is to hold: {why}") from error
     write_text(path, text + "\n")
 
 
@@ -239,6 +322,31 @@ def file_hash(path: str | Path) -> str:
 
 
 def value_hash(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, hexadecimal."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    """SHA-256 of a value's canonical JSON, hexadecimal; of what JSON cannot hold a likeness."""
+    try:
+        text = _canonical(value)
+    except (TypeError, ValueError, RecursionError):  # mixed keys, numbers too long, a circle
+        text = _canonical(_likeness(value))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
+    )
+
+
+def _likeness(value: Any, depth: int = 0) -> Any:
+    """Plain values for others: never an address, which would differ in the next process."""
+    if depth > _DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        return {repr(k): _likeness(item, depth + 1) for k, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_likeness(item, depth + 1) for item in value]
+    if isinstance(value, int) and value.bit_length() >= _MOST_BITS:
+        return hex(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    text = str(value)
+    return type(value).__qualname__ if " at 0x" in text else text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import logging
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from toolgym.errors import MissingExtraError
@@ -60,3 +62,13 @@ def quiet() -> Iterator[None]:
             notices.set_verbosity(verbosity)
             if shown:
                 notices.enable_progress_bar()
+
+
+def installed_versions() -> dict[str, str]:
+    """What a run may depend on, as installed."""
+    names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "openai")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

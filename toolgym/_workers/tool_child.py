@@ -1,64 +1,203 @@
-"""The child of `toolgym._workers.tool_worker`; run by path, so that it starts without toolgym."""
+"""The role of a tool's child, and how a tool's values and failures become text in any process."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import inspect
+import itertools
 import json
 import os
 import pickle
+import signal
 import sys
+import threading
 import traceback
-from multiprocessing.connection import Connection
-from typing import Any
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    MappingView,
+    Sequence,
+    Set,
+)
+from functools import partial
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from toolgym._workers.child import Channel
+
+__all__ = ["MAX_CHARS", "as_text", "attempt", "by_name", "describe", "serve"]
+
+MAX_CHARS = 1_000_000
+"""Characters of a result, of an error and of a traceback; the rest is cut where it arose."""
+
+_TOKEN = 8  # bytes of a request that its reply repeats
 
 
 def as_text(value: Any) -> str:
-    """A tool's return value as the text that a policy reads."""
-    if isinstance(value, str):
-        return value
+    """A tool's return value as the text that a policy reads: strings as they are, else JSON."""
+    if not isinstance(value, str | dict | list | tuple | bool | int | float) or _is_enum(value):
+        value = _plain(value)
     if value is None:
         return ""
-    if isinstance(value, dict | list | tuple | bool):
-        return json.dumps(value, ensure_ascii=False, default=str)
+    if not isinstance(value, dict | list | tuple | bool):
+        return _cut(str(value))
+    try:
+        return _cut(json.dumps(value, ensure_ascii=False))
+    except TypeError:  # it holds something that JSON does not know
+        return _cut(json.dumps(_plain(value), ensure_ascii=False))
+
+
+def _is_enum(value: Any) -> bool:
+    return isinstance(value, enum.Enum)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_CHARS:
+        return text
+    return f"{text[:MAX_CHARS]} [cut: {len(text):,} characters]"
+
+
+def _plain(value: Any) -> Any:
+    """A value of what JSON has; the order of a set does not depend on the process."""
+    if _is_enum(value):
+        return _plain(value.value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    for method in ("model_dump", "tolist"):  # a pydantic model; an array, or a number out of one
+        if callable(getattr(type(value), method, None)):
+            return _plain(getattr(value, method)())
+    if isinstance(value, Sequence | MappingView | Iterator):
+        return [_plain(item) for item in itertools.islice(cast("Any", value), MAX_CHARS)]
+    if isinstance(value, Set):
+        items = [_plain(item) for item in value]
+        return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
     return str(value)
+
+
+def _key(key: Any) -> str | int | float | bool | None:
+    plain = _plain(key)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
+
+
+def by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """A tool's function, of whatever kind, as one that takes its arguments by name.
+
+    Positional-only ones are given by place, and what is awaitable is awaited.
+    """
+    kinds = inspect.signature(function).parameters.values()
+    places = [kind.name for kind in kinds if kind.kind is kind.POSITIONAL_ONLY]
+
+    def call(arguments: Mapping[str, Any]) -> Any:
+        named = dict(arguments)
+        placed = [named.pop(name) for name in places]
+        value = function(*placed, **named)
+        if isinstance(value, AsyncGeneratorType):
+            value = _listed(value)
+        return _awaited(value) if isinstance(value, Awaitable) else value
+
+    return call
+
+
+async def _listed(values: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
+_LOOP = "toolgym-async-tools"
+_LOOPS: dict[tuple[int, str], Any] = {}  # by process, for a fork takes no thread along
+
+
+def _awaited(value: Awaitable[Any]) -> Any:
+    """Wait for an awaitable in a loop of our own, which also works where another one is running.
+
+    One loop serves all calls, so that a tool may keep a connection from one call to the next; a
+    tool that calls another one from within that loop gets a second loop.
+    """
+    import asyncio  # half of what a child would need to start
+
+    here = threading.current_thread().name
+    key = os.getpid(), f"{here}+" if here.startswith(_LOOP) else _LOOP
+    if key not in _LOOPS:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name=key[1], daemon=True).start()
+        _LOOPS.setdefault(key, loop)
+
+    async def waited() -> Any:
+        return await value
+
+    future = asyncio.run_coroutine_threadsafe(waited(), _LOOPS[key])
+    try:
+        return future.result()
+    finally:
+        future.cancel()
 
 
 def describe(error: BaseException) -> dict[str, str]:
     """A failure as a reply: errors meant for the model are told by a mark on their class."""
     kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "toolgym.errors"}
-    if "ToolTimeoutError" in kinds:
-        return {"error": "timeout", "text": f"Error: {error}"}
-    if "ToolError" in kinds:
-        return {"error": "tool_error", "text": f"Error: {error}"}
-    detail = "".join(traceback.format_exception(error))
-    return {"error": "bug", "text": f"Error: {type(error).__name__}: {error}", "detail": detail}
-
-
-def serve(read: int, write: int) -> None:
-    """Receive the function once, then answer calls until the parent closes its end."""
-    receiving, sending = Connection(read, writable=False), Connection(write, readable=False)
-    os.dup2(2, 1)  # a tool that prints must not write into anybody's standard output
     try:
-        function = pickle.loads(receiving.recv_bytes())  # noqa: S301 - our parent wrote it
-        reply: dict[str, str] = {"text": "ready"}
-    except Exception as error:
-        reply = describe(error)
-    sending.send_bytes(json.dumps(reply).encode())
+        said = str(error)
+    except Exception:  # a broken __str__ of the tool's own
+        said = "(its text cannot be shown)"
+    if "ToolError" in kinds:
+        kind = "timeout" if "ToolTimeoutError" in kinds else "tool_error"
+        return {"error": kind, "text": _cut(f"Error: {said}")}
+    detail = _cut("".join(traceback.format_exception(error)))
+    return {
+        "error": "bug",
+        "text": _cut(f"Error: {type(error).__name__}: {said}"),
+        "detail": detail,
+    }
+
+
+def attempt(function: Callable[[], Any]) -> dict[str, str]:
+    """Call, and make a reply of what comes: a value, or an exception returned or raised.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which is not the tool's.
+    """
+    try:
+        value = function()
+        return describe(value) if isinstance(value, BaseException) else {"text": as_text(value)}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit: it ends a call, not the caller
+        return describe(error)
+
+
+def _run(call: Callable[[Mapping[str, Any]], Any], pickled: memoryview) -> Any:
+    return call(pickle.loads(pickled))  # noqa: S301 - our parent wrote it
+
+
+def serve(channel: Channel) -> None:
+    """Receive the function once, then answer calls until the parent closes its end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a program expects it
+    os.dup2(2, 1)  # a tool that prints must not write into anybody's standard output
+    sys.modules["__main__"].end_with_parent()
+    function: Any = None
+
+    def load() -> str:
+        nonlocal function
+        function = by_name(pickle.loads(channel.receive()))  # noqa: S301 - our parent wrote it
+        return "ready"
+
+    channel.send(json.dumps(attempt(load)).encode())
     while True:
         try:
-            arguments = pickle.loads(receiving.recv_bytes())  # noqa: S301 - our parent wrote it
-        except (EOFError, OSError):
+            request = channel.receive()
+        except EOFError:
             return
-        except Exception as error:
-            sending.send_bytes(json.dumps(describe(error)).encode())
-            continue
-        try:
-            reply = {"text": as_text(function(**arguments))}
-        except Exception as error:
-            reply = describe(error)
-        sending.send_bytes(json.dumps(reply).encode())
-
-
-if __name__ == "__main__":
-    # Run by path, this file's folder is first on sys.path; it must not shadow top-level modules.
-    sys.path.pop(0)
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+        token, pickled = request[:_TOKEN], memoryview(request)[_TOKEN:]
+        # Arguments may need a module that is missing here: a failure of the call as well.
+        reply = attempt(partial(_run, function, pickled))
+        channel.send(token, json.dumps(reply).encode())

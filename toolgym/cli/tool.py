@@ -36,7 +36,6 @@ def call(
     """Call one tool as a policy would, and print what it would read."""
     from toolgym.formats.base import argument_name
     from toolgym.messages import ToolCall
-    from toolgym.tools.faults import injected_fault
     from toolgym.tools.service import serve
     from toolgym.tools.toolset import make_toolset
 
@@ -61,7 +60,7 @@ def call(
     (result,) = toolset.execute([ToolCall("call_0", name, arguments)])
     if as_json:
         facts = {"tool": name, "arguments": arguments, "content": result.content}
-        fault_met = {} if service is None else {"fault": injected_fault(result)}
+        fault_met = {} if service is None else {"fault": result.fault}
         print_json(facts | {"error": result.error} | fault_met)
     elif not result.error:
         print(result.content)

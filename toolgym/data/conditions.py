@@ -18,8 +18,10 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "calls": lambda trajectory: float(sum(1 for _ in trajectory.calls)),
     "tool_errors": lambda trajectory: float(sum(r.error is not None for _, r in trajectory.calls)),
     "problems": lambda trajectory: float(sum(len(step.problems) for step in trajectory.steps)),
+    "cut": lambda trajectory: float(sum(step.cut for step in trajectory.steps)),
 }
-"""What can be compared beside registered rewards and metrics; ``reward`` is the recorded one."""
+"""What can be compared beside registered rewards and metrics; ``reward`` is the recorded one, and
+``cut`` counts replies that ended at the limit of their length."""
 
 _NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
 _CONDITION = re.compile(rf"\s*([A-Za-z_][\w./-]*?)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*")

@@ -84,6 +84,7 @@ def export(
     kind: str = "sft",
     *,
     style: str = "auto",
+    reasoning: bool = True,
     pairing: str = "first_turn",
     where: str = "accuracy>=1",
     per_task: int | None = None,
@@ -99,6 +100,8 @@ def export(
             ``prefixes``: a row a turn, see `toolgym.data.chat.prefix_rows`.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
+        reasoning: keep what replies hold between marks such as ``<think>``; False leaves it out of
+            every reply.
         pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.
         where: for ``dpo``: which episodes are right. ``sft`` takes what it is given: select first.
         per_task: for ``dpo``: most pairs of one question.
@@ -118,6 +121,7 @@ def export(
         )
     episodes = open_recording(source)
     about: dict[str, Any] = {"episodes": 0, "style": style, "origin": episodes.origin}
+    about["reasoning"] = "kept" if reasoning else "left out"
 
     def counted() -> Iterator[Trajectory]:
         for trajectory in episodes:
@@ -125,16 +129,16 @@ def export(
             yield trajectory
 
     if kind == "sft":
-        rows, dropped = message_rows(counted(), style=style)
+        rows, dropped = message_rows(counted(), style=style, reasoning=reasoning)
     elif kind == "prefixes":
-        rows, dropped = prefix_rows(counted(), style=style)
+        rows, dropped = prefix_rows(counted(), style=style, reasoning=reasoning)
     else:
         trajectories = list(counted())
         about |= {"pairing": pairing, "where": where, "per_task": per_task}
         pairs, dropped = make_pairs(
             trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
         )
-        rows = [pair_row(pair, style) for pair in pairs]
+        rows = [pair_row(pair, style, reasoning) for pair in pairs]
         about["balance"] = balance(pairs)
     made = Rows(rows, kind, about, dropped)
     if out is not None:
@@ -143,13 +147,14 @@ def export(
 
 
 def message_rows(
-    trajectories: Iterable[Trajectory], *, style: str = "auto"
+    trajectories: Iterable[Trajectory], *, style: str = "auto", reasoning: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
 
     Args:
         trajectories: what to train on.
         style: see `export`.
+        reasoning: see `export`.
 
     Returns:
         The rows, and the number of episodes without any reply, by reason.
@@ -165,7 +170,7 @@ def message_rows(
         if opening_length(trajectory) == len(trajectory.messages):
             silent += 1
             continue
-        opening, rest, tools = conversation(trajectory, chosen)
+        opening, rest, tools = conversation(trajectory, chosen, reasoning)
         row: dict[str, Any] = {"id": trajectory.id, "messages": opening + rest}
         rows.append(row if tools is None else {**row, "tools": tools})
     if not rows:
@@ -229,6 +234,7 @@ def card_text(rows: Rows, file: str) -> str:
         "Rows": len(rows),
         "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
         "Style": rows.about.get("style"),
+        "Reasoning": rows.about.get("reasoning"),
         "Pairing": rows.about.get("pairing"),
         "Counted as right": rows.about.get("where"),
         "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),

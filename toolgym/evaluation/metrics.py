@@ -68,10 +68,12 @@ class Figures:
 
     Args:
         exact_match: 1.0 or 0.0.
-        accuracy: 1.0 or 0.0, by the task's own rule.
+        accuracy: 1.0 or 0.0: the answer says the gold and offers nothing beside it.
+        accuracy_paper: 1.0 or 0.0, by the published rule (arXiv 2502.05867, Evaluation).
         token_f1: from 0.0 to 1.0.
         empty: the final answer says nothing.
-        truncated: the episode was cut at its limit of steps.
+        truncated: the episode was ended at its limit of steps.
+        cut: a reply of it ended at the limit of its length.
         steps: assistant turns.
         calls: tool calls that could be read.
         passed: of those, whose result is neither an error nor empty.
@@ -84,9 +86,11 @@ class Figures:
 
     exact_match: float
     accuracy: float
+    accuracy_paper: float
     token_f1: float
     empty: bool
     truncated: bool
+    cut: bool
     steps: int
     calls: int
     passed: int
@@ -115,13 +119,16 @@ def measure(
 
     Args:
         trajectory: a finished episode.
-        normalisation: ``paper`` or ``squad``.
-        whole_words: a gold answer inside a longer word does not count; the paper counts it.
+        normalisation: ``paper``, ``squad`` or ``unicode``; ``accuracy`` takes its own, which is
+            ``unicode``, where it is ``paper``.
+        whole_words: for ``accuracy_paper`` and the answerable rate: a gold answer inside a longer
+            word does not count; the paper counts it.
 
     Raises:
         UnknownNameError: an unknown normalisation.
     """
     normalise("", normalisation)  # an unknown name is an error even where nobody answered
+    own = None if normalisation == "paper" else normalisation
     task = trajectory.task
     given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
     counts = count_calls(trajectory.steps)
@@ -133,14 +140,19 @@ def measure(
 
     return Figures(
         exact_match=total(per_answer(trajectory, lambda a: exact(a, task.targets, normalisation))),
-        accuracy=total(
-            per_answer(trajectory, lambda a: right(a, task, normalisation, whole_words=whole_words))
+        accuracy=total(per_answer(trajectory, lambda a: right(a, task, own))),
+        accuracy_paper=total(
+            per_answer(
+                trajectory,
+                lambda a: right(a, task, normalisation, whole_words=whole_words, preset="paper"),
+            )
         ),
         token_f1=total(
             per_answer(trajectory, lambda a: overlap_f1(a, task.targets, normalisation))
         ),
         empty=is_empty(given),
         truncated=trajectory.truncated,
+        cut=any(step.cut for step in trajectory.steps),
         steps=len(trajectory.steps),
         calls=counts.made,
         passed=len(passed),
@@ -207,6 +219,7 @@ def summarise(
     rows = {
         "exact_match": share([f.exact_match for f in figures], ones),
         "accuracy": share([f.accuracy for f in figures], ones),
+        "accuracy_paper": share([f.accuracy_paper for f in figures], ones),
         "token_f1": mean([f.token_f1 for f in figures]),
         **_solve_rows(keys, figures),
         "invoke_rate": mean(calls),
@@ -216,6 +229,7 @@ def summarise(
         "malformed_rate": share([float(f.malformed) for f in figures], attempts),
         "empty_answers": share([float(f.empty) for f in figures], ones),
         "truncated": share([float(f.truncated) for f in figures], ones),
+        "cut": share([float(f.cut) for f in figures], ones),
         "mean_steps": mean([float(f.steps) for f in figures]),
     }
     if tools:

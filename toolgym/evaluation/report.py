@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
 from toolgym.evaluation.intervals import Interval
@@ -16,7 +16,6 @@ from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summa
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
 from toolgym.rollouts.sources import Recording, read_recording
-from toolgym.tools.faults import injected_fault
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -25,6 +24,7 @@ _PERCENT = frozenset(
     {
         "exact_match",
         "accuracy",
+        "accuracy_paper",
         "token_f1",
         *SOLVE,
         "pass_rate",
@@ -33,6 +33,7 @@ _PERCENT = frozenset(
         "malformed_rate",
         "empty_answers",
         "truncated",
+        "cut",
     }
 )
 _HEAD = ("metric", "value", "low", "high", "n", "95 % interval")
@@ -199,9 +200,10 @@ def evaluate(
 
     Args:
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
-        normalisation: ``paper`` or ``squad``.
-        whole_words: for accuracy and answerable rate: a gold answer inside a longer word does not
-            count; the paper counts it.
+        normalisation: ``paper``, ``squad`` or ``unicode``; ``accuracy`` takes its own, which is
+            ``unicode``, where it is ``paper``.
+        whole_words: for accuracy_paper and answerable rate: a gold answer inside a longer word
+            does not count; the paper counts it.
         seed: fixes the bootstrap.
         source: where the tasks came from, for trajectories that have no ``run.json``.
         by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,
@@ -248,5 +250,5 @@ def evaluate(
 
 def _injected(trajectory: Trajectory) -> Counter[str]:
     """Calls of an episode that were hit by an injected fault, by kind."""
-    kinds = (injected_fault(result) for _, result in trajectory.calls)
+    kinds = (result.fault for _, result in trajectory.calls)
     return Counter(kind for kind in kinds if kind is not None)

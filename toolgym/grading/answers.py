@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -21,6 +22,7 @@ __all__ = [
     "NORMALISATIONS",
     "NUMBER_RULES",
     "RIGHT_PRESETS",
+    "committed",
     "contains_answer",
     "exact",
     "last_number",
@@ -44,17 +46,77 @@ def _squad(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_REMOVED)).split())
 
 
-NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _squad}
+class _Signs(dict[int, str]):
+    """Each sign as the normalisation ``unicode`` writes it; filled as texts need them."""
+
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        kind = unicodedata.category(sign)
+        if kind == "Nd":
+            sign = str(unicodedata.decimal(sign))
+        elif kind == "Cf" or 0xFE00 <= code <= 0xFE0F or code == 0x640:
+            sign = ""  # joiners, marks of direction, variants; the Arabic sign that stretches words
+        elif kind[0] in "PSZC":
+            sign = " "
+        self[code] = sign
+        return sign
+
+
+_AS_UNICODE = _Signs()
+# Scripts that put no spaces between words: each letter is taken for one, with its marks; words of
+# katakana are told by their script.
+_LETTER = (
+    "\u3041-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_MARK = "".join(
+    chr(code)
+    for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800))
+    if unicodedata.category(chr(code)).startswith("M")
+)
+_ACCENTS = str.maketrans(dict.fromkeys("´¨¯¸˘˙˚˛˜˝΄΅", " "))  # NFKC would leave their marks alone
+_UNSPACED = re.compile(f"[{_LETTER}][{_MARK}\u3099\u309a]*|[\u30a1-\u30ff\u31f0-\u31ff]+")
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return _paper(text)
+    text = text.translate(_ACCENTS)
+    for _ in range(2):  # folding can leave what composes, and the other way
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _UNSPACED.sub(r" \g<0> ", text.translate(_AS_UNICODE))
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {
+    "paper": _paper,
+    "squad": _squad,
+    "unicode": _unicode,
+}
 """``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation, like TriviaQA's script);
-``squad`` deletes it (Rajpurkar et al. 2016, the script of SQuAD v1.1)."""
+``squad`` deletes it (Rajpurkar et al. 2016, the script of SQuAD v1.1); ``unicode`` is ``paper`` for
+every script: its punctuation, digits and forms of letters, and words where none are spaced."""
 
-NUMBER_RULES = ("value", "paper")
-"""``value`` compares numbers as numbers; ``paper`` compares the matched characters."""
+NUMBER_RULES = ("value", "paper", "paper_filter")
+"""``value`` compares numbers as numbers; ``paper`` the normalised last match of the published
+pattern, or the normalised answer where nothing matches, with the normalised gold, as the published
+evaluation does; ``paper_filter`` the same texts raw, as the published training filter does."""
 
-RIGHT_PRESETS: dict[str, tuple[bool, float]] = {"paper": (False, 0.0), "ours": (True, 0.25)}
-"""What a text answer must be beside holding the gold: the gold on word borders, and at least this
-share of the answer's words. ``paper`` (arXiv 2502.05867) asks for neither, so that an answer which
-lists every candidate is right."""
+RIGHT_PRESETS = ("ours", "paper")
+"""``paper`` (arXiv 2502.05867): the gold anywhere in a text, the last number of any. So an answer
+that pastes a result, repeats the question or lists candidates is right. ``ours`` takes one answer
+and no more: the gold must be most of what is said, and nothing else may be offered beside it."""
+
+# Words around an answer that offer nothing else, such as "it is ..." and "the answer is ...".
+_FILLERS = frozenset(
+    (
+        *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
+        *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
+        *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
+    )
+)
+_ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
+_STATES = ("=", " is", " are", " was", " were", " equals")  # before a number that is the answer
 
 
 def normalise(text: str, normalisation: str = "paper") -> str:
@@ -62,7 +124,7 @@ def normalise(text: str, normalisation: str = "paper") -> str:
 
     Args:
         text: any text.
-        normalisation: ``paper`` or ``squad``; they differ in what becomes of punctuation.
+        normalisation: one of `NORMALISATIONS`.
 
     Raises:
         UnknownNameError: there is no normalisation of that name.
@@ -90,10 +152,22 @@ def last_number(text: str) -> Decimal | None:
     Args:
         text: such as ``"so it costs $1,234.50."``.
     """
+    text = _ascii_digits(text)
     end = len(text)
     while end and text[end - 1] not in _DIGITS:
         end -= 1
     return _number_at(text, end) if end else None
+
+
+def _ascii_digits(text: str) -> str:
+    """Digits of any script, and their separators, as ASCII: ``٤٢`` and ``２０１５``."""
+    if text.isascii():
+        return text
+    text = text.translate(_SEPARATORS)
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+
+
+_SEPARATORS = str.maketrans("٫٬．，－", ".,.,-")
 
 
 def _number_at(text: str, digit: int) -> Decimal | None:
@@ -123,6 +197,7 @@ def _signed(text: str, begin: int) -> bool:
 
 def _numbers(text: str) -> Iterator[Decimal]:
     """All numbers of a text, each read as `last_number` reads the last one."""
+    text = _ascii_digits(text)
     for match in _RUN.finditer(text):
         end = match.end()
         while end > match.start() and text[end - 1] not in _DIGITS:
@@ -132,12 +207,12 @@ def _numbers(text: str) -> Iterator[Decimal]:
             yield value
 
 
-def _paper_number(text: str) -> str | None:
-    """What the paper's rule compares: the last match, without ``$``, ``,`` and a final dot."""
+def _paper_number(text: str) -> str:
+    """What the paper's rules compare: the last match, or the whole text where nothing matches."""
     match = None
     for found in _PAPER_NUMBER.finditer(text):
         match = found
-    return None if match is None else match[0].replace("$", "").replace(",", "").removesuffix(".")
+    return text if match is None else match[0]
 
 
 def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
@@ -156,20 +231,21 @@ def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -
 def right(
     prediction: str,
     task: Task,
-    normalisation: str = "paper",
+    normalisation: str | None = None,
     numbers: str = "value",
     whole_words: bool = False,
-    preset: str = "paper",
+    preset: str = "ours",
 ) -> bool:
-    """The accuracy rule of a task: sub-span for text, last number for numbers.
+    """The accuracy rule of a task: does the answer say the gold, as text or as a number.
 
     Args:
         prediction: the policy's answer.
         task: says the gold answers and how they are compared.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: one of `NORMALISATIONS`; None: ``unicode`` for ``ours``, else ``paper``.
         numbers: one of `NUMBER_RULES`.
-        whole_words: the gold must begin and end at a word's border; the paper takes any substring.
-        preset: one of `RIGHT_PRESETS`; for text.
+        whole_words: the gold must begin and end at a word's border; ``paper`` takes any substring,
+            ``ours`` never does.
+        preset: one of `RIGHT_PRESETS`.
 
     Raises:
         UnknownNameError: an unknown normalisation, number rule or preset.
@@ -179,28 +255,81 @@ def right(
     if numbers not in NUMBER_RULES:
         raise UnknownNameError("number rule", numbers, NUMBER_RULES)
     if task.answer_type == "number":
-        read = last_number if numbers == "value" else _paper_number
-        found = read(prediction)
-        return found is not None and any(found == read(gold) for gold in task.targets)
-    words, share = RIGHT_PRESETS[preset]
-    return _spans(prediction, task.targets, normalisation, whole_words or words, share)
+        if preset == "ours" and not _one_number(prediction):
+            return False
+        if numbers == "value":
+            value = last_number(prediction)
+            return value is not None and any(value == last_number(gold) for gold in task.targets)
+        found = _paper_number(prediction)
+        if numbers == "paper_filter":
+            return found in task.targets
+        return any(_paper(found) == _paper(gold) for gold in task.targets)
+    if preset == "ours":
+        return _says(prediction, task.targets, normalisation or "unicode")
+    return _spans(prediction, task.targets, normalisation or "paper", whole_words)
 
 
-def _spans(
-    prediction: str,
-    golds: Sequence[str],
-    normalisation: str,
-    whole_words: bool,
-    share: float = 0.0,
-) -> bool:
+def _one_number(prediction: str) -> bool:
+    """Whether a text commits itself to its last number: it is the only one, or is stated."""
+    values = _numbers(prediction)
+    first = next(values, None)
+    if all(value == first for value in values):
+        return True
+    end = len(prediction)
+    while end and prediction[end - 1] not in _DIGITS:
+        end -= 1
+    while end and prediction[end - 1] in _IN_NUMBER:
+        end -= 1
+    before = prediction[max(0, end - 20) : end].rstrip(" \t$\u20ac\u00a3-\u2212")
+    return before.lower().endswith(_STATES)
+
+
+def _says(prediction: str, golds: Sequence[str], normalisation: str) -> bool:
+    """Whether a text says one gold answer and offers nothing beside it."""
     found = normalise(prediction, normalisation)
-    needed = len(found.split()) * share if share else 0.0  # words of a gold
+    held = [
+        gold for gold, wanted in _normalised(golds, normalisation) if f" {wanted} " in f" {found} "
+    ]
+    return committed(prediction, held, normalisation) or exact(prediction, golds, normalisation)
+
+
+def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
+    """Whether a text is one answer, and most of its words are those of a gold answer.
+
+    Words such as "it is" are not counted. Two parts between commas, lines, slashes, "and" or "or"
+    are two answers, unless the gold has such parts itself.
+
+    Args:
+        prediction: the policy's answer.
+        golds: gold answers.
+        normalisation: one of `NORMALISATIONS`.
+    """
+    said = _counted(normalise(prediction, normalisation))
+    alone = not _offers_several(prediction, normalisation)
+    return any(
+        2 * (said & _counted(wanted)).total() > said.total()
+        and (alone or _offers_several(gold, normalisation))
+        for gold, wanted in _normalised(golds, normalisation)
+        if wanted
+    )
+
+
+def _counted(normalised: str) -> Counter[str]:
+    words = normalised.split()
+    return Counter([word for word in words if word not in _FILLERS] or words)
+
+
+def _offers_several(text: str, normalisation: str) -> bool:
+    """Whether a text lists: two parts with words, between commas, lines, "and" or "or"."""
+    return sum(bool(normalise(part, normalisation)) for part in _ALTERNATIVES.split(text)) > 1
+
+
+def _spans(prediction: str, golds: Sequence[str], normalisation: str, whole_words: bool) -> bool:
+    found = normalise(prediction, normalisation)
     if whole_words:
         found = f" {found} "
     return any(
-        (f" {wanted} " if whole_words else wanted) in found and len(wanted.split()) >= needed
-        if wanted
-        else _same(prediction, gold)
+        (f" {wanted} " if whole_words else wanted) in found if wanted else _same(prediction, gold)
         for gold, wanted in _normalised(golds, normalisation)
     )
 

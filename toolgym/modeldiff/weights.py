@@ -17,9 +17,9 @@ from toolgym.modeldiff.checkpoint import (
     Checkpoint,
     find_folder,
     is_adapter,
+    open_adapter,
     open_weights,
 )
-from toolgym.modeldiff.lora import open_adapter
 from toolgym.modeldiff.pairs import MODULES, Pair, Place, paired
 
 __all__ = ["THIRDS", "Change", "TensorChange", "WeightChange", "open_models", "weight_change"]

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from toolgym.errors import BadInputError, PolicyError, ToolgymError
+from toolgym.errors import BadInputError, PolicyError, ToolgymError, in_words
 from toolgym.formats import Action, Format
+from toolgym.formats.turn import Turn
 from toolgym.messages import Chat, Message, ToolCall, ToolResult
 from toolgym.registry import POLICIES
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
+from toolgym.trajectory import Tokens
 
 __all__ = [
     "CallablePolicy",
@@ -24,6 +26,7 @@ __all__ = [
     "ReplyTokens",
     "Request",
     "cut_at_stop",
+    "join_tokens",
     "make_policy",
     "past_results",
     "question_of",
@@ -74,10 +77,51 @@ class Reply:
     Args:
         text: as the environment's ``step`` takes it.
         tokens: the same in token ids, when the policy knows them.
+        cut: it ended at the limit of its length, in the middle.
+        said: what it says, where that came as a message with native calls and not as text.
     """
 
     text: str
     tokens: ReplyTokens | None = None
+    cut: bool = False
+    said: Action | None = None
+
+    @property
+    def turn(self) -> str:
+        """The text as an action that carries what text cannot say."""
+        return Turn(self.text, self.said, self.cut) if self.cut or self.said else self.text
+
+
+def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:
+    """An episode's tokens from those of its turns.
+
+    Args:
+        turns: one a turn; each prompt must begin with all that stood before it.
+        tokenizer: hash of the tokenizer.
+
+    Returns:
+        None when a turn has no tokens, or re-rendered what had been said: then nobody can claim
+        that these were the tokens, and training has to tokenise again.
+    """
+    first = turns[0] if turns else None
+    if first is None:
+        return None
+    prompt = list(first.prompt_ids)
+    completion: list[int] = []
+    mask: list[int] = []
+    logprobs: list[float] = []
+    for turn in turns:
+        if turn is None:
+            return None
+        so_far = len(prompt) + len(completion)
+        if turn.prompt_ids[:so_far] != prompt + completion:
+            return None
+        between = turn.prompt_ids[so_far:]
+        completion += [*between, *turn.completion_ids]
+        mask += [0] * len(between) + [1] * len(turn.completion_ids)
+        logprobs += [0.0] * len(between) + list(turn.logprobs or ())
+    known = all(turn is not None and turn.logprobs is not None for turn in turns)
+    return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer)
 
 
 class Policy(ABC):
@@ -111,7 +155,11 @@ PolicyFunction = Callable[[list[Chat], list[Schema]], Any]
 
 @dataclass
 class CallablePolicy(Policy):
-    """A function of ``(messages, tools)`` that returns text, a `Message` or a chat dict.
+    """A function of ``(messages, tools)`` that returns text or a message.
+
+    A message may be a `Message`, a chat dict or a client's own object; see
+    `toolgym.policies.native.read_native`. After a reply with native calls the conversation goes on
+    in their shape: ``tool_calls`` with the ids that came, and results of role ``tool``.
 
     Args:
         function: may be ``async``.
@@ -121,23 +169,39 @@ class CallablePolicy(Policy):
     function: PolicyFunction
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    _as_text: set[str] = field(default_factory=set, init=False, repr=False)
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Call the function for each request."""
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Reply | Exception:
+        from toolgym.policies import native
+
+        messages = request.messages
+        if request.episode in self._as_text:
+            messages = list(map(native.with_text_arguments, messages))
         try:
-            value = self.function(request.messages, request.tools)
+            value = self.function(messages, request.tools)
             if inspect.isawaitable(value):
                 value = asyncio.run(_wait(value))
-            return Reply(reply_text(value, request))
+            if isinstance(value, str | Reply):
+                return value if isinstance(value, Reply) else Reply(value)
+            reply = native.read_native(value, request)
+            if reply.said is not None and native.wrote_text_arguments(value):
+                self._as_text.add(request.episode)
+            return reply
         except ToolgymError as error:
             return error
-        except Exception as error:  # a policy is the user's code: its failure is data of the run
-            raised = PolicyError(f"the policy raised {type(error).__name__}: {error}")
+        # A policy is the user's code: its failure is data of the run, also where it wants to exit.
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            raised = PolicyError(f"the policy raised {type(error).__name__}: {in_words(error)}")
             raised.__cause__ = error
             return raised
+
+    def forget(self, episode: str) -> None:
+        """Drop what was kept of an ended episode."""
+        self._as_text.discard(episode)
 
     def describe(self) -> dict[str, Any]:
         """The function's name."""
@@ -147,30 +211,6 @@ class CallablePolicy(Policy):
 
 async def _wait(value: Any) -> Any:
     return await value
-
-
-def reply_text(value: Any, request: Request) -> str:
-    """What a policy returned as the text that the format reads; native calls are written in it.
-
-    Raises:
-        PolicyError: it returned something that is no reply.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        try:
-            value = Message.from_chat({"role": "assistant", **value})
-        except BadInputError as error:
-            raise PolicyError(
-                f"the policy returned a message that cannot be read: {error}"
-            ) from error
-    if not isinstance(value, Message):
-        raise PolicyError(
-            f"a policy returns text, a Message or a chat dict, not {type(value).__name__}"
-        )
-    if not value.tool_calls:
-        return value.content
-    return request.format.write(Action(value.content, value.tool_calls), request.tools)
 
 
 def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy:
@@ -244,6 +284,11 @@ def past_results(request: Request) -> list[tuple[ToolCall, str]]:
     turns = [n for n, m in enumerate(request.messages) if m["role"] == "assistant"]
     found: list[tuple[ToolCall, str]] = []
     for begin, end in itertools.pairwise([*turns, len(request.messages)]):
+        if "tool_calls" in request.messages[begin]:
+            native = Message.from_chat(request.messages[begin]).tool_calls
+            told = [str(m["content"]) for m in request.messages[begin + 1 : end]]
+            found += zip(native, told, strict=False)
+            continue
         calls = request.format.parse(request.messages[begin]["content"], request.tools).calls
         if not calls:
             continue

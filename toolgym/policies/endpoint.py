@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,20 @@ from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, PolicyError
-from toolgym.formats import Action
-from toolgym.formats.base import argument_name
-from toolgym.messages import Chat, ToolCall
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, with_stop
-from toolgym.policies.client import Service, delay_before, failure_of
+from toolgym.policies.client import Dialect, Service, failure_of
+from toolgym.policies.native import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
 _MOST_STOPS = 4  # what the interface allows
+_PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
+_BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
+_LEAST_LIMIT, _MOST_LIMIT = 1 << 20, 1 << 24  # bytes
+
+
+class NothingError(EndpointError):
+    """A reply without text or calls: no turn of the model, but a failure of its server."""
 
 
 def body_of(
@@ -35,7 +39,7 @@ def body_of(
     """
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_sent(chat) for chat in request.messages],
+        "messages": [with_text_arguments(chat) for chat in request.messages],
         "seed": request.seed % 2**31,  # servers differ in how large a seed may be
         **{name: value for name, value in sampling.items() if value is not None},
     }
@@ -46,11 +50,12 @@ def body_of(
     return body
 
 
-def reply_of(completion: Any, request: Request) -> str:
-    """The text of a completion, native calls written in the request's format.
+def reply_of(completion: Any, request: Request) -> Reply:
+    """A completion as a reply, native calls written in the request's format, too.
 
     Raises:
         EndpointError: it is no chat completion.
+        NothingError: it holds neither text nor calls.
     """
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
@@ -58,16 +63,25 @@ def reply_of(completion: Any, request: Request) -> str:
             "bad_reply", f"the server sent what is no chat completion: {completion!r:.200}"
         )
     choice = choices[0]
-    text, calls = choice.message.content or "", choice.message.tool_calls or ()
-    if not isinstance(text, str):
-        raise EndpointError("bad_reply", f"the reply's content is no text: {text!r:.200}")
-    if calls:
-        read = tuple(_call(call, number, request) for number, call in enumerate(calls))
-        return request.format.write(Action(text.strip(), read), request.tools)
-    cut = cut_at_stop(text, request)
-    if cut != text or choice.finish_reason != "stop":
-        return cut
-    return with_stop(text, _stops(choice, request), request)
+    message = choice.message
+    if message.content is None and not message.tool_calls and not getattr(message, "refusal", None):
+        raise NothingError(
+            "bad_reply",
+            f"the reply holds neither text nor calls (finish_reason {choice.finish_reason!r}): a "
+            "reasoning model may need a higher max_tokens",
+        )
+    try:
+        reply = read_native(completion, request, own_ids=False)
+    except PolicyError as error:
+        raise EndpointError("bad_reply", f"the server sent what is no reply: {error}") from error
+    if reply.said is not None:
+        return reply
+    text = cut_at_stop(reply.text, request)
+    if any(stop in reply.text for stop in request.format.stop):
+        return Reply(text)  # a server that passes over stop texts writes on until it is cut
+    if choice.finish_reason == "stop":
+        return Reply(with_stop(text, _stops(choice, request), request))
+    return reply
 
 
 def _stops(choice: Any, request: Request) -> tuple[str, ...]:
@@ -79,43 +93,14 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
     return (reason,) if isinstance(reason, str) else ()
 
 
-def _call(call: Any, number: int, request: Request) -> ToolCall:
-    function = getattr(call, "function", None)
-    if function is None or not isinstance(function.name, str):
-        raise EndpointError("bad_reply", f"tool call {number + 1} has no function: {call!r:.200}")
-    given = function.arguments
-    try:
-        arguments = json.loads(given) if isinstance(given, str) and given.strip() else given or {}
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        # The model's mistake, not the server's: the tool is to see it and to complain.
-        arguments = {argument_name(function.name, request.tools): str(given)}
-    return ToolCall(f"call_{number}", function.name, arguments)
-
-
-def _sent(chat: Chat) -> Chat:
-    """A message as servers want it: arguments of calls as JSON text."""
-    if "tool_calls" not in chat:
-        return chat
-    calls = [
-        {
-            **call,
-            "function": {
-                **call["function"],
-                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
-            },
-        }
-        for call in chat["tool_calls"]
-    ]
-    return {**chat, "tool_calls": calls}
-
-
 class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
-    Connection errors, time-outs, 429 and 5xx are tried again, with exponential backoff and jitter,
-    and not before the time that ``Retry-After`` names. Everything else is final at once.
+    Connection errors, time-outs, 408, 409, 429 and 5xx are tried again, with exponential backoff
+    and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more is
+    final); a reply that holds nothing is asked for again, too. Everything else is final at once. A
+    sampling parameter that the server says it does not know is left out from then on, with a
+    warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
@@ -124,7 +109,10 @@ class EndpointPolicy(Policy):
         api_key: default: the environment variable ``OPENAI_API_KEY``; local servers need none.
         temperature: of the sampling; None leaves it to the server.
         top_p: nucleus sampling; None leaves it to the server.
-        max_tokens: of one reply.
+        max_tokens: of one reply; None leaves it to the server.
+        extra_body: further fields of the request, such as ``{"max_completion_tokens": 512,
+            "chat_template_kwargs": {"enable_thinking": False}, "seed": None}``; None leaves a field
+            out that would be sent.
         retries: further tries after the first.
         timeout: seconds for one try, from the request to the last byte.
         concurrency: requests under way at once.
@@ -144,7 +132,8 @@ class EndpointPolicy(Policy):
         api_key: str | None = None,
         temperature: float | None = 1.0,
         top_p: float | None = 1.0,
-        max_tokens: int = 512,
+        max_tokens: int | None = 512,
+        extra_body: Mapping[str, Any] | None = None,
         retries: int = 5,
         timeout: float = 60.0,
         concurrency: int = 16,
@@ -158,22 +147,26 @@ class EndpointPolicy(Policy):
             raise BadInputError(
                 f"endpoint {base_url!r} needs a model: pass model=..., or write {address}#name"
             )
-        if timeout <= 0 or concurrency < 1 or retries < 0 or max_tokens < 1:
+        least = 1 if max_tokens is None else max_tokens
+        if timeout <= 0 or concurrency < 1 or retries < 0 or least < 1:
             raise BadInputError(
                 "timeout must be above 0, concurrency and max_tokens at least 1, "
                 f"retries at least 0; got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
             )
+        if extra_body is not None and not isinstance(extra_body, Mapping):
+            raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
         self._openai = require_extra("openai", "endpoint")
+        self._extra, self._dialect = dict(extra_body or {}), Dialect()
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._address, self._name, self._native = address, name, native_tools
-        self._retries, self._timeout = retries, timeout
+        self._retries = retries
         self._service = Service(
             self._openai,
-            concurrency,
+            concurrency=concurrency,
+            timeout=timeout,
+            limit=min(_MOST_LIMIT, max(_LEAST_LIMIT, _BYTES_PER_TOKEN * (max_tokens or 4096))),
             base_url=address,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=timeout,
-            max_retries=0,
         )
         self._finalizer = weakref.finalize(self, self._service.end)
 
@@ -193,24 +186,25 @@ class EndpointPolicy(Policy):
                 future.cancel()
 
     async def _one(self, request: Request) -> Reply | Exception:
-        body = body_of(request, self._name, self._sampling, native_tools=self._native)
-        attempt = 0
+        wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
+        wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
+        left = self._retries
         while True:
+            body = self._dialect.body(wanted)
             try:
-                async with self._service.slots:
-                    completion = await asyncio.wait_for(
-                        self._service.client.chat.completions.create(**body), self._timeout
-                    )
-                return Reply(reply_of(completion, request))
-            except EndpointError as error:
-                return error
+                response = await self._service.complete(body, left)
+                return reply_of(response.parse(), request)
+            except NothingError as error:
+                if left < 1:
+                    return failure_of(error, self._openai, self._address)
+                left -= 1
+                await asyncio.sleep(_PAUSE)
+            except self._openai.APIStatusError as error:
+                words = error.response.text if error.body is None else str(error.body)
+                if not self._dialect.adapt(body, error.status_code, words[:2000]):
+                    return failure_of(error, self._openai, self._address)
             except Exception as error:  # whatever the client raises is typed here
-                failure = failure_of(error, self._openai, self._address, attempt + 1)
-                delay = delay_before(attempt, error, request.seed)
-                if not failure.again or attempt >= self._retries:
-                    return failure.error
-                attempt += 1
-            await asyncio.sleep(delay)
+                return failure_of(error, self._openai, self._address)
 
     def describe(self) -> dict[str, Any]:
         """Address, model and sampling settings; never the key."""
@@ -220,6 +214,7 @@ class EndpointPolicy(Policy):
             "model": self._name,
             **self._sampling,
             "native_tools": self._native,
+            **({"extra_body": self._extra} if self._extra else {}),
         }
 
     def close(self) -> None:

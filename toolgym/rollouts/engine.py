@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import platform
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -16,13 +14,32 @@ from typing import Any
 import gymnasium as gym
 
 from toolgym._util.jsonl import value_hash
+from toolgym._util.optional import installed_versions
 from toolgym.env import ToolEnv
-from toolgym.errors import BadInputError, EndpointError, PolicyError, UnknownNameError
-from toolgym.policies.base import Policy, PolicyFunction, Reply, ReplyTokens, Request, make_policy
+from toolgym.errors import (
+    BadInputError,
+    CheckError,
+    EndpointError,
+    MissingExtraError,
+    MissingFileError,
+    PolicyError,
+    ReplayMissError,
+    UnknownNameError,
+    in_words,
+)
+from toolgym.policies.base import (
+    Policy,
+    PolicyFunction,
+    Reply,
+    ReplyTokens,
+    Request,
+    join_tokens,
+    make_policy,
+)
 from toolgym.rollouts.runs import Run, RunWriter, episode_seed
 from toolgym.task import TaskSet
-from toolgym.trajectory import Tokens, Trajectory
-from toolgym.vector import execute_together
+from toolgym.trajectory import Trajectory
+from toolgym.vector import Stepped, step_together
 
 __all__ = ["Run", "rollout"]
 
@@ -57,10 +74,6 @@ class _Episode:
             episode=self.job.key,
             turn=turn,
         )
-
-    def play(self, reply: Reply) -> None:
-        self.turns.append(reply.tokens)
-        *_, self.info = self.env.step(reply.text)
 
     def record(self, tokenizer: str) -> Trajectory:
         trajectory = self.env.trajectory
@@ -174,8 +187,11 @@ class _Engine:
         running: list[_Episode] = []
         while jobs or running:
             while idle and jobs:
-                running.append(_start(idle.pop(), jobs.popleft()))
-            replies = self.policy.act([episode.request() for episode in running])
+                episode = self._started(idle[-1], jobs.popleft())
+                if episode is not None:
+                    running.append(episode)
+                    idle.pop()
+            replies = self._replies(running)
             playing: list[tuple[_Episode, Reply]] = []
             for episode, reply in zip(running, replies, strict=True):
                 if isinstance(reply, Reply):
@@ -183,15 +199,13 @@ class _Engine:
                 else:
                     self._failed(episode, reply)
                     idle.append(episode.env)
-            execute_together([e.env for e, _ in playing], [r.text for _, r in playing])
+            stepped = step_together([e.env for e, _ in playing], [r.turn for _, r in playing])
             running = []
-            for episode, reply in playing:
-                episode.play(reply)
-                if episode.env.ended:
-                    self._finished(episode)
-                    idle.append(episode.env)
-                else:
+            for (episode, reply), outcome in zip(playing, stepped, strict=True):
+                if self._played(episode, reply, outcome):
                     running.append(episode)
+                else:
+                    idle.append(episode.env)
 
     def threaded(self, probe: ToolEnv, jobs: deque[_Job], width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
@@ -216,47 +230,116 @@ class _Engine:
                 job = jobs.popleft()
             except IndexError:
                 return
-            episode = _start(env, job)
-            while not env.ended and not stop.is_set():
-                reply = self.policy.act([episode.request()])[0]
+            episode = self._started(env, job)
+            while episode is not None and not stop.is_set():
+                (reply,) = self._replies([episode])
                 if not isinstance(reply, Reply):
                     self._failed(episode, reply)
                     break
-                episode.play(reply)
-            if env.ended:
-                self._finished(episode)
+                (outcome,) = step_together([env], [reply.turn])
+                if not self._played(episode, reply, outcome):
+                    break
+
+    def _started(self, env: ToolEnv, job: _Job) -> _Episode | None:
+        """The job's episode, or None where it failed at once."""
+        episode = _Episode(env, job, {})
+        try:
+            options = {"task": job.task, "sample": job.sample}
+            _, episode.info = env.reset(seed=job.seed, options=options)
+        except Exception as error:  # also what a user's codec or task raises
+            self._failed(episode, error, "environment")
+            return None
+        return episode
+
+    def _replies(self, episodes: Sequence[_Episode]) -> list[Reply | Exception]:
+        """One reply each; whatever else a policy does is a failure of these episodes."""
+        if not episodes:
+            return []
+        try:
+            replies = list(self.policy.act([episode.request() for episode in episodes]))
+            if len(replies) != len(episodes):
+                asked = len(episodes)
+                raise PolicyError(f"the policy gave {len(replies)} replies to {asked} requests")
+        except Exception as error:  # a policy may be the user's own
+            return [error] * len(episodes)
+        return [_checked(reply) for reply in replies]
+
+    def _played(self, episode: _Episode, reply: Reply, outcome: Stepped | Exception) -> bool:
+        """Take in a step; says whether the episode goes on."""
+        if isinstance(outcome, Exception):
+            self._failed(episode, outcome, "environment")
+            return False
+        episode.turns.append(reply.tokens)
+        episode.info = outcome[-1]
+        if episode.env.ended:
+            self._finished(episode)
+        return not episode.env.ended
 
     def _finished(self, episode: _Episode) -> None:
-        record = episode.record(self.policy.tokenizer_hash)
-        self.policy.forget(episode.job.key)
-        with self._lock:
-            self._in_a_row = 0
-            self.writer.add(record)
-            if self.progress is not None:
+        try:
+            record = episode.record(self.policy.tokenizer_hash)
+            with self._lock:
+                self.writer.add(record)
+                self._in_a_row = 0
+        except OSError:  # the disk is full: no other episode can be recorded either
+            raise
+        except Exception as error:  # what JSON cannot hold, wherever it came from
+            self._failed(episode, error, "record")
+            return
+        self._forget(episode)
+        if self.progress is not None:
+            with self._lock:
                 self.progress(len(self.writer.finished), self.planned)
 
-    def _failed(self, episode: _Episode, error: Exception) -> None:
-        self.policy.forget(episode.job.key)
+    def _failed(self, episode: _Episode, error: Exception, boundary: str = "policy") -> None:
+        if isinstance(error, _OF_THE_RUN):
+            raise error
+        self._forget(episode)
         if isinstance(error, EndpointError):
             kind = error.kind
         else:  # what the policy itself raised, when it was a callable
-            kind = type(error.__cause__ or error).__name__
-        row = {"id": episode.job.key, "boundary": "policy", "kind": kind, "message": str(error)}
+            kind = type((boundary == "policy" and error.__cause__) or error).__name__
+        row = {
+            "id": episode.job.key,
+            "boundary": boundary,
+            "kind": kind,
+            "message": in_words(error),
+            "turn": len(episode.turns),
+        }
         with self._lock:
-            self.writer.fail(row | {"turn": len(episode.turns)})
+            self.writer.fail(row)
             self._in_a_row += 1
             if self._in_a_row >= self.max_failures:
-                where = self.writer.run.path
-                kept = f"{len(self.writer.finished)} finished episodes are kept"
-                raise PolicyError(
-                    f"{self._in_a_row} episodes in a row failed, the last one with: {error}; {kept}"
-                    + (f" in {str(where)!r}; run the same again to go on" if where else "")
-                ) from error
+                self._give_up(error, boundary)
+
+    def _forget(self, episode: _Episode) -> None:
+        try:
+            self.policy.forget(episode.job.key)
+        except Exception as error:  # the episode itself is none the worse for it
+            said = f"the policy's forget() raised {type(error).__name__}: {in_words(error)}"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+
+    def _give_up(self, error: Exception, boundary: str) -> None:
+        where = self.writer.run.path
+        kept = f"{len(self.writer.finished)} finished episodes are kept"
+        raised = PolicyError if boundary == "policy" else CheckError
+        raise raised(
+            f"{self._in_a_row} episodes in a row failed, the last one with: {in_words(error)}; "
+            + kept
+            + (f" in {str(where)!r}; run the same again to go on" if where else "")
+        ) from error
 
 
-def _start(env: ToolEnv, job: _Job) -> _Episode:
-    _, info = env.reset(seed=job.seed, options={"task": job.task, "sample": job.sample})
-    return _Episode(env, job, info)
+# What no other episode can survive either: the user has to do something first.
+_OF_THE_RUN = (ReplayMissError, MissingExtraError, MissingFileError)
+
+
+def _checked(reply: Any) -> Reply | Exception:
+    if isinstance(reply, Exception):
+        return reply
+    if isinstance(reply, Reply) and isinstance(reply.text, str):
+        return reply
+    return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")
 
 
 def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list[_Job]:
@@ -276,38 +359,6 @@ def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list
         key = f"{tasks[task].id}#{sample}"
         jobs.append(_Job(task, sample, key, episode_seed(seed, key)))
     return jobs
-
-
-def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:
-    """An episode's tokens from those of its turns.
-
-    Args:
-        turns: one a turn; each prompt must begin with all that stood before it.
-        tokenizer: hash of the tokenizer.
-
-    Returns:
-        None when a turn has no tokens, or re-rendered what had been said: then nobody can claim
-        that these were the tokens, and training has to tokenise again.
-    """
-    first = turns[0] if turns else None
-    if first is None:
-        return None
-    prompt = list(first.prompt_ids)
-    completion: list[int] = []
-    mask: list[int] = []
-    logprobs: list[float] = []
-    for turn in turns:
-        if turn is None:
-            return None
-        so_far = len(prompt) + len(completion)
-        if turn.prompt_ids[:so_far] != prompt + completion:
-            return None
-        between = turn.prompt_ids[so_far:]
-        completion += [*between, *turn.completion_ids]
-        mask += [0] * len(between) + [1] * len(turn.completion_ids)
-        logprobs += [0.0] * len(between) + list(turn.logprobs or ())
-    known = all(turn is not None and turn.logprobs is not None for turn in turns)
-    return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer)
 
 
 def _settings(
@@ -335,15 +386,5 @@ def _settings(
         "samples_per_task": samples,
         "seed": seed,
         "hashes": hashes | texts,
-        "versions": versions(),
+        "versions": installed_versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """What a run may depend on, as installed."""
-    names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "openai")
-    found = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

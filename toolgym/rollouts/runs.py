@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from toolgym._util.jsonl import (
+    append_line,
     append_row,
     appending,
     parse_line,
@@ -174,23 +175,30 @@ class RunWriter:
             self._held = held.pop_all()
 
     def _begin(self, folder: Path, held: contextlib.ExitStack) -> None:
+        before = now = self.run.settings
         if (folder / SETTINGS).is_file():
-            before, now = read_json(folder / SETTINGS), self.run.settings
+            before = read_json(folder / SETTINGS)
             same_settings(folder, before, now, free=_MAY_DIFFER)
-            # A run that is resumed with fewer keeps what it has.
-            now["episodes"] = max(int(before.get("episodes") or 0), int(now.get("episodes") or 0))
+        self.finished = {trajectory.id for trajectory in Run(before, folder)}
+        # A run that is resumed with fewer episodes keeps what it has.
+        planned = [found for each in (before, now) if (found := each.get("episodes"))]
+        now |= {"episodes": max(planned)} if planned else {}
         write_json(folder / SETTINGS, self.run.settings)
         for name in (TRAJECTORIES, FAILURES):
             self._streams[name] = held.enter_context(appending(folder / name))
-        self.finished = {trajectory.id for trajectory in self.run}
 
     def add(self, trajectory: Trajectory) -> None:
-        """Record a finished episode; once this returns, a kill does not lose it."""
-        self.finished.add(trajectory.id)
+        """Record a finished episode; once this returns, a kill does not lose it.
+
+        Raises:
+            BadInputError: the record cannot be held; nothing was written.
+        """
+        line = trajectory.to_line()
         if self.run.path is None:
             self.run._recorded.append(trajectory)
         else:
-            append_row(self._streams[TRAJECTORIES], trajectory.to_row())
+            append_line(self._streams[TRAJECTORIES], line)
+        self.finished.add(trajectory.id)
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from toolgym._workers.forkserver import keepers_of
+from toolgym._workers.pool import Keepers
 from toolgym.errors import BadInputError, UnknownNameError
 
-__all__ = ["LAYERS", "Sandbox", "SandboxResult"]
+__all__ = ["LAYERS", "JailedKeepers", "Sandbox", "SandboxResult", "function_name", "shared"]
 
 LAYERS = ("language", "limits", "seccomp")
 _SOURCE_CHARS = 100_000
@@ -24,6 +28,60 @@ _KINDS = {
     **{"r": "refused", "e": "exception", "t": "timeout", "m": "memory", "o": "output"},
     **{"j": "result", "d": "died"},
 }
+
+_RUNNER = Path(__file__).with_name("runner.py")
+# As in runner.py, which is run by path and shares no module with this one.
+_HEADER = struct.Struct("!IB")
+_RULES, _FLAGS = 1, {"limits": 2, "seccomp": 4}
+
+
+class JailedKeepers(Keepers):
+    """Keepers whose runners are jailed; shared by all sandboxes of one hash seed."""
+
+    def __init__(self, hash_seed: int = 0) -> None:
+        super().__init__(_RUNNER, bare=True, hash_seed=hash_seed)
+        self._layers: tuple[str, ...] | None = None
+
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the operating system that stand around a runner here, as a runner found."""
+        if self._layers is None:
+            reply = self.call(b"", 60.0, 64, 1_000, rules=False)
+            known = reply is not None and reply[:1] == b"v"
+            self._layers = tuple(json.loads(reply[1:])) if reply and known else ()
+        return self._layers
+
+    def call(
+        self, request: bytes, timeout: float, memory: int, limit: int, *, rules: bool
+    ) -> bytes | None:
+        """One call in a runner of its own.
+
+        Args:
+            request: JSON of name, source and arguments; empty asks for the layers.
+            timeout: seconds.
+            memory: MiB that the runner may have beyond what an empty one has.
+            limit: characters of the answer.
+            rules: whether the rules of the language are checked.
+
+        Returns:
+            One letter for the kind of the answer and its text in UTF-8; None: the keeper died.
+        """
+        # A layer that stood at the first try has to stand each time.
+        flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
+        largest = 4 * (limit + _ERROR_CHARS) + 1_000  # bytes
+        return self.ask(_HEADER.pack(limit, flags) + request, timeout, memory, largest)
+
+
+shared = JailedKeepers()
+_others: dict[int, JailedKeepers] = {}
+_others_lock = threading.Lock()
+
+
+def _keepers_of(hash_seed: int) -> JailedKeepers:
+    """The pool of one hash seed: a second one shows which functions depend on the order of sets."""
+    if hash_seed == 0:
+        return shared
+    with _others_lock:
+        return _others.setdefault(hash_seed, JailedKeepers(hash_seed))
 
 
 @dataclass(frozen=True)
@@ -49,8 +107,9 @@ class Sandbox:
     call, no other scenario and nothing of this process. There is no file system at all.
 
     Args:
-        functions: name to source; the source defines a function of that name and may define what
-            it needs beside it. Sources do not see each other.
+        functions: name to source; the source defines a function of that name, with ``_`` for signs
+            that a Python name cannot hold, and may define what it needs beside it. Sources do not
+            see each other.
         timeout: seconds after which a call is killed.
         memory_mb: MiB that a call may use.
         output_chars: characters of JSON that a call may return.
@@ -93,7 +152,7 @@ class Sandbox:
                     f"source of {name!r} has {len(source)} characters; a sandboxed function has "
                     f"at most {_SOURCE_CHARS}"
                 )
-        self._functions, self._keepers = dict(functions), keepers_of(0)
+        self._functions, self._keepers = dict(functions), shared
         self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
         self._limit, self._rules = int(output_chars), rules
         self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
@@ -167,7 +226,7 @@ class Sandbox:
     def reseeded(self, hash_seed: int) -> Sandbox:
         """The same functions where sets are walked in another order; shares what was compiled."""
         twin = copy.copy(self)
-        twin._keepers = keepers_of(hash_seed)
+        twin._keepers = _keepers_of(hash_seed)
         return twin
 
     def _json(self, name: str, arguments: Mapping[str, Any]) -> str | SandboxResult:
@@ -189,7 +248,8 @@ class Sandbox:
         program = self._programs.get(name) or self._compiled(name)
         if isinstance(program, SandboxResult):
             return program
-        head = f'{{"name": {json.dumps(name)}, "arguments": {arguments}, "limit": {self._limit}}}'
+        called = json.dumps(function_name(name))
+        head = f'{{"name": {called}, "arguments": {arguments}, "limit": {self._limit}}}'
         # Text within the JSON text of many answers is escaped once more.
         limit = 2 * many * (self._limit + _ERROR_CHARS) if many else self._limit
         reply = self._send(head.encode() + b"\0" + program, min(limit, _ALL_CHARS))
@@ -197,7 +257,7 @@ class Sandbox:
 
     def _compiled(self, name: str) -> bytes | SandboxResult:
         """The program of a function, or why there is none; compiled by a jailed process too."""
-        request = json.dumps({"name": name, "source": self._functions[name]})
+        request = json.dumps({"name": function_name(name), "source": self._functions[name]})
         reply = self._send(request.encode(), _PROGRAM_CHARS)
         if reply is not None and reply[:1] == b"c":
             self._programs[name] = reply[1:]
@@ -239,6 +299,11 @@ class Sandbox:
         if kind == "memory":
             return f"{name} ran out of {text}"
         return text or f"{name} wrote more than {self._limit} characters"
+
+
+def function_name(name: str) -> str:
+    """The Python function behind a tool's name: ``math.add`` and ``math-add`` are ``math_add``."""
+    return name if name.isidentifier() else re.sub(r"\W", "_", name)
 
 
 def _answer(item: Any) -> bytes:

@@ -1,7 +1,8 @@
 """The kernel's allow-list of system calls, through libc and nothing else (Linux, seccomp-BPF).
 
 What is not on the list is answered with EPERM, so that Python code meets an exception that it can
-report. Nothing on the list opens, connects, forks, executes, signals or traces.
+report. Nothing on the list opens, connects, forks, executes, signals or traces. The filter is made
+here since the bindings need the system's libseccomp, which a wheel cannot bring.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # linux/bpf_com
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001  # linux/seccomp.h
 _NUMBER, _ARCHITECTURE, _THIRD_ARGUMENT = 0, 4, 32  # offsets in struct seccomp_data
 _EXECUTABLE = 0x4  # PROT_EXEC
-_SET_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 1, 22, 38  # linux/prctl.h
-_FILTER_MODE, _SIGKILL = 2, 9
+_SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 22, 38  # linux/prctl.h
+_FILTER_MODE = 2
 
 
 class _Program(ctypes.Structure):
@@ -85,10 +86,6 @@ class Filter:
         self._prctl = ctypes.CDLL(None).prctl
         self._buffer = ctypes.create_string_buffer(program, len(program))
         self._program = _Program(len(program) // 8, ctypes.addressof(self._buffer))
-
-    def die_with_parent(self) -> None:
-        """Ask the kernel to end this process when the one that forked it dies."""
-        self._prctl(_SET_DEATH_SIGNAL, _SIGKILL, 0, 0, 0)
 
     def install(self) -> bool:
         """Put this process behind the filter, for good; False: the kernel refused."""

@@ -162,9 +162,8 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def _trainings(settings: SelfTrainSettings) -> list[list[str]]:
     used = dict.fromkeys(settings.method(number) for number in range(1, settings.rounds + 1))
-    by_method = {"sft": settings.train, "dpo": settings.dpo, "grpo": settings.grpo}
     return [
-        [f"training, {method}", _arguments(by_method[method].model_dump(exclude_none=True))]
+        [f"training, {method}", _arguments(settings.training(method).model_dump(exclude_none=True))]
         for method in used
     ]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from toolgym.data.conditions import measure
 from toolgym.evaluation.compare import compare
+from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, mcnemar
-from toolgym.evaluation.pass_at_k import pass_rates
 from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.report.document import Block, Heading, Paragraph, Table
 from toolgym.rollouts.engine import Run, make_env

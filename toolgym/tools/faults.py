@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 
-__all__ = ["KINDS", "Faults", "injected_fault", "injected_seconds"]
+__all__ = ["KINDS", "Faults"]
 
 KINDS = ("timeout", "tool_error", "empty", "garbled", "slow")
 _INSTEAD = ("timeout", "tool_error", "empty")  # the tool is not called at all
-_MARK = "injected_"
 _NOISE = "#%&?@~^|\N{REPLACEMENT CHARACTER}"
 _GARBLED_SHARE = 0.3  # of the characters: words are hurt, a gold answer seldom survives
 
@@ -70,14 +70,13 @@ class Faults:
         """
         if kind not in _INSTEAD:
             return None
-        mark = _MARK + kind
         if kind == "empty":
-            return ToolResult(call.id, "", None, mark)
+            return ToolResult(call.id, "", fault=kind)
         texts = {
             "timeout": f"Error: {call.name} was ended after {timeout:g} seconds.",
             "tool_error": f"Error: {call.name} is not available at the moment.",
         }
-        return ToolResult(call.id, texts[kind], mark)
+        return ToolResult(call.id, texts[kind], f"injected_{kind}", fault=kind)
 
     def spoil(self, kind: str, episode: str, result: ToolResult) -> ToolResult:
         """The tool's own result as the fault leaves it.
@@ -87,37 +86,14 @@ class Faults:
             episode: of the call.
             result: what the tool said.
         """
-        content, mark = result.content, _MARK + kind
-        if kind == "garbled":
-            noise = random.Random(_digest(self.seed, episode, result.call_id))
-            content = "".join(
-                _NOISE[int(noise.random() * len(_NOISE))]
-                if noise.random() < _GARBLED_SHARE
-                else sign
-                for sign in content
-            )
-        else:
-            mark = f"{mark} {self.slow_seconds:g} s"
-        detail = mark if result.detail is None else f"{mark}\n{result.detail}"
-        return ToolResult(result.call_id, content, result.error, detail)
-
-
-def injected_fault(result: ToolResult) -> str | None:
-    """The kind of fault that was put into a recorded result, or None."""
-    for mark in (result.error, result.detail):
-        if mark is not None and mark.startswith(_MARK):
-            kind = mark.removeprefix(_MARK).split(maxsplit=1)[0]
-            return kind if kind in KINDS else None
-    return None
-
-
-def injected_seconds(results: Sequence[ToolResult]) -> float:
-    """Latency that slow answers add to the record."""
-    return sum(
-        float((result.detail or "").split(maxsplit=2)[1])
-        for result in results
-        if injected_fault(result) == "slow"
-    )
+        if kind == "slow":
+            return replace(result, fault=kind, added_seconds=self.slow_seconds)
+        noise = random.Random(_digest(self.seed, episode, result.call_id))
+        content = "".join(
+            _NOISE[int(noise.random() * len(_NOISE))] if noise.random() < _GARBLED_SHARE else sign
+            for sign in result.content
+        )
+        return replace(result, content=content, fault=kind)
 
 
 def _digest(*parts: object) -> int:

@@ -10,7 +10,7 @@ from toolgym._util.jsonl import value_hash
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer
-from toolgym.tools.faults import Faults, injected_seconds
+from toolgym.tools.faults import Faults
 from toolgym.tools.toolset import Toolset
 
 __all__ = ["ServedToolset", "check_service", "serve"]
@@ -140,10 +140,6 @@ class ServedToolset(Toolset):
             for index, kind in spoiled.items():
                 results[index] = self._faults.spoil(kind, episodes[index], results[index])
         return [results[index] for index in range(len(calls))]
-
-    def added_seconds(self, results: Sequence[ToolResult]) -> float:
-        """What injected slow answers would have taken."""
-        return injected_seconds(results)
 
     def _hit(self, call: ToolCall, episode: str) -> str | None:
         """The fault of a call; a call that reaches no tool cannot meet a broken one."""

@@ -20,7 +20,8 @@ from toolgym.formats import Strategy
 from toolgym.messages import Chat, Message, ToolCall
 from toolgym.rollouts.engine import make_env
 from toolgym.task import Task
-from toolgym.tools.toolset import Schema, Toolset
+from toolgym.tools.base import Schema
+from toolgym.tools.toolset import Toolset
 from toolgym.training.config import processes, rank
 from toolgym.training.grpo import worlds_of
 from toolgym.training.trl_reader import NATIVE, Chats, Made, Reader, tool_turns
@@ -121,9 +122,10 @@ class NativeEpisode:
         except Exception as error:  # no tool's failure, which is a result: kept for `_read`
             self._failure = error
             return "Error: the tool could not be run."
-        seconds = time.perf_counter() - began + self._tools.added_seconds([result])
+        seconds = time.perf_counter() - began + result.added_seconds
+        result = self._env.shown(result)
         self._made.append(Made(name, call.arguments, result, seconds))
-        return self._env.shown(result).content
+        return result.seen
 
     def _read(self, prompt: Chats, completion: Any) -> Trajectory:
         """The record of the episode, made once and scored.

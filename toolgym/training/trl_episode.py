@@ -12,18 +12,15 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Reply, ReplyTokens, Request
+from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
-from toolgym.rollouts.engine import join_tokens
-from toolgym.training._trl import Played
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
-from toolgym.vector import execute_together
+from toolgym.vector import step_together
 
-__all__ = ["CREDITS", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
+__all__ = ["Played", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
 
-CREDITS = ("episode", "turn")
 _MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
 
 
@@ -115,6 +112,25 @@ class _Episode:
 
 
 @dataclass
+class Played:
+    """Episodes as TRL takes them, one entry a row.
+
+    Args:
+        prompt_ids: [row][prompt] before the first token that counts.
+        completion_ids: [row][completion] replies and tool output.
+        mask: [row][completion] 1 = written by the policy.
+        logprobs: [row][completion] at temperature 1, 0.0 where the mask is 0.
+        parts: [row] unweighted rewards by name; None leaves the row out of the loss.
+    """
+
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    mask: list[list[int]] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    parts: list[dict[str, float] | None] = field(default_factory=list)
+
+
+@dataclass
 class Player:
     """Plays the episodes of a training step; what TRL calls a rollout function.
 
@@ -191,12 +207,14 @@ class Player:
         for episode, reply in zip(running, replies, strict=True):
             if isinstance(reply, Reply):
                 episode.turns.append(reply.tokens)
-                playing.append((episode, reply.text))
+                playing.append((episode, reply.turn))
             else:
                 episode.failure = str(reply)
-        execute_together([e.env for e, _ in playing], [text for _, text in playing])
-        for episode, text in playing:
-            *_, episode.info = episode.env.step(text)
+        stepped = step_together([e.env for e, _ in playing], [text for _, text in playing])
+        for (episode, _), outcome in zip(playing, stepped, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            episode.info = outcome[-1]
         if self.credit == "turn":
             return []
         return [e for e, _ in playing if not e.env.ended and e.spent() < self.max_tokens]
@@ -244,7 +262,7 @@ def _why_inexact(turns: Sequence[ReplyTokens | None]) -> str:
     known = [turn for turn in turns if turn is not None]
     for before, after in pairwise(known):
         if len(after.prompt_ids) < len(before.prompt_ids) + len(before.completion_ids):
-            return "a prompt was cut; raise max_prompt_tokens, or lower max_tokens"
+            return "a prompt was cut; raise max_prompt_tokens, or lower max_length"
     return "the chat template renders earlier turns anew; use credit='turn'"
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toolgym.env import ToolEnv
 from toolgym.formats import Action, get_format
 from toolgym.formats.base import argument_name
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import MALFORMED_CALLS, Problem, Step
 
 __all__ = ["NATIVE", "Chats", "Made", "Reader", "tool_turns"]
@@ -106,7 +106,7 @@ class Reader:
             if made is not None and (made.name, made.arguments) == (call.name, call.arguments):
                 self._made.popleft()
                 found, seconds = made.result, seconds + made.seconds
-                results.append(ToolResult(call.id, found.content, found.error, found.detail))
+                results.append(replace(found, call_id=call.id))
             else:
                 results.append(ToolResult(call.id, text, self._refusal(call.name, text)))
         return Step(
@@ -114,7 +114,7 @@ class Reader:
             calls=calls,
             results=tuple(results),
             observation="\n\n".join(text for _, text in turn.told),
-            seconds=seconds,
+            seconds=round(seconds, 6),
         )
 
     def _refusal(self, name: str, text: str) -> str | None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
-import queue
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
-from toolgym._workers.process import Child
+from toolgym._workers.pool import Jobs
 from toolgym.envs.toolscenario.compiler.decomposition import decompose
 from toolgym.envs.toolscenario.compiler.deployment import deploy
 from toolgym.envs.toolscenario.compiler.documents import document
@@ -140,7 +133,6 @@ def read_stage(stage: str, row: Mapping[str, Any]) -> Decomposition:
 Make = Callable[[Question, tuple[str, Mapping[str, Any]] | None], "Future[Outcome]"]
 """Begins to make a scenario."""
 
-_CHILD = Path(__file__).with_name("_build_child.py")
 _SECONDS = 3600.0  # that one scenario may take before its process is taken for broken
 
 
@@ -179,12 +171,12 @@ def working(maker: Maker, workers: int) -> Iterator[Make]:
         yield lambda question, known: pool.submit(make, question, known)
     finally:  # after an error or Ctrl-C nothing new is begun
         if children is not None:
-            children.close()
+            children.jobs.end()
         _stop(maker)
         # Nobody waits here for a server's last replies; those that come are the author's to keep.
         pool.shutdown(wait=not threads, cancel_futures=True)
         if children is not None:
-            children.release()
+            children.jobs.release()
 
 
 def _stop(maker: Maker) -> None:
@@ -208,64 +200,29 @@ class _Children:
     def __init__(self, maker: Maker, count: int) -> None:
         self._name = maker.author.name
         try:
-            self._payload = cloudpickle.dumps(maker)
+            self.jobs = Jobs(_make_of, [maker], count)
         except Exception as error:  # pickling runs arbitrary __reduce__ methods
             raise BadInputError(
                 f"the author {self._name!r} cannot be sent to worker processes ({error}); "
                 "use workers=1"
             ) from error
-        self._idle: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(None)  # started by the thread that needs it
-        self._all: list[Child] = []
-        self._lock = threading.Lock()
-        self._closed = False
 
     def make(self, question: Question, known: tuple[str, Mapping[str, Any]] | None) -> Outcome:
         """Make a scenario in an idle child."""
-        child = self._idle.get() or self._start()
         try:
-            reply = child.ask(pickle.dumps((question, known)), _SECONDS)
-        except (EOFError, OSError) as error:
-            raise self._died(question) from error
-        if reply is None:
-            raise self._died(question)
-        self._idle.put(child)
-        # Our child wrote it, and runs no model's code.
-        result: Outcome | Exception = pickle.loads(reply)  # noqa: S301
-        if isinstance(result, ModuleNotFoundError):
+            outcome: Outcome = self.jobs.result(self.jobs.send(question, known), _SECONDS)
+        except EOFError as error:
+            raise ToolgymError(
+                f"the worker process of scenario {question.id!r} ended; what was finished is kept, "
+                "run the same again to go on (with fewer workers if memory is short)"
+            ) from error
+        except ModuleNotFoundError as error:
             raise BadInputError(
-                f"the author {self._name!r} needs the module {result.name!r}, which a worker "
+                f"the author {self._name!r} needs the module {error.name!r}, which a worker "
                 "process cannot import: install it, or use workers=1"
-            ) from result
-        if isinstance(result, Exception):
-            raise result
-        return result
+            ) from error
+        return outcome
 
-    def _died(self, question: Question) -> ToolgymError:
-        return ToolgymError(
-            f"the worker process of scenario {question.id!r} ended; what was finished is kept, run "
-            "the same again to go on (with fewer workers if memory is short)"
-        )
 
-    def _start(self) -> Child:
-        path = os.pathsep.join(item for item in sys.path if item)
-        with self._lock:
-            if self._closed:
-                raise ToolgymError("the build was stopped")
-            child = Child(_CHILD, {**os.environ, "PYTHONPATH": path}, ("-P",))
-            self._all.append(child)
-        child.sending.send_bytes(self._payload)
-        return child
-
-    def close(self) -> None:
-        """End all children at once."""
-        with self._lock:
-            self._closed = True
-            for child in self._all:
-                child.process.kill()
-
-    def release(self) -> None:
-        """Reap the ended children, once no thread talks to them."""
-        for child in self._all:
-            child.kill()
+def _make_of(maker: Maker) -> Callable[..., Outcome]:
+    return maker.make

@@ -62,7 +62,6 @@ from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_c
         ("3 times 4 plus 1", "13"),
         ("2(3+4)", "14"),
         ("(2)(3)", "6"),
-        ("1/2(3)", "1.5"),
         ("2π", "6.28318530717959"),
         ("5²", "25"),
         ("½ of 10", "5"),
@@ -76,10 +75,7 @@ from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_c
         ("1000!/998!", "999000"),
         ("100!", "9.33262154439442e+157"),
         ("10^21/3", "3.33333333333333e+20"),
-        ("max(1,200)", "200"),
         ("sqrt(1,600)", "40"),
-        ("sum(1,200, 3)", "204"),
-        ("max((1,200), 3)", "1200"),
         ("max(7) + min(-1)", "6"),
         ("round(2.5)", "3"),
         ("round(-2.5)", "-3"),
@@ -184,8 +180,7 @@ def test_result_is_what_a_person_expects(expression: str, result: str) -> None:
         ("asin(2)", "not a real number"),
         ("ln(0)", "positive number"),
         ("sqr(3)", "did you mean 'sqrt'"),
-        ("2x + 1", "'x' is unknown"),
-        ("1 1/2", "operator is missing"),
+        ("2x + 1", "'x' is unknown; leave a unit out; with variables"),
         ("3,5", "comma"),
         ("(3", "closing bracket"),
         ("3)", "')' is not expected"),
@@ -203,7 +198,7 @@ def test_result_is_what_a_person_expects(expression: str, result: str) -> None:
         ("1e5 million1", "'million1' is unknown"),
         ("3 > ", "ends too early"),
         ("(3 > 2) + 1", "'>' is not expected"),
-        ("3 > 2 and 2 > 1", "'and' is unknown"),
+        ("3 > 2 and 2 > 1", "'and' is not understood: one expression at a time"),
         ("(3 > 2", "'>' is not expected"),
         ("3 > 2 4", "an operator is missing"),
         ("tan(pi/2)", "has no value there"),
@@ -223,7 +218,7 @@ def test_result_is_what_a_person_expects(expression: str, result: str) -> None:
         ("5 km + 3 miles", "the units 'km' and 'miles' are mixed"),
         ("$5 + 20 cents", "the units '$' and 'cents' are mixed"),
         ("$5 + €3", "the currencies $ and € are mixed"),
-        ("2m + 1", "if it is a unit, leave it out: 2 + 1"),
+        ("2m + 1", "'m' is unknown; leave a unit out"),
         ("x^2 = 4", "solve(...)"),
     ],
 )
@@ -259,7 +254,8 @@ def test_arithmetic_needs_neither_sympy_nor_a_process() -> None:
     program = (
         "import sys; from toolgym.tools.calculator import tool as calculator;"
         "from toolgym.tools.calculator import symbolic;"
-        "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules, symbolic.keepers._idle)"
+        "print(calculator.calculate('1,250*15%'), 'sympy' in sys.modules,"
+        "symbolic.keepers.idle.children)"
     )
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

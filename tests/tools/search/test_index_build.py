@@ -139,9 +139,7 @@ def test_a_broken_line_in_a_worker_is_named(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write(tmp_path / "corpus.jsonl", rows_of(5))
-    child = tmp_path / "child.py"
-    child.write_text("raise SystemExit(7)")
-    monkeypatch.setattr(workers, "_CHILD", child)
+    monkeypatch.setattr(workers, "Bench", lambda plan: os._exit(7))
     with pytest.raises(ToolgymError, match=r"exit code 7.*processes=1"):
         build_index(corpus, tmp_path / "index", processes=2)
     assert (tmp_path / ".index-building").exists()  # what is done is kept
@@ -250,7 +248,7 @@ def workers_in(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"_crew_child" in command and process.name != str(os.getpid()):
+            if b"jobs_child" in command and process.name != str(os.getpid()):
                 parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 running += [process.name] if parent in (1, os.getpid()) else []
     return running

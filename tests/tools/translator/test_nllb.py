@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, MissingFileError, ToolTimeoutError
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.tools.toolset import Tool
+from toolgym.tools.base import Tool
 from toolgym.tools.translator import modelfiles, nllb
 from toolgym.tools.translator.modelfiles import ModelFiles, find_model
 from toolgym.tools.translator.nllb import Gatherer, Job, NllbTranslator, load_nllb

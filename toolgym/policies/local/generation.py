@@ -138,10 +138,12 @@ class Sampled:
     Args:
         ids: [reply] the end token included.
         logprobs: [reply] at temperature 1; empty when not asked for.
+        ended: by an end token or a stop text; else it was cut.
     """
 
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +343,7 @@ class Generator:
         if count is None:
             return False
         del sampled.ids[count:], sampled.logprobs[count:]
+        sampled.ended = True
         return True
 
 

@@ -185,7 +185,7 @@ class TransformersPolicy(Policy):
         text = cut_at_stop(self._chat.decode(sampled.ids), request)
         self._chat.keep(request, sampled.ids, text)
         logprobs = sampled.logprobs if self._generator and self._generator.logprobs else None
-        return Reply(text, ReplyTokens(turn.prompt, sampled.ids, logprobs))
+        return Reply(text, ReplyTokens(turn.prompt, sampled.ids, logprobs), not sampled.ended)
 
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 else:  # beside this file: the child runs by path and imports nothing of toolgym
     trees = importlib.import_module("_symbolic_sympy")
 
-__all__ = ["warm_up", "work"]
+__all__ = ["LIMITS", "answer", "prepare"]
 
 Reply = dict[str, Any]
+
+LIMITS = ()  # beyond those of every runner: sympy imports parts of itself as it needs them
 
 MAX_SOLUTIONS = 50
 _LONG = 12  # operations in a root above which a polynomial's roots are rather given as decimals
@@ -96,6 +100,11 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "subs": lambda expression, variable, value: expression.subs(variable, value),
     "taylor": _taylor,
 }
+
+
+def answer(request: bytes, memory: int, limited: bool) -> bytes:
+    """The reply to one request, both as JSON; what it is about, `work` says."""
+    return json.dumps(work(json.loads(request))).encode()
 
 
 def work(request: dict[str, Any]) -> Reply:
@@ -315,7 +324,8 @@ def _inequalities(request: dict[str, Any]) -> Reply:
     return {"intervals": intervals}
 
 
-def warm_up() -> None:
+@functools.cache
+def prepare() -> None:
     """Do one of each in the keeper, so that its runners inherit what sympy imports and caches."""
     x = ["name", "x"]
     square = ["^", x, ["number", "2"]]

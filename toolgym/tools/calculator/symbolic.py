@@ -10,16 +10,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
 import re
-import struct
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from toolgym._workers.forkserver import Keepers
-from toolgym._workers.process import Child
+from toolgym._workers.pool import Keepers
 from toolgym.errors import ToolError
 from toolgym.tools.calculator.arithmetic import to_answer, to_text
 from toolgym.tools.calculator.evaluator import evaluate_expression
@@ -34,8 +30,9 @@ from toolgym.tools.calculator.expression import (
     operation_name,
     to_lists,
 )
-from toolgym.tools.calculator.grammar import COMPARISONS, width
-from toolgym.tools.calculator.notation import MAX_CHARS, closes_at_end, plain, tokens
+from toolgym.tools.calculator.grammar import COMPARISONS, commas
+from toolgym.tools.calculator.notation import MAX_CHARS, closes_at_end, plain
+from toolgym.tools.calculator.tokens import Commas, tokens
 
 __all__ = ["SECONDS", "answer", "is_asked_for", "keepers", "read_request", "variables_of"]
 
@@ -114,7 +111,7 @@ def read_request(expression: str) -> Node:
     """
     text = _POLITE.sub("", _plain(expression)).rstrip(" .?;\n")
     text = _in_calls(text)
-    return _arranged(Reader(tokens(text, _width, symbolic=True)).result())
+    return _arranged(Reader(tokens(text, _commas, symbolic=True)).result())
 
 
 def _plain(expression: str) -> str:
@@ -123,8 +120,12 @@ def _plain(expression: str) -> str:
     return marked[2:] if marked.startswith("0 ") else marked
 
 
-def _width(word: str) -> int:
-    return OPERATIONS.get(operation_name(word) or "", 0) or width(word)
+def _commas(word: str) -> Commas:
+    operation = operation_name(word)
+    if operation in ("integrate", "sum", "product", "taylor"):
+        return "bounds"
+    many = OPERATIONS.get(operation or "", 0) > 1
+    return "unclear" if many else "digits" if operation else commas(word)
 
 
 def _in_calls(text: str) -> str:
@@ -238,35 +239,9 @@ def _equations(part: Node) -> list[Node]:
 SECONDS = 5.0
 MEMORY_MB = 512  # beyond what an idle keeper holds
 MAX_ANSWER = 2_000  # characters
-_SCRIPT = Path(__file__).with_name("_symbolic_child.py")
-_HEADER = struct.Struct("!dI")  # as in the child, which shares no module with this one
-_START_SECONDS = 60.0  # importing sympy from a cold disk
-
-
-class _SymbolicKeepers(Keepers):
-    """Keepers with sympy in them."""
-
-    def start(self) -> Child:
-        """A new keeper that has imported sympy.
-
-        Raises:
-            EOFError: it ended instead.
-        """
-        path = os.pathsep.join(os.path.abspath(part) for part in sys.path if part)
-        # Sets are walked in the same order in every process, so that answers do not vary.
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": path}
-        child = Child(_SCRIPT, environment, (), "/")
-        try:
-            ready = child.ask(None, _START_SECONDS)
-        except EOFError:
-            ready = None
-        if ready is None:
-            child.kill()
-            raise EOFError
-        return child
-
-
-keepers = _SymbolicKeepers()
+_LARGEST = 1 << 20  # bytes of a reply
+# Keepers with sympy in them. Sets are walked in the same order in each, so answers do not vary.
+keepers = Keepers(Path(__file__).with_name("_symbolic_work.py"), bare=False)
 
 
 def answer(expression: str, *, seconds: float = SECONDS) -> str:
@@ -303,13 +278,17 @@ def _binds(node: Node) -> bool:
 def _ask(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     if importlib.util.find_spec("sympy") is None:
         raise ToolError("work with variables needs sympy: pip install 'toolgym[math]'")
-    message = _HEADER.pack(seconds, MEMORY_MB) + json.dumps(request).encode()
-    data = keepers.ask(message, seconds)
+    data = keepers.ask(json.dumps(request).encode(), seconds, MEMORY_MB, _LARGEST)
     if data is None:
         raise ToolError("the process for work with variables ended")
-    reply: dict[str, Any] = json.loads(data)
-    if "timeout" in reply:
+    if data == b"t":
         raise ToolError(f"it took longer than {seconds:g} seconds and was ended")
+    if data[:1] == b"m":
+        raise ToolError(f"it needs more than {MEMORY_MB} MB of memory")
+    try:
+        reply: dict[str, Any] = json.loads(data)
+    except ValueError:  # one letter for none, or a part of one
+        raise ToolError("its process ended") from None
     if "refused" in reply:
         raise ToolError(str(reply["refused"]))
     return reply

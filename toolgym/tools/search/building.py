@@ -21,7 +21,7 @@ from toolgym._util.jsonl import value_hash, write_json
 from toolgym._util.workfolder import build_folder, move_in
 from toolgym.errors import BadInputError
 from toolgym.tools.search import layout
-from toolgym.tools.search.corpora.sources import CorpusLines, corpus_size, find_corpus
+from toolgym.tools.search.corpora.passages import CorpusLines, corpus_size, find_corpus
 from toolgym.tools.search.layout import SORTED, make_recipe
 from toolgym.tools.search.merge import Merge
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion

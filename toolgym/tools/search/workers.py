@@ -6,9 +6,6 @@ threads, too. With one process everything happens in this one.
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from toolgym._workers.process import Child
+from toolgym._workers.pool import Child, Jobs
 from toolgym.errors import ToolgymError
 from toolgym.tools.search.layout import Recipe
 from toolgym.tools.search.merge import Range, merge_range
@@ -25,7 +22,6 @@ from toolgym.tools.search.spill import Limits, Portion, Reader
 __all__ = ["LENGTHS", "SPILL", "Bench", "Crew", "LostWorkerError", "Plan"]
 
 SPILL, LENGTHS = "spill", "lengths"
-_CHILD = Path(__file__).with_name("_crew_child.py")
 
 
 class LostWorkerError(ToolgymError, RuntimeError):
@@ -75,6 +71,10 @@ class Bench:
         plan = self._plan
         merge_range(part, plan.spill, plan.lengths, plan.folder, plan.recipe)
 
+    def __call__(self, work: str, *job: Any) -> Any:
+        """Do a job: the name of a method and its arguments."""
+        return getattr(self, work)(*job)
+
 
 class Crew:
     """Workers that do jobs in parallel; a context manager that ends them.
@@ -85,9 +85,9 @@ class Crew:
     """
 
     def __init__(self, plan: Plan, workers: int) -> None:
-        self._plan, self._workers = plan, workers
-        self._bench: Bench | None = None
-        self._children: list[Child] = []
+        self._workers = workers
+        self._bench = None if workers else Bench(plan)
+        self._jobs = Jobs(Bench, [plan], workers)
 
     def __enter__(self) -> Crew:
         return self
@@ -95,9 +95,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        for child in self._children:
-            child.kill()
-        self._children = []
+        self._jobs.release()
 
     def run(self, work: str, jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """The results of jobs, in their order.
@@ -110,53 +108,20 @@ class Crew:
             LostWorkerError: a worker ended.
             ToolgymError: what a job raised.
         """
-        if not self._workers:
-            self._bench = self._bench or Bench(self._plan)
+        if self._bench is not None:
             for job in jobs:
-                yield getattr(self._bench, work)(*job)
+                yield self._bench(work, *job)
             return
-        idle = deque(self._started())
         busy: deque[Child] = deque()
-        for job in jobs:
-            result: list[Any] = []
-            if not idle:
-                child = busy.popleft()
-                result.append(_received(child))
-                idle.append(child)
-            busy.append(idle.popleft())
-            _send(busy[-1], (work, job))
-            yield from result
-        for child in busy:
-            yield _received(child)
-
-    def _started(self) -> list[Child]:
-        if not self._children:
-            path = os.pathsep.join(p for p in sys.path if p)
-            for _ in range(self._workers):
-                self._children.append(Child(_CHILD, {**os.environ, "PYTHONPATH": path}))
-                _send(self._children[-1], self._plan)
-        return self._children
-
-
-def _send(child: Child, message: Any) -> None:
-    try:
-        child.sending.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-    except OSError as error:
-        raise _ended(child) from error
-
-
-def _received(child: Child) -> Any:
-    try:
-        result = pickle.loads(child.receiving.recv_bytes())  # noqa: S301 - our own child wrote it
-    except (OSError, EOFError) as error:
-        raise _ended(child) from error
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-def _ended(child: Child) -> LostWorkerError:
-    return LostWorkerError(
-        f"a process that builds the index ended (exit code {child.process.wait()}); was it short "
-        "of memory? build with less memory_mb or with processes=1: what is done is kept"
-    )
+        try:
+            for job in jobs:
+                done = [self._jobs.result(busy.popleft())] if len(busy) == self._workers else []
+                busy.append(self._jobs.send(work, *job))
+                yield from done
+            while busy:
+                yield self._jobs.result(busy.popleft())
+        except EOFError as error:
+            raise LostWorkerError(
+                f"a process that builds the index ended ({error}); was it short of memory? build "
+                "with less memory_mb or with processes=1: what is done is kept"
+            ) from error

@@ -22,10 +22,11 @@ from toolgym._util.jsonl import (
     value_hash,
 )
 from toolgym.envs.toolscenario.authors.llm import prompts
-from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, EndlessError, ModelServer
+from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, ModelServer
 from toolgym.envs.toolscenario.authors.llm.replies import UnusableError, sent_schema
 from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import EndpointError
+from toolgym.policies.client import EndlessError
 
 __all__ = ["ENDLESS", "Asker", "Draft", "RequestLog"]
 
@@ -246,6 +247,8 @@ class Asker:
         began = time.monotonic()
         try:
             return self.server.ask(row["messages"], sent_schema(stage), seed)
+        except EndlessError:
+            raise
         except EndpointError as error:
             failed = {"kind": error.kind, "message": str(error)}
             spent = {"seconds": round(time.monotonic() - began, 3), "tries": 1}

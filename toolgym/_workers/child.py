@@ -1,0 +1,137 @@
+"""The child's side, run by path: the channel to the parent, and the role that a child plays.
+
+``python child.py ROLE READ WRITE ARGUMENTS``: the role is another script, whose ``serve`` gets the
+channel. Nothing here, nor in a role, imports toolgym: a child starts quickly and holds nothing that
+its work does not need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+from types import ModuleType
+
+__all__ = ["Channel", "end_with_parent", "load"]
+
+_LENGTH = struct.Struct("!Q")  # bytes of the message that follows
+_PIECE = 1 << 20  # bytes that are read at once
+_NO_LIMIT = 1 << 40  # bytes
+
+
+class Channel:
+    """Framed messages over two pipes; a deadline counts where the pipes do not block.
+
+    Args:
+        reading: descriptor of the pipe that messages come from.
+        writing: descriptor of the pipe that they go to.
+    """
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self.reading, self.writing = reading, writing
+
+    def send(self, *parts: bytes, end: float | None = None) -> None:
+        """Send one message.
+
+        Args:
+            parts: of the message, in order.
+            end: reading of the monotonic clock at which it is given up; None: never.
+
+        Raises:
+            EOFError: the other side is gone.
+            TimeoutError: the other side did not take it in time.
+        """
+        view = memoryview(b"".join((_LENGTH.pack(sum(map(len, parts))), *parts)))
+        while view:
+            try:
+                view = view[os.write(self.writing, view) :]
+            except BlockingIOError:
+                _wait(self.writing, select.POLLOUT, end)
+            except OSError as error:
+                raise EOFError from error
+
+    def receive(self, end: float | None = None, largest: int = _NO_LIMIT) -> bytes:
+        """Wait for one message.
+
+        Args:
+            end: reading of the monotonic clock at which the wait is over; None: never.
+            largest: bytes that a message may have.
+
+        Raises:
+            EOFError: the other side is gone.
+            TimeoutError: nothing came in time.
+            ValueError: what came is no message: it is too large, or it was never completed.
+        """
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, end))
+        if length > largest:
+            raise ValueError(f"a message of {length} bytes")
+        try:
+            return self._read(length, end)
+        except TimeoutError as error:
+            raise ValueError("part of a message") from error
+
+    def quiet(self) -> bool:
+        """Whether nothing has come that was not asked for, and the other side is there."""
+        poll = select.poll()
+        poll.register(self.reading, select.POLLIN)
+        return not poll.poll(0)
+
+    def _read(self, count: int, end: float | None) -> bytes:
+        parts = []
+        while count:
+            try:
+                part = os.read(self.reading, min(count, _PIECE))
+            except BlockingIOError:
+                _wait(self.reading, select.POLLIN, end)
+                continue
+            except OSError as error:
+                raise EOFError from error
+            if not part:
+                raise EOFError
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
+def _wait(descriptor: int, event: int, end: float | None) -> None:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if not poll.poll(None if end is None else max(end - time.monotonic(), 0) * 1e3):
+        raise TimeoutError
+
+
+def load(path: str) -> ModuleType:
+    """Import a module by its path; its folder comes first meanwhile, for the modules beside it."""
+    folder, file = os.path.split(path)
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(file.removesuffix(".py"))
+    finally:
+        sys.path.remove(folder)
+
+
+def end_with_parent() -> None:
+    """From now on, end this process and all it started when its parent has died.
+
+    A killed parent must leave nobody behind who goes on computing, or writing into its folder.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _, _role, *_rest = sys.argv
+    for _end in _rest[:2]:  # what the child starts must not hold the pipes open
+        os.set_inheritable(int(_end), False)
+    load(_role).serve(Channel(int(_rest[0]), int(_rest[1])), *_rest[2:])

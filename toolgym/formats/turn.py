@@ -1,0 +1,138 @@
+"""An assistant's turn as the environment reads it: what its text says, and what text cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from toolgym._util.jsonl import not_json
+from toolgym.formats.base import Action, Format
+from toolgym.formats.json_calls import REPAIRED
+from toolgym.messages import Message, ToolCall, ToolResult
+from toolgym.tools.base import Schema
+from toolgym.trajectory import Problem
+
+__all__ = ["Begun", "Turn", "begin_turn"]
+
+
+class Turn(str):
+    """An action that says more than its text; it passes through wrappers as any string does.
+
+    Args:
+        text: the reply, as the record keeps it.
+        said: what it says, where that came as a message with native calls; None: read the text.
+        cut: the reply ended at the limit of its length, in the middle.
+    """
+
+    said: Action | None
+    cut: bool
+
+    def __new__(cls, text: str, said: Action | None = None, cut: bool = False) -> Turn:
+        """Make one."""
+        turn = super().__new__(cls, text)
+        turn.said, turn.cut = said, cut
+        return turn
+
+
+@dataclass(slots=True)
+class Begun:
+    """A step between its halves: the reply, and what it says.
+
+    Args:
+        action: the reply, as the record keeps it.
+        parsed: what it says, its calls numbered through the episode.
+        native: its calls under the ids that came with them, where they came as such.
+        cut: the reply ended at the limit of its length.
+        refused: whether its calls may not be made.
+    """
+
+    action: str
+    parsed: Action
+    native: tuple[ToolCall, ...] = ()
+    cut: bool = False
+    refused: bool = False
+
+    def messages(
+        self, results: Sequence[ToolResult], codec: Format, tools: Sequence[Schema], limit: int
+    ) -> list[Message]:
+        """The reply as a message, and what the policy reads next; nothing after an answer.
+
+        Args:
+            results: one for each call.
+            codec: writes them.
+            tools: function-calling documents.
+            limit: characters of the reply that the policy reads again.
+        """
+        written = self.parsed.thought if self.native else self.action
+        said = Message("assistant", written[:limit], self.native)
+        if self.parsed.answer is not None:
+            return [said]
+        if not self.parsed.calls:
+            return [said, codec.complaint(self.parsed.problems)]
+        if self.native:
+            both = zip(self.native, results, strict=True)
+            told = [Message("tool", r.seen, (), call.id, call.name) for call, r in both]
+        else:
+            seen = [replace(r, content=r.seen, shown=None) if r.shown else r for r in results]
+            told = codec.results(self.parsed.calls, seen, tools)
+        if self.parsed.problems:
+            note = "; ".join(problem.message for problem in self.parsed.problems)
+            told[-1] = replace(told[-1], content=f"{told[-1].content}\nNote: {note}.")
+        return [said, *told]
+
+
+def begin_turn(
+    action: str, codec: Format, tools: Sequence[Schema], limit: int, first: int
+) -> Begun:
+    """Read a reply, without what a record cannot hold and what a cut leaves in doubt.
+
+    Args:
+        action: the reply, perhaps a `Turn`.
+        codec: reads its text.
+        tools: function-calling documents.
+        limit: characters that are read.
+        first: number of its first call in the episode.
+    """
+    said, cut = (action.said, action.cut) if isinstance(action, Turn) else (None, False)
+    read = codec.parse(action[:limit], tools) if said is None else said
+    if len(action) > limit:
+        text = f"it has {len(action):,} characters; only the first {limit:,} count"
+        read = replace(read, problems=(Problem("too_long", text), *read.problems))
+    if read.calls:
+        read = _holdable(read)
+    if cut:
+        read = _cut_short(read)
+    if not read.calls:
+        return Begun(str(action), read, cut=cut)
+    calls = [
+        ToolCall(f"call_{number}", call.name, call.arguments)
+        for number, call in enumerate(read.calls, first)
+    ]
+    native: tuple[ToolCall, ...] = ()
+    if said is not None:
+        ids = zip(calls, [own.id for own in read.calls], strict=True)
+        native = tuple(ToolCall(own or c.id, c.name, c.arguments) for c, own in ids)
+    parsed = Action(read.thought, tuple(calls), read.answer, read.problems)
+    return Begun(str(action), parsed, native, cut)
+
+
+def _holdable(read: Action) -> Action:
+    """Without the calls whose arguments JSON cannot hold: tools and records speak JSON."""
+    wrong = [not_json(call.arguments) for call in read.calls]
+    if not any(wrong):
+        return read
+    problems = [
+        Problem("bad_json", f"tool call {number} is not valid JSON (its argument {why})"[:300])
+        for number, why in enumerate(wrong, 1)
+        if why
+    ]
+    kept = tuple(call for call, why in zip(read.calls, wrong, strict=True) if not why)
+    return replace(read, calls=kept, problems=(*read.problems, *problems))
+
+
+def _cut_short(read: Action) -> Action:
+    """What a reply that was cut says for sure: no answer, and no call that had to be completed."""
+    doubtful = any(problem.kind == REPAIRED for problem in read.problems)
+    problem = Problem("cut_reply", "it was cut at the limit of its length before it ended")
+    calls = () if doubtful else read.calls
+    return replace(read, calls=calls, answer=None, problems=(problem, *read.problems))
