@@ -6,17 +6,14 @@ text of the first hit (k = 1); the same happens here over any corpus of passages
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import value_hash
-from toolgym._util.workfolder import cache_folder
+from toolgym._util.workfolder import cache_folder, scratch_folder
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
@@ -174,6 +171,4 @@ def _opened(path: str, stamp: int, size: int, recipe: Recipe | None) -> Index:
         # Another process was first, or the cache cannot be written.
         if (folder / HEADER).is_file():
             return open_index(folder)
-    temporary = tempfile.mkdtemp(prefix="toolgym-index-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return open_index(build_index(path, Path(temporary) / name, **options))
+    return open_index(build_index(path, scratch_folder("index") / name, **options))
