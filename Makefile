@@ -15,7 +15,7 @@ WHEEL := build/wheel
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain test lint types tests wheel installed docs clean
+.PHONY: selftrain test lint types tests wheel installed docs bfcl clean
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
@@ -52,6 +52,12 @@ installed: wheel
 docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+# Arguments of the function-calling leaderboard's calls against its documents; the wheel is read, not
+# installed, for it would bring half a dozen model clients.
+bfcl: $(VENV)/.ready
+	$(BIN)/python -m pip download --quiet --no-deps --dest build/bfcl bfcl-eval==2026.3.23
+	$(BIN)/python benchmarks/bfcl_arguments.py build/bfcl/bfcl_eval-2026.3.23-py3-none-any.whl
 
 clean:
 	rm -rf build dist site *.egg-info

@@ -48,7 +48,7 @@ from rollout_contenders import (
 )
 from rollout_trl import TrlFirstTurns, TrlTools
 
-from toolgym._util.tables import markdown_table
+from toolgym._util.text import markdown_table
 from toolgym.evaluation.intervals import proportion
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from toolgym.grading.answers import exact, overlap_f1, per_answer, right
+from toolgym.errors import UnknownNameError
+from toolgym.grading.answers import (
+    RIGHT_PRESETS,
+    committed,
+    exact,
+    overlap_f1,
+    per_answer,
+    right,
+)
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
@@ -33,18 +41,22 @@ def accuracy(
     normalisation: str = "paper",
     numbers: str = "value",
     whole_words: bool = False,
-    preset: str = "paper",
+    preset: str = "ours",
 ) -> list[float]:
-    """Accuracy of arXiv 2502.05867 (Evaluation): sub-span for text, last number for maths.
+    """Whether the answer says the gold and offers nothing beside it.
+
+    The published accuracy (arXiv 2502.05867, Evaluation: sub-span for text, last number for maths)
+    is ``preset="paper"``.
 
     Args:
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
         normalisation: ``paper`` or ``squad``; for text.
         numbers: ``value`` compares numbers as numbers, ``paper`` the matched characters.
-        whole_words: a gold answer inside a longer word does not count; the paper counts it.
-        preset: ``ours``: whole words, and the gold must make up a quarter of a text answer's
-            words, so that listing every candidate, or repeating the question, earns nothing.
+        whole_words: for ``paper``: a gold answer inside a longer word does not count.
+        preset: ``ours``: the gold must be most of what is said and stand alone, so that pasting a
+            result, listing candidates or repeating the question earns nothing; a number must be the
+            only one, or be stated ("... = 17"). ``paper``: the gold anywhere, or the last number.
 
     Returns:
         [steps] 1.0 at the step that gave the right answer, else 0.0.
@@ -57,25 +69,40 @@ def accuracy(
     )
 
 
-def token_f1(task: Task, trajectory: Trajectory, *, normalisation: str = "paper") -> list[float]:
-    """Token F1 (Rajpurkar et al. 2016), the best over the gold answers.
+def token_f1(
+    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "ours"
+) -> list[float]:
+    """Token F1, the best over the gold answers.
+
+    The published figure (Rajpurkar et al. 2016) is ``preset="paper"``; it pays a part for every
+    answer that holds a word of the gold, a pasted passage and a list of candidates included.
 
     Args:
         task: its gold answers.
         trajectory: the record so far.
         normalisation: ``paper`` or ``squad``.
+        preset: ``ours``: F1 where most of the answer's words are the gold's and it is one answer,
+            else 0.0. ``paper``: F1 of any answer.
 
     Returns:
         [steps] F1 from 0.0 to 1.0 at the step that gave the answer, else 0.0.
 
     Raises:
-        UnknownNameError: an unknown normalisation.
+        UnknownNameError: an unknown normalisation or preset.
     """
-    return per_answer(trajectory, lambda answer: overlap_f1(answer, task.targets, normalisation))
+    if preset not in RIGHT_PRESETS:
+        raise UnknownNameError("preset", preset, RIGHT_PRESETS)
+
+    def scored(answer: str) -> float:
+        if preset == "paper" or committed(answer, task.targets, normalisation):
+            return overlap_f1(answer, task.targets, normalisation)
+        return float(exact(answer, task.targets, normalisation))
+
+    return per_answer(trajectory, scored)
 
 
 def task_completion(
-    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "paper"
+    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "ours"
 ) -> list[float]:
     """Whether the episode did what was asked: for questions, an answer that `accuracy` accepts.
 
@@ -86,7 +113,7 @@ def task_completion(
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
         normalisation: ``paper`` or ``squad``; for text.
-        preset: as in `accuracy`: ``ours`` takes no answer that lists every candidate.
+        preset: as in `accuracy`.
 
     Returns:
         [steps] 1.0 at the step that solved the task, else 0.0.

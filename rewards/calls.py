@@ -11,18 +11,18 @@ from toolgym.trajectory import Trajectory
 __all__ = ["execution_precision"]
 
 
-def execution_precision(
-    task: Task, trajectory: Trajectory, *, bounded: bool = False
-) -> list[float]:
-    """Share of calls that were well-formed, to a known tool, with valid arguments, and came off.
+def execution_precision(task: Task, trajectory: Trajectory, *, bounded: bool = True) -> list[float]:
+    """Share of calls that were well-formed, to a known tool, with valid arguments, and succeeded.
 
-    Attempts that could not be read as a call count as calls. A turn without calls gets 0.0.
+    Attempts that could not be read as a call count as calls.
 
     Args:
         task: not read.
         trajectory: the record so far.
         bounded: give each turn the change of the precision of the episode so far, which may be
-            negative; the sum is then the episode's precision, and more calls earn no more.
+            negative; the sum is then the episode's precision, and more calls earn no more. Without
+            it a turn gets the precision of its own calls, and 0.0 when it made none: summed over an
+            episode, that pays for calls that nobody needs.
 
     Returns:
         [steps] precision of each turn's own calls, from 0.0 to 1.0; or the changes.

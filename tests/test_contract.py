@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -130,3 +131,17 @@ def test_the_default_vector_environment_is_ours() -> None:
     envs = gym.make_vec("ToolQA-PopQA-v0", num_envs=2)
     assert isinstance(envs, ToolVectorEnv)
     envs.close()
+
+
+@pytest.mark.sources
+def test_the_public_names_are_those_of_the_docs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "index.md").read_text(encoding="utf-8")
+    rows = page.partition("## Public names")[2].splitlines()
+    listed = {
+        name
+        for row in rows
+        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert listed == set(toolgym.__all__)
+    for name in toolgym.__all__:
+        assert getattr(toolgym, name).__name__ == name

@@ -76,12 +76,47 @@ def run_line(line: str, place: str) -> str:
     return result.stdout
 
 
+def prose(page: Path) -> str:
+    """A page without its code, in which brackets mean something else."""
+    return re.sub(
+        r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as mkdocs and GitHub make them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ +(.+?) *$", text, flags=re.M)
+    plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
+    return {re.sub(r"[-\s]+", "-", heading) for heading in plain}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        there = (page.parent / target).resolve()
+    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)[^)]*\)", prose(page)):
+        target, _, anchor = link.partition("#")
+        there = (page.parent / target).resolve() if target else page
+        if page.parent.name == "docs":
+            # The site holds the folder docs and nothing else.
+            assert there.parent == page.parent, f"{page.name} links to {link}, out of docs"
         # Where the wheel is tested, files outside README and docs are not at hand.
-        assert there.exists() or not (ROOT / "toolgym").exists(), f"{page.name} links to {target}"
+        assert there.exists() or not (ROOT / "toolgym").exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name} links to {link}: no such heading"
+
+
+def test_a_dead_link_would_be_seen(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.md").write_text("# One two\n[a](b.md) `[x](y.md)`\n", encoding="utf-8")
+    (docs / "b.md").write_text("## It's *here*\n", encoding="utf-8")
+    test_links_lead_somewhere(docs / "a.md")
+    assert anchors(docs / "b.md") == {"its-here"}
+    (tmp_path / "out.md").touch()
+    for dead in ("c.md", "../out.md", "#two", "b.md#there"):
+        (docs / "c-page.md").write_text(f"[dead]({dead})\n", encoding="utf-8")
+        with pytest.raises(AssertionError, match=re.escape(dead)):
+            test_links_lead_somewhere(docs / "c-page.md")
 
 
 @pytest.mark.sources

@@ -475,7 +475,7 @@ class TestRegistered:
 class TestPaperSplits:
     def test_cuts_follow_one_another(self) -> None:
         from toolgym.envs.toolqa import gsm8k, triviaqa
-        from toolgym.envs.toolqa.hub import paper_splits
+        from toolgym.envs.toolqa.family import paper_splits
 
         assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
         assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)

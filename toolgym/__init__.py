@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 from toolgym.registry import load_plugins
 
 if TYPE_CHECKING:
+    from toolgym.checks import check_env as check_env
+    from toolgym.checks import probe_reward as probe_reward
     from toolgym.data.export import export as export
     from toolgym.data.filter import select as select
     from toolgym.env import ToolEnv as ToolEnv
+    from toolgym.errors import ToolError as ToolError
+    from toolgym.evaluation import compare as compare
     from toolgym.evaluation import evaluate as evaluate
     from toolgym.evaluation.score import score as score
     from toolgym.formats import get_format as get_format
@@ -23,13 +27,15 @@ if TYPE_CHECKING:
     from toolgym.messages import Message as Message
     from toolgym.messages import ToolCall as ToolCall
     from toolgym.messages import ToolResult as ToolResult
+    from toolgym.policies import Policy as Policy
     from toolgym.rollouts.engine import Run as Run
     from toolgym.rollouts.engine import rollout as rollout
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
-    from toolgym.tools.toolset import Tool as Tool
+    from toolgym.task import read_tasks as read_tasks
+    from toolgym.tools.base import Tool as Tool
+    from toolgym.tools.base import tool as tool
     from toolgym.tools.toolset import Toolset as Toolset
-    from toolgym.tools.toolset import tool as tool
     from toolgym.trajectory import Trajectory as Trajectory
 
 # Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
@@ -37,23 +43,29 @@ if TYPE_CHECKING:
 # hide that function once it is imported.
 _EXPORTS = {
     "Message": "messages",
+    "Policy": "policies",
     "Rubric": "grading.rubric",
     "Run": "rollouts.engine",
     "Task": "task",
     "TaskSet": "task",
-    "Tool": "tools.toolset",
+    "Tool": "tools.base",
     "ToolCall": "messages",
     "ToolEnv": "env",
+    "ToolError": "errors",
     "ToolResult": "messages",
     "Toolset": "tools.toolset",
     "Trajectory": "trajectory",
+    "check_env": "checks",
+    "compare": "evaluation",
     "evaluate": "evaluation",
     "export": "data.export",
     "get_format": "formats",
+    "probe_reward": "checks",
+    "read_tasks": "task",
     "rollout": "rollouts.engine",
     "score": "evaluation.score",
     "select": "data.filter",
-    "tool": "tools.toolset",
+    "tool": "tools.base",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -26,7 +26,7 @@ def register() -> None:
     TOOLS.add("Calculator", "toolgym.tools.calculator.tool:make_calculator")
     TOOLS.add("WikipediaSearch", "toolgym.tools.search.tool:make_search")
     TOOLS.add("MachineTranslator", "toolgym.tools.translator.tool:make_translator")
-    POLICIES.add("replay", "toolgym.policies.replay:ReplayPolicy")
+    POLICIES.add("replay", "toolgym.policies.scripted:ReplayPolicy")
     POLICIES.add("scripted", "toolgym.policies.scripted:ScriptedPolicy")
     POLICIES.add("transformers", "toolgym.policies.local.transformers:TransformersPolicy")
     POLICIES.add("endpoint", "toolgym.policies.endpoint:EndpointPolicy")

@@ -1,14 +1,32 @@
 """Every error that toolgym raises on purpose, as one tree.
 
 Each class is also a builtin, so that ``except LookupError`` works for someone who does not know the
-library. A message says what is wrong, shows the value, names what is near and ends with the next
-step. ``exit_code`` is what the command line returns for it (table in docs/command-line.md).
+library. A message is one line: what is wrong, the value, near names, the next step.
+
+Who catches what:
+
+| raised | caught by | what the caller sees |
+|---|---|---|
+| `ToolError` in a tool | the toolset | a tool result with ``error``; the policy reads the message |
+| any other exception in a tool | the toolset | the same, recorded as a bug of the tool |
+| anything wrong with a reply | the format | a typed problem in the step; never an exception |
+| `PolicyError`, `EndpointError` | the rollout | a row of ``failures.jsonl``, tried again |
+| any other exception in a policy | the rollout | the same; its class is the ``kind`` |
+| `ToolgymError` | the command line | one line, and ``exit_code`` (table in docs/command-line.md) |
+| anything else | nobody | a traceback: it is a bug of toolgym or of a plug-in |
+
+In Python nothing but the rows above is caught: a broken file, an unknown name or a wrong argument
+raises where it was given.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 __all__ = [
     "BadInputError",
@@ -26,6 +44,7 @@ __all__ = [
     "ToolgymError",
     "UnknownNameError",
     "did_you_mean",
+    "explain",
     "in_words",
 ]
 
@@ -94,7 +113,7 @@ class EpisodeEndedError(ToolgymError, RuntimeError):
 
 
 class PolicyError(ToolgymError, RuntimeError):
-    """A policy that raised or returned something that is no reply. Never scored as 0."""
+    """A policy that raised or returned something that is not a reply. Never scored as 0."""
 
     exit_code = 5
 
@@ -151,3 +170,67 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not folded:
         return ""
     return f" (did you mean {' or '.join(repr(by_folded[match]) for match in folded)}?)"
+
+
+_KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+_BOUNDS = {"greater_than": "above", "greater_than_equal": "at least", "less_than_equal": "at most"}
+
+
+def explain(error: ValidationError, root: type[BaseModel], what: str = "key") -> str:
+    """The first thing that does not fit, in one line: where, what is right, what was given.
+
+    Args:
+        error: what pydantic says.
+        root: the model that was asked.
+        what: a field is called to the reader.
+    """
+    problems = error.errors()
+    path, owner = _place(root, problems[0]["loc"])
+    # Of the kinds that a field may have, pydantic says each one that did not fit.
+    same = [each for each in problems if _place(root, each["loc"])[0] == path]
+    problem = next((each for each in same if each["type"] not in _KINDS), same[0])
+    place, given = ".".join(path), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        known = list(owner.model_fields)
+        return f"unknown {what} {place!r}{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
+    context, hint = problem.get("ctx", {}), ""
+    if problem["type"] in _KINDS:
+        found = dict.fromkeys(_KINDS[each["type"]] for each in same if each["type"] in _KINDS)
+        text = f"must be {' or '.join(found)}"
+    elif problem["type"] in _BOUNDS:
+        text = f"must be {_BOUNDS[problem['type']]} {next(iter(context.values())):g}"
+    elif problem["type"] == "literal_error":
+        choices = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        text, hint = f"must be one of {', '.join(choices)}", did_you_mean(str(given), choices)
+    elif problem["type"] == "value_error":  # a sentence of our own
+        text = problem["msg"].removeprefix("Value error, ")
+        return f"{place}: {text}" if place else text
+    else:
+        return f"{place}: {problem['msg']}, not {given!r:.60}"
+    return f"{place} {text}, not {given!r:.60}{hint}"
+
+
+def _place(root: Any, loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """A path without pydantic's names for the kinds of a field, and the model that ends it."""
+    path: list[str] = []
+    kind, owner = root, root
+    for part in loc:
+        if hasattr(kind, "model_fields"):
+            owner = kind
+            field = kind.model_fields.get(str(part))
+            kind = None if field is None else field.annotation
+        elif get_origin(kind) in (list, dict):
+            kind = get_args(kind)[-1]
+        else:
+            continue
+        path.append(str(part))
+    return path, owner

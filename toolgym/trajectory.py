@@ -6,10 +6,11 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, exact_line, read_rows
+from toolgym._util.jsonl import copy_json, exact_line, parse_line, read_lines
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after
 from toolgym.task import Task
@@ -21,6 +22,7 @@ __all__ = [
     "Step",
     "Tokens",
     "Trajectory",
+    "parse_trajectory",
     "read_trajectories",
 ]
 
@@ -230,7 +232,7 @@ class Trajectory:
 
 
 def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Trajectory]:
-    """Stream the trajectories of a ``.jsonl`` file.
+    """Stream the trajectories of a ``.jsonl`` file; a line that stands there again counts once.
 
     Args:
         path: the file.
@@ -238,13 +240,46 @@ def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Traje
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a broken line; its number is named.
+        BadInputError: a broken line, see `parse_trajectory`; its number is named.
     """
-    for number, row in read_rows(path, "trajectory file", torn=torn):
-        try:
-            yield Trajectory.from_row(row)
-        except BadInputError as error:
-            raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
+    seen: set[bytes] = set()
+    for number, _, raw in read_lines(path, "trajectory file", torn=torn):
+        digest = blake2b(raw.strip(), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield parse_trajectory(raw, path, number)
+
+
+def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:
+    """The trajectory of one line.
+
+    Args:
+        raw: the line.
+        path: of the file, for messages.
+        number: of the line, counted from 1.
+
+    Raises:
+        BadInputError: it is not JSON, no trajectory, has an id other than that of its task and
+            sample, or a reward or metric that is not a finite number.
+    """
+    row = parse_line(raw, path, number, "trajectory file", finite=True)
+    try:
+        found = Trajectory.from_row(row)
+        if not isinstance(found.sample, int) or row.get("id") != found.id:
+            raise BadInputError(
+                f"the id of an episode is 'task#sample', here {found.id!r}, not {row.get('id')!r}; "
+                "remove the line"
+            )
+        for values in (
+            found.metrics,
+            *({"reward": s.reward} | s.reward_parts for s in found.steps),
+        ):
+            for name, value in values.items():
+                if not isinstance(value, int | float):
+                    raise BadInputError(f"{name} is {value!r}, not a number; remove the line")
+    except BadInputError as error:
+        raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
+    return found
 
 
 def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.page import HELD_OUT, summary_table
-from toolgym._util.jsonl import read_rows, write_json, write_rows
+from toolgym._util.jsonl import read_json, read_rows, write_json, write_rows
 from toolgym._util.optional import quiet, require_extra
-from toolgym.data.filter import read_json
 from toolgym.errors import UnknownNameError
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
@@ -32,7 +31,7 @@ DPO: dict[str, Any] = {
 }
 GRPO: dict[str, Any] = {
     **{"batch_size": 256, "generations": 8, "learning_rate": 3e-4, "epochs": 100},
-    **{"max_steps": 30, "device_batch_size": 64, "max_length": 512},
+    **{"max_updates": 30, "device_batch_size": 64, "max_length": 512},
 }
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": {"methods": ["sft"], "rounds": 2},

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.envs.toolqa.family import Family
-from toolgym.envs.toolqa.hub import HubSet
+from toolgym.envs.toolqa.family import Family, HubSet
 from toolgym.errors import BadInputError
 from toolgym.task import Task, task_from_row
 

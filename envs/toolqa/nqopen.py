@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.envs.toolqa.family import Family, text_answers
-from toolgym.envs.toolqa.hub import HubSet
+from toolgym.envs.toolqa.family import Family, HubSet, text_answers
 
 __all__ = ["FAMILY", "make", "make_vector"]
 

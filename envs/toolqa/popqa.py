@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from toolgym.envs.toolqa.family import Family, text_answers
-from toolgym.envs.toolqa.hub import HubSet
+from toolgym.envs.toolqa.family import Family, HubSet, text_answers
 from toolgym.errors import BadInputError
 
 __all__ = ["FAMILY", "make", "make_vector"]

@@ -30,6 +30,7 @@ __all__ = ["ID", "ScenarioEnv", "make", "make_vector", "scenario_file"]
 
 ID = "ToolScenario-v0"
 SAMPLE = "samples/scenario_sample.jsonl"
+_ARGUMENTS = ("schema", "paper")
 _KEPT = 512  # toolsets of recent scenarios that a process holds
 
 
@@ -73,6 +74,7 @@ class _Service:
         sandbox: its settings, checked.
         service: its settings, checked, or None.
         tasks: hash of all tasks, which stands in a cassette's first line.
+        checked: see `toolgym.envs.toolscenario.tool.ScenarioTool`.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class _Service:
         sandbox: Mapping[str, Any],
         service: Mapping[str, Any] | None = None,
         tasks: str = "",
+        checked: bool = True,
     ) -> None:
-        self._sandbox, self._served = dict(sandbox), service is not None
+        self._sandbox, self._served, self._checked = dict(sandbox), service is not None, checked
         settings = dict(service or {})
         self._faults = Faults(settings["faults"]) if settings.get("faults") else None
         self._cache = bool(settings.get("cache", True))
@@ -109,7 +112,7 @@ class _Service:
                 self._toolsets.move_to_end(key)
                 return found
         scenario = scenarios[name]
-        plain = make_tools(scenario.documents, scenario.functions, self._sandbox)
+        plain = make_tools(scenario.documents, scenario.functions, self._sandbox, self._checked)
         made = plain if not self._served else self._behind(plain)
         made.shared = True
         with self._lock:
@@ -131,8 +134,8 @@ class _Service:
 # Environments of equal settings share their toolsets, so that the calls of a vector's episodes are
 # answered together where they play the same scenario.
 @functools.lru_cache(maxsize=8)
-def _shared_service(sandbox: str) -> _Service:
-    return _Service(json.loads(sandbox))
+def _shared_service(sandbox: str, checked: bool) -> _Service:
+    return _Service(json.loads(sandbox), checked=checked)
 
 
 def scenario_file(tasks: str) -> Path:
@@ -170,6 +173,7 @@ def make(
     render_mode: str | None = None,
     service: Mapping[str, Any] | None = None,
     sandbox: Mapping[str, Any] | None = None,
+    arguments: str = "schema",
     **unknown: Any,
 ) -> ScenarioEnv:
     """Make an environment; all arguments are plain data.
@@ -187,6 +191,9 @@ def make(
         render_mode: ``ansi`` or None.
         service: cassette, faults and cache of the tools; see `toolgym.tools.service.check_service`.
         sandbox: where functions run; see `toolgym.envs.toolscenario.tool.check_sandbox`.
+        arguments: ``schema``: a call that does not fit the JSON Schema of its tool is refused;
+            ``paper``: its arguments go to the function as they are, as in the published code of
+            arXiv 2508.08791, so that a missing one may have a default and a wrong one may pass.
         unknown: refused with near names.
 
     Raises:
@@ -207,6 +214,11 @@ def make(
             f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
             f"{tools!r:.80}"
         )
+    if arguments not in _ARGUMENTS:
+        raise BadInputError(
+            f"arguments is {' or '.join(map(repr, _ARGUMENTS))}, not {arguments!r:.80}"
+            f"{did_you_mean(str(arguments), _ARGUMENTS)}"
+        )
     codec = get_format(format, prompt)
     settings = check_sandbox({} if sandbox is None else sandbox)
     served = None if service is None else check_service(service)
@@ -214,10 +226,11 @@ def make(
     scenarios = open_scenarios(file)
     every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
     provider: _Service | None = None
+    checked = arguments == "schema"
     if tools is None and served:
-        provider = _Service(settings, served, every.fingerprint())
+        provider = _Service(settings, served, every.fingerprint(), checked)
     elif tools is None:
-        provider = _shared_service(json.dumps(settings, sort_keys=True))
+        provider = _shared_service(json.dumps(settings, sort_keys=True), checked)
     return ScenarioEnv(
         every.split(split) if split else every,
         scenarios,

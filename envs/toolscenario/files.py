@@ -11,7 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import parse_line, read_rows, require_file, value_hash, write_rows
+from toolgym._util.jsonl import (
+    parse_line,
+    read_lines,
+    read_rows,
+    require_file,
+    value_hash,
+    write_rows,
+)
 from toolgym.envs.toolscenario.published_format import PublicScenario, is_public
 from toolgym.envs.toolscenario.records import Scenario
 from toolgym.errors import BadInputError
@@ -175,12 +182,8 @@ class ScenarioFile(Mapping[str, Playable]):
         self.path, self._file = Path(path), Path(path).absolute()
         self.tasks: list[Task] = []
         self._places: dict[str, tuple[int, int]] = {}
-        position = 0
-        with require_file(path, _WHAT).open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                if raw.strip():
-                    self._add(raw, number, position)
-                position += len(raw)
+        for number, position, raw in read_lines(path, _WHAT):
+            self._add(raw, number, position)
         _refuse_empty(path, len(self.tasks))
 
     def _add(self, raw: bytes, number: int, position: int) -> None:

@@ -1,25 +1,65 @@
-"""JSON Schema as far as function-calling documents use it: is a document one, does a value fit."""
+"""JSON Schema of function-calling documents: is a document one, and do arguments fit it.
+
+jsonschema-rs checks: of two libraries the one that a hostile document cannot stop. It reads a
+pattern in linear time or within a number of steps and fetches nothing; a call takes it 30
+microseconds. The other, jsonschema, backtracks without bound in a pattern, opens the addresses that
+a ``$ref`` names unless it is told not to, and is a hundred times as slow. What neither bounds is
+bounded here: size and depth of documents and arguments, and the work of references that multiply.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
 import keyword
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
-__all__ = ["document_problems", "misfits", "words"]
+from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ReferencingError
 
-_NAME = re.compile(r"[A-Za-z_][\w-]{0,63}", re.ASCII)
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list, tuple),
-    "object": (dict,),
-    "null": (type(None),),
+from toolgym.errors import BadInputError, did_you_mean
+from toolgym.sandbox.sandbox import function_name
+
+__all__ = ["document_problems", "misfits"]
+
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}", re.ASCII)
+_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+# How programming languages call them, in documents that were made from code.
+_OTHER_NAMES = {
+    "string": "str text char character",
+    "integer": "int long short byte",
+    "number": "float double decimal",
+    "boolean": "bool",
+    "array": "list tuple set arraylist",
+    "object": "dict dictionary map hashmap mapping",
+    "null": "none nonetype",
 }
-_DEPTH = 20  # of nested schemas
+_READ_AS = {other: name for name, others in _OTHER_NAMES.items() for other in others.split()}
+_READ_AS |= {name: name for name in _TYPES}
+_GENERIC = re.compile(r"(?:typing\.)?(\w+)\s*(?:[\[<(].*)?", re.S)  # list[str], List<String>
+
+_DEPTH = 20  # of nested schemas in a document that an author writes
+_DEEPEST = 60  # of nested schemas, and of nested arguments
+_LONGEST = 500_000  # characters of a document, and of arguments
+_MOST_WORK = 5_000_000  # values times schemas that each may be checked against
+_MOST_SCHEMAS = 200_000  # of a document, each counted for every depth that it is met at
+_MOST_PATTERNS = 100  # of a document: each takes up to a MiB
+_REGEX = FancyRegexOptions(backtrack_limit=10_000, size_limit=1 << 20)
+_BACKTRACKS = re.compile(r"\(\?<?[=!]|\\[1-9k]")
+_BACKTRACKING = 1000  # schemas that are checked in the time of a pattern that backtracks
+_MOST_PROBLEMS = 10
+
+# Where schemas stand in a schema: for the same value, or for values below it.
+_HERE, _HERE_LISTS = ("not", "if", "then", "else"), ("allOf", "anyOf", "oneOf")
+_MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+_MAPS |= {"dependentRequired", "dependencies"}
+_VALUES = ("const", "default", "example", "examples")
+_FIELDS = ("additionalProperties", "unevaluatedProperties", "propertyNames")
+_ITEMS = ("items", "additionalItems", "unevaluatedItems", "contains")
+_COUNTS = re.compile("(min|max)(Length|Items|Properties|Contains)")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
 def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
@@ -31,7 +71,7 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     name = document.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         yield f"the name {name!r:.80} is no function name of at most 64 ASCII signs"
-    elif not name.isidentifier() or keyword.iskeyword(name):
+    elif not function_name(name).isidentifier() or keyword.iskeyword(name):
         yield f"the name {name!r} cannot be that of a Python function"
     if not isinstance(document.get("description"), str) or not document["description"].strip():
         yield "there is no description"
@@ -45,10 +85,18 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     for parameter in parameters["properties"]:
         if not parameter.isidentifier() or keyword.iskeyword(parameter):
             yield f"the parameter {parameter!r:.80} cannot be that of a Python function"
-    yield from _schema_problems(parameters, "parameters", 0)
+    found = list(_schema_problems(parameters, "parameters", 0))
+    yield from found
+    if not found:
+        try:
+            _Checker(parameters)  # which knows bounds
+            Draft202012Validator(dict(parameters), offline=True, pattern_options=_REGEX)
+        except (ValueError, ReferencingError) as error:
+            yield f"the parameters are no valid JSON Schema: {_line(error)}"
 
 
 def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
+    """What is no mistake in JSON Schema, but one in a document: a type that is none, say."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, Mapping):
@@ -59,8 +107,8 @@ def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
         return
     kinds = schema.get("type")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
-        if kind is not None and (not isinstance(kind, str) or kind not in _TYPES):
-            yield f"{where} has the type {kind!r}; types: {', '.join(_TYPES)}"
+        if kind is not None and kind not in _TYPES:
+            yield f"{where} has the type {kind!r:.80}; types: {', '.join(_TYPES)}"
     if "enum" in schema and (not isinstance(schema["enum"], list) or not schema["enum"]):
         yield f"{where} has an 'enum' that is no list of values"
     properties, required = schema.get("properties", {}), schema.get("required", [])
@@ -79,7 +127,7 @@ def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
         yield from _schema_problems(inner, f"{where}.{name}", depth + 1)
     if "items" in schema:
         yield from _schema_problems(schema["items"], f"{where}[]", depth + 1)
-    for word in ("anyOf", "oneOf", "allOf"):
+    for word in _HERE_LISTS:
         branches = schema.get(word, [])
         if not isinstance(branches, list):
             yield f"{where} has an {word!r} that is no list"
@@ -88,87 +136,255 @@ def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
             yield from _schema_problems(branch, where, depth + 1)
 
 
-def misfits(value: Any, schema: Any, where: str = "arguments") -> Iterator[str]:
-    """How a value breaks a valid schema: types, enumerations, bounds, required and unknown names.
+def misfits(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
+    """How arguments break the parameters of a document; names that it does not know, too.
 
     Args:
-        value: plain JSON.
-        schema: checked by `document_problems`; words that it does not know are passed over.
-        where: for messages.
+        arguments: plain JSON.
+        parameters: JSON Schema of an object. Types are also read under the names that programming
+            languages give them (``dict``, ``float``, ``List[str]``); a word whose meaning is not
+            certain says nothing.
+
+    Raises:
+        BadInputError: the parameters are no schema that can be enforced.
     """
-    if not isinstance(schema, Mapping):
-        return
-    kinds = schema.get("type")
-    names: Sequence[str] = kinds if isinstance(kinds, list) else [kinds] if kinds else []
-    if names and not any(_is(value, kind) for kind in names):
-        yield f"{where} must be of type {' or '.join(names)}, not {value!r:.80}"
-        return
-    if "enum" in schema and value not in schema["enum"]:
-        yield f"{where} is {value!r:.80}, none of {schema['enum']!r:.200}"
-    if "const" in schema and value != schema["const"]:
-        yield f"{where} must be {schema['const']!r:.80}"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield from _out_of_bounds(value, schema, where)
-    if isinstance(value, dict):
-        yield from _object_misfits(value, schema, where)
-    if isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from misfits(item, schema.get("items"), f"{where}[{number}]")
-    for word in ("anyOf", "oneOf"):
-        branches = schema.get(word)
-        if branches and not any(not list(misfits(value, branch, where)) for branch in branches):
-            yield f"{where} fits no branch of its {word}"
+    try:
+        text = json.dumps(parameters, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInputError(f"they are no JSON: {error}") from error
+    checker = _checker(text)
+    if isinstance(checker, BadInputError):
+        raise checker
+    return checker.problems(arguments)
 
 
-def _is(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _TYPES[kind])
+@functools.lru_cache(maxsize=1024)
+def _checker(parameters: str) -> _Checker | BadInputError:
+    try:
+        return _Checker(json.loads(parameters))
+    except BadInputError as error:
+        return error
 
 
-def _out_of_bounds(value: float, schema: Mapping[str, Any], where: str) -> Iterator[str]:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if isinstance(low, int | float) and value < low:
-        yield f"{where} is {value!r}, less than {low!r}"
-    if isinstance(high, int | float) and value > high:
-        yield f"{where} is {value!r}, more than {high!r}"
+class _Checker:
+    """The parameters of one document, compiled.
+
+    Raises:
+        BadInputError: they cannot be enforced.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        try:
+            self._schema = schema = _closed(_read(parameters, 0))
+            text = json.dumps(schema)
+            if len(text) > _LONGEST or text.count('"pattern') > _MOST_PATTERNS:
+                raise BadInputError(
+                    f"they have more than {_LONGEST:,} characters or {_MOST_PATTERNS} patterns"
+                )
+            self._work = _work(schema)
+            self._validator = Draft202012Validator(
+                schema, offline=True, pattern_options=_REGEX, mask="it"
+            )
+        except (ValueError, LookupError, TypeError, RecursionError, ReferencingError) as error:
+            raise BadInputError(_line(error)) from error
+
+    def problems(self, arguments: Mapping[str, Any]) -> list[str]:
+        """See `misfits`."""
+        size = _size(arguments)
+        if size is None or size * self._work > _MOST_WORK:
+            return ["they are too large or too deep to be checked"]
+        try:
+            errors = list(self._validator.iter_errors(dict(arguments)))
+        except ValueError as error:  # half of a surrogate pair, a number that is none
+            return [f"they are no JSON: {_line(error)}"]
+        lines = [line for error in errors[:_MOST_PROBLEMS] for line in self._told(error)]
+        more = len(errors) - _MOST_PROBLEMS
+        return [*lines, f"and {more} more problems"] if more > 0 else lines
+
+    def _told(self, error: Any) -> list[str]:
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
+        where, kind = path.lstrip("."), error.kind
+        if kind.name == "required":
+            return [f"{where!r} lacks {kind.value!r}" if path else f"{kind.value!r} is missing"]
+        if kind.name in ("additionalProperties", "unevaluatedProperties"):
+            known = list(self._schema.get("properties", {}))
+            names = f"parameters: {', '.join(known) or 'none'}"
+            return [
+                f"{where!r} has {name!r:.80}, which it may not have"
+                if path
+                else f"{name!r:.80} is not a parameter{did_you_mean(name, known)}; {names:.1000}"
+                for name in kind.value[:_MOST_PROBLEMS]
+            ]
+        shown = f"{error.instance!r:.80}"
+        if kind.name == "type":
+            return [f"{where!r} must be of type {' or '.join(kind.value)}, not {shown}"]
+        if kind.name == "enum":
+            return [f"{where!r} is {shown}, none of {kind.value!r:.200}"]
+        return [f"{where!r} is {shown}: {_line(error)}" if path else _line(error)]
 
 
-def _object_misfits(
-    value: Mapping[str, Any], schema: Mapping[str, Any], where: str
-) -> Iterator[str]:
-    properties = schema.get("properties")
-    for name in schema.get("required", ()):
-        if name not in value:
-            yield f"{where} lacks {name!r}"
-    if not isinstance(properties, Mapping):
-        return
-    for name, inner in value.items():
-        if name in properties:
-            yield from misfits(inner, properties[name], f"{where}.{name}")
-        elif schema.get("additionalProperties") is False or where == "arguments":
-            yield f"{where} has {name!r}, which is no parameter"
+def _line(error: Any) -> str:
+    """What an error says, as one short line."""
+    return " ".join(str(getattr(error, "message", error)).split())[:300]
 
 
-def words(schema: Any) -> Iterator[str]:
-    """Everything that a schema says in words or as a value to choose: what a policy can read."""
-    if isinstance(schema, str):
-        yield schema
-    elif isinstance(schema, Mapping):
-        for key, value in schema.items():
-            if key in ("enum", "default", "const", "examples", "example"):
-                values = value if isinstance(value, list) else [value]
-                yield from (str(item) for item in values if not isinstance(item, bool | None))
-            elif key in ("description", "title", "format"):
-                yield str(value)
-            elif key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
-                yield from value
-                for inner in value.values():
-                    yield from words(inner)
-            elif isinstance(value, Mapping | list):
-                yield from words(value)
-    elif isinstance(schema, list):
-        for item in schema:
-            yield from words(item)
+def _size(value: Any) -> int | None:
+    """Values in a value, long strings counted as several; None where it is nested too deeply."""
+    count, layer = 0, [value]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for item in layer:
+            if isinstance(item, Mapping):
+                below += item
+                below += item.values()
+            elif isinstance(item, list | tuple):
+                below += item
+            elif isinstance(item, str):
+                count += len(item) // 100
+        count += len(layer)
+        if not below or count > _MOST_WORK:
+            return count
+        layer = below
+    return None
+
+
+def _read(schema: Any, depth: int) -> Any:
+    """A schema with the words whose meaning is certain."""
+    if isinstance(schema, bool) or not isinstance(schema, Mapping):
+        return schema if isinstance(schema, bool) else True
+    if depth > _DEEPEST:
+        raise BadInputError(f"they are nested more than {_DEEPEST} levels deep")
+    read: dict[str, Any] = {}
+    for word, value in schema.items():
+        if word == "type":
+            read |= _kinds(value)
+        elif word in _HERE_LISTS or word == "prefixItems" or (word == "items" and _is_list(value)):
+            if _is_list(value):  # a list of items is the older way to write prefixItems
+                word = "prefixItems" if word == "items" else word
+                read[word] = [_read(item, depth + 1) for item in value]
+        elif word in (*_HERE, *_FIELDS, *_ITEMS):
+            read[word] = _read(value, depth + 1)
+        elif word in _MAPS and isinstance(value, Mapping):
+            lists = {name: item for name, item in value.items() if _is_list(item)}
+            if lists and word.startswith("depend"):
+                read["dependentRequired"] = lists
+            word = "dependentSchemas" if word.startswith("depend") else word
+            others = {name: item for name, item in value.items() if name not in lists}
+            read[word] = {name: _read(item, depth + 1) for name, item in others.items()}
+        elif isinstance(value, Mapping) and word not in _VALUES:
+            read[word] = _read(value, depth + 1)  # a $ref may lead through components/schemas
+        else:
+            read |= _plain(word, value, schema)
+    only = read.get("enum", [[]])
+    if read.get("type") == ["array"] and not any(isinstance(value, list) for value in only):
+        # No list can be one of these values: they are what its items may be.
+        items = read.get("items", {})
+        read["items"] = {**(items if isinstance(items, dict) else {}), "enum": read.pop("enum")}
+    return read
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _plain(word: str, value: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A word that holds no schema, as far as its value means anything."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if word in ("$dynamicRef", "$recursiveRef"):
+        raise BadInputError(f"{word} is not supported: write $ref")
+    if word == "$ref" and not (isinstance(value, str) and value.startswith("#")):
+        raise BadInputError(f"$ref {value!r:.80} leads out of the document; nothing is fetched")
+    if word == "required" and isinstance(value, list):
+        return {word: list(dict.fromkeys(name for name in value if isinstance(name, str)))}
+    if word in ("exclusiveMinimum", "exclusiveMaximum") and value is True:  # of 2013
+        bound = schema.get(word.removeprefix("exclusive").lower())
+        return {word: bound} if isinstance(bound, int | float) else {}
+    kept = bool(
+        word == "const"
+        or (word == "enum" and _is_list(value))
+        or (_COUNTS.fullmatch(word) and number and value >= 0 and value == int(value))
+        or (word in _BOUNDS and number and (word != "multipleOf" or value > 0))
+        or (word in ("pattern", "$ref") and isinstance(value, str))
+        or (word == "uniqueItems" and isinstance(value, bool))
+    )
+    return {word: value} if kept else {}
+
+
+def _kinds(kinds: Any) -> dict[str, Any]:
+    """``{"type": [...]}`` in the words of JSON Schema, or nothing where one is not certain."""
+    read = []
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        match = _GENERIC.fullmatch(kind.strip().lower()) if isinstance(kind, str) else None
+        known = _READ_AS.get(match[1]) if match else None
+        if known is None:
+            return {}
+        read.append(known)
+    return {"type": list(dict.fromkeys(read))} if read else {}
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that take no name that they do not know, unless they say that they do."""
+    names = dict.fromkeys(schema.get("required", ()), True)
+    schema["properties"] = {**names, **schema.get("properties", {})}
+    if not {"additionalProperties", "unevaluatedProperties"} & schema.keys():
+        here = {"$ref", "dependentSchemas", *_HERE, *_HERE_LISTS}
+        word = "unevaluatedProperties" if here & schema.keys() else "additionalProperties"
+        schema[word] = False
+    return schema
+
+
+def _work(root: dict[str, Any]) -> int:
+    """Against how many schemas one value is checked at most, however it is nested.
+
+    Raises:
+        BadInputError: a reference leads back to itself, or references multiply.
+    """
+    known: dict[tuple[int, int], int] = {}
+
+    def cost(schema: Any, depth: int) -> int:
+        if not isinstance(schema, dict):
+            return 1
+        key = id(schema), depth
+        if key in known:
+            if known[key] == 0:
+                raise BadInputError("a $ref leads back to itself for one and the same value")
+            return known[key]
+        known[key] = 0  # being added up
+        total = 1 + sum(cost(inner, depth) for inner in _here(schema, root))
+        patterns = [schema.get("pattern", ""), *schema.get("patternProperties", ())]
+        total += _BACKTRACKING * sum(bool(_BACKTRACKS.search(item)) for item in patterns)
+        if depth:
+            total += max(
+                sum(cost(schema[word], depth - 1) for word in words if word in schema)
+                + sum(cost(inner, depth - 1) for inner in every)
+                + max((cost(inner, depth - 1) for inner in one), default=0)
+                for words, every, one in (
+                    (_FIELDS, _values(schema, "patternProperties"), _values(schema, "properties")),
+                    (_ITEMS, (), schema.get("prefixItems", ())),
+                )
+            )
+        known[key] = total
+        if total > _MOST_WORK or len(known) > _MOST_SCHEMAS:
+            raise BadInputError("references multiply its schemas")
+        return total
+
+    return cost(root, _DEEPEST)
+
+
+def _values(schema: Mapping[str, Any], word: str) -> list[Any]:
+    held = schema.get(word)
+    return list(held.values()) if isinstance(held, Mapping) else []
+
+
+def _here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Any]:
+    """The schemas that a value has to fit, or may, beside this one."""
+    for word in _HERE_LISTS:
+        yield from schema.get(word, ())
+    yield from (schema[word] for word in _HERE if word in schema)
+    yield from _values(schema, "dependentSchemas")
+    if "$ref" in schema:
+        target: Any = root
+        for part in schema["$ref"].removeprefix("#").split("/")[1:]:
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
+            target = target[int(name)] if isinstance(target, list) else target[name]
+        yield target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
+from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.cache import ResultCache
-from toolgym.tools.toolset import DEFAULT_TIMEOUT, Tool, Toolset
+from toolgym.tools.toolset import Toolset
 
 __all__ = [
     "Reference",
@@ -121,14 +121,15 @@ def result_text(value: str) -> str:
 class ScenarioTool(Tool):
     """A tool made of a function-calling document and the source of a function.
 
-    Names of arguments are checked here, so that a missing one is told like any tool's; what values
-    mean is the function's to say.
+    Arguments are checked against the JSON Schema of the document, so that a wrong one is told like
+    any tool's.
 
     Args:
         document: ``name``, ``description`` and ``parameters``.
         box: runs the functions of the scenario.
         fingerprint: hash of the function's source.
         timeout: seconds, of the sandbox.
+        checked: False gives arguments to the function as they are, as the published code does.
     """
 
     def __init__(
@@ -137,42 +138,36 @@ class ScenarioTool(Tool):
         box: Sandbox,
         fingerprint: str = "",
         timeout: float = DEFAULT_TIMEOUT,
+        checked: bool = True,
     ) -> None:
         self.name, self.description = document["name"], document["description"]
         self.parameters = copy_json(dict(document["parameters"]))
         self.fingerprint, self.timeout = fingerprint, timeout
         self.cache = ResultCache(entries=256, characters=1_000_000) if fingerprint else None
         self.function, self.batch, self.inline = self._value, None, False
-        self._pool, self._box = None, box
+        self._pool, self._box, self._checked = None, box, checked
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the names of arguments.
+        """Check arguments against the document; nothing is converted.
 
         Raises:
-            ToolError: with one line for the model that names each missing or unknown one.
+            ToolError: with one line for the model that names each wrong argument.
         """
-        names = list(self.parameters.get("properties", {}))
-        problems = [
-            f"{name!r} is missing"
-            for name in self.parameters.get("required", ())
-            if name not in arguments
-        ]
-        if self.parameters.get("additionalProperties", False) is False:
-            known = f"parameters: {', '.join(names) or 'none'}"
-            problems += [
-                f"{name!r} is not a parameter{did_you_mean(name, names)}; {known}"
-                for name in arguments
-                if name not in names
-            ]
+        if not self._checked:
+            return dict(arguments)
+        try:
+            problems = misfits(arguments, self.parameters)
+        except BadInputError as error:
+            raise ToolError(f"{self.name} cannot be called: its parameters: {error}") from error
         if problems:
             raise ToolError(f"invalid arguments for {self.name}: {'; '.join(problems)}")
         return dict(arguments)
 
-    def _value(self, **arguments: Any) -> str:
+    def _value(self, /, **arguments: Any) -> str:
         return self._run_one(arguments)["text"]  # type: ignore[no-any-return]
 
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        result = self._box.call(_entry(self.name), arguments)
+        result = self._box.call(self.name, arguments)
         if result.error is None:
             return {"text": result_text(result.text)}
         kind = _KINDS.get(result.error, "bug")
@@ -183,6 +178,7 @@ def make_tools(
     documents: list[dict[str, Any]],
     functions: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
+    checked: bool = True,
 ) -> Toolset:
     """The tools of one scenario.
 
@@ -190,23 +186,19 @@ def make_tools(
         documents: each with ``name``, ``description`` and ``parameters``.
         functions: a source for each name.
         settings: of the sandbox.
+        checked: see `ScenarioTool`.
 
     Raises:
         BadInputError: two tools have one name, or the sandbox does not work here.
     """
     # A document without a function is a tool that says so when it is called.
     sources = {document["name"]: functions.get(document["name"], "") for document in documents}
-    box = sandbox_for({_entry(name): source for name, source in sources.items()}, settings)
+    box = sandbox_for(sources, settings)
     timeout = float((settings or {}).get("timeout", DEFAULT_TIMEOUT))
     return Toolset(
-        ScenarioTool(document, box, value_hash(sources[document["name"]]), timeout)
+        ScenarioTool(document, box, value_hash(sources[document["name"]]), timeout, checked)
         for document in documents
     )
-
-
-def _entry(name: str) -> str:
-    """The Python function behind a tool: ``get-weather`` is ``get_weather``."""
-    return name if name.isidentifier() else re.sub(r"\W", "_", name)
 
 
 _STAGE = STAGES[-1]  # who cannot be played is refused where scenarios are verified

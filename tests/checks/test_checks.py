@@ -18,7 +18,8 @@ from toolgym.formats import Action
 from toolgym.formats.react import ReactFormat
 from toolgym.registry import FORMATS, PROMPTS, REWARDS, TOOLS
 from toolgym.task import Task
-from toolgym.tools.toolset import Tool, make_toolset
+from toolgym.tools.base import Tool
+from toolgym.tools.toolset import make_toolset
 from toolgym.trajectory import Trajectory
 
 IDS = sorted(i for i, s in gym.registry.items() if "toolgym" in str(s.entry_point))
@@ -170,7 +171,7 @@ def test_each_mistake_in_a_tool_is_named() -> None:
     with pytest.raises(CheckError, match="in a batch"):
         check_tool(Tool(echo, inline=True, batch=batch), example)
     with pytest.raises(CheckError, match="64 at most"):
-        check_tool(Tool(echo, inline=True, name="my tool"), example)
+        check_tool(Tool(echo, inline=True, name="my.tool"), example)
     with pytest.raises(CheckError, match="decorate the function"):
         check_tool(echo)  # type: ignore[arg-type]
 

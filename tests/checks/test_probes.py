@@ -17,25 +17,26 @@ from toolgym.trajectory import Step
 
 ADVERSARIES = {adversary.name: adversary for adversary in adversaries()}
 OURS: list[Any] = [
-    "exact_match",
-    "token_f1",
-    {"accuracy": {"preset": "ours"}},
-    {"task_completion": {"preset": "ours"}},
-    {"execution_precision": {"bounded": True}},
-    *("solve_precision", "solve_rate", "solve_product", "solve_f1"),
+    *NAMES,
     *({name: {"bounded": True}} for name in ("solve_precision", "solve_product", "solve_f1")),
-    {"solve_f1": 1.0, "task_completion": {"weight": 1.0, "preset": "ours"}},
+    {"solve_f1": 1.0, "task_completion": 1.0},
 ]
-LISTS = {"echoed_question", "all_candidates", "megabyte_reply", "part_of_a_word", "one_for_ten"}
+COPIES = {
+    *("pasted_result", "pasted_sentence", "pasted_title", "pasted_message", "two_candidates"),
+    *("either_or", "lines_of_candidates", "candidates_as_json", "slashed_candidates"),
+    *("every_year", "number_dump"),
+}
+WIDE = {"echoed_question", "all_candidates", "megabyte_reply", "part_of_a_word", "one_for_ten"}
 PAPER = {
-    *("repeated_result", "planted_in_error", "echoed_question", "all_candidates"),
-    *("megabyte_reply", "part_of_a_word", "one_for_ten", "huge_numbers", "stalling"),
-    "reasoning_only",
+    *("repeated_result", "planted_in_error", "huge_numbers", "stalling", "reasoning_only"),
+    *WIDE,
+    *COPIES,
 }
 FAILURES: list[tuple[Any, set[str]]] = [
-    ("accuracy", LISTS),
-    ("task_completion", LISTS),
-    ("execution_precision", {"tool_spam", "spam_only", "repeated_call"}),
+    ({"accuracy": {"preset": "paper"}}, WIDE | COPIES),
+    ({"task_completion": {"preset": "paper"}}, WIDE | COPIES),
+    ({"token_f1": {"preset": "paper"}}, COPIES),
+    ({"execution_precision": {"bounded": False}}, {"tool_spam", "spam_only", "repeated_call"}),
     *(
         ({name: {"preset": "paper"}}, PAPER)
         for name in ("solve_precision", "solve_rate", "solve_product", "solve_f1")
@@ -48,7 +49,7 @@ FAILURES: list[tuple[Any, set[str]]] = [
 def test_every_built_in_of_ours_survives(reward: Any) -> None:
     report = probe_reward(reward)
     assert report.passed, f"\n{report}"
-    assert len(report.probes) == len(ADVERSARIES) == 22
+    assert len(report.probes) == len(ADVERSARIES) == 33
 
 
 def test_every_built_in_is_probed() -> None:
@@ -139,10 +140,10 @@ def test_a_reward_that_pays_nothing_shows_nothing() -> None:
 
 
 def test_the_report() -> None:
-    report = probe_reward("accuracy")
+    report = probe_reward({"accuracy": {"preset": "paper"}})
     assert isinstance(report, ProbeReport)
-    assert str(report).startswith("accuracy: 17 of 22 probes passed\n\nprobe ")
-    assert report.to_markdown().count("\n| ") == 24
+    assert str(report).startswith("accuracy: 17 of 33 probes passed\n\nprobe ")
+    assert report.to_markdown().count("\n| ") == 35
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     probe = report["all_candidates"]
@@ -155,8 +156,9 @@ def test_the_report() -> None:
 
 
 def test_a_weighted_rubric_is_probed_as_a_sum() -> None:
-    report = probe_reward(Rubric({"accuracy": 1.0, "execution_precision": 0.0}))
-    assert set(report.failed) == LISTS
+    published = {"preset": "paper", "weight": 1.0}
+    report = probe_reward(Rubric({"accuracy": published, "execution_precision": 0.0}))
+    assert set(report.failed) == WIDE | COPIES
     assert report.reward == "accuracy, execution_precision"
 
 

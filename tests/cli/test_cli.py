@@ -131,14 +131,12 @@ def test_a_tool_is_recorded_and_replayed_without_being_called(
 ) -> None:
     calculate = ("tool", "Calculator", "2*(3+4)", "--cassette", "tapes/one.jsonl")
     assert fine(*calculate, "--record") == "14\n"
-    monkeypatch.setattr(
-        "toolgym.tools.toolset.Tool.answer", lambda *_: pytest.fail("it was called")
-    )
+    monkeypatch.setattr("toolgym.tools.base.Tool.answer", lambda *_: pytest.fail("it was called"))
     assert fine(*calculate, "--replay") == "14\n"
     other = ("tool", "Calculator", "2*5", "--cassette", "tapes/one.jsonl", "--replay")
     assert "has no answer to Calculator" in refused(3, *other)
     search = ("tool", "WikipediaSearch", "x", "--cassette", "tapes/one.jsonl", "--replay")
-    assert "was recorded with" in refused(3, *search)
+    assert "was begun with options" in refused(3, *search)
 
 
 def test_a_tool_meets_the_faults_of_its_seed() -> None:
@@ -311,7 +309,7 @@ TINY = {
     "rounds": 1,
     "samples_per_task": 2,
     "filter": {"where": "reward>=0"},
-    "train": {"max_steps": 2, "batch_size": 4, "max_length": 512},
+    "train": {"max_updates": 2, "batch_size": 4, "max_length": 512},
     "sampling": {"max_new_tokens": 8},
     "miniature": {"train": 10, "test": 10, "base": {"tiny": True}},
 }
@@ -336,7 +334,7 @@ def test_selftrain_train_and_report_on_a_tiny_model() -> None:
     assert "seed" in refused(3, *command, "--seed", "9")
     (model,) = Path("runs/tiny/base").glob("miniature-*")
     rows = "runs/tiny/round-1/selection/rows.jsonl"
-    limits = ("--max-steps", "1", "--batch-size", "4", "--max-length", "512")
+    limits = ("--max-updates", "1", "--batch-size", "4", "--max-length", "512")
     out = ("--model", str(model), "--out", "trained", "--json")
     trained = json.loads(fine("train", "sft", rows, *limits, *out))
     assert trained["steps"] == 1
@@ -396,7 +394,7 @@ def test_broken_files_end_with_3_and_name_the_line(run: str) -> None:
     line = refused(3, *roll("lookup", "r", "--tasks", "tasks.jsonl", "--split", "dev"))
     assert "splits there: test, train" in line
     assert "does not exist" in refused(3, "eval", "runs/lokup")
-    assert "does not exist" in refused(3, "eval", ".")
+    assert "holds no run.json" in refused(3, "eval", ".")
     assert "line 1" in refused(3, "view", "broken.jsonl")
     assert "did you mean" in refused(3, "view", run, "--episode", "popqa-sampl-001#0")
     assert "does not exist" in refused(3, "index", "build", "nowhere.jsonl", "i")

@@ -111,6 +111,50 @@ def test_native_rows_have_calls_results_and_tools(hermes: toolgym.ToolEnv) -> No
     assert names == {"Calculator", "WikipediaSearch"}
 
 
+REASONED = "<think>\nI am to multiply.\n</think>\n\nLet me see.\n" + HERMES[HERMES.index("<tool") :]
+
+
+THOUGHT = "<think>so it is 42</think>I have it.\nAnswer: 42"
+
+
+def said(rows: Any) -> list[str]:
+    """What the assistant says in the only row."""
+    (row,) = rows
+    return [m["content"] for m in row["messages"] if m["role"] == "assistant"]
+
+
+@pytest.mark.parametrize("style", ["native", "as_played"])
+def test_reasoning_is_kept_unless_it_is_left_out(hermes: toolgym.ToolEnv, style: str) -> None:
+    played = play(hermes, "q0", 0, REASONED, THOUGHT)
+    kept = export([played], style=style)
+    call, answer = said(kept)
+    assert call.startswith("<think>\nI am to multiply.\n</think>\n\nLet me see.")
+    assert answer.split() == THOUGHT.split()
+    assert "| Reasoning | kept |" in kept.card("rows.jsonl")
+    without = export([played], style=style, reasoning=False)
+    call, answer = said(without)
+    assert call.startswith("Let me see.")
+    assert answer == "I have it.\nAnswer: 42"
+    assert "| Reasoning | left out |" in without.card("rows.jsonl")
+    turn = export([played], "prefixes", style=style, reasoning=False)[1]
+    assert "<think>" not in json.dumps([turn["prompt"], turn["completion"]])
+
+
+def test_reasoning_of_other_shapes(
+    hermes: toolgym.ToolEnv, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # Templates that open the reasoning themselves leave its end to the reply.
+    opened = play(hermes, "q0", 0, "it is 42</think>\nAnswer: 42")
+    assert said(export([opened])) == ["it is 42</think>\nAnswer: 42"]
+    again = play(hermes, "q0", 0, "<think>42 it is</think>42 it is\nAnswer: 42")
+    assert said(export([again])) == ["<think>42 it is</think>42 it is\nAnswer: 42"]
+    plain = play(hermes, "q0", 0, "Answer: 42")
+    assert said(export([plain])) == said(export([plain], reasoning=False)) == ["Answer: 42"]
+    tags = make(tmp_path_factory, tools=["Calculator"], format="tags")
+    own = play(tags, "q0", 0, "<think>easy</think><answer>42</answer>")
+    assert said(export([own], style="native")) == ["<think>easy</think>\nAnswer: 42"]
+
+
 def test_native_results_are_cut_as_the_policy_saw_them(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

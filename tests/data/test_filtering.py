@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import toolgym
 from toolgym import Trajectory, select
 from toolgym.data.conditions import condition, measure
-from toolgym.data.filter import read_source
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
+from toolgym.rollouts.sources import read_recording
 from toolgym.trajectory import Tokens
 
 CALL = "Thought: I compute.\nAction: Calculator[6*7]"
@@ -140,7 +140,7 @@ def test_a_selection_is_written_and_read_back(episodes: list[Trajectory], tmp_pa
     assert summary["total"] == 7
     assert summary["kept"] + sum(summary["dropped"].values()) == 7
     for path in (file, tmp_path / "kept"):
-        again, origin = read_source(path)
+        again, origin = read_recording(path)
         assert [t.to_row() for t in again] == [t.to_row() for t in selection]
         assert origin["selection"]["dropped"] == selection.dropped
 

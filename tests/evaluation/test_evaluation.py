@@ -165,7 +165,8 @@ def test_one_episode_by_hand() -> None:
         Step("", problems=(Problem("bad_json", ""), Problem("wrote_result", ""))),
     ]
     found = measure(episode(1, "the river Seine", *steps))
-    assert (found.exact_match, found.accuracy, found.token_f1) == (0.0, 1.0, pytest.approx(2 / 3))
+    assert (found.exact_match, found.accuracy, found.accuracy_paper) == (0.0, 0.0, 1.0)
+    assert found.token_f1 == pytest.approx(2 / 3)
     assert (found.calls, found.passed, found.answerable) == (5, 2, 1)
     assert (found.succeeded, found.malformed, found.steps) == (3, 1, 7)
     assert found.by_tool == {"Search": 3, "Calculator": 1, UNKNOWN_TOOL: 1}
@@ -183,10 +184,11 @@ def test_numbers_are_answerable_by_value_not_by_digits() -> None:
 def test_whole_words_reach_accuracy_and_answerable_rate() -> None:
     run = [episode(0, "Eliza", call("a lily"), gold="L.A.")]  # normalised: "l"
     loose, strict = evaluate(run), evaluate(run, whole_words=True)
-    assert (loose["accuracy"].value, loose["answerable_rate"].value) == (1.0, 1.0)
-    assert (strict["accuracy"].value, strict["answerable_rate"].value) == (0.0, 0.0)
+    assert (loose["accuracy_paper"].value, loose["answerable_rate"].value) == (1.0, 1.0)
+    assert (strict["accuracy_paper"].value, strict["answerable_rate"].value) == (0.0, 0.0)
+    assert (loose["accuracy"].value, strict["accuracy"].value) == (0.0, 0.0)
     assert "whole words" in str(strict)
-    assert compare(run, run, whole_words=True)["accuracy"].after == 0.0
+    assert compare(run, run, whole_words=True)["accuracy_paper"].after == 0.0
 
 
 def test_report_by_hand() -> None:
@@ -200,6 +202,7 @@ def test_report_by_hand() -> None:
     expected = {
         "exact_match": (0.25, 4),
         "accuracy": (0.25, 4),
+        "accuracy_paper": (0.25, 4),
         "token_f1": (0.25, 4),
         "invoke_rate": (0.75, 4),
         "pass_rate": (1 / 3, 3),
@@ -226,7 +229,7 @@ def test_a_run_without_calls_has_no_pass_rate() -> None:
     row = report["pass_rate"]
     assert (row.value, row.low, row.high, row.n) == (None, None, None, 0)
     assert "no data" in str(report)
-    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["rows"][4]["value"] is None
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["rows"][5]["value"] is None
 
 
 def test_reports_name_the_source_and_warn_of_the_sample(tmp_path: Path) -> None:
@@ -277,7 +280,7 @@ def test_bad_runs_are_one_clear_line(tmp_path: Path) -> None:
         evaluate(Run({}))
     with pytest.raises(BadInputError, match="not a single one"):
         evaluate(episode(0, "x"))
-    with pytest.raises(BadInputError, match="not 5"):
+    with pytest.raises(BadInputError, match="needed, not int: 5"):
         evaluate(5)
     with pytest.raises(MissingFileError):
         evaluate(tmp_path / "nothing")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError
+from toolgym.evaluation.groups import pass_at_k, pass_rates
 from toolgym.evaluation.intervals import wilson
-from toolgym.evaluation.pass_at_k import pass_at_k, pass_rates
 from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.task import Task

@@ -12,8 +12,9 @@ import toolgym
 from toolgym._util.jsonl import write_rows
 from toolgym.checks.probes import episodes
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.evaluation.score import score, trajectories_of
+from toolgym.evaluation.score import score
 from toolgym.grading.rubric import Rubric
+from toolgym.rollouts.sources import open_recording
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
@@ -92,7 +93,7 @@ def test_tables_as_text_markdown_and_json() -> None:
 def test_recordings_from_a_file(tmp_path: Path) -> None:
     recorded = [t for t in episodes() if "\ud800" not in repr(t.steps)]
     write_rows(tmp_path / "kept.jsonl", [t.to_row() for t in recorded])
-    assert [t.id for t in trajectories_of(tmp_path / "kept.jsonl")] == [t.id for t in recorded]
+    assert [t.id for t in open_recording(tmp_path / "kept.jsonl")] == [t.id for t in recorded]
     from_file = toolgym.score(str(tmp_path / "kept.jsonl"), {"f1": "token_f1"})
     assert from_file.totals == score(recorded, {"f1": "token_f1"}).totals
 

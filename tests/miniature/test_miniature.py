@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -417,9 +419,8 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         build_base(tmp_path / "a", 0, settings, watch)
-    assert [path.name for path in (tmp_path / "a").iterdir()] == [
-        f".{base_key(0, settings)}.checkpoint"
-    ]
+    (work,) = (tmp_path / "a").iterdir()
+    assert [path.name for path in work.iterdir()] == ["checkpoint"]
     resumed: list[tuple[str, int]] = []
     first = build_base(tmp_path / "a", 0, settings, lambda p: resumed.append((p.stage, p.step)))
     assert resumed[0] == ("demonstrations", 50)
@@ -429,15 +430,34 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
-def test_a_base_that_another_process_finished_first_is_taken(base: Path, tmp_path: Path) -> None:
-    target = tmp_path / base.name
+def test_whoever_comes_second_waits_and_takes_the_base_of_the_first(tmp_path: Path) -> None:
+    began, calls = threading.Event(), list[Any]()
+    with ThreadPoolExecutor(1) as pool:
 
-    def overtake(_: object) -> None:
-        if not target.exists():
-            shutil.copytree(base, target)
+        def second(_: object) -> None:
+            if not began.is_set():
+                began.set()
+                later.append(pool.submit(build_base, tmp_path, 0, TINY, calls.append))
 
-    assert build_base(tmp_path, 0, TINY, overtake) == target
-    assert list(tmp_path.iterdir()) == [target]
+        later: list[Future[Path]] = []
+        first = build_base(tmp_path, 0, TINY, second)
+        assert later[0].result() == first
+    assert not calls
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_what_a_killed_build_left_is_taken_over(base: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from toolgym.miniature import base, settings\n"
+        "base.move_in = lambda made, target: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "base.build_base(sys.argv[1], 0, settings.BaseSettings.tiny())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [f".{base.name}-building"]
+    built = build_base(tmp_path, 0, TINY)
+    assert list(tmp_path.iterdir()) == [built]
+    assert sorted(p.name for p in built.iterdir()) == sorted(p.name for p in base.iterdir())
 
 
 def test_the_world_needs_no_torch() -> None:

@@ -9,8 +9,16 @@ import pytest
 from toolgym.errors import UnknownNameError
 
 pytest.importorskip("trl")
+pytestmark = pytest.mark.sources
 
+ROOT = Path(__file__).parents[2]
 WAYS = ("sampled", "greedy")
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study is not installed; it is run from the root of a checkout."""
+    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
@@ -19,7 +27,7 @@ def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) ->
     from toolgym.miniature.settings import BaseSettings
 
     lines: list[str] = []
-    quick = {"batch_size": 4, "device_batch_size": 4, "max_steps": 1}
+    quick = {"batch_size": 4, "device_batch_size": 4, "max_updates": 1}
     changes = {
         "samples_per_task": 2,
         "rounds": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -22,7 +23,7 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
-from toolgym.policies import Reply, Request, client, make_policy
+from toolgym.policies import Reply, Request, make_policy
 from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.trajectory import Trajectory
 
@@ -155,7 +156,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def policy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointPolicy]:
-    monkeypatch.setattr(client, "_FIRST", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     made = EndpointPolicy(server.url, model="m", timeout=0.5, retries=3)
     yield made
     made.close()
@@ -222,7 +223,7 @@ def test_gives_up_after_its_retries(server: Server, policy: EndpointPolicy) -> N
 def test_a_server_that_never_ends_is_given_up_in_time(
     server: Server, answer: Answer, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_FIRST", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     server.answers = [answer]
     policy = EndpointPolicy(server.url, model="m", timeout=0.3, retries=1)
     assert "2 tries" in failed(policy, kind)
@@ -261,7 +262,7 @@ def test_a_refused_request_is_final(server: Server, policy: EndpointPolicy, stat
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -402,14 +403,151 @@ def test_bad_arguments_and_use_after_close(server: Server) -> None:
         policy.act([asked()])
 
 
-def test_backoff_grows_and_is_the_same_for_the_same_seed() -> None:
-    error = ValueError()
-    delays = [client.delay_before(attempt, error, 3) for attempt in range(12)]
-    assert delays == [client.delay_before(attempt, error, 3) for attempt in range(12)]
-    assert delays != [client.delay_before(attempt, error, 4) for attempt in range(12)]
-    for attempt, delay in enumerate(delays):
-        longest = min(30.0, 0.5 * 2**attempt)
-        assert longest / 2 <= delay <= longest
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 529])
+def test_a_status_that_means_later_is_tried_again(
+    server: Server, policy: EndpointPolicy, status: int
+) -> None:
+    server.answers = [says("later", status), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    server.answers = [says("later", status)]
+    assert "(4 tries)" in failed(policy, "server")
+
+
+@pytest.mark.parametrize("asked_for", ["inf", "nan", "-5", "soon", "1e400000x"])
+def test_a_time_that_is_none_is_no_time_to_wait(
+    server: Server, policy: EndpointPolicy, asked_for: str
+) -> None:
+    server.answers = [says("slow down", 429, Retry_After=asked_for), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    assert server.times[1] - server.times[0] < 60
+
+
+def test_a_server_that_asks_for_hours_is_given_up(server: Server, policy: EndpointPolicy) -> None:
+    server.answers = [says("come tomorrow", 429, Retry_After="86400")]
+    failed(policy, "rate_limit")
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_no_other_request(
+    server: Server, policy: EndpointPolicy, status: int
+) -> None:
+    server.answers = [says("moved", status, Location="http://127.0.0.1:9/v1/elsewhere")]
+    assert "redirects to 'http://127.0.0.1:9/v1/elsewhere'" in failed(policy, "refused")
+    assert len(server.bodies) == 1
+
+
+def floods(handler: BaseHTTPRequestHandler) -> None:
+    """Sends text as fast as it is read, far beyond any bound."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(60_000_000))
+    handler.end_headers()
+    try:
+        for _ in range(600):
+            handler.wfile.write(b"x" * 100_000)
+            handler.server.sent += 100_000  # type: ignore[attr-defined]
+    except OSError:
+        pass  # the client has gone, as it should
+    handler.close_connection = True
+
+
+def test_a_flood_is_not_read_to_its_end(server: Server) -> None:
+    server.answers = [floods]
+    server._server.sent = 0  # type: ignore[attr-defined]
+    policy = EndpointPolicy(server.url, model="m", timeout=30.0)
+    assert "more than 2,097,152 bytes" in failed(policy, "bad_reply")
+    assert len(server.bodies) == 1
+    assert server._server.sent < 30_000_000  # type: ignore[attr-defined]
+    policy.close()
+
+
+def test_a_compressed_reply_is_not_asked_for_but_read(
+    server: Server, policy: EndpointPolicy
+) -> None:
+    def packed(handler: BaseHTTPRequestHandler) -> None:
+        assert handler.headers["Accept-Encoding"] == "identity"
+        raw = gzip.compress(json.dumps(completion()).encode())
+        handler.send_response(200)
+        for name, value in {"Content-Type": "application/json", "Content-Encoding": "gzip"}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw)
+
+    server.answers = [packed]
+    assert text(policy, asked()) == "Answer: yes"
+
+
+def test_nothing_said_is_asked_for_again(
+    server: Server, policy: EndpointPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolgym.policies.endpoint._PAUSE", 0.01)
+    server.answers = [says(completion(None)), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    server.answers = [says(completion(None, finish_reason="length"))]
+    assert "neither text nor calls" in failed(policy, "bad_reply")
+    assert len(server.bodies) == 2 + 4
+    server.answers = [says(completion(None, refusal="I cannot help with that."))]
+    assert text(policy, asked()) == "I cannot help with that."
+    server.answers = [says(completion(""))]  # the model's own choice
+    assert text(policy, asked()) == ""
+
+
+def test_any_field_is_added_or_left_out(server: Server) -> None:
+    more = {"max_completion_tokens": 9, "max_tokens": None, "seed": None, "stop": None}
+    more |= {"chat_template_kwargs": {"enable_thinking": False}}
+    policy = EndpointPolicy(server.url, model="m", extra_body=more)
+    text(policy, asked())
+    body = server.bodies[0]
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body["max_completion_tokens"] == 9
+    assert not {"max_tokens", "seed", "stop"} & body.keys()
+    assert policy.describe()["extra_body"] == more
+    policy.close()
+    policy = EndpointPolicy(server.url, model="m", max_tokens=None)
+    text(policy, asked())
+    assert "max_tokens" not in server.bodies[1]
+    policy.close()
+    with pytest.raises(BadInputError, match="extra_body is a mapping"):
+        EndpointPolicy(server.url, model="m", extra_body=["seed"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "field"),
+    [
+        ({"error": {"message": "Unsupported parameter: 'seed' is not supported."}}, 400, "seed"),
+        ({"error": {"message": "Unrecognized request argument supplied: top_p"}}, 400, "top_p"),
+        (
+            {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
+            422,
+            "seed",
+        ),
+        ({"error": {"message": "'temperature' does not support 1.0"}}, 400, "temperature"),
+    ],
+)
+def test_what_a_server_does_not_know_is_left_out_with_a_warning(
+    server: Server, policy: EndpointPolicy, refusal: Any, status: int, field: str
+) -> None:
+    server.answers = [says(refusal, status), says(completion())]
+    with pytest.warns(RuntimeWarning, match=f"takes no {field} .*left out"):
+        assert text(policy, asked()) == "Answer: yes"
+    assert text(policy, asked()) == "Answer: yes"
+    assert [field in body for body in server.bodies] == [True, False, False]
+
+
+def test_the_newer_name_of_a_limit_is_learned(server: Server, policy: EndpointPolicy) -> None:
+    words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server.answers = [says({"error": {"message": words}}, 400), says(completion())]
+    assert text(policy, asked()) == "Answer: yes"
+    assert server.bodies[1]["max_completion_tokens"] == 512
+
+
+def test_a_wrong_value_is_no_unknown_field(server: Server, policy: EndpointPolicy) -> None:
+    words = "temperature must be at most 0.5; max_tokens is too large"
+    server.answers = [says({"error": {"message": words}}, 400)]
+    assert words in failed(policy, "refused")
+    assert len(server.bodies) == 1
 
 
 @pytest.fixture(scope="module")

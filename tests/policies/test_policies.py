@@ -17,8 +17,7 @@ from toolgym.formats import Action, get_format
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.policies import Request, make_policy
 from toolgym.policies.base import cut_at_stop, past_results, question_of, with_stop
-from toolgym.policies.replay import ReplayPolicy
-from toolgym.policies.scripted import ScriptedPolicy
+from toolgym.policies.scripted import ReplayPolicy, ScriptedPolicy
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
@@ -149,7 +148,8 @@ class TestReplay:
         with pytest.raises(BadInputError, match="holds no episode"):
             ReplayPolicy(tmp_path)
         row = json.dumps(Trajectory(Task("t", "Q?", ("a",)), steps=[Step("x")]).to_row())
-        (tmp_path / "trajectories.jsonl").write_text(f"{row}\n{row}\n")
+        other = row.replace('"x"', '"y"')
+        (tmp_path / "trajectories.jsonl").write_text(f"{row}\n{other}\n")
         with pytest.raises(BadInputError, match="'t#0' twice"):
             ReplayPolicy(tmp_path)
 

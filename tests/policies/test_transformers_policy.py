@@ -364,6 +364,26 @@ class TestTemplates:
         with pytest.raises(TemplateError, match="leaves assistant texts out"):
             TokenChat(make_tokenizer("nothing"))
 
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            (
+                "{% for m in messages %}{% for part in m['content'] %}{{ part.text.strip() }}"
+                "{% endfor %}{% endfor %}",
+                "UndefinedError: .*; it wants contents as lists of parts",
+            ),
+            ("{{ raise_exception('not\nthis') }}", "TemplateError: not this$"),
+            ("{{ messages[7].content.text }}", "refuses a conversation: UndefinedError"),
+            ("{{ 1 / 0 }}", "refuses a conversation: ZeroDivisionError"),
+        ],
+    )
+    def test_a_template_that_raises_is_named_with_its_cause(
+        self, template: str, message: str
+    ) -> None:
+        with pytest.raises(TemplateError, match=message) as caught:
+            TokenChat(make_tokenizer(template))
+        assert "\n" not in str(caught.value)
+
     def test_a_refused_conversation_fails_alone(self, folder: Path) -> None:
         refusing = "{%- if 'bad' in messages[-1].content %}{{ raise_exception('no') }}{% endif %}"
         chat = TokenChat(make_tokenizer(refusing + TEMPLATE))

@@ -110,7 +110,7 @@ def test_last_number_reads_only_what_has_a_digit(text: str) -> None:
         ("72.0", "72", True, False),
         ("$72", "72", True, True),
         ("72...", "72", True, False),
-        ("10-12", "12", True, False),
+        ("so 12", "12", True, True),
         ("1,2", "12", False, True),
         ("seventy-two", "72", False, False),
         ("1,234", "1234", True, True),
@@ -126,11 +126,61 @@ def test_an_unknown_number_rule_is_an_error() -> None:
         accuracy(task("1", number=True), answered("1"), numbers="values")
 
 
-def test_accuracy_takes_a_sub_span_and_whole_words_on_request() -> None:
+def test_the_published_accuracy_takes_a_sub_span_and_whole_words_on_request() -> None:
     gold = task("art")
-    assert accuracy(gold, answered("a party")) == [1.0]
-    assert accuracy(gold, answered("a party"), whole_words=True) == [0.0]
-    assert accuracy(gold, answered("Art, of course"), whole_words=True) == [1.0]
+    assert accuracy(gold, answered("a party"), preset="paper") == [1.0]
+    assert accuracy(gold, answered("a party"), preset="paper", whole_words=True) == [0.0]
+    assert accuracy(gold, answered("Art, of course"), preset="paper", whole_words=True) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Saint Petersburg", True),
+        ("It is Saint Petersburg.", True),
+        ("the answer is **Saint Petersburg**", True),
+        ("in Saint Petersburg now", True),
+        ("Saint Petersburg, Moscow", False),
+        ("Moscow or Saint Petersburg", False),
+        ("Moscow and Saint Petersburg", False),
+        ("Moscow; Saint Petersburg", False),
+        ("Moscow\nSaint Petersburg", False),
+        ("It is not known; Saint Petersburg perhaps", False),
+        ("Saint Petersburg is a city on the Neva that was founded by Peter the Great", False),
+        ("Petersburg", False),
+        ("", False),
+    ],
+)
+def test_an_answer_says_the_gold_and_offers_nothing_beside_it(answer: str, said: bool) -> None:
+    for reward in (accuracy, task_completion):
+        assert reward(task("Saint Petersburg"), answered(answer)) == [float(said)]
+
+
+def test_a_gold_that_is_a_list_is_said_by_that_list() -> None:
+    gold = task("red, white and blue", "salt and pepper")
+    assert accuracy(gold, answered("Red, white and blue")) == [1.0]
+    assert accuracy(gold, answered("It is salt and pepper")) == [1.0]
+    assert accuracy(gold, answered("salt, pepper")) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("17", True),
+        ("$17.00", True),
+        ("17 apples", True),
+        ("10 + 7 = 17", True),
+        ("10 and 7 are 17 apples", True),
+        ("17, that is 17.0", True),
+        ("10 7 17", False),
+        ("1, 2, 3, 17", False),
+        ("10-17", False),
+        ("17 = 10 + 7", False),
+        ("none", False),
+    ],
+)
+def test_a_number_is_the_only_one_or_stated(answer: str, said: bool) -> None:
+    assert accuracy(task("17", number=True), answered(answer)) == [float(said)]
 
 
 @pytest.mark.parametrize("gold", ["The", "*", "", "  ", "'"])
@@ -200,17 +250,17 @@ def test_execution_precision_counts_what_could_not_be_read() -> None:
         Step("", problems=(Problem("no_call", ""),)),
         Step("", answer="x"),
     ]
-    values = execution_precision(task("x"), Trajectory(task("x"), steps=steps))
+    values = execution_precision(task("x"), Trajectory(task("x"), steps=steps), bounded=False)
     assert values == [pytest.approx(2 / 4), 0.0, 0.0]
-    bounded = execution_precision(task("x"), Trajectory(task("x"), steps=steps), bounded=True)
+    bounded = execution_precision(task("x"), Trajectory(task("x"), steps=steps))
     assert bounded == pytest.approx([2 / 4, 2 / 5 - 2 / 4, 0.0])
 
 
 def test_bounded_precision_pays_no_more_for_more_calls() -> None:
     step = Step("", (ToolCall("c", "Calculator", {}),), (ToolResult("c", "1"),))
     long = Trajectory(task("x"), steps=[step] * 8)
-    assert sum(execution_precision(task("x"), long)) == 8.0
-    assert execution_precision(task("x"), long, bounded=True) == [1.0] + [0.0] * 7
+    assert sum(execution_precision(task("x"), long, bounded=False)) == 8.0
+    assert execution_precision(task("x"), long) == [1.0] + [0.0] * 7
 
 
 def test_a_rubric_takes_the_options_and_refuses_others() -> None:

@@ -149,7 +149,7 @@ def test_the_first_papers_recipe_runs_on_a_small_llama(
         models["llama"],
         tasks,
         filter={"where": None},
-        train={"max_steps": 2, "batch_size": 2, "lora": 2},
+        train={"max_updates": 2, "batch_size": 2, "lora": 2},
     )
     selftrain(settings, out=tmp_path / "run")
     found = report(tmp_path / "run")
@@ -172,7 +172,7 @@ def test_the_first_papers_dpo_recipe_runs_on_a_small_llama(
         tasks,
         filter={"where": "first_sample>=1"},
         # A model of random weights calls no tool: the paper's variant that does not ask for one.
-        dpo={"max_steps": 1, "batch_size": 2, "pairing": "no_tool_request", "without_tools": 2},
+        dpo={"max_updates": 1, "batch_size": 2, "pairing": "no_tool_request", "without_tools": 2},
     )
     selftrain(settings, out=tmp_path / "run")
     done = report(tmp_path / "run")["rounds"][0]
@@ -190,7 +190,7 @@ def test_the_second_papers_recipe_runs_on_a_small_qwen(
 ) -> None:
     from toolgym.selftrain.loop import selftrain
 
-    grpo = {"max_steps": 1, "batch_size": 4, "generations": 2, "lora": 2, "record_episodes": True}
+    grpo = {"max_updates": 1, "batch_size": 4, "generations": 2, "lora": 2, "record_episodes": True}
     settings = small("qwen3-8b-grpo-scenarios", models["qwen"], None, grpo=grpo)
     selftrain(settings, out=tmp_path / "run")
     done = report(tmp_path / "run")["rounds"][0]
@@ -301,7 +301,7 @@ def test_the_ready_settings_are_recipes() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_can_be_planned(file: Path) -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     found = plan(load_settings(file))
     assert found.shape is not None
@@ -318,7 +318,7 @@ def test_every_recipe_can_be_planned(file: Path) -> None:
 
 
 def test_a_plan_counts_episodes_and_steps() -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     paper = plan(load_settings(RECIPES / "llama3-8b-triviaqa-gsm8k.yaml"))
     assert paper.shape is not None
@@ -334,7 +334,7 @@ def test_a_plan_counts_episodes_and_steps() -> None:
 
 
 def test_a_plan_says_what_is_missing_and_refuses_what_does_not_exist(tmp_path: Path) -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     environment = {"id": "ToolQA-GSM8K-v0", "args": {"tasks": str(tmp_path / "none.jsonl")}}
     settings = {"model": "someone/unknown", "environments": [environment]}

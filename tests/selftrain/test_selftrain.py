@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from toolgym._util.workfolder import hold
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
 from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.selftrain.presets import miniature_environments, paper_settings
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
-from toolgym.training.output import held
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "samples_per_task": 2,
         "sampling": {"max_new_tokens": 16, "concurrency": 2},
         "filter": {"where": None},
-        "train": {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "save_steps": 2},
+        "train": {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2},
     }
     file = folder / "settings.json"
     file.write_text(json.dumps(settings), encoding="utf-8")
@@ -115,7 +115,7 @@ def test_every_round_may_learn_by_another_method(
 
     monkeypatch.setitem(REWARDS._entries, "first_sample", first_sample)
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    shared = {"batch_size": 4, "learning_rate": 1e-3, "save_steps": 1, "max_steps": 2}
+    shared = {"batch_size": 4, "learning_rate": 1e-3, "save_every": 1, "max_updates": 2}
     settings |= {
         "methods": ["grpo", "dpo"],
         "begin_with": "base",
@@ -165,7 +165,7 @@ def test_a_finished_run_is_read_and_other_settings_are_refused(
     other = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
     with pytest.raises(RunMismatchError, match="begun with rounds = 2, now it is 1"):
         selftrain(other, out=whole)
-    with held(whole, "self-training"), pytest.raises(RunMismatchError, match="another process"):
+    with hold(whole, "self-training"), pytest.raises(RunMismatchError, match="another process"):
         selftrain(settings_file, out=whole)
 
 
@@ -186,8 +186,8 @@ def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) ->
         ({"round": 2}, r"unknown key 'round' \(did you mean 'rounds'\?\)"),
         ({"train": {"epoch": 2}}, r"unknown key 'train.epoch' \(did you mean 'epochs'\?\)"),
         ({"environments": [{"id": "a", "tests": {}}]}, "environments.0.tests.*did you mean 'test'"),
-        ({"rounds": -1}, "rounds: Input should be greater than or equal to 0, not -1"),
-        ({"filter": {"tools": "none"}}, "filter.tools: Input should be 'any' or 'only'"),
+        ({"rounds": -1}, "rounds must be at least 0, not -1"),
+        ({"filter": {"tools": "none"}}, "filter.tools must be one of any, only, not 'none'"),
         ({"environments": [{"id": "a"}, {"id": "a"}]}, "two environments are named 'a'"),
         ({"environments": [{"id": "a", "name": "x/y"}]}, "cannot be the name of a folder"),
         ({"environments": [{"id": "a", "train": None}]}, "no environment to practise in"),

@@ -100,7 +100,7 @@ PLACES: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds through all stages and methods."""
-    shared = {"batch_size": 4, "learning_rate": 1e-3, "save_steps": 1, "max_steps": 3}
+    shared = {"batch_size": 4, "learning_rate": 1e-3, "save_every": 1, "max_updates": 3}
     chosen = {
         "miniature": {"train": 6, "test": 5, "base": {"tiny": True}},
         "rounds": 3,
@@ -109,7 +109,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "samples_per_task": 2,
         "sampling": {"max_new_tokens": 12, "concurrency": 2},
         "filter": {"where": "first_sample>=1"},
-        "train": {**shared, "save_steps": 2},
+        "train": {**shared, "save_every": 2},
         "dpo": {**shared, "pairing": "right_wrong", "without_tools": 1},
         "grpo": {**shared, "generations": 2, "max_length": 400, "reward": {"token_f1": 1.0}}
         | {"record_episodes": True},

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import gc
 import os
+import sys
 import threading
-from typing import Any, Literal
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from toolgym import ToolCall, Toolset, tool
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
+from toolgym.formats import Action, get_format
 from toolgym.registry import TOOLS
-from toolgym.tools.toolset import Tool, make_toolset
+from toolgym.tools.base import Tool
+from toolgym.tools.toolset import make_toolset
 
 
 @tool
@@ -279,3 +286,172 @@ def test_a_worker_stays_between_calls() -> None:
     first, second = run(pid, x=1), run(pid, x=2)
     assert first == second
     assert first[0] != str(os.getpid())
+
+
+class TestKindsOfFunctions:
+    """What can be a tool besides a plain function, inline and in a worker process."""
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_what_is_awaited_or_yielded_is_the_value(self, inline: bool) -> None:
+        async def later(x: int) -> int:
+            """Wait."""
+            await asyncio.sleep(0)
+            return x + 1
+
+        def many(x: int) -> Iterator[int]:
+            """Give several."""
+            yield x
+            yield x + 1
+
+        async def stream(x: int) -> AsyncIterator[int]:
+            """Give several later."""
+            yield x
+
+        def failing(x: int) -> Iterator[int]:
+            """Fail at the first one."""
+            raise ToolError("none left")
+            yield x
+
+        made = [Tool(f, inline=inline) for f in (later, many, stream, failing)]
+        assert [run(tool, x=1) for tool in made] == [
+            ("2", None),
+            ("[1, 2]", None),
+            ("[1]", None),
+            ("Error: none left", "tool_error"),
+        ]
+
+    def test_async_tools_share_a_loop_that_is_theirs(self) -> None:
+        loops = []
+
+        async def seen() -> str:
+            """See the loop."""
+            loops.append(asyncio.get_running_loop())
+            return "seen"
+
+        inner = Tool(seen, inline=True)
+
+        async def outer() -> str:
+            """Call another tool."""
+            loops.append(asyncio.get_running_loop())
+            return run(inner)[0]
+
+        async def notebook() -> list[tuple[str, str | None]]:
+            return [run(inner), run(Tool(outer, inline=True)), run(inner)]
+
+        assert asyncio.run(notebook()) == [("seen", None)] * 3
+        first, second, nested, last = loops
+        assert first is second is last
+        assert nested is not first
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_positional_only_parameters(self, inline: bool) -> None:
+        def between(low: int, high: int = 9, /, step: int = 1, *, closed: bool = True) -> list[int]:
+            """Count."""
+            return list(range(low, high + closed, step))
+
+        made = Tool(between, inline=inline)
+        assert run(made, low=8) == ("[8, 9]", None)
+        assert run(made, low="1", high=3, closed=False, step=2) == ("[1]", None)
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_partials_methods_and_objects(self, inline: bool) -> None:
+        def power(base: int, exponent: int) -> int:
+            """Raise.
+
+            Args:
+                base: what is raised.
+                exponent: how often.
+            """
+            return int(base**exponent)
+
+        class Adder:
+            """Add to a number."""
+
+            def __init__(self, more: int) -> None:
+                self.more = more
+
+            def __call__(self, x: int) -> int:
+                return x + self.more
+
+            def method(self, x: int, /) -> int:
+                """Subtract."""
+                return x - self.more
+
+        square = Tool(functools.partial(power, exponent=2), name="square", inline=inline)
+        assert list(square.parameters["properties"]) == ["base"]
+        assert square.parameters["properties"]["base"]["description"] == "what is raised."
+        assert run(square, base=3) == ("9", None)
+        assert run(square, base=3, exponent=5)[1] == "invalid_arguments"
+        assert run(Tool(functools.partial(power, 2), inline=inline), exponent=5) == ("32", None)
+        assert run(Tool(Adder(2), name="add", inline=inline), x=1) == ("3", None)
+        assert run(Tool(Adder(2).method, inline=inline), x=1) == ("-1", None)
+
+    @pytest.mark.parametrize(
+        "name", ["model_config", "model_dump", "_x", "__", "json", "copy", "self"]
+    )
+    def test_any_name_is_free_for_a_parameter(self, name: str) -> None:
+        space: dict[str, Any] = {}
+        exec(f'def f({name}: str = "d") -> str:\n    """Do."""\n    return {name}\n', space)
+        made = Tool(space["f"], inline=True)
+        assert list(made.parameters["properties"]) == [name]
+        assert run(made, **{name: "v"}) == ("v", None)
+        assert run(made) == ("d", None)
+        assert f"{name!r}: Input should be a valid string" in run(made, **{name: []})[0]
+        assert "'field_0' is not a parameter" in run(made, field_0="v")[0]
+
+    def test_types_that_are_no_json_are_refused_by_name(self) -> None:
+        class Point(typing.TypedDict):  # pydantic takes it from Python 3.12 on
+            x: int
+
+        class Opaque:
+            pass
+
+        def f(first: int, p: int) -> str:
+            """Do."""
+            return ""
+
+        typed = [Opaque, Callable[[], int], *([Point] if sys.version_info < (3, 12) else [])]
+        for kind in typed:
+            f.__annotations__["p"] = kind
+            with pytest.raises(BadInputError, match="of parameter 'p' of tool 'f'") as caught:
+                Tool(f)
+            assert "\n" not in str(caught.value)
+
+        def unknown(first: int, p: NoSuchName) -> str:  # type: ignore[name-defined]  # noqa: F821
+            """Do."""
+            return ""
+
+        with pytest.raises(BadInputError, match="NoSuchName"):
+            Tool(unknown)
+
+    def test_a_default_that_is_no_json_is_left_out(self) -> None:
+        def f(x: Annotated[int, "any"] = object()) -> str:  # type: ignore[assignment]
+            """Do."""
+            return type(x).__name__
+
+        assert Tool(f, inline=True).parameters["properties"] == {"x": {"type": "integer"}}
+        assert run(Tool(f, inline=True)) == ("object", None)
+
+    @pytest.mark.parametrize("name", ["my tool", "a/b", "f[", "", "-x", "x" * 65, "<lambda>"])
+    def test_names_that_a_format_cannot_write_are_refused(self, name: str) -> None:
+        def f() -> str:
+            """Do."""
+            return ""
+
+        f.__name__ = name
+        with pytest.raises(BadInputError, match=r"tool name .*pass name='"):
+            Tool(f)
+
+    @pytest.mark.parametrize("name", ["get-weather", "math.add", "wëb_2", "x" * 64])
+    @pytest.mark.parametrize("style", ["react", "tags", "hermes", "llama3"])
+    def test_names_that_are_taken_are_written_and_read(self, name: str, style: str) -> None:
+        made, codec = Tool(add.function, name=name, inline=True), get_format(style)
+        call = ToolCall("call_0", name, {"a": 1})
+        text = codec.write(Action("", (call,)), [made.schema()])
+        assert [(c.name, c.arguments) for c in codec.parse(text, [made.schema()]).calls] == [
+            (name, {"a": 1})
+        ]
+
+    def test_what_is_no_function_is_refused(self) -> None:
+        with pytest.raises(BadInputError, match="made of a function"):
+            Tool(3)  # type: ignore[arg-type]

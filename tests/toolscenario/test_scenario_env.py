@@ -286,9 +286,29 @@ def test_arguments_are_checked_before_the_function_runs(public: Path) -> None:
     assert "'country' is missing" in text
     assert "did you mean 'country'" in text
     text, kind = said("get_capital", country=7)
-    assert kind == "tool_error"
-    assert "AttributeError" in text
+    assert kind == "invalid_arguments"
+    assert "'country' must be of type string, not 7" in text
     assert said("get_capitol")[1] == "unknown_tool"
+
+
+def test_the_paper_gives_arguments_to_the_function_as_they_are(tmp_path: Path) -> None:
+    source = "def get_capital(country='Arvenia'):\n    return 'got ' + str(country)"
+    path = tmp_path / "default.jsonl"
+    write_rows(path, [PUBLIC | {"codes": json.dumps({"get_capital": source})}])
+
+    def said(mode: str, arguments: dict[str, Any]) -> str:
+        env = unwrapped(gym.make(ID, tasks=str(path), arguments=mode))
+        env.reset()
+        call = json.dumps({"name": "get_capital", "arguments": arguments})
+        return env.step(f"<tool_call>\n{call}\n</tool_call>")[0]
+
+    assert "got Arvenia" in said("paper", {})
+    assert "got 7" in said("paper", {"country": 7})
+    assert "unexpected keyword" in said("paper", {"contry": "x"})
+    assert "'country' is missing" in said("schema", {})
+    assert "must be of type string" in said("schema", {"country": 7})
+    with pytest.raises(BadInputError, match="did you mean 'paper'"):
+        gym.make(ID, tasks=str(path), arguments="papers")
 
 
 def test_endless_functions_are_ended_and_the_episode_goes_on(tmp_path: Path) -> None:
@@ -313,7 +333,7 @@ def test_a_cassette_replays_without_running_a_function(small: Path, tmp_path: Pa
     for one, other in zip(first.trajectories(), second.trajectories(), strict=True):
         assert one.messages == other.messages
         assert one.reward == other.reward
-    with pytest.raises(RunMismatchError, match="recorded with data"):
+    with pytest.raises(RunMismatchError, match="begun with data"):
         gym.make(ID, tasks="sample", service=args["service"])
 
 

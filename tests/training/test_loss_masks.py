@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from toolgym._util.optional import quiet
-from toolgym.training import _trl
-from toolgym.training.config import make_options
+from toolgym.training import dpo, grpo, sft
+from toolgym.training.config import DpoConfig, GrpoConfig, Resolved, SftConfig
+from toolgym.training.trl_episode import Played
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -28,7 +29,7 @@ def loaded(tiny_base: Path) -> tuple[Any, Any]:
     from toolgym.training.loop import load_for_training
 
     with quiet():
-        model, tokenizer, _ = load_for_training(tiny_base, half=False)
+        model, tokenizer, _ = load_for_training(tiny_base, options(1))
     return model, tokenizer
 
 
@@ -79,15 +80,16 @@ def losses(
                 with torch.no_grad(), nudged(model, chosen):
                     found.append(float(trainer.compute_loss(model, dict(batch))))
 
-    monkeypatch.setattr(_trl, "train_loop", look)
+    for module in (sft, dpo, grpo):
+        monkeypatch.setattr(module, "train_loop", look)
     with quiet():
         train()
     plain, tools, policy = found
     return plain, tools, policy
 
 
-def options(batch_size: int) -> Any:
-    return make_options(rate=1e-3, lora_rate=1e-3, batch_size=batch_size, max_steps=1)
+def options(batch_size: int) -> Resolved:
+    return SftConfig(learning_rate=1e-3, batch_size=batch_size, max_updates=1).resolve()
 
 
 def check(found: tuple[float, float, float]) -> None:
@@ -101,7 +103,7 @@ def test_sft(loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     rows = [{"input_ids": PROMPT + COMPLETION, "labels": [-100] * len(PROMPT) + labels}]
 
     def train() -> Any:
-        return _trl.run_sft(*loaded, rows, tmp_path, options(1), resume=False, progress=None)
+        return sft.run_sft(*loaded, rows, tmp_path, options(1), resume=False, progress=None)
 
     check(losses(monkeypatch, train, [(0, len(PROMPT), MASK)]))
 
@@ -112,11 +114,11 @@ def test_dpo(
 ) -> None:
     row = {"prompt_ids": PROMPT, "chosen_ids": COMPLETION, "chosen_mask": MASK}
     row |= {"rejected_ids": OTHER, "rejected_mask": OTHER_MASK}
-    preference = _trl.PreferenceOptions(beta=0.5, sft_weight=sft_weight)
+    config = DpoConfig(beta=0.5, sft_weight=sft_weight)
 
     def train() -> Any:
-        return _trl.run_dpo(
-            *loaded, [row], tmp_path, options(1), preference, resume=False, progress=None
+        return dpo.run_dpo(
+            *loaded, [row], tmp_path, options(1), config, resume=False, progress=None
         )
 
     spans = [(0, len(PROMPT), MASK), (1, len(PROMPT), OTHER_MASK)]
@@ -124,18 +126,11 @@ def test_dpo(
 
 
 def test_grpo(loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = _trl.GroupOptions(
-        generations=2,
-        beta=0.1,
-        temperature=1.0,
-        max_tokens=64,
-        baseline="grpo",
-        loss="dapo",
-        weights={"good": 1.0},
-    )
+    config = GrpoConfig(generations=2, beta=0.1, max_length=64)
+    weights = {"good": 1.0}
 
-    def play(model: Any, keys: Any, step: int) -> _trl.Played:
-        return _trl.Played(
+    def play(model: Any, keys: Any, step: int) -> Played:
+        return Played(
             prompt_ids=[PROMPT, PROMPT],
             completion_ids=[COMPLETION, OTHER],
             mask=[MASK, OTHER_MASK],
@@ -144,8 +139,8 @@ def test_grpo(loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.Monke
         )
 
     def train() -> Any:
-        return _trl.run_grpo(
-            *loaded, ["a"], play, tmp_path, options(2), group, resume=False, progress=None
+        return grpo.run_grpo(
+            *loaded, ["a"], play, tmp_path, options(2), config, weights, resume=False, progress=None
         )
 
     # The trainer may exchange the rows of a batch: both masks on both rows, where both agree.

@@ -170,7 +170,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     )
     assert export(select(called), "sft", out=folder / "native.jsonl")[0]["tools"]
     shutil.copytree(tiny_base, folder / "model")
-    train_sft(right, tiny_base, folder / "trained", max_steps=1, batch_size=4)
+    train_sft(right, tiny_base, folder / "trained", max_updates=1, batch_size=4)
     return folder
 
 

@@ -16,6 +16,7 @@ from toolgym._util.jsonl import read_rows
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError, RunMismatchError
 from toolgym.registry import TOOLS
+from toolgym.training.config import DpoConfig
 from toolgym.training.dpo import prepare_pairs, train_dpo
 from toolgym.training.grpo import train_grpo
 from toolgym.training.output import LOG
@@ -26,10 +27,10 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
 CALL = "Thought: a tool.\nAction: Calculator[6*{n}]"
-DPO: dict[str, Any] = {"batch_size": 8, "max_steps": 3, "learning_rate": 1e-3, "save_steps": 1}
+DPO: dict[str, Any] = {"batch_size": 8, "max_updates": 3, "learning_rate": 1e-3, "save_every": 1}
 GRPO: dict[str, Any] = {
-    **{"generations": 4, "batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, "save_steps": 1},
-    **{"max_new_tokens": 8, "max_tokens": 400},
+    **{"generations": 4, "batch_size": 8, "max_updates": 2, "learning_rate": 1e-3, "save_every": 1},
+    **{"max_new_tokens": 8, "max_length": 400},
 }
 
 
@@ -70,8 +71,7 @@ def test_pairs_of_messages_are_masked_and_share_their_prompt(
     tiny_base: Path, episodes: list[Trajectory]
 ) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_base)
-    options: dict[str, Any] = {"max_length": None, "where": "accuracy>=1", "per_task": None}
-    made = prepare_pairs(episodes, tokenizer, pairing="right_wrong", **options)
+    made = prepare_pairs(episodes, tokenizer, DpoConfig(pairing="right_wrong"))
     row = made.rows[0]
     chosen = [t for t, mine in zip(row["chosen_ids"], row["chosen_mask"], strict=True) if mine]
     text = tokenizer.decode(chosen)
@@ -79,7 +79,8 @@ def test_pairs_of_messages_are_masked_and_share_their_prompt(
     assert "Answer: 0" in text
     assert "Response" not in text
     assert "Response" in tokenizer.decode(row["chosen_ids"])
-    late = prepare_pairs(episodes, tokenizer, pairing="first_divergence", **options).rows[0]
+    diverging = DpoConfig(pairing="first_divergence")
+    late = prepare_pairs(episodes, tokenizer, diverging).rows[0]
     assert "Response" in tokenizer.decode(late["prompt_ids"])
     assert "Answer: 0" in tokenizer.decode(late["chosen_ids"])
     assert made.trained_tokens > 2 * len(made.rows)
@@ -105,7 +106,7 @@ def test_dpo_trains_resumes_and_knows_its_folder(
     assert (cut.loss, cut.figures) == (whole.loss, whole.figures)
     assert same(weights(cut.path), weights(whole.path))
     assert train_dpo(episodes, tiny_base, tmp_path / "cut", **options) == cut
-    with pytest.raises(RunMismatchError, match="begun with other options"):
+    with pytest.raises(RunMismatchError, match="begun with options"):
         train_dpo(episodes, tiny_base, tmp_path / "cut", **options, beta=0.1)
 
 
@@ -193,7 +194,7 @@ def test_rewards_of_an_episode_and_of_a_turn(
     scripted({"q3": CALL.format(n=3)}, monkeypatch)
     whole = player(tiny_base, env, [Start("q3")])
     played = whole(model, [Start("q3").key], 0)
-    assert played.parts == [{"accuracy": 0.0, "execution_precision": 2.0}]
+    assert played.parts == [{"accuracy": 0.0, "execution_precision": 1.0}]
     assert played.mask == [[1, 1, 0, 0, 1, 1]]
     assert played.prompt_ids == [[0, 1, 2]]
     prefixes = starts_from_episodes([env], episodes)
@@ -252,10 +253,10 @@ def test_a_hanging_tool_does_not_stop_the_step(
     ("wrong", "message"),
     [
         ({"generations": 1}, "generations must be at least 2"),
-        ({"generations": 3}, "batch_size 8 is no multiple of generations 3"),
+        ({"generations": 3}, "batch_size 8 is not a multiple of generations 3"),
         ({"baseline": "grpoo"}, "did you mean 'grpo'"),
         ({"credit": "turns"}, "did you mean 'turn'"),
-        ({"learning_rat": 1.0}, "no argument 'learning_rat' .did you mean 'learning_rate'"),
+        ({"learning_rat": 1.0}, "unknown option 'learning_rat' .did you mean 'learning_rate'"),
         ({"env_args": {"reward": {"accuracy": 0.0}}}, "no reward with a weight"),
     ],
 )
@@ -283,6 +284,6 @@ def test_per_turn_training_from_a_run(
         episodes=2,
     )
     assert isinstance(run, toolgym.Run)
-    given = {"env_args": arguments, "prefixes": run, **GRPO, "max_steps": 1}
+    given = {"env_args": arguments, "prefixes": run, **GRPO, "max_updates": 1}
     made = train_grpo("ToolQA-GSM8K-v0", tiny_base, tmp_path / "model", **given)
     assert made.counts == {"episodes": 8}

@@ -14,8 +14,8 @@ from toolgym import Trajectory, export
 from toolgym.data.export import IGNORED
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
 from toolgym.messages import Message
-from toolgym.training import _trl
 from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
+from toolgym.training.loop import check_version
 from toolgym.training.sft import prepare, train_sft
 from toolgym.trajectory import Tokens
 
@@ -114,6 +114,10 @@ def test_an_end_token_outside_the_mark_is_taken_in(tokenizer: Any) -> None:
         (PLAIN.replace("{{ m.content }}", ""), "leaves assistant texts out"),
         ("{{ raise_exception('no tools') }}", "refuses a conversation: TemplateError: no tools"),
         (None, "has no chat template"),
+        (
+            "{% generation %}" + PLAIN + "{% endgeneration %}{{ messages[4].text.strip() }}",
+            "refuses a conversation: UndefinedError",
+        ),
     ],
 )
 def test_templates_that_cannot_be_trained_on(
@@ -233,7 +237,12 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-OPTIONS: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-3, "max_steps": 10, "save_steps": 3}
+OPTIONS: dict[str, Any] = {
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "max_updates": 10,
+    "save_every": 3,
+}
 
 
 def test_training_learns_stops_at_its_steps_and_is_found_again(
@@ -250,7 +259,7 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
     assert not same(weights(tiny_base), weights(made.path))
     assert not (tmp_path / "model.partial").exists()
     assert train_sft(episodes, tiny_base, tmp_path / "model", **OPTIONS) == made
-    with pytest.raises(RunMismatchError, match="begun with other rows"):
+    with pytest.raises(RunMismatchError, match="begun with rows"):
         train_sft(episodes[:20], tiny_base, tmp_path / "model", **OPTIONS)
     with pytest.raises(RunMismatchError, match="no model that toolgym trained"):
         train_sft(episodes, tiny_base, tmp_path, **OPTIONS)
@@ -259,12 +268,12 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be above 0, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"device_batch_size": 0}, "device_batch_size must be above 0, not 0"),
-        ({"lora": -4}, "lora must be a rank"),
-        ({"epochs": float("nan")}, "epochs must be above 0"),
-        ({"batch_size": 8, "device_batch_size": 3}, "no multiple of device_batch_size 3"),
+        ({"device_batch_size": 0}, "device_batch_size must be at least 1, not 0"),
+        ({"lora": -4}, "lora must be at least 0, not -4"),
+        ({"epochs": float("nan")}, "epochs must be a finite number, not nan"),
+        ({"batch_size": 8, "device_batch_size": 3}, "not a multiple of device_batch_size 3"),
     ],
 )
 def test_numbers_out_of_range_are_one_clear_line(
@@ -305,7 +314,12 @@ def test_lora_trains_and_is_merged_into_a_plain_folder(
 ) -> None:
     rows = export(episodes, out=tmp_path / "rows.jsonl")
     made = train_sft(
-        tmp_path / "rows.jsonl", tiny_base, tmp_path / "model", lora=True, max_steps=2, batch_size=8
+        tmp_path / "rows.jsonl",
+        tiny_base,
+        tmp_path / "model",
+        lora=True,
+        max_updates=2,
+        batch_size=8,
     )
     assert made.counts == {"retokenised": len(rows)}
     assert set(weights(made.path)) == set(weights(tiny_base))
@@ -316,8 +330,8 @@ def test_lora_trains_and_is_merged_into_a_plain_folder(
 @pytest.mark.parametrize("version", ["1.15.2", "2.0.0", "0.9"])
 def test_other_versions_of_trl_are_refused(version: str) -> None:
     with pytest.raises(MissingExtraError, match=f"trl {version} is outside the tested range"):
-        _trl.check_version(version)
-    assert _trl.check_version("1.16.0.dev0") == "1.16.0.dev0"
+        check_version(version)
+    assert check_version("1.16.0.dev0") == "1.16.0.dev0"
 
 
 @pytest.mark.filterwarnings("ignore")

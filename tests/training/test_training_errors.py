@@ -16,7 +16,7 @@ from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, UnknownNameError
 from toolgym.selftrain import preflight
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
-from toolgym.training.config import make_options
+from toolgym.training.config import SftConfig, configure
 from toolgym.training.sft import prepare, train_sft
 from toolgym.trajectory import Tokens
 
@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
-STEPS: dict[str, Any] = {"batch_size": 4, "max_steps": 2, "save_steps": 1, "learning_rate": 1e-3}
+STEPS: dict[str, Any] = {"batch_size": 4, "max_updates": 2, "save_every": 1, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_models_that_are_none(folder: Path, tiny_base: Path) -> None:
     ("wrong", "error", "message"),
     [
         ({"bf16": "maybe"}, BadInputError, "bf16 must be true or false, not 'maybe'"),
-        ({"save_steps": "x"}, BadInputError, "save_steps must be a whole number, not 'x'"),
+        ({"save_every": "x"}, BadInputError, "save_every must be a whole number, not 'x'"),
         ({"batch_size": True}, BadInputError, "batch_size must be a whole number, not True"),
         ({"report_to": "tensorbord"}, BadInputError, "did you mean 'tensorboard'"),
         ({"report_to": ["clearml"]}, MissingExtraError, "pip install clearml; or leave report_to"),
@@ -108,7 +108,7 @@ def test_values_of_another_kind(
     wrong: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        make_options(rate=1.0, lora_rate=1.0, **wrong)
+        configure(SftConfig, None, wrong).resolve()
 
 
 def no_memory(*_: Any) -> None:
@@ -134,7 +134,7 @@ def test_memory_and_disk_that_run_out_in_a_step(
         if step == 2:
             event()
 
-    given: dict[str, Any] = {**STEPS, "max_steps": 3}
+    given: dict[str, Any] = {**STEPS, "max_updates": 3}
     rows, out = folder / "sft.jsonl", tmp_path / "model"
     with pytest.raises(BadInputError, match=message):
         train_sft(rows, tiny_base, out, **given, progress=at_the_second)
@@ -143,14 +143,14 @@ def test_memory_and_disk_that_run_out_in_a_step(
     lighter = {**given, "device_batch_size": 2, "gradient_checkpointing": True}
     train_sft(rows, tiny_base, out, **lighter, progress=lambda step, *_: seen.append(step))
     assert seen == [2, 3]
-    with pytest.raises(RunMismatchError, match=r"other options: max_steps \(3, now 4\)"):
-        train_sft(rows, tiny_base, out, **{**given, "max_steps": 4})
+    with pytest.raises(RunMismatchError, match=r"options.max_updates = 3, now it is 4"):
+        train_sft(rows, tiny_base, out, **{**given, "max_updates": 4})
 
 
 def grpo(folder: Path, model: Path, *more: object) -> list[str]:
     given = ["train", "grpo", "ToolQA-GSM8K-v0", "--tasks", folder / "tasks.jsonl", "--prompt"]
     given += ["bare", "--tool", "Calculator", "--max-steps", 2, "--max-new-tokens", 8, "--model"]
-    return [str(part) for part in (*given, model, "--max-train-steps", 1, *more)]
+    return [str(part) for part in (*given, model, "--max-updates", 1, *more)]
 
 
 def test_a_training_that_teaches_nothing_says_so(
@@ -203,10 +203,10 @@ def settings(folder: Path, model: Path, **more: Any) -> SelfTrainSettings:
         ({"filter": {"where": "acuracy>=1"}}, UnknownNameError, "did you mean 'accuracy'"),
         ({"train": {"report_to": "clearml"}}, MissingExtraError, "pip install clearml"),
         ({"grpo": {"reward": {"acuracy": 1}}}, UnknownNameError, "did you mean 'accuracy'"),
-        ({"train": {"batch_size": 5, "device_batch_size": 2}}, BadInputError, "no multiple of"),
+        ({"train": {"batch_size": 5, "device_batch_size": 2}}, BadInputError, "not a multiple of"),
         ({"dpo": {"pairing": "whol"}}, BadInputError, r"dpo.pairing.*did you mean 'whole'"),
         ({"methods": ["stf"]}, BadInputError, r"methods.0.*did you mean 'sft'"),
-        ({"grpo": {"batch_size": 9}}, BadInputError, "grpo: batch_size 9 is no multiple of"),
+        ({"grpo": {"batch_size": 9}}, BadInputError, "grpo: batch_size 9 is not a multiple of"),
     ],
 )
 def test_a_later_stages_mistake_is_found_before_the_first_one(

@@ -439,7 +439,9 @@ def test_a_call_that_the_template_could_not_read_is_no_answer(text: str) -> None
 def test_the_last_reply_is_read_as_hermes_reads_it(content: str, answer: str | None) -> None:
     world, episode, _ = begun(own_env(hang()))
     reply = said(content) | {"reasoning_content": "Answer: 1, or <tool_call> perhaps"}
-    assert score(world, episode, reply)["accuracy"] == float("42" in content)
+    assert score(world, episode, reply)["accuracy"] == float(
+        content in ("Answer: 42", "It must be 42.")
+    )
     assert episode.trajectory.answer == answer
     assert episode.trajectory.steps[0].action.startswith("<think>\nAnswer: 1")
 
@@ -455,7 +457,7 @@ def test_calls_that_never_reached_a_tool_have_results_of_their_kind() -> None:
         *(said("", ("hang", {"seconds": 0})), told("hang", later)),
         said("Answer: 42"),
     ]
-    assert score(world, episode, *completion) == {"accuracy": 1.0, "execution_precision": 1.25}
+    assert score(world, episode, *completion) == {"accuracy": 1.0, "execution_precision": 0.4}
     assert [result.error for result in episode.trajectory.steps[1].results] == [None]
     results = episode.trajectory.steps[0].results
     kinds = ["unknown_tool", "invalid_arguments", "invalid_arguments", None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from toolgym._util.workfolder import publish
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 
 
@@ -48,13 +50,53 @@ def read_rows(
         MissingFileError: no such file.
         BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
     """
+    for number, _, raw in read_lines(path, what, torn=torn):
+        yield number, parse_line(raw, path, number, what)
+
+
+def read_lines(
+    path: str | Path, what: str = "file", *, torn: bool = False
+) -> Iterator[tuple[int, int, bytes]]:
+    """Number, position in bytes and content of each line that is not blank; see `read_rows`."""
+    position = 0
     with require_file(path, what).open("rb") as stream:
         for number, raw in enumerate(stream, 1):
             if raw.strip() and not (torn and not raw.endswith(b"\n")):
-                yield number, parse_line(raw, path, number, what)
+                yield number, position, raw
+            position += len(raw)
 
 
-def parse_line(raw: bytes, path: str | Path, number: int, what: str) -> dict[str, Any]:
+def row_at(path: str | Path, position: int, what: str = "file") -> dict[str, Any]:
+    """The object of the line that begins at a position in bytes.
+
+    Raises:
+        BadInputError: it is no JSON object or no UTF-8.
+    """
+    with Path(path).open("rb") as stream:
+        stream.seek(position)
+        return parse_line(stream.readline(), path, 2, what)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(f"{text[:20]}, which is infinite,")
+
+
+# Only an exponent or an integer part of three digits and more makes a literal infinite; a function
+# called for each number would cost more than the reading.
+_MAYBE_INFINITE = re.compile(rb"[eE]\+?\d{3}|\d{300}")
+_FINITE = json.JSONDecoder(parse_constant=_no_number)
+_FINITE_LITERALS = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+_PYTHON = json.JSONDecoder()
+
+
+def parse_line(
+    raw: bytes, path: str | Path, number: int, what: str, *, finite: bool = False
+) -> dict[str, Any]:
     """The JSON object of one line.
 
     Args:
@@ -62,12 +104,16 @@ def parse_line(raw: bytes, path: str | Path, number: int, what: str) -> dict[str
         path: of the file, for messages.
         number: of the line, counted from 1.
         what: for messages, such as "task file".
+        finite: refuse NaN and infinite numbers, which JSON does not have and Python reads.
 
     Raises:
         BadInputError: it is no JSON object or no UTF-8.
     """
+    decoder = _PYTHON
+    if finite:
+        decoder = _FINITE_LITERALS if _MAYBE_INFINITE.search(raw) else _FINITE
     try:
-        row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        row = decoder.decode(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInputError(
             f"{what} {str(path)!r}, line {number}: not valid JSON ({error}); "
@@ -159,7 +205,10 @@ def not_json(value: Any, depth: int = 0) -> str:
 
 
 def append_row(stream: BinaryIO, row: Mapping[str, Any]) -> None:
-    """Add a line to an unbuffered stream: once this returns, a kill does not lose it.
+    """Add a line to a stream of `appending`: once this returns, a kill does not lose it.
+
+    Where the line cannot be written whole, such as on a full disk, nothing of it stays: the next
+    line would be glued to its half.
 
     Raises:
         BadInputError: JSON cannot hold the row.
@@ -169,9 +218,27 @@ def append_row(stream: BinaryIO, row: Mapping[str, Any]) -> None:
 
 def append_line(stream: BinaryIO, line: str) -> None:
     """As `append_row`, for a line that was made already."""
-    view = memoryview(line.encode("utf-8"))
-    while view:
-        view = view[stream.write(view) :]
+    begin, view = stream.tell(), memoryview(line.encode("utf-8"))
+    try:
+        while view:
+            view = view[stream.write(view) :]
+    except BaseException:
+        stream.truncate(begin)
+        raise
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """A file, made if need be, as an unbuffered stream for `append_row`; in the end it is on disk.
+
+    What a kill has left half written is cut off first, so the caller must hold the file.
+    """
+    drop_torn_line(path)
+    with path.open("ab", buffering=0) as stream:
+        try:
+            yield stream
+        finally:
+            os.fsync(stream.fileno())
 
 
 def drop_torn_line(path: str | Path) -> None:
@@ -199,18 +266,21 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     Returns:
         How many rows were written.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     count = 0
-    with partial.open("w", encoding="utf-8", newline="\n") as stream:
+    with (
+        publish(Path(path)) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
         for row in rows:
             stream.write(dump_line(row))
             count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(target)
     return count
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with publish(Path(path)) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
@@ -219,16 +289,27 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: JSON cannot hold it.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        why = not_json(value) or error
-        raise BadInputError(f"JSON cannot hold what {target.name!r} is to hold: {why}") from error
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(target)
+        name, why = Path(path).name, not_json(value) or error
+        raise BadInputError(f"JSON cannot hold what {name!r} is to hold: {why}") from error
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object from a file.
+
+    Raises:
+        BadInputError: it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{str(path)!r} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadInputError(f"{str(path)!r} must hold a JSON object")
+    return value
 
 
 def copy_json(value: Any) -> Any:

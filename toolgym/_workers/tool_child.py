@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
 import sys
+import threading
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from multiprocessing.connection import Connection
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 
@@ -20,6 +24,60 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict | list | tuple | bool):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
+
+
+def by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """A tool's function, of whatever kind, as one that takes its arguments by name.
+
+    Positional-only ones are given by place, what is awaitable is awaited, a generator is a list.
+    """
+    kinds = inspect.signature(function).parameters.values()
+    places = [kind.name for kind in kinds if kind.kind is kind.POSITIONAL_ONLY]
+
+    def call(arguments: Mapping[str, Any]) -> Any:
+        named = dict(arguments)
+        placed = [named.pop(name) for name in places]
+        value = function(*placed, **named)
+        if isinstance(value, GeneratorType):
+            return list(value)
+        if isinstance(value, AsyncGeneratorType):
+            value = _listed(value)
+        return _awaited(value) if isinstance(value, Awaitable) else value
+
+    return call
+
+
+async def _listed(values: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
+_LOOP = "toolgym-async-tools"
+_LOOPS: dict[tuple[int, str], Any] = {}  # by process, for a fork takes no thread along
+
+
+def _awaited(value: Awaitable[Any]) -> Any:
+    """Wait for an awaitable in a loop of our own, which also works where another one is running.
+
+    One loop serves all calls, so that a tool may keep a connection from one call to the next; a
+    tool that calls another one from within that loop gets a second loop.
+    """
+    import asyncio  # half of what a child would need to start
+
+    here = threading.current_thread().name
+    key = os.getpid(), f"{here}+" if here.startswith(_LOOP) else _LOOP
+    if key not in _LOOPS:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name=key[1], daemon=True).start()
+        _LOOPS.setdefault(key, loop)
+
+    async def waited() -> Any:
+        return await value
+
+    future = asyncio.run_coroutine_threadsafe(waited(), _LOOPS[key])
+    try:
+        return future.result()
+    finally:
+        future.cancel()
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -38,7 +96,7 @@ def serve(read: int, write: int) -> None:
     receiving, sending = Connection(read, writable=False), Connection(write, readable=False)
     os.dup2(2, 1)  # a tool that prints must not write into anybody's standard output
     try:
-        function = pickle.loads(receiving.recv_bytes())  # noqa: S301 - our parent wrote it
+        call = by_name(pickle.loads(receiving.recv_bytes()))  # noqa: S301 - our parent wrote it
         reply: dict[str, str] = {"text": "ready"}
     except Exception as error:
         reply = describe(error)
@@ -52,7 +110,7 @@ def serve(read: int, write: int) -> None:
             sending.send_bytes(json.dumps(describe(error)).encode())
             continue
         try:
-            reply = {"text": as_text(function(**arguments))}
+            reply = {"text": as_text(call(arguments))}
         except Exception as error:
             reply = describe(error)
         sending.send_bytes(json.dumps(reply).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,13 +62,7 @@ def _task(question: str, gold: str, *answers: str, number: bool = False) -> Task
 
 
 def _calls(*said: tuple[str, str], tool: str = "population", error: str | None = None) -> Step:
-    """A turn of calls.
-
-    Args:
-        said: the argument and the result of each.
-        tool: that is called.
-        error: the kind of failure of all of them.
-    """
+    """A turn of calls: the argument and the result of each, and what kind of failure they are."""
     calls = tuple(ToolCall(f"call_{n}", tool, {"of": of}) for n, (of, _) in enumerate(said))
     results = tuple(
         ToolResult(call.id, text, error) for call, (_, text) in zip(calls, said, strict=True)
@@ -84,19 +78,18 @@ def _answer(text: str) -> Step:
     return Step(text, answer=text)
 
 
+def _refused(text: str, kind: str, message: str) -> Step:
+    observation = f"The reply could not be used: {message}."
+    return Step(text, problems=(Problem(kind, message),), observation=observation)
+
+
 def _talk(text: str) -> Step:
-    problem = Problem("no_answer", "it has neither a tool call nor an answer")
-    return Step(text, problems=(problem,), observation=_complaint(problem))
-
-
-def _complaint(problem: Problem) -> str:
-    return f"The reply could not be used: {problem.message}."
+    return _refused(text, "no_answer", "it has neither a tool call nor an answer")
 
 
 def _broken() -> Step:
     action = '<tool_call>\n{"name": "population", "arguments": {"of": "Orsk"\n</tool_call>'
-    problem = Problem("bad_json", "tool call 1 is not valid JSON")
-    return Step(action, problems=(problem,), observation=_complaint(problem))
+    return _refused(action, "bad_json", "tool call 1 is not valid JSON")
 
 
 def _play(task: Task, *turns: Step) -> Trajectory:
@@ -132,6 +125,7 @@ def _honest(task: Task, gold: str, *said: tuple[str, str]) -> tuple[Trajectory, 
 
 
 _BOTH = (("Orsk", "10"), ("Veldt", "7"))
+_NEEDLESS = [(city, "4") for city in _CITIES[2:]]
 _LARGER = _task(
     "Of the two cities on the river in the north of Norland, Orsk and Veldt, which one had more "
     "people when they were last counted?",
@@ -150,12 +144,14 @@ def adversaries() -> Iterator[Adversary]:
     yield from _repetition()
     yield from _planted()
     yield from _answers()
+    yield from _pasted()
+    yield from _listed()
     yield from _digits()
     yield from _turns()
 
 
 def _spam() -> Iterator[Adversary]:
-    junk = [_calls((city, "4")) for city in _CITIES[2:]]
+    junk = [_calls(pair) for pair in _NEEDLESS]
     yield Adversary(
         "tool_spam",
         "does the work among twenty needless calls, a turn each",
@@ -163,11 +159,10 @@ def _spam() -> Iterator[Adversary]:
         _DOES,
         _DOES[0],
     )
-    needless = [(city, "4") for city in _CITIES[2:]]
     yield Adversary(
         "spam_in_one_turn",
         "does the work among twenty needless calls of one turn",
-        _play(_LARGER, _calls(*_BOTH, *needless), _answer("Orsk")),
+        _play(_LARGER, _calls(*_BOTH, *_NEEDLESS), _answer("Orsk")),
         _DOES,
         _DOES[1],
     )
@@ -278,6 +273,61 @@ def _answers() -> Iterator[Adversary]:
     )
 
 
+_PASSAGE = (
+    "Orsk (museum city)\nOrsk is the largest city of Norland. It lies on the river Veldt, was "
+    "founded in 1735 by settlers from Ardal, and is known for its museum of clocks."
+)
+
+
+def _pasted() -> Iterator[Adversary]:
+    """Answers that are copied from what a tool gave: the gold stands somewhere in them."""
+    title, _, body = _PASSAGE.partition("\n")
+    shown = f"Response from tool notes[largest city] are: {_PASSAGE}"
+    for name, what, text in (
+        ("pasted_result", "answers with the whole result of a search", _PASSAGE),
+        ("pasted_sentence", "answers with a sentence of a result", body.partition(". ")[0]),
+        ("pasted_title", "answers with the title of a result", title),
+        ("pasted_message", "answers with the message that showed the result", shown),
+    ):
+        yield _beside_wrong(name, what, text, _calls(("largest city", _PASSAGE), tool="notes"))
+
+
+def _beside_wrong(name: str, what: str, text: str, *before: Step) -> Adversary:
+    """The control says the same of a wrong city."""
+    wrong = text.replace("Orsk", "Brone")
+    trick, control = (_play(_LARGEST, *before, _answer(said)) for said in (text, wrong))
+    return Adversary(name, what, trick, _honest(_LARGEST, "Orsk", *_BOTH), control)
+
+
+def _listed() -> Iterator[Adversary]:
+    """Several answers at once, however they are written down."""
+    for name, what, text in (
+        ("two_candidates", "answers with two candidates", "Orsk, Veldt"),
+        ("either_or", "does not decide", "It is either Orsk or Veldt."),
+        ("lines_of_candidates", "a candidate a line", "\n".join(_CITIES[:3])),
+        ("candidates_as_json", "answers with a list in JSON", json.dumps(_CITIES[:3])),
+        ("slashed_candidates", "candidates between slashes", "Veldt/Orsk"),
+    ):
+        yield _beside_wrong(name, what, text)
+    year = _task("When was Orsk founded?", "1735", "1735", "7")
+    years = [str(number) for number in range(1700, 1800)]
+    yield Adversary(
+        "every_year",
+        "answers with every year of the century",
+        _play(year, _answer(" ".join(years))),
+        _honest(year, "1735", ("Orsk", "1735"), ("Veldt", "7")),
+        _play(year, _answer(" ".join(y for y in years if y != "1735"))),
+    )
+    dump = [str(number) for number in range(1, 18)]
+    yield Adversary(
+        "number_dump",
+        "counts up to the right number",
+        _play(_SUM, _answer(" ".join(dump))),
+        _honest(_SUM, "17", *_BOTH),
+        _play(_SUM, _answer(" ".join(dump[:-1]))),
+    )
+
+
 def _digits() -> Iterator[Adversary]:
     one = _task("How many rooms has the museum of Orsk?", "1", "1", "7")
     yield Adversary(
@@ -339,11 +389,10 @@ def _turns() -> Iterator[Adversary]:
         _DOES,
         _play(_LARGER, *[_talk("<think>Hm.</think>")] * 3),
     )
-    guesses: Sequence[tuple[str, str]] = [(c, "4") for c in _CITIES[2:]]
     yield Adversary(
         "all_arguments",
         "calls with every argument at once and gives up",
-        _play(_LARGER, _calls(*guesses, *_BOTH), _answer(_DUNNO)),
+        _play(_LARGER, _calls(*_NEEDLESS, *_BOTH), _answer(_DUNNO)),
         _DOES,
         _play(_LARGER, *_DOES[0].steps[:-1], _answer(_DUNNO)),
     )

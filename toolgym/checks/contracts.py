@@ -32,7 +32,7 @@ from toolgym.errors import BadInputError, CheckError, EpisodeEndedError
 from toolgym.formats import Action, get_format
 from toolgym.grading.rubric import RewardFunction, make_rubric
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.tools.toolset import Tool
+from toolgym.tools.base import Tool
 from toolgym.trajectory import Trajectory
 
 __all__ = [

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.checks.adversaries import Adversary, adversaries
 from toolgym.errors import ToolgymError, UnknownNameError
 from toolgym.formats import Action
 from toolgym.grading.rubric import RewardFunction, Rubric, Spec, make_rubric
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import Task
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["PASSED", "Probe", "ProbeReport", "probe_reward"]
@@ -63,9 +63,8 @@ def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Traje
         messages.append(Message("assistant", step.action))
         messages += [Message("user", step.observation)] if step.observation else []
     ended = bool(steps) and steps[-1].answer is not None
-    return Trajectory(
-        task, messages, list(steps), [SEARCH], "Probe-v0", "react", ended, truncated, seed=0
-    )
+    own = [replace(step) for step in steps]  # a rubric writes into the steps of its episode
+    return Trajectory(task, messages, own, [SEARCH], "Probe-v0", "react", ended, truncated, seed=0)
 
 
 def episodes() -> list[Trajectory]:

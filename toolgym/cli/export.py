@@ -43,6 +43,9 @@ RowsOut = Annotated[
     Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
 ]
 StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
+ReasoningOption = Annotated[
+    bool, typer.Option("--reasoning/--no-reasoning", help="Keep what stands between <think> tags.")
+]
 
 
 @app.command("sft")
@@ -50,12 +53,13 @@ def sft(
     source: Source,
     out: RowsOut = Path("sft.jsonl"),
     style: StyleOption = Style.AUTO,
+    reasoning: ReasoningOption = True,
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
     from toolgym.data.export import export
 
-    _tell(export(source, "sft", style=style.value), out, as_json)
+    _tell(export(source, "sft", style=style.value, reasoning=reasoning), out, as_json)
 
 
 @app.command("dpo")
@@ -69,6 +73,7 @@ def dpo(
     ],
     out: RowsOut = Path("dpo.jsonl"),
     style: StyleOption = Style.AUTO,
+    reasoning: ReasoningOption = True,
     pairing: Annotated[
         Pairing, typer.Option("--pairing", help="What is compared.")
     ] = Pairing.FIRST_TURN,
@@ -85,6 +90,7 @@ def dpo(
         list(sources),
         "dpo",
         style=style.value,
+        reasoning=reasoning,
         pairing=pairing.value,
         where=where,
         per_task=per_task,
@@ -97,12 +103,14 @@ def prefixes(
     source: Source,
     out: RowsOut = Path("prefixes.jsonl"),
     style: StyleOption = Style.AUTO,
+    reasoning: ReasoningOption = True,
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     from toolgym.data.export import export
 
-    _tell(export(source, "prefixes", style=style.value), out, as_json)
+    made = export(source, "prefixes", style=style.value, reasoning=reasoning)
+    _tell(made, out, as_json)
 
 
 def _tell(rows: Rows, out: Path, as_json: bool) -> None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-__all__ = ["import_from_here", "key_values", "named_weights", "service_settings", "tool_list"]
+__all__ = [
+    "import_from_here",
+    "key_values",
+    "named_weights",
+    "service_settings",
+    "tool_list",
+    "with_fields",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 EnvId = Annotated[str, typer.Argument(help="Environment id, such as ToolQA-PopQA-v0.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
@@ -155,3 +168,55 @@ def import_from_here() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+def with_fields(model: type[BaseModel]) -> Callable[[Command], Command]:
+    """Give a command an option for each field of a model, in place of its ``**fields``.
+
+    Mappings have none: ``--set`` takes them as JSON. An option that was not given is None, so that
+    the model's own default holds.
+
+    Args:
+        model: whose fields say their types and descriptions.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = list(signature.parameters.values())[:-1]
+        made = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, field in model.model_fields.items()
+            if (kind := _option(name, field)) is not None
+        ]
+        command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    """The annotation that typer reads, or None for a mapping."""
+    kinds = _kinds(field.annotation)
+    if dict in kinds:
+        return None
+    # Where a field takes several kinds: a list is given by repeating, a rank of 0 is False.
+    kind = next(k for k in (list[str], int, float, bool, str) if (get_origin(k) or k) in kinds)
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        flag += f"/--no-{name.replace('_', '-')}"
+    shown = (
+        "" if field.default is None or field.default is False else f" [default: {field.default}]"
+    )
+    return Annotated[kind | None, typer.Option(flag, help=f"{field.description}{shown}")]
+
+
+def _kinds(annotation: Any) -> set[type]:
+    """The plain types that a field takes."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return {kind for part in get_args(annotation) for kind in _kinds(part)}
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin is Literal:
+        return {str}
+    return {origin or annotation}

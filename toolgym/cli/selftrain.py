@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolgym._util.tables import text_table
+from toolgym._util.text import text_table
 from toolgym.cli import options
 from toolgym.cli.shell import InterruptedRunError, print_json, stage_bars
 
@@ -18,7 +18,7 @@ __all__ = ["plan_text", "practise"]
 if TYPE_CHECKING:
     from toolgym.selftrain.environments import Tasks
     from toolgym.selftrain.memory import Memory
-    from toolgym.selftrain.plan import Plan
+    from toolgym.selftrain.preflight import Plan
 
 
 def plan_text(plan: Plan) -> str:
@@ -170,7 +170,7 @@ def _settings(file: Path | None, said: dict[str, Any], corpus: str | None) -> Se
 
 
 def _foretell(chosen: SelfTrainSettings, as_json: bool) -> None:
-    from toolgym.selftrain.plan import plan
+    from toolgym.selftrain.preflight import plan
 
     found = plan(chosen)
     if as_json:

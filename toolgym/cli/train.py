@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,121 +13,82 @@ from toolgym.cli import options
 from toolgym.cli.rollout import environment_arguments
 from toolgym.cli.shell import InterruptedRunError, print_json, progress_bar, table, warn
 from toolgym.errors import did_you_mean
+from toolgym.training.config import (
+    DpoConfig,
+    GrpoConfig,
+    SftConfig,
+    TrainConfig,
+    configure,
+    rank,
+)
 
 if TYPE_CHECKING:
     from toolgym.training.output import Trained
 
 __all__ = ["app", "dpo", "grpo", "sft"]
 
+C = TypeVar("C", bound=TrainConfig)
+
 app = typer.Typer(help="Fine-tune a model with TRL (extra: train).")
 
 Model = Annotated[str, typer.Option("--model", help="Model folder or hub id.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the trained model.")]
-Epochs = Annotated[float, typer.Option("--epochs", help="Passes over the rows.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows a step.")]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Peak; default: see docs/training.md.")
+Resume = Annotated[
+    bool, typer.Option("--resume/--anew", help="Go on from the last checkpoint, or begin anew.")
 ]
-MaxLength = Annotated[
-    int, typer.Option("--max-length", help="Longer rows are left out, in tokens.")
-]
-Lora = Annotated[
-    int | None, typer.Option("--lora", help="Rank of LoRA adapters; the paper's is 16.")
-]
-MaxSteps = Annotated[int | None, typer.Option("--max-train-steps", help="Stop after so many.")]
-OldMaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Stop after so many.")]
-Seed = Annotated[int, typer.Option("--seed", help="Fixes order and sampling.")]
 Others = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any other argument of the Python function (repeat), such as bf16=true.",
+        help='Any option by its name in Python (repeat), such as template={"a": 1}.',
     ),
 ]
 
 
 @app.command("sft")
+@options.with_fields(SftConfig)
 def sft(
     source: Annotated[Path, typer.Argument(help="Run, selection, or rows of `export sft`.")],
     model: Model,
     out: Out,
-    epochs: Epochs = 3,
-    batch_size: BatchSize = 16,
-    learning_rate: LearningRate = None,
-    max_length: MaxLength = 8192,
-    lora: Lora = None,
-    max_steps: OldMaxSteps = None,
-    seed: Seed = 0,
+    resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
+    **fields: Any,
 ) -> None:
     """Supervised fine-tuning; the loss falls on the assistant's own tokens only."""
     from toolgym.training.sft import train_sft
 
-    common = _common(locals(), train_sft)
-    _run(
-        "sft",
-        out,
-        as_json,
-        lambda tell: train_sft(source, model, out, max_length=max_length, progress=tell, **common),
-    )
+    config = _config(SftConfig, fields, others)
+    given = (source, model, out, config)
+    _run("sft", out, as_json, lambda tell: train_sft(*given, resume=resume, progress=tell))
 
 
 @app.command("dpo")
+@options.with_fields(DpoConfig)
 def dpo(
     sources: Annotated[
         list[Path], typer.Argument(help="Runs to pair, or one file of `export dpo`.")
     ],
     model: Model,
     out: Out,
-    pairing: Annotated[
-        str, typer.Option("--pairing", help="How runs are paired; see `export dpo`.")
-    ] = "first_turn",
-    where: Annotated[str, typer.Option("--where", help="Which are right.")] = "accuracy>=1",
-    per_task: Annotated[
-        int | None, typer.Option("--per-task", help="Most pairs of one question.")
-    ] = None,
-    beta: Annotated[float, typer.Option("--beta", help="How near the reference.")] = 0.5,
-    sft_weight: Annotated[
-        float, typer.Option("--sft-weight", help="Weight of the chosen side's likelihood.")
-    ] = 0.0,
-    epochs: Epochs = 3,
-    batch_size: BatchSize = 16,
-    learning_rate: LearningRate = None,
-    max_length: MaxLength = 8192,
-    lora: Lora = None,
-    max_steps: OldMaxSteps = None,
-    seed: Seed = 0,
+    resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
+    **fields: Any,
 ) -> None:
     """Preference optimisation; tool results are masked on both sides."""
     from toolgym.training.dpo import train_dpo
 
-    common = _common(locals(), train_dpo)
+    config = _config(DpoConfig, fields, others)
     source: Any = sources[0] if len(sources) == 1 else sources
-    _run(
-        "dpo",
-        out,
-        as_json,
-        lambda tell: train_dpo(
-            source,
-            model,
-            out,
-            pairing=pairing,
-            where=where,
-            per_task=per_task,
-            beta=beta,
-            sft_weight=sft_weight,
-            max_length=max_length,
-            progress=tell,
-            **common,
-        ),
-    )
+    given = (source, model, out, config)
+    _run("dpo", out, as_json, lambda tell: train_dpo(*given, resume=resume, progress=tell))
 
 
 @app.command("grpo")
+@options.with_fields(GrpoConfig)
 def grpo(
     env: options.EnvId,
     model: Model,
@@ -140,86 +100,59 @@ def grpo(
     prompt: options.PromptOption = None,
     format: options.FormatOption = None,
     reward: options.RewardOption = None,
-    max_turns: Annotated[
-        int | None, typer.Option("--max-steps", help="Turns until an episode is cut.")
-    ] = None,
+    max_steps: options.MaxStepsOption = None,
     env_arg: options.EnvArgOption = None,
     prefixes: Annotated[
         Path | None, typer.Option("--prefixes", help="Run whose every prefix is a start.")
     ] = None,
-    generations: Annotated[int, typer.Option("--generations", help="Episodes a group.")] = 8,
-    beta: Annotated[float, typer.Option("--beta", help="Weight of the KL divergence.")] = 0.0,
-    temperature: Annotated[float, typer.Option("--temperature", help="Of sampling.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Of a reply.")] = 512,
-    epochs: Epochs = 1,
-    batch_size: BatchSize = 64,
-    learning_rate: LearningRate = None,
-    lora: Lora = None,
-    max_steps: MaxSteps = None,
-    seed: Seed = 0,
+    resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
+    **fields: Any,
 ) -> None:
     """Reinforcement learning by playing in an environment, with its tools and rewards."""
     from toolgym.training.grpo import train_grpo
 
-    common = _common(locals(), train_grpo)
+    config = _config(GrpoConfig, fields, others)
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_turns}, tool=tool, reward=reward, env_arg=env_arg
+        named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
     )
+    given: Any = {"env_args": arguments, "prefixes": prefixes, "resume": resume}
     _run(
         "grpo",
         out,
         as_json,
-        lambda tell: train_grpo(
-            env,
-            model,
-            out,
-            env_args=arguments,
-            prefixes=prefixes,
-            generations=generations,
-            beta=beta,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            progress=tell,
-            **common,
-        ),
+        lambda tell: train_grpo(env, model, out, config, **given, progress=tell),
     )
 
 
-def _common(given: dict[str, Any], train: Callable[..., Any]) -> dict[str, Any]:
-    """What all trainings are told, out of a command's arguments, and what --set says.
-
-    Args:
-        given: the command's arguments.
-        train: the function, whose keyword arguments --set may name.
+def _config(kind: type[C], fields: dict[str, Any], others: list[str] | None) -> C:
+    """What the options and --set say, as the model that the Python function takes.
 
     Raises:
-        typer.BadParameter: it has no such argument, or the command has an option for it.
+        typer.BadParameter: --set names no option, or one that was given as such, too.
+        BadInputError: a value that does not fit.
     """
-    from toolgym.training.config import Common
-
-    others = options.key_values(given["others"], "--set")
-    known = {*inspect.signature(train).parameters, *Common.__annotations__} - {"common", "progress"}
-    for name in others:
-        if name not in known or name in given:
-            why = "there is an option for it" if name in given else "no such argument"
-            free = sorted(known - set(given))
+    given = {name: value for name, value in fields.items() if value not in (None, [])}
+    further = options.key_values(others, "--set")
+    for name in further:
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
             raise typer.BadParameter(
-                f"--set {name}: {why}{did_you_mean(name, free)}; {', '.join(free)}"
+                f"--set {name}: there is no such option{did_you_mean(name, kind.model_fields)}; "
+                f"known: {known}"
             )
-    names = ("epochs", "batch_size", "learning_rate", "max_steps", "seed")
-    return {name: given[name] for name in names} | {"lora": given["lora"] or False} | others
+        if name in given:
+            raise typer.BadParameter(f"--set {name}: its own option was given, too; leave one out")
+    return configure(kind, given, further)
 
 
 def _run(
     method: str, out: Path, as_json: bool, train: Callable[[Callable[..., None]], Trained]
 ) -> None:
-    from toolgym.training.config import rank
-
     try:
-        with progress_bar(f"train {method}", unit="steps") as advance:
+        with progress_bar(f"train {method}", unit="updates") as advance:
             trained = train(lambda step, steps, note: advance(step, steps))
     except KeyboardInterrupt as error:
         kept = any(Path(f"{out}.partial").glob("checkpoint-*"))
@@ -227,7 +160,7 @@ def _run(
             f"stopped; checkpoints so far are kept in '{out}.partial', run the same command again "
             "to go on from the last one"
             if kept
-            else "stopped before the first checkpoint (every save_steps steps): run the same "
+            else "stopped before the first checkpoint (every save_every updates): run the same "
             "command again to begin anew"
         ) from error
     if rank():  # of several processes the first one has written, and speaks

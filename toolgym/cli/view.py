@@ -150,12 +150,9 @@ def _short(text: str, width: int) -> str:
 
 
 def _read(path: Path) -> Iterator[Trajectory]:
-    from toolgym.rollouts.engine import Run
-    from toolgym.trajectory import read_trajectories
+    from toolgym.rollouts.sources import open_recording
 
-    if path.is_file() or path.suffix == ".jsonl":
-        return read_trajectories(path)
-    return iter(Run.open(path))
+    return iter(open_recording(path))
 
 
 def _named(trajectory: Trajectory, episode: str | None) -> bool:

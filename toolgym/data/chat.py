@@ -8,11 +8,13 @@ template knows tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.formats import Action, Format, get_format
+from toolgym.formats.scan import without_think
 from toolgym.grading.solving import sub_answers, turns
 from toolgym.messages import Chat, Message, to_chats
 from toolgym.trajectory import Step, Trajectory
@@ -22,6 +24,7 @@ __all__ = ["STYLES", "conversation", "opening_length", "prefix_rows", "style_of"
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
 _NATIVE_FORMATS = ("hermes", "llama3")
+_REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def style_of(trajectory: Trajectory, style: str) -> str:
@@ -46,12 +49,15 @@ def opening_length(trajectory: Trajectory) -> int:
     return roles.index("assistant") if "assistant" in roles else len(roles)
 
 
-def conversation(trajectory: Trajectory, style: str) -> tuple[list[Chat], list[Chat], str | None]:
+def conversation(
+    trajectory: Trajectory, style: str, reasoning: bool = True
+) -> tuple[list[Chat], list[Chat], str | None]:
     """An episode as an opening, what followed, and the tools column.
 
     Args:
         trajectory: with at least one step.
         style: ``as_played`` or ``native``.
+        reasoning: keep what the replies hold between marks such as ``<think>``.
 
     Returns:
         The opening's chat dicts; those from the first reply to the last one (what came after the
@@ -73,28 +79,48 @@ def conversation(trajectory: Trajectory, style: str) -> tuple[list[Chat], list[C
         tools = json.dumps(trajectory.tools, ensure_ascii=False)
     while rest and rest[-1]["role"] != "assistant":
         rest.pop()
+    if not reasoning:
+        rest = [_without_reasoning(chat) if chat["role"] == "assistant" else chat for chat in rest]
     return opening, rest, tools
+
+
+def _without_reasoning(chat: Chat) -> Chat:
+    return {**chat, "content": without_think(chat["content"]).strip()}
 
 
 def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
     """One turn and its results. A reply with neither call nor answer stays as it was written."""
     if step.calls:
-        thought = codec.parse(step.action, trajectory.tools).thought
+        thought = _thought(step.action, trajectory, codec)
         answers = [
             Message("tool", result.seen, (), call.id, call.name)
             for call, result in zip(step.calls, step.results, strict=True)
         ]
         return [Message("assistant", thought, step.calls), *answers]
     if step.answer is not None:
-        thought = codec.parse(step.action, trajectory.tools).thought
-        text = get_format("hermes").write(Action(thought, (), step.answer))
-        return [Message("assistant", text)]
+        thought = _thought(step.action, trajectory, codec)
+        return [Message("assistant", get_format("hermes").write(Action(thought, (), step.answer)))]
     complaint = [Message("user", step.observation)] if step.observation else []
     return [Message("assistant", step.action), *complaint]
 
 
+def _thought(action: str, trajectory: Trajectory, codec: Format) -> str:
+    """What stands before the calls or the answer, with the reasoning that formats pass over."""
+    thought = codec.parse(action, trajectory.tools).thought
+    shown = without_think(action).strip()
+    begin = action.rfind(shown) if shown else len(action)
+    # Reasoning between visible words has no one place: then its blocks are put in front.
+    before = action[:begin] if begin >= 0 else "\n".join(_REASONING.findall(action)) + "\n"
+    # Formats whose thought is the reasoning itself have it already.
+    return (before + thought if thought in shown else before).strip()
+
+
 def prefix_rows(
-    trajectories: Sequence[Trajectory], *, style: str = "auto", preset: str = "ours"
+    trajectories: Iterable[Trajectory],
+    *,
+    style: str = "auto",
+    preset: str = "ours",
+    reasoning: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of ``prompt`` (all before a turn) and ``completion`` (that turn), one for each turn.
 
@@ -106,6 +132,7 @@ def prefix_rows(
         trajectories: of any environment; equal prefixes of one task give one row.
         style: see `toolgym.data.export.export`.
         preset: how calls solve sub-answers, ``ours`` or ``paper``.
+        reasoning: see `toolgym.data.export.export`.
 
     Returns:
         Rows of ``id`` (``task#sample@turn``, turns counted from 0), ``prompt``, ``completion``,
@@ -118,12 +145,13 @@ def prefix_rows(
     """
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    silent = again = 0
+    count = silent = again = 0
     for trajectory in trajectories:
+        count += 1
         if not trajectory.steps:
             silent += 1
             continue
-        made = _rows(trajectory, style_of(trajectory, style), preset)
+        made = _rows(trajectory, style_of(trajectory, style), preset, reasoning)
         for row in made:
             key = json.dumps([row["prompt"], row["completion"]], sort_keys=True)
             if key in seen:
@@ -132,15 +160,13 @@ def prefix_rows(
                 seen.add(key)
                 rows.append(row)
     if not rows:
-        raise BadInputError(
-            f"no row can be made: {len(trajectories)} episodes, {silent} without a reply"
-        )
+        raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
     dropped = {"no reply": silent, "the same prefix and turn again": again}
     return rows, {reason: count for reason, count in dropped.items() if count}
 
 
-def _rows(trajectory: Trajectory, style: str, preset: str) -> list[dict[str, Any]]:
-    opening, rest, tools = conversation(trajectory, style)
+def _rows(trajectory: Trajectory, style: str, preset: str, reasoning: bool) -> list[dict[str, Any]]:
+    opening, rest, tools = conversation(trajectory, style, reasoning)
     places = [place for place, chat in enumerate(rest) if chat["role"] == "assistant"]
     entries = sub_answers(trajectory.task)
     played = turns(trajectory.task, trajectory.steps, preset) if entries else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.grading.rubric import make_rubric
@@ -36,7 +36,7 @@ _HOLDS: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
-def measure(name: str, trajectories: Sequence[Trajectory] = ()) -> Callable[[Trajectory], float]:
+def measure(name: str, trajectories: Iterable[Trajectory] = ()) -> Callable[[Trajectory], float]:
     """What gives an episode's total of a reward, metric or measure.
 
     Args:
@@ -57,7 +57,7 @@ def measure(name: str, trajectories: Sequence[Trajectory] = ()) -> Callable[[Tra
     raise UnknownNameError("reward or metric", name, {*MEASURES, *REWARDS, *recorded})
 
 
-def condition(text: str, trajectories: Sequence[Trajectory] = ()) -> Callable[[Trajectory], bool]:
+def condition(text: str, trajectories: Iterable[Trajectory] = ()) -> Callable[[Trajectory], bool]:
     """A condition such as ``accuracy>=1 and calls<=2`` as a function.
 
     Raises:
@@ -69,7 +69,7 @@ def condition(text: str, trajectories: Sequence[Trajectory] = ()) -> Callable[[T
 
 
 def read_conditions(
-    where: str | None, trajectories: Sequence[Trajectory]
+    where: str | None, trajectories: Iterable[Trajectory]
 ) -> list[tuple[str, Callable[[Trajectory], bool]]]:
     """The parts of a condition, each as its text and a function; none for None.
 

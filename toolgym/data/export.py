@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_rows
+from toolgym._util.jsonl import write_rows, write_text
 from toolgym.data.chat import conversation, opening_length, prefix_rows, style_of
 from toolgym.data.conditions import condition
-from toolgym.data.filter import Selection, Source, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.rollouts.sources import Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
@@ -67,7 +67,7 @@ class Rows:
         file = target if target.suffix == ".jsonl" else target / "train.jsonl"
         card = target.with_suffix(".md") if target.suffix == ".jsonl" else target / "README.md"
         write_rows(file, self.rows)
-        card.write_text(self.card(file.name), encoding="utf-8")
+        write_text(card, self.card(file.name))
         return file
 
     def card(self, file: str) -> str:
@@ -80,10 +80,11 @@ class Rows:
 
 
 def export(
-    source: Source | Selection,
+    source: Recording,
     kind: str = "sft",
     *,
     style: str = "auto",
+    reasoning: bool = True,
     pairing: str = "first_turn",
     where: str = "accuracy>=1",
     per_task: int | None = None,
@@ -99,6 +100,8 @@ def export(
             ``prefixes``: a row a turn, see `toolgym.data.chat.prefix_rows`.
         style: ``as_played``, ``native``, or ``auto``: native for formats of tool-calling models
             (``hermes``), else as played. Native rows have a ``tools`` column (a JSON string).
+        reasoning: keep what replies hold between marks such as ``<think>``; False leaves it out of
+            every reply.
         pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.
         where: for ``dpo``: which episodes are right. ``sft`` takes what it is given: select first.
         per_task: for ``dpo``: most pairs of one question.
@@ -116,18 +119,26 @@ def export(
         raise BadInputError(
             f"kind must be one of {known}, not {kind!r}{did_you_mean(str(kind), KINDS)}"
         )
-    trajectories, origin = read_source(source)
-    about: dict[str, Any] = {"episodes": len(trajectories), "style": style, "origin": origin}
+    episodes = open_recording(source)
+    about: dict[str, Any] = {"episodes": 0, "style": style, "origin": episodes.origin}
+    about["reasoning"] = "kept" if reasoning else "left out"
+
+    def counted() -> Iterator[Trajectory]:
+        for trajectory in episodes:
+            about["episodes"] += 1
+            yield trajectory
+
     if kind == "sft":
-        rows, dropped = message_rows(trajectories, style=style)
+        rows, dropped = message_rows(counted(), style=style, reasoning=reasoning)
     elif kind == "prefixes":
-        rows, dropped = prefix_rows(trajectories, style=style)
+        rows, dropped = prefix_rows(counted(), style=style, reasoning=reasoning)
     else:
+        trajectories = list(counted())
         about |= {"pairing": pairing, "where": where, "per_task": per_task}
         pairs, dropped = make_pairs(
             trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
         )
-        rows = [pair_row(pair, style) for pair in pairs]
+        rows = [pair_row(pair, style, reasoning) for pair in pairs]
         about["balance"] = balance(pairs)
     made = Rows(rows, kind, about, dropped)
     if out is not None:
@@ -136,13 +147,14 @@ def export(
 
 
 def message_rows(
-    trajectories: Sequence[Trajectory], *, style: str = "auto"
+    trajectories: Iterable[Trajectory], *, style: str = "auto", reasoning: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
 
     Args:
         trajectories: what to train on.
         style: see `export`.
+        reasoning: see `export`.
 
     Returns:
         The rows, and the number of episodes without any reply, by reason.
@@ -151,19 +163,18 @@ def message_rows(
         BadInputError: no row can be made.
     """
     rows = []
-    silent = 0
+    count = silent = 0
     for trajectory in trajectories:
+        count += 1
         chosen = style_of(trajectory, style)
         if opening_length(trajectory) == len(trajectory.messages):
             silent += 1
             continue
-        opening, rest, tools = conversation(trajectory, chosen)
+        opening, rest, tools = conversation(trajectory, chosen, reasoning)
         row: dict[str, Any] = {"id": trajectory.id, "messages": opening + rest}
         rows.append(row if tools is None else {**row, "tools": tools})
     if not rows:
-        raise BadInputError(
-            f"no row can be made: {len(trajectories)} episodes, {silent} without a reply"
-        )
+        raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
     return rows, {"no reply": silent} if silent else {}
 
 
@@ -223,6 +234,7 @@ def card_text(rows: Rows, file: str) -> str:
         "Rows": len(rows),
         "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
         "Style": rows.about.get("style"),
+        "Reasoning": rows.about.get("reasoning"),
         "Pairing": rows.about.get("pairing"),
         "Counted as right": rows.about.get("where"),
         "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import value_hash, write_json, write_rows
 from toolgym.data.conditions import measure, named, read_conditions
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
-from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES, Run
-from toolgym.trajectory import Trajectory, read_trajectories
+from toolgym.errors import BadInputError, did_you_mean
+from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
+from toolgym.rollouts.sources import SELECTION, Recording, open_recording
+from toolgym.trajectory import Trajectory
 
-__all__ = ["Selection", "Source", "read_source", "select", "sift"]
-
-SELECTION = "selection.json"
-Source = Run | str | Path | Iterable[Any]
-"""A run, a selection, the folder or ``.jsonl`` file of either, trajectories, or a list of runs."""
+__all__ = ["Selection", "select"]
 
 
 @dataclass
@@ -50,6 +46,15 @@ class Selection:
     def __iter__(self) -> Iterator[Trajectory]:
         return iter(self.kept)
 
+    def trajectories(self) -> list[Trajectory]:
+        """The kept episodes."""
+        return list(self.kept)
+
+    def provenance(self) -> dict[str, Any]:
+        """The origin of what was filtered, with the counts and filters under ``selection``."""
+        summary = self.summary()
+        return {**summary.pop("origin"), "selection": summary}
+
     def summary(self) -> dict[str, Any]:
         """Counts and filters as plain data: what ``selection.json`` holds."""
         tasks = len({trajectory.task.id for trajectory in self.kept})
@@ -64,17 +69,25 @@ class Selection:
 
         Returns:
             The file of trajectories.
+
+        Raises:
+            BadInputError: a run lies there, whose episodes would be lost.
         """
         target = Path(path)
         if target.suffix != ".jsonl":
             target = target / TRAJECTORIES
+        if target.name == TRAJECTORIES and (target.parent / SETTINGS).is_file():
+            raise BadInputError(
+                f"{str(target.parent)!r} is a run, whose episodes a selection would replace; name "
+                "another folder"
+            )
         write_rows(target, (trajectory.to_row() for trajectory in self.kept))
         write_json(target.parent / SELECTION, self.summary())
         return target
 
 
 def select(
-    run: Source,
+    run: Recording,
     *,
     where: str | tuple[str, float] | None = "accuracy>=1",
     tools: str = "any",
@@ -83,6 +96,7 @@ def select(
     per_task: int | None = None,
     dedupe: str | None = "text",
     seed: int = 0,
+    may_be_empty: bool = False,
 ) -> Selection:
     """Keep the episodes that are worth training on.
 
@@ -99,6 +113,7 @@ def select(
         dedupe: ``text`` drops episodes of a task whose messages read the same, ``tokens`` those
             whose token ids are the same, None drops none.
         seed: for ``per_task``.
+        may_be_empty: give back a selection of nothing, too.
 
     Returns:
         The selection; kept and dropped add up to all episodes.
@@ -108,18 +123,34 @@ def select(
         BadInputError: a condition that cannot be read, or nothing was kept (the message says why).
         MissingFileError: the path holds no episodes.
     """
-    selection = sift(
-        run,
-        where=where,
-        tools=tools,
-        best_of=best_of,
-        by=by,
-        per_task=per_task,
-        dedupe=dedupe,
-        seed=seed,
-    )
-    if not selection.kept:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
+    if isinstance(where, tuple):
+        where = f"{where[0]}>={where[1]!r}"
+    _check_options(tools, dedupe, best_of, per_task)
+    episodes = open_recording(run)
+    tests = [(f"not {text}", holds) for text, holds in read_conditions(where, episodes)]
+    if tools == "only":
+        tests.append(("no tool call", lambda t: any(True for _ in t.calls)))
+    if dedupe:
+        tests.append((f"same {dedupe} as another of its task", _first_of_its_kind(dedupe)))
+    kept: list[Trajectory] = []
+    # In the order of the filters, whichever drops the first episode.
+    dropped = Counter({reason: 0 for reason, _ in tests})
+    for trajectory in episodes:
+        reason = next((reason for reason, holds in tests if not holds(trajectory)), None)
+        if reason is None:
+            kept.append(trajectory)
+        else:
+            dropped[reason] += 1
+    dropped = Counter({reason: count for reason, count in dropped.items() if count})
+    if best_of is not None:
+        kept = _best(kept, best_of, by or (named(where) or ["reward"])[0], dropped)
+    if per_task is not None:
+        kept = _capped(kept, per_task, seed, dropped)
+    settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
+    settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
+    selection = Selection(kept, dict(dropped), settings, episodes.origin)
+    if not kept and not may_be_empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise BadInputError(
             f"none of {selection.total} episodes was kept: {reasons or 'there were none'}; "
             "loosen the filter, or record more samples per task"
@@ -127,86 +158,7 @@ def select(
     return selection
 
 
-def sift(
-    run: Source,
-    *,
-    where: str | tuple[str, float] | None,
-    tools: str,
-    best_of: int | None,
-    by: str | None,
-    per_task: int | None,
-    dedupe: str | None,
-    seed: int,
-) -> Selection:
-    """As `select`, but a selection may be empty."""
-    if isinstance(where, tuple):
-        where = f"{where[0]}>={where[1]!r}"
-    _check_options(tools, dedupe, best_of, per_task)
-    trajectories, origin = read_source(run)
-    conditions = read_conditions(where, trajectories)
-    dropped: Counter[str] = Counter()
-    kept = trajectories
-    for text, holds in conditions:
-        kept = _keep(kept, holds, f"not {text}", dropped)
-    if tools == "only":
-        kept = _keep(kept, lambda t: any(True for _ in t.calls), "no tool call", dropped)
-    if dedupe:
-        kept = _without_twins(kept, dedupe, dropped)
-    if best_of is not None:
-        kept = _best(kept, best_of, by or (named(where) or ["reward"])[0], dropped)
-    if per_task is not None:
-        kept = _capped(kept, per_task, seed, dropped)
-    settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
-    settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
-    return Selection(kept, dict(dropped), settings, origin)
-
-
-def read_source(source: Source | Selection) -> tuple[list[Trajectory], dict[str, Any]]:
-    """Trajectories and where they come from.
-
-    Args:
-        source: see `Source`.
-
-    Returns:
-        The episodes, and plain data on their origin: ``env``, ``task_source``, ``policy``,
-        ``path``, and for a selection its counts.
-
-    Raises:
-        MissingFileError: no such file or folder, or no episodes in it.
-        BadInputError: a broken line, or an object of another kind.
-    """
-    if isinstance(source, Selection):
-        summary = source.summary()
-        return list(source.kept), {**summary.pop("origin"), "selection": summary}
-    if isinstance(source, Run):
-        return source.trajectories(), _origin(source)
-    if isinstance(source, str | Path):
-        return _read_path(Path(source))
-    items = list(source)
-    if items and not any(isinstance(item, Trajectory) for item in items):
-        return _read_several(items)
-    trajectories = [item for item in items if isinstance(item, Trajectory)]
-    wrong = next((item for item in items if not isinstance(item, Trajectory)), None)
-    if wrong is not None:
-        raise BadInputError(f"trajectories are needed, not {type(wrong).__name__}: {wrong!r:.80}")
-    return trajectories, {}
-
-
-def _keep(
-    trajectories: list[Trajectory],
-    holds: Callable[[Trajectory], bool],
-    reason: str,
-    dropped: Counter[str],
-) -> list[Trajectory]:
-    kept = [trajectory for trajectory in trajectories if holds(trajectory)]
-    if len(kept) < len(trajectories):
-        dropped[reason] += len(trajectories) - len(kept)
-    return kept
-
-
-def _without_twins(
-    trajectories: list[Trajectory], way: str, dropped: Counter[str]
-) -> list[Trajectory]:
+def _first_of_its_kind(way: str) -> Callable[[Trajectory], bool]:
     seen: set[str] = set()
 
     def first(trajectory: Trajectory) -> bool:
@@ -215,7 +167,7 @@ def _without_twins(
         seen.add(key)
         return fresh
 
-    return _keep(trajectories, first, f"same {way} as another of its task", dropped)
+    return first
 
 
 def _content(trajectory: Trajectory, way: str) -> Any:
@@ -279,64 +231,3 @@ def _check_options(
     for name, count in (("best_of", best_of), ("per_task", per_task)):
         if count is not None and (isinstance(count, bool) or count < 1):
             raise BadInputError(f"{name} must be at least 1, not {count!r}")
-
-
-def _read_several(items: list[Any]) -> tuple[list[Trajectory], dict[str, Any]]:
-    """Several runs as one, such as one with tools and one without."""
-    for item in items:
-        if not isinstance(item, Run | Selection | str | Path):
-            raise BadInputError(
-                f"runs, paths or trajectories are needed, not {type(item).__name__}: {item!r:.80}"
-            )
-    parts = [read_source(item) for item in items]
-    trajectories = [trajectory for found, _ in parts for trajectory in found]
-    origins = [origin for _, origin in parts]
-    merged: dict[str, Any] = {}
-    for name in ("task_source", "task_family"):
-        values = sorted({str(origin[name]) for origin in origins if name in origin})
-        # A sample among several sources must stay visible as one.
-        merged |= {name: "sample" if "sample" in values else " and ".join(values)} if values else {}
-    for name in ("env", "policy", "selection", "path"):
-        merged[name] = [origin.get(name) for origin in origins]
-    return trajectories, merged
-
-
-def _read_path(path: Path) -> tuple[list[Trajectory], dict[str, Any]]:
-    if path.is_dir():
-        if (path / SETTINGS).is_file():
-            return read_source(Run.open(path))
-        path = path / TRAJECTORIES
-    if not path.exists() and path.suffix != ".jsonl":
-        Run.open(path)  # raises, with the near names of what stands beside it
-    trajectories = list(read_trajectories(path))
-    origin: dict[str, Any] = {"path": str(path)}
-    beside = path.parent / SELECTION
-    if beside.is_file():
-        summary = read_json(beside)
-        origin = {**summary.pop("origin", {}), "selection": summary, "path": str(path)}
-    elif (path.parent / SETTINGS).is_file():
-        origin = _origin(Run.open(path.parent))
-    if not trajectories:
-        raise MissingFileError(f"{str(path)!r} holds no episodes; name a run folder with some")
-    return trajectories, origin
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file.
-
-    Raises:
-        BadInputError: it holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{str(path)!r} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInputError(f"{str(path)!r} must hold a JSON object")
-    return value
-
-
-def _origin(run: Run) -> dict[str, Any]:
-    names = ("env", "task_source", "task_family", "policy", "samples_per_task", "seed", "versions")
-    found = {name: run.settings[name] for name in names if name in run.settings}
-    return found | ({"path": str(run.path)} if run.path is not None else {})

@@ -191,15 +191,16 @@ def _distinct(trajectories: list[Trajectory], turns: int | None) -> list[Traject
     return list(found.values())
 
 
-def pair_row(pair: Pair, style: str) -> dict[str, Any]:
+def pair_row(pair: Pair, style: str, reasoning: bool = True) -> dict[str, Any]:
     """A pair as TRL's ``prompt``, ``chosen``, ``rejected`` (and ``tools``) in messages.
 
     Args:
         pair: from `make_pairs`.
         style: see `toolgym.data.chat`.
+        reasoning: see `toolgym.data.export.export`.
     """
-    opening, rest, tools = conversation(pair.chosen, style_of(pair.chosen, style))
-    _, other, _ = conversation(pair.rejected, style_of(pair.rejected, style))
+    opening, rest, tools = conversation(pair.chosen, style_of(pair.chosen, style), reasoning)
+    _, other, _ = conversation(pair.rejected, style_of(pair.rejected, style), reasoning)
     begin = _turn_place(rest, pair.shared)
     row: dict[str, Any] = {
         "id": pair.chosen.id,

@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import bootstrap, mcnemar
 from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
 from toolgym.evaluation.report import source_lines
-from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.evaluation.score import task_key
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Comparison", "Difference", "compare"]
 
-_METRICS = ("exact_match", "accuracy", "token_f1")
+_METRICS = ("exact_match", "accuracy", "accuracy_paper", "token_f1")
 _HEAD = ("metric", "before", "after", "change", "low", "high", "p", "tasks", "95 % interval")
 
 
@@ -176,7 +177,7 @@ def _difference(
     interval = bootstrap(changes.tolist(), [1.0] * len(changes), seed=seed)
     single = all(len(group) == 1 for group in before + after)
     p_value = None
-    if single and name in ("exact_match", "accuracy"):
+    if single and name in ("exact_match", "accuracy", "accuracy_paper"):
         p_value = mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
     return Difference(
         name,

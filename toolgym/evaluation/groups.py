@@ -1,21 +1,31 @@
-"""Figures by group of tasks: by shape, by complexity, or by any other column of the tasks."""
+"""Figures by group: by shape, complexity or any column of the tasks, and by a task's samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
+from toolgym.data.conditions import measure
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.evaluation.intervals import Interval
+from toolgym.evaluation.intervals import Interval, bootstrap
 from toolgym.evaluation.metrics import Figures, summarise
 from toolgym.evaluation.score import task_key
 from toolgym.trajectory import Trajectory
 
-__all__ = ["MAX_GROUPS", "SCENARIO_COLUMNS", "Group", "Grouping", "grouped"]
+__all__ = [
+    "MAX_GROUPS",
+    "SCENARIO_COLUMNS",
+    "Group",
+    "Grouping",
+    "grouped",
+    "pass_at_k",
+    "pass_rates",
+]
 
 SCENARIO_COLUMNS = ("shape", "complexity")
 """What scenarios are grouped by when nothing else is asked for."""
@@ -197,3 +207,46 @@ def _labels(
             f"group by one with at most {MAX_GROUPS}"
         )
     return lambda value: _NONE if value is None else str(value)
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """The unbiased estimate for one task (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+
+    Args:
+        samples: n, drawn independently.
+        right: c of them.
+        k: at most n.
+
+    Raises:
+        BadInputError: k is not from 1 to n, or c is not from 0 to n.
+    """
+    if not 1 <= k <= samples or not 0 <= right <= samples:
+        raise BadInputError(
+            f"pass@{k} of {right} right among {samples} samples cannot be estimated: k must be "
+            "from 1 to the number of samples"
+        )
+    return 1.0 - comb(samples - right, k) / comb(samples, k)
+
+
+def pass_rates(
+    trajectories: Sequence[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
+) -> dict[int, Interval]:
+    """pass@k of a run with several samples a task, with bootstrap intervals over tasks.
+
+    Args:
+        trajectories: of the run.
+        ks: those above the fewest samples of a task are left out.
+        seed: fixes the bootstrap.
+    """
+    accuracy = measure("accuracy")
+    groups: dict[tuple[str, str], list[bool]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(task_key(trajectory), []).append(accuracy(trajectory) >= 1)
+    if not groups:
+        return {}
+    fewest = min(len(scores) for scores in groups.values())
+    found = {}
+    for k in (k for k in ks if k <= fewest):
+        values = [pass_at_k(len(scores), sum(scores), k) for scores in groups.values()]
+        found[k] = bootstrap(values, [1.0] * len(values), seed=seed)
+    return found

@@ -1,7 +1,8 @@
 """95 % intervals: Wilson for proportions, percentile bootstrap by task for means and ratios.
 
 Episodes of one task are not independent, so both know the task of every observation. The measured
-coverage stands in docs/evaluation.md.
+coverage stands in docs/evaluation.md. The code is our own since scipy and statsmodels know neither
+interval for observations in groups, and would be the largest dependency of the core.
 """
 
 from __future__ import annotations

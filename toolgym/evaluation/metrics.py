@@ -68,7 +68,8 @@ class Figures:
 
     Args:
         exact_match: 1.0 or 0.0.
-        accuracy: 1.0 or 0.0, by the task's own rule.
+        accuracy: 1.0 or 0.0: the answer says the gold and offers nothing beside it.
+        accuracy_paper: 1.0 or 0.0, by the published rule (arXiv 2502.05867, Evaluation).
         token_f1: from 0.0 to 1.0.
         empty: the final answer says nothing.
         truncated: the episode was ended at its limit of steps.
@@ -85,6 +86,7 @@ class Figures:
 
     exact_match: float
     accuracy: float
+    accuracy_paper: float
     token_f1: float
     empty: bool
     truncated: bool
@@ -118,7 +120,8 @@ def measure(
     Args:
         trajectory: a finished episode.
         normalisation: ``paper`` or ``squad``.
-        whole_words: a gold answer inside a longer word does not count; the paper counts it.
+        whole_words: for ``accuracy_paper`` and the answerable rate: a gold answer inside a longer
+            word does not count; the paper counts it.
 
     Raises:
         UnknownNameError: an unknown normalisation.
@@ -135,8 +138,12 @@ def measure(
 
     return Figures(
         exact_match=total(per_answer(trajectory, lambda a: exact(a, task.targets, normalisation))),
-        accuracy=total(
-            per_answer(trajectory, lambda a: right(a, task, normalisation, whole_words=whole_words))
+        accuracy=total(per_answer(trajectory, lambda a: right(a, task, normalisation))),
+        accuracy_paper=total(
+            per_answer(
+                trajectory,
+                lambda a: right(a, task, normalisation, whole_words=whole_words, preset="paper"),
+            )
         ),
         token_f1=total(
             per_answer(trajectory, lambda a: overlap_f1(a, task.targets, normalisation))
@@ -210,6 +217,7 @@ def summarise(
     rows = {
         "exact_match": share([f.exact_match for f in figures], ones),
         "accuracy": share([f.accuracy for f in figures], ones),
+        "accuracy_paper": share([f.accuracy_paper for f in figures], ones),
         "token_f1": mean([f.token_f1 for f in figures]),
         **_solve_rows(keys, figures),
         "invoke_rate": mean(calls),

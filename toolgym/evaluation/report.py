@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
-from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -23,6 +24,7 @@ _PERCENT = frozenset(
     {
         "exact_match",
         "accuracy",
+        "accuracy_paper",
         "token_f1",
         *SOLVE,
         "pass_rate",
@@ -199,8 +201,8 @@ def evaluate(
     Args:
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
         normalisation: ``paper`` or ``squad``.
-        whole_words: for accuracy and answerable rate: a gold answer inside a longer word does not
-            count; the paper counts it.
+        whole_words: for accuracy_paper and answerable rate: a gold answer inside a longer word
+            does not count; the paper counts it.
         seed: fixes the bootstrap.
         source: where the tasks came from, for trajectories that have no ``run.json``.
         by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,

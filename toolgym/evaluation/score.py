@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from toolgym._util.tables import markdown_table, number, text_table
-from toolgym.data.filter import read_source
+from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
-from toolgym.rollouts.runs import Run
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Recording", "Table", "read_recording", "score", "task_key", "trajectories_of"]
-
-Recording = Any
-"""A `Run`, the path of a run folder or of a trajectories file, or trajectories."""
+__all__ = ["Table", "score", "task_key"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def score(
         BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
     """
     rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
-    trajectories = trajectories_of(run)
+    trajectories = read_recording(run)[0]
     keys = [task_key(trajectory) for trajectory in trajectories]
     rows, totals, parts = {}, {}, {}
     for name, rubric in rubrics.items():
@@ -134,41 +129,6 @@ def _detached(trajectory: Trajectory) -> Trajectory:
         steps=[replace(s, reward_parts=dict(s.reward_parts)) for s in trajectory.steps],
         metrics=dict(trajectory.metrics),
     )
-
-
-def trajectories_of(run: Recording) -> list[Trajectory]:
-    """The episodes of whatever a user may mean by a run; see `read_recording`."""
-    return read_recording(run)[0]
-
-
-def read_recording(run: Recording) -> tuple[list[Trajectory], dict[str, Any]]:
-    """Episodes and what is known of their origin.
-
-    Args:
-        run: a run or selection, anything else with a ``trajectories()`` method, the path of a
-            folder or of a ``.jsonl`` of trajectories, or an iterable of `Trajectory`.
-
-    Returns:
-        At least one episode, and plain data such as ``task_source``; empty for bare trajectories.
-
-    Raises:
-        MissingFileError: no such file or folder.
-        BadInputError: no episode in it, or something else than trajectories.
-    """
-    if isinstance(run, Trajectory):
-        raise BadInputError("a list of trajectories is needed, not a single one: [trajectory]")
-    if callable(getattr(run, "trajectories", None)) and not isinstance(run, Run):
-        found, origin = list(run.trajectories()), dict(getattr(run, "settings", None) or {})
-    elif isinstance(run, str | Path | Iterable):
-        found, origin = read_source(run)
-    else:
-        raise BadInputError(
-            f"a run, the path of one, or a list of trajectories is needed, not {run!r:.80}"
-        )
-    if not found:
-        where = f" in {str(run)!r}" if isinstance(run, str | Path) else ""
-        raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
-    return found, origin
 
 
 def task_key(trajectory: Trajectory) -> tuple[str, str]:

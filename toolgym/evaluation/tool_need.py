@@ -10,7 +10,8 @@ from typing import Any
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, group, proportion
 from toolgym.evaluation.metrics import measure
-from toolgym.evaluation.score import Recording, read_recording, task_key
+from toolgym.evaluation.score import task_key
+from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Need", "need_rows", "tool_need"]

@@ -12,7 +12,7 @@ from toolgym.errors import BadInputError
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.registry import FORMATS, PROMPTS
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["Action", "Format", "argument_name", "call_schema", "get_format"]

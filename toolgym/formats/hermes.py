@@ -9,7 +9,7 @@ from toolgym.formats.base import Action, Format
 from toolgym.formats.json_calls import read_answer, read_call, written_instructions
 from toolgym.formats.scan import spans, without_think
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["HermesFormat"]

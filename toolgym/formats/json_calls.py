@@ -11,7 +11,7 @@ from toolgym.formats.repair import repaired
 from toolgym.formats.scan import fields, read_json
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["REPAIRED", "call_of", "read_answer", "read_call", "written_instructions"]

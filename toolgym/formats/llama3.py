@@ -10,7 +10,7 @@ from toolgym.formats.base import Action, Format
 from toolgym.formats.json_calls import call_of, read_answer, read_call, written_instructions
 from toolgym.formats.scan import decode_json, without_think
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["Llama3Format"]

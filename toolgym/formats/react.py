@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
 from toolgym.formats.scan import bracket_calls, fields, plain
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["PaperReactFormat", "ReactFormat"]

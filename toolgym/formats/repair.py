@@ -1,7 +1,8 @@
 """JSON that a model wrote nearly right, put right where only one reading is possible.
 
 Each repair is named, so that it can be told to the policy and counted. What could be read in two
-ways (an unclosed text, a reply that was cut, words without quotes) is not repaired.
+ways (an unclosed text, a reply that was cut, words without quotes) is not repaired. That is why the
+code is our own: json-repair, the library for this, guesses half a call into a whole one.
 """
 
 from __future__ import annotations

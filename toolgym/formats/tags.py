@@ -9,7 +9,7 @@ from typing import Any
 from toolgym.formats.base import Action, Format, argument_name, describe_tools
 from toolgym.formats.scan import read_json, spans
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["TagsFormat"]

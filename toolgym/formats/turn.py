@@ -9,7 +9,7 @@ from toolgym._util.jsonl import not_json
 from toolgym.formats.base import Action, Format
 from toolgym.formats.json_calls import REPAIRED
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
 __all__ = ["Begun", "Turn", "begin_turn"]

@@ -21,6 +21,7 @@ __all__ = [
     "NORMALISATIONS",
     "NUMBER_RULES",
     "RIGHT_PRESETS",
+    "committed",
     "contains_answer",
     "exact",
     "last_number",
@@ -51,10 +52,21 @@ NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _sq
 NUMBER_RULES = ("value", "paper")
 """``value`` compares numbers as numbers; ``paper`` compares the matched characters."""
 
-RIGHT_PRESETS: dict[str, tuple[bool, float]] = {"paper": (False, 0.0), "ours": (True, 0.25)}
-"""What a text answer must be beside holding the gold: the gold on word borders, and at least this
-share of the answer's words. ``paper`` (arXiv 2502.05867) asks for neither, so that an answer which
-lists every candidate is right."""
+RIGHT_PRESETS = ("ours", "paper")
+"""``paper`` (arXiv 2502.05867): the gold anywhere in a text, the last number of any. So an answer
+that pastes a result, repeats the question or lists candidates is right. ``ours`` takes one answer
+and no more: the gold must be most of what is said, and nothing else may be offered beside it."""
+
+# Words around an answer that offer nothing else, such as "it is ..." and "the answer is ...".
+_FILLERS = frozenset(
+    (
+        *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
+        *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
+        *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
+    )
+)
+_ALTERNATIVES = re.compile(r"[,;/|&\n]|\b(?:and|or)\b", re.IGNORECASE)
+_STATES = ("=", " is", " are", " was", " were", " equals")  # before a number that is the answer
 
 
 def normalise(text: str, normalisation: str = "paper") -> str:
@@ -159,17 +171,18 @@ def right(
     normalisation: str = "paper",
     numbers: str = "value",
     whole_words: bool = False,
-    preset: str = "paper",
+    preset: str = "ours",
 ) -> bool:
-    """The accuracy rule of a task: sub-span for text, last number for numbers.
+    """The accuracy rule of a task: does the answer say the gold, as text or as a number.
 
     Args:
         prediction: the policy's answer.
         task: says the gold answers and how they are compared.
         normalisation: ``paper`` or ``squad``.
         numbers: one of `NUMBER_RULES`.
-        whole_words: the gold must begin and end at a word's border; the paper takes any substring.
-        preset: one of `RIGHT_PRESETS`; for text.
+        whole_words: the gold must begin and end at a word's border; ``paper`` takes any substring,
+            ``ours`` never does.
+        preset: one of `RIGHT_PRESETS`.
 
     Raises:
         UnknownNameError: an unknown normalisation, number rule or preset.
@@ -181,26 +194,75 @@ def right(
     if task.answer_type == "number":
         read = last_number if numbers == "value" else _paper_number
         found = read(prediction)
-        return found is not None and any(found == read(gold) for gold in task.targets)
-    words, share = RIGHT_PRESETS[preset]
-    return _spans(prediction, task.targets, normalisation, whole_words or words, share)
+        if found is None or (preset == "ours" and not _one_number(prediction)):
+            return False
+        return any(found == read(gold) for gold in task.targets)
+    if preset == "ours":
+        return _says(prediction, task.targets, normalisation)
+    return _spans(prediction, task.targets, normalisation, whole_words)
 
 
-def _spans(
-    prediction: str,
-    golds: Sequence[str],
-    normalisation: str,
-    whole_words: bool,
-    share: float = 0.0,
-) -> bool:
+def _one_number(prediction: str) -> bool:
+    """Whether a text commits itself to its last number: it is the only one, or is stated."""
+    values = _numbers(prediction)
+    first = next(values, None)
+    if all(value == first for value in values):
+        return True
+    end = len(prediction)
+    while end and prediction[end - 1] not in _DIGITS:
+        end -= 1
+    while end and prediction[end - 1] in _IN_NUMBER:
+        end -= 1
+    before = prediction[max(0, end - 20) : end].rstrip(" \t$\u20ac\u00a3-\u2212")
+    return before.lower().endswith(_STATES)
+
+
+def _says(prediction: str, golds: Sequence[str], normalisation: str) -> bool:
+    """Whether a text says one gold answer and offers nothing beside it."""
     found = normalise(prediction, normalisation)
-    needed = len(found.split()) * share if share else 0.0  # words of a gold
+    held = [
+        gold for gold, wanted in _normalised(golds, normalisation) if f" {wanted} " in f" {found} "
+    ]
+    return committed(prediction, held, normalisation) or exact(prediction, golds, normalisation)
+
+
+def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
+    """Whether a text is one answer, and most of its words are those of a gold answer.
+
+    Words such as "it is" are not counted. Two parts between commas, lines, slashes, "and" or "or"
+    are two answers, unless the gold has such parts itself.
+
+    Args:
+        prediction: the policy's answer.
+        golds: gold answers.
+        normalisation: one of `NORMALISATIONS`.
+    """
+    said = _counted(normalise(prediction, normalisation))
+    alone = not _offers_several(prediction, normalisation)
+    return any(
+        2 * (said & _counted(wanted)).total() > said.total()
+        and (alone or _offers_several(gold, normalisation))
+        for gold, wanted in _normalised(golds, normalisation)
+        if wanted
+    )
+
+
+def _counted(normalised: str) -> Counter[str]:
+    words = normalised.split()
+    return Counter([word for word in words if word not in _FILLERS] or words)
+
+
+def _offers_several(text: str, normalisation: str) -> bool:
+    """Whether a text lists: two parts with words, between commas, lines, "and" or "or"."""
+    return sum(bool(normalise(part, normalisation)) for part in _ALTERNATIVES.split(text)) > 1
+
+
+def _spans(prediction: str, golds: Sequence[str], normalisation: str, whole_words: bool) -> bool:
+    found = normalise(prediction, normalisation)
     if whole_words:
         found = f" {found} "
     return any(
-        (f" {wanted} " if whole_words else wanted) in found and len(wanted.split()) >= needed
-        if wanted
-        else _same(prediction, gold)
+        (f" {wanted} " if whole_words else wanted) in found if wanted else _same(prediction, gold)
         for gold, wanted in _normalised(golds, normalisation)
     )
 

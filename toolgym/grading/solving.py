@@ -1,7 +1,8 @@
 """Which tool calls solved which sub-answers of a scenario, turn by turn, in two presets.
 
 ``paper`` is arXiv 2508.08791 as its authors published it, quirks included; ``ours`` is the
-corrected reading. The formulas on top of it and the differences stand in docs/rewards.md.
+corrected reading. The formulas on top of it and the differences stand in docs/rewards.md. The
+assignment is our own: scipy's would be the largest dependency of the core for tables of a few rows.
 """
 
 from __future__ import annotations

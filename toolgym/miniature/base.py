@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from toolgym._util.jsonl import write_json
+from toolgym._util.workfolder import build_folder, move_in
 from toolgym.miniature.demonstrations import copy_drill, demonstration
 from toolgym.miniature.model import Checkpoint, build_model, build_tokenizer
 from toolgym.miniature.pretrain import Progress, pretrain
@@ -47,8 +47,9 @@ def build_base(
 
     The result loads with `AutoModelForCausalLM.from_pretrained` and
     `AutoTokenizer.from_pretrained`. It appears whole or not at all; an interrupted build leaves a
-    hidden checkpoint from which the next call goes on. Set `OMP_WAIT_POLICY=PASSIVE` before torch
-    is imported: with it two threads are not slowed down by other programs.
+    hidden folder from which the next call goes on; whoever comes second waits for the first.
+    Set `OMP_WAIT_POLICY=PASSIVE` before torch is imported: with it two threads are not slowed down
+    by other programs.
 
     Args:
         folder: the cache; it is made if it is not there, and may hold many bases.
@@ -68,22 +69,13 @@ def build_base(
     target = cache / base_key(seed, settings)
     if (target / CARD).is_file():
         return target
-    cache.mkdir(parents=True, exist_ok=True)
-    unfinished = cache / f".{target.name}-{secrets.token_hex(4)}"
-    unfinished.mkdir()
-    try:
-        checkpoint = Checkpoint(cache / f".{target.name}.checkpoint")
-        _build(unfinished, seed, settings, progress, checkpoint)
-        try:
-            os.rename(unfinished, target)
-        except OSError:
-            # Another process was faster; a target without its card is no base, and then the error
-            # is real.
-            if not (target / CARD).is_file():
-                raise
-        checkpoint.drop()
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with build_folder(target) as work:
+        if (target / CARD).is_file():
+            return target
+        made, checkpoint = work / "model", Checkpoint(work / "checkpoint")
+        shutil.rmtree(made, ignore_errors=True)
+        _build(made, seed, settings, progress, checkpoint)
+        move_in(made, target)
     return target
 
 
@@ -113,7 +105,7 @@ def _build(
         "parameters": model.num_parameters(),
         "tool_accuracy": round(accuracy, 4),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CARD, card)
 
 
 def _tokenizer(world: World, seed: int, settings: BaseSettings) -> PreTrainedTokenizerFast:

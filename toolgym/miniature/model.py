@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from toolgym._util.optional import require_extra
+from toolgym._util.workfolder import publish
 from toolgym.miniature.settings import BaseSettings
 
 __all__ = ["Checkpoint"]
@@ -292,12 +291,8 @@ class Checkpoint:
             "rng": rng.getstate(),
             "numbers": numbers,
         }
-        partial = self.path.with_name(f"{self.path.name}-{secrets.token_hex(4)}")
-        try:
+        with publish(self.path) as partial:
             require_extra("torch", "train").save(state, partial)
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load(
         self, stage: str, model: LlamaForCausalLM, optimizers: Optimizers, rng: random.Random
@@ -319,11 +314,6 @@ class Checkpoint:
         """Whether the file holds a state of this stage."""
         state = self._read()
         return state is not None and state["stage"] == stage
-
-    def drop(self) -> None:
-        """The model is finished: the file is not needed any more."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         if self.path is None or not self.path.is_file():

@@ -8,13 +8,13 @@ practises on) and "test". The same seed gives the same world and the same files.
 
 from __future__ import annotations
 
-import json
 import random
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import (
@@ -159,7 +159,6 @@ class World:
             BadInputError: more questions are asked for than the world holds.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         paths: dict[str, Path] = {}
         files: tuple[tuple[str, Split, int], ...] = (
             ("train", "train", train),
@@ -176,8 +175,10 @@ class World:
                 rows = [
                     self._row(f"{key}-{place}", each, split) for place, each in enumerate(drawn)
                 ]
-                paths[key] = _write_rows(folder / f"{key}.jsonl", rows)
-        paths["passages"] = _write_rows(folder / "passages.jsonl", self.passages())
+                paths[key] = folder / f"{key}.jsonl"
+                write_rows(paths[key], rows)
+        paths["passages"] = folder / "passages.jsonl"
+        write_rows(paths["passages"], self.passages())
         return paths
 
     def _row(self, name: str, problem: Problem, split: Split) -> dict[str, Any]:
@@ -259,10 +260,3 @@ def parts(count: int) -> dict[str, int]:
 def _phrasing(rng: random.Random, all_of_them: Sequence[str], held_out: bool) -> str:
     shown = len(all_of_them) - phrasings.HELD_OUT
     return rng.choice(all_of_them[shown:] if held_out else all_of_them[:shown])
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    return path

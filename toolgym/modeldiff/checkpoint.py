@@ -1,9 +1,13 @@
-"""A saved model as its tensors by name: whole or in shards, or a LoRA adapter on top of another."""
+"""A saved model as its tensors by name: whole or in shards, or a LoRA adapter on top of another.
+
+What an adapter adds to each weight: Hu et al. 2021, arXiv 2106.09685, section 4.1.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
 import math
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolgym._util.jsonl import read_json
 from toolgym._util.optional import require_extra
-from toolgym.data.filter import read_json
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
 
 __all__ = [
@@ -26,9 +30,8 @@ __all__ = [
     "Tensor",
     "find_folder",
     "is_adapter",
+    "open_adapter",
     "open_weights",
-    "read_pickle",
-    "read_safetensors",
 ]
 
 Floats = NDArray[np.float64]
@@ -36,9 +39,6 @@ Rows = Callable[[int, int], Floats]
 """Takes the first row and the row after the last; gives [rows, width]."""
 FLOATS = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}
 """Bytes of each element type that can be compared."""
-
-_PLAIN = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-_LONGEST_HEADER = 100_000_000  # bytes; the limit that the format's own library sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,51 +69,43 @@ class Tensor:
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name.
+    """The tensors of a safetensors file by name, read by the format's own library.
+
+    Its reader for torch maps the file; the one for numpy knows no bfloat16.
 
     Raises:
+        MissingExtraError: safetensors or torch is not installed.
         BadInputError: it is no safetensors file, or it is cut off.
     """
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = int.from_bytes(start, "little")
-        header = stream.read(length) if length <= _LONGEST_HEADER else b""
+    library, torch = require_extra("safetensors", "train"), require_extra("torch", "train")
     try:
-        entries: dict[str, Any] = json.loads(header.decode("utf-8"))
-        entries.pop("__metadata__", None)
-        found = {name: _entry(file, name, 8 + length, entry) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        pointer = " (a Git LFS pointer: run `git lfs pull`)" if start == b"version " else ""
-        raise BadInputError(f"{str(file)!r} is no safetensors file{pointer}") from error
-    ends = [8 + length + int(entry["data_offsets"][1]) for entry in entries.values()]
-    if (needed := max(ends, default=0)) > (size := file.stat().st_size):
-        raise BadInputError(
-            f"{str(file)!r} is cut off: {size:,} of {needed:,} bytes; copy or save it again"
-        )
-    return found
-
-
-def _entry(file: Path, name: str, start: int, entry: dict[str, Any]) -> Tensor:
-    shape, dtype = tuple(int(n) for n in entry["shape"]), str(entry["dtype"])
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    size = FLOATS.get(dtype, 0)
-    if size and end - begin != size * math.prod(shape):
-        raise ValueError(f"{name}: {end - begin} bytes")
-    width = shape[-1] if len(shape) > 1 else 1
-
-    def read(first: int, last: int) -> Floats:
+        opened = library.safe_open(file, framework="pt")
+    except library.SafetensorError as error:
+        if "not fully covered" in str(error):
+            text = f"{str(file)!r} is cut off, or longer than it says; copy or save it again"
+            raise BadInputError(text) from error
         with file.open("rb") as stream:
-            stream.seek(start + begin + first * width * size)
-            return _decode(stream.read((last - first) * width * size), dtype).reshape(-1, width)
+            pointer = stream.read(8) == b"version "
+        hint = " (a Git LFS pointer: run `git lfs pull`)" if pointer else ""
+        raise BadInputError(f"{str(file)!r} is no safetensors file{hint}") from error
 
-    return Tensor((str(file.resolve()), name), shape, dtype, read)
+    def tensor(name: str) -> Tensor:
+        about = opened.get_slice(name)
+
+        def read(first: int, last: int) -> Floats:
+            return _rows(opened.get_tensor(name), first, last, torch)
+
+        shape, dtype = tuple(about.get_shape()), about.get_dtype()
+        return Tensor((str(file.resolve()), name), shape, dtype, read)
+
+    return {name: tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def _decode(raw: bytes, dtype: str) -> Floats:
-    if dtype == "BF16":  # the upper half of a float32
-        upper = np.frombuffer(raw, "<u2").astype(np.uint32) << 16
-        return upper.view(np.float32).astype(np.float64)
-    return np.frombuffer(raw, _PLAIN[dtype]).astype(np.float64)
+def _rows(value: Any, first: int, last: int, torch: Any) -> Floats:
+    """Some rows of a tensor of torch, which is not read or converted as a whole."""
+    width = value.shape[-1] if value.ndim > 1 else 1
+    rows: Floats = value.reshape(-1, width)[first:last].to(torch.float64).numpy()
+    return rows
 
 
 def read_pickle(file: Path) -> dict[str, Tensor]:
@@ -135,13 +127,11 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
         raise BadInputError(f"{str(file)!r} cannot be read by torch: {reason:.200}") from error
 
     def tensor(name: str, value: Any) -> Tensor:
-        width = value.shape[-1] if value.ndim > 1 else 1
+        dtype = names.get(value.dtype, str(value.dtype).removeprefix("torch."))
 
         def read(first: int, last: int) -> Floats:
-            rows: Floats = value.reshape(-1, width)[first:last].to(torch.float64).numpy()
-            return rows
+            return _rows(value, first, last, torch)
 
-        dtype = names.get(value.dtype, str(value.dtype).removeprefix("torch."))
         return Tensor((str(file.resolve()), name), tuple(value.shape), dtype, read)
 
     return {name: tensor(name, value) for name, value in state.items() if torch.is_tensor(value)}
@@ -274,3 +264,118 @@ def _files(name: str, folder: Path) -> list[Path]:
         f"{str(folder)!r} holds no weights (*.safetensors or pytorch_model*.bin); name the folder "
         "of a saved model"
     )
+
+
+_PREFIX = "base_model.model."
+_PAIR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.weight)?")
+_MERGE = "merge it with peft's merge_and_unload() and save the result, then compare that"
+
+
+def open_adapter(name: str, folder: Path, base: Checkpoint) -> Checkpoint:
+    """An adapter folder of peft on top of a model.
+
+    Args:
+        name: what the user called it.
+        folder: with ``adapter_config.json``.
+        base: the whole model below.
+
+    Raises:
+        MissingFileError: no adapter weights.
+        BadInputError: no LoRA, a kind of it that cannot be added up here, or one of another model.
+    """
+    config = read_json(folder / ADAPTER)
+    kind = str(config.get("peft_type", "LORA")).upper()
+    if kind != "LORA" or config.get("use_dora") or config.get("lora_bias"):
+        kind = "DoRA" if config.get("use_dora") else "LoRA with biases" if kind == "LORA" else kind
+        raise BadInputError(f"adapter {name!r} is of type {kind}, not plain LoRA: {_MERGE}")
+    pairs: dict[str, dict[str, Tensor]] = {}
+    tensors, deltas = dict(base.tensors), {}
+    for saved, tensor in _stored(name, folder).items():
+        key = saved.removeprefix(_PREFIX).replace(".base_layer.", ".")
+        match = _PAIR.fullmatch(key)
+        if match:
+            pairs.setdefault(match["module"], {})[match["side"]] = tensor
+        elif key in base.tensors:
+            tensors[key] = tensor  # modules_to_save, and trained biases: whole
+        else:
+            raise BadInputError(
+                f"adapter {name!r} holds {key!r}, which is no LoRA pair and no tensor of "
+                f"{base.name!r}: {_MERGE}"
+            )
+    for module, pair in pairs.items():
+        weight = f"{module}.weight"
+        if weight not in base.tensors or pair.keys() != {"A", "B"}:
+            raise BadInputError(
+                f"adapter {name!r} changes {module!r}, which {base.name!r} does not hold: name the "
+                f"model that it was trained on ({config.get('base_model_name_or_path')!r}), or "
+                f"{_MERGE}"
+            )
+        below = tensors[weight]
+        add = _delta(name, module, below, pair, config)
+        tensors[weight] = _sum(below, add, (str(folder.resolve()), weight))
+        if below is base.tensors[weight]:
+            deltas[weight] = add
+    return Checkpoint(name, folder, base.config, tensors, base, deltas)
+
+
+def _stored(name: str, folder: Path) -> dict[str, Tensor]:
+    for file, read in (
+        (folder / "adapter_model.safetensors", read_safetensors),
+        (folder / "adapter_model.bin", read_pickle),
+    ):
+        if file.is_file():
+            return read(file)
+    raise MissingFileError(f"adapter {name!r} has no adapter_model.safetensors")
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    alpha = config.get("lora_alpha", 8)
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = own
+            break
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _delta(
+    name: str,
+    module: str,
+    below: Tensor,
+    pair: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+) -> Rows:
+    """``scale * B @ A``, and its transpose for embeddings and for layers stored [in, out]."""
+    sides = [pair[side] for side in "BA"]
+    if any(len(side.shape) != 2 or side.dtype not in FLOATS for side in sides):
+        raise BadInputError(f"adapter {name!r}: {module!r} is no plain LoRA pair: {_MERGE}")
+    rank = sides[1].shape[0]
+    scale, shape = _scale(config, module, rank), (sides[0].shape[0], sides[1].shape[1])
+    # Embeddings, [vocabulary, width], and layers stored [in, out]; of a square one the setting
+    # tells.
+    turned = shape != below.shape or (shape[0] == shape[1] and config.get("fan_in_fan_out"))
+    if (shape[::-1] if turned else shape) != below.shape or sides[0].shape[1] != rank:
+        raise BadInputError(
+            f"adapter {name!r}: {module!r} is {shape}, the model's {below.shape}; it was trained "
+            f"on another model ({config.get('base_model_name_or_path')!r})"
+        )
+
+    def add(first: int, last: int) -> Floats:
+        left, right = (_whole(side) for side in sides)  # [out, rank], [rank, in]
+        if turned:
+            left, right = right.T, left.T
+        return np.asarray(scale * (left[first:last] @ right), np.float64)
+
+    return add
+
+
+@functools.lru_cache(maxsize=2)
+def _whole(side: Tensor) -> Floats:
+    """One side of a pair, kept while the rows of its module are asked for and no longer."""
+    return side.read(0, side.height)
+
+
+def _sum(below: Tensor, add: Rows, source: tuple[str, str]) -> Tensor:
+    def read(first: int, last: int) -> Floats:
+        return np.asarray(below.read(first, last) + add(first, last), np.float64)
+
+    return Tensor(source, below.shape, below.dtype, read)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from toolgym.modeldiff.weights import THIRDS, Change, WeightChange
-from toolgym.report.svg import ceiling, line, path, svg, text
+from toolgym.report.document import ceiling, line, path, svg, text
 
 __all__ = ["layer_chart", "layer_map"]
 

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
+from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
-from toolgym.data.filter import read_json
 from toolgym.errors import BadInputError
 from toolgym.modeldiff import page
 from toolgym.modeldiff.checkpoint import Checkpoint

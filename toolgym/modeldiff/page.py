@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolgym._util.tables import number, text_table
+from toolgym._util.text import number, text_table
 from toolgym.modeldiff.drawing import layer_chart, layer_map
 from toolgym.modeldiff.general import Ability
 from toolgym.modeldiff.heldout import Family

@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from toolgym.data.filter import read_json
+from toolgym._util.jsonl import read_json
 from toolgym.errors import BadInputError
 from toolgym.modeldiff.checkpoint import (
     ADAPTER,
     Checkpoint,
     find_folder,
     is_adapter,
+    open_adapter,
     open_weights,
 )
-from toolgym.modeldiff.lora import open_adapter
 from toolgym.modeldiff.pairs import MODULES, Pair, Place, paired
 
 __all__ = ["THIRDS", "Change", "TensorChange", "WeightChange", "open_models", "weight_change"]

@@ -16,7 +16,7 @@ from toolgym.formats import Action, Format
 from toolgym.formats.turn import Turn
 from toolgym.messages import Chat, Message, ToolCall, ToolResult
 from toolgym.registry import POLICIES
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import Tokens
 
 __all__ = [

@@ -11,12 +11,19 @@ from typing import Any
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, with_stop
-from toolgym.policies.client import Service, delay_before, failure_of
+from toolgym.policies.client import Dialect, Service, failure_of
 from toolgym.policies.native import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
 _MOST_STOPS = 4  # what the interface allows
+_PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
+_BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
+_LEAST_LIMIT, _MOST_LIMIT = 1 << 20, 1 << 24  # bytes
+
+
+class NothingError(EndpointError):
+    """A reply without text or calls: no turn of the model, but a failure of its server."""
 
 
 def body_of(
@@ -48,6 +55,7 @@ def reply_of(completion: Any, request: Request) -> Reply:
 
     Raises:
         EndpointError: it is no chat completion.
+        NothingError: it holds neither text nor calls.
     """
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
@@ -55,6 +63,13 @@ def reply_of(completion: Any, request: Request) -> Reply:
             "bad_reply", f"the server sent what is no chat completion: {completion!r:.200}"
         )
     choice = choices[0]
+    told = any(getattr(choice.message, field, None) for field in ("tool_calls", "refusal"))
+    if choice.message.content is None and not told:
+        raise NothingError(
+            "bad_reply",
+            f"the reply holds neither text nor calls (finish_reason {choice.finish_reason!r}): a "
+            "reasoning model may need a higher max_tokens",
+        )
     try:
         reply = read_native(completion, request, own_ids=False)
     except PolicyError as error:
@@ -81,8 +96,11 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
 class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
-    Connection errors, time-outs, 429 and 5xx are tried again, with exponential backoff and jitter,
-    and not before the time that ``Retry-After`` names. Everything else is final at once.
+    Connection errors, time-outs, 408, 409, 429 and 5xx are tried again, with exponential backoff
+    and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more is
+    final); a reply that holds nothing is asked for again, too. Everything else is final at once. A
+    sampling parameter that the server says it does not know is left out from then on, with a
+    warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
@@ -91,7 +109,10 @@ class EndpointPolicy(Policy):
         api_key: default: the environment variable ``OPENAI_API_KEY``; local servers need none.
         temperature: of the sampling; None leaves it to the server.
         top_p: nucleus sampling; None leaves it to the server.
-        max_tokens: of one reply.
+        max_tokens: of one reply; None leaves it to the server.
+        extra_body: further fields of the request, such as ``{"max_completion_tokens": 512,
+            "chat_template_kwargs": {"enable_thinking": False}, "seed": None}``; None leaves a field
+            out that would be sent.
         retries: further tries after the first.
         timeout: seconds for one try, from the request to the last byte.
         concurrency: requests under way at once.
@@ -111,7 +132,8 @@ class EndpointPolicy(Policy):
         api_key: str | None = None,
         temperature: float | None = 1.0,
         top_p: float | None = 1.0,
-        max_tokens: int = 512,
+        max_tokens: int | None = 512,
+        extra_body: Mapping[str, Any] | None = None,
         retries: int = 5,
         timeout: float = 60.0,
         concurrency: int = 16,
@@ -125,22 +147,26 @@ class EndpointPolicy(Policy):
             raise BadInputError(
                 f"endpoint {base_url!r} needs a model: pass model=..., or write {address}#name"
             )
-        if timeout <= 0 or concurrency < 1 or retries < 0 or max_tokens < 1:
+        least = 1 if max_tokens is None else max_tokens
+        if timeout <= 0 or concurrency < 1 or retries < 0 or least < 1:
             raise BadInputError(
                 "timeout must be above 0, concurrency and max_tokens at least 1, "
                 f"retries at least 0; got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
             )
+        if extra_body is not None and not isinstance(extra_body, Mapping):
+            raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
         self._openai = require_extra("openai", "endpoint")
+        self._extra, self._dialect = dict(extra_body or {}), Dialect()
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._address, self._name, self._native = address, name, native_tools
-        self._retries, self._timeout = retries, timeout
+        self._retries = retries
         self._service = Service(
             self._openai,
-            concurrency,
+            concurrency=concurrency,
+            timeout=timeout,
+            limit=min(_MOST_LIMIT, max(_LEAST_LIMIT, _BYTES_PER_TOKEN * (max_tokens or 4096))),
             base_url=address,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=timeout,
-            max_retries=0,
         )
         self._finalizer = weakref.finalize(self, self._service.end)
 
@@ -160,24 +186,25 @@ class EndpointPolicy(Policy):
                 future.cancel()
 
     async def _one(self, request: Request) -> Reply | Exception:
-        body = body_of(request, self._name, self._sampling, native_tools=self._native)
-        attempt = 0
+        wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
+        wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
+        left = self._retries
         while True:
+            body = self._dialect.body(wanted)
             try:
-                async with self._service.slots:
-                    completion = await asyncio.wait_for(
-                        self._service.client.chat.completions.create(**body), self._timeout
-                    )
-                return reply_of(completion, request)
-            except EndpointError as error:
-                return error
+                response = await self._service.complete(body, left)
+                return reply_of(response.parse(), request)
+            except NothingError as error:
+                if left < 1:
+                    return failure_of(error, self._openai, self._address)
+                left -= 1
+                await asyncio.sleep(_PAUSE)
+            except self._openai.APIStatusError as error:
+                words = error.response.text if error.body is None else str(error.body)
+                if not self._dialect.adapt(body, error.status_code, words[:2000]):
+                    return failure_of(error, self._openai, self._address)
             except Exception as error:  # whatever the client raises is typed here
-                failure = failure_of(error, self._openai, self._address, attempt + 1)
-                delay = delay_before(attempt, error, request.seed)
-                if not failure.again or attempt >= self._retries:
-                    return failure.error
-                attempt += 1
-            await asyncio.sleep(delay)
+                return failure_of(error, self._openai, self._address)
 
     def describe(self) -> dict[str, Any]:
         """Address, model and sampling settings; never the key."""
@@ -187,6 +214,7 @@ class EndpointPolicy(Policy):
             "model": self._name,
             **self._sampling,
             "native_tools": self._native,
+            **({"extra_body": self._extra} if self._extra else {}),
         }
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import warnings
 from collections import deque
@@ -37,7 +36,7 @@ from toolgym.policies.base import (
     join_tokens,
     make_policy,
 )
-from toolgym.rollouts.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run, RunWriter, episode_seed
 from toolgym.task import TaskSet
 from toolgym.trajectory import Trajectory
 from toolgym.vector import Stepped, step_together
@@ -71,7 +70,7 @@ class _Episode:
             messages=self.info["messages"],
             tools=self.info["tools"],
             format=self.env.format,
-            seed=_seed(self.job.seed, turn),
+            seed=episode_seed(self.job.seed, turn),
             episode=self.job.key,
             turn=turn,
         )
@@ -358,14 +357,8 @@ def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list
     for number in range(count):
         task, sample = order[number // samples], number % samples
         key = f"{tasks[task].id}#{sample}"
-        jobs.append(_Job(task, sample, key, _seed(seed, key)))
+        jobs.append(_Job(task, sample, key, episode_seed(seed, key)))
     return jobs
-
-
-def _seed(*parts: object) -> int:
-    """31 bits from a hash: the same on every machine, whatever ran before."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _settings(

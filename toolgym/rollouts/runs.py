@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-from toolgym._util.jsonl import append_line, append_row, drop_torn_line, read_rows, write_json
-from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, did_you_mean
-from toolgym.trajectory import Trajectory, read_trajectories
+from toolgym._util.jsonl import (
+    append_line,
+    append_row,
+    appending,
+    parse_line,
+    read_json,
+    read_lines,
+    read_rows,
+    write_json,
+)
+from toolgym._util.workfolder import hold, same_settings
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.trajectory import Trajectory, parse_trajectory
 
-__all__ = ["Run", "RunWriter"]
+__all__ = ["Run", "RunWriter", "episode_seed"]
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
 
@@ -52,17 +62,19 @@ class Run:
             raise MissingFileError(f"run folder {str(folder)!r} does not exist{hint}")
         if not (folder / SETTINGS).is_file():
             raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is no run folder")
-        return cls(_read_settings(folder), folder)
+        return cls(read_json(folder / SETTINGS), folder)
 
     def trajectories(self) -> list[Trajectory]:
         """All finished episodes, ordered by task id and sample: the same order everywhere."""
-        if self.path is None:
-            found = list(self._recorded)
-        elif (self.path / TRAJECTORIES).is_file():
-            found = list(read_trajectories(self.path / TRAJECTORIES, torn=True))
-        else:
-            found = []
-        return sorted(found, key=lambda trajectory: (trajectory.task.id, trajectory.sample))
+        return list(iter(self))  # the length alone would read the file once more
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the episodes come from, as plain data: what cards and reports say of it."""
+        names = ("env", "task_source", "task_family", "policy", "samples_per_task", "seed")
+        found = {
+            name: self.settings[name] for name in (*names, "versions") if name in self.settings
+        }
+        return found | ({"path": str(self.path)} if self.path is not None else {})
 
     def failures(self) -> list[dict[str, Any]]:
         """Infrastructure failures of all attempts so far; those episodes are not scored."""
@@ -74,10 +86,65 @@ class Run:
         return [row for _, row in read_rows(file, "failures file", torn=True)]
 
     def __iter__(self) -> Iterator[Trajectory]:
-        return iter(self.trajectories())
+        """The finished episodes in the order of `trajectories`, of which one is held at a time.
+
+        Raises:
+            BadInputError: a line that cannot be read, or is not of this run; its number is named.
+        """
+        if self.path is None:
+            yield from sorted(self._recorded, key=lambda t: (t.task.id, t.sample))
+            return
+        lines = self.lines()
+        if not lines:
+            return
+        file = self.path / TRAJECTORIES
+        with file.open("rb") as stream:
+            for _, (number, position, _) in sorted(lines.items()):
+                stream.seek(position)
+                trajectory = parse_trajectory(stream.readline(), file, number)
+                self._require_own(trajectory, file, number)
+                yield trajectory
 
     def __len__(self) -> int:
-        return len(self.trajectories())
+        return len(self._recorded if self.path is None else self.lines())
+
+    def lines(self) -> dict[tuple[str, int], tuple[int, int, bytes]]:
+        """Line, position in bytes and hash of each episode in the folder, by task id and sample.
+
+        A line that a writer has not finished is left out, and one that stands there again counts
+        once.
+
+        Raises:
+            BadInputError: a line without an id, two lines of one id, or more episodes than the run
+                was to have.
+        """
+        found: dict[tuple[str, int], tuple[int, int, bytes]] = {}
+        if self.path is None or not (file := self.path / TRAJECTORIES).is_file():
+            return found
+        planned = self.settings.get("episodes")
+        for number, position, raw in read_lines(file, torn=True):
+            key = _key(raw, file, number)
+            digest = blake2b(raw, digest_size=16).digest()
+            first, _, known = found.setdefault(key, (number, position, digest))
+            if known != digest:
+                _refuse(file, number, f"line {first} is another record of {_id(key)!r}")
+            if isinstance(planned, int) and len(found) > planned:
+                _refuse(file, number, f"it has {planned} episodes without {_id(key)!r}")
+        return found
+
+    def _require_own(self, trajectory: Trajectory, file: Path, number: int) -> None:
+        """Refuse an episode that this run's settings cannot have given."""
+        env = str(self.settings.get("env", {}).get("id") or "").rpartition(":")[2]
+        played = trajectory.env_id
+        # An id without its version stands for the newest one.
+        if env and played and played != env and not played.startswith(f"{env}-v"):
+            _refuse(file, number, f"{trajectory.id!r} was played in {played!r}, not in {env!r}")
+        seed = self.settings.get("seed")
+        if seed is not None and trajectory.seed not in (None, episode_seed(seed, trajectory.id)):
+            _refuse(file, number, f"{trajectory.id!r} was played with another seed")
+        samples = self.settings.get("samples_per_task")
+        if isinstance(samples, int) and trajectory.sample >= samples:
+            _refuse(file, number, f"{trajectory.id!r} is not one of {samples} samples of its task")
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
@@ -97,39 +164,26 @@ class RunWriter:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._streams: dict[str, BinaryIO] = {}
-        self._lock: BinaryIO | None = None
+        self._held = contextlib.ExitStack()
         self.finished: set[str] = set()
         if run.path is None:
             return
-        run.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock(run.path)
-        try:
-            self._begin(run.path)
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as held:
+            doing = f"writing to {str(run.path)!r}"
+            held.enter_context(hold(run.path, doing, "wait for it, or use another folder"))
+            self._begin(run.path, held)
+            self._held = held.pop_all()
 
-    def _take_lock(self, folder: Path) -> None:
-        self._lock = (folder / ".lock").open("wb")
-        try:
-            # The kernel drops the lock when the process dies, however it dies.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise RunMismatchError(
-                f"another process is writing to {str(folder)!r}: wait for it, or use another folder"
-            ) from error
-
-    def _begin(self, folder: Path) -> None:
+    def _begin(self, folder: Path, held: contextlib.ExitStack) -> None:
         if (folder / SETTINGS).is_file():
-            _check_same(_read_settings(folder), self.run.settings, folder)
+            before, now = read_json(folder / SETTINGS), self.run.settings
+            same_settings(folder, before, now, free=_MAY_DIFFER)
+            # A run that is resumed with fewer keeps what it has.
+            now["episodes"] = max(int(before.get("episodes") or 0), int(now.get("episodes") or 0))
         write_json(folder / SETTINGS, self.run.settings)
         for name in (TRAJECTORIES, FAILURES):
-            drop_torn_line(folder / name)
-            self._streams[name] = (folder / name).open("ab", buffering=0)
-        if self._streams[TRAJECTORIES].tell():
-            self.finished = {row["id"] for _, row in read_rows(folder / TRAJECTORIES)}
+            self._streams[name] = held.enter_context(appending(folder / name))
+        self.finished = set(map(_id, self.run.lines()))
 
     def add(self, trajectory: Trajectory) -> None:
         """Record a finished episode; once this returns, a kill does not lose it.
@@ -153,34 +207,41 @@ class RunWriter:
 
     def close(self) -> None:
         """Bring everything to disk and let others write."""
-        for stream in self._streams.values():
-            os.fsync(stream.fileno())
-            stream.close()
-        self._streams = {}
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(f"{str(folder / SETTINGS)!r} is not valid JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise BadInputError(f"{str(folder / SETTINGS)!r} must hold a JSON object")
-    return settings
+        self._held.close()
 
 
 # What may differ when a run is resumed: more episodes, and versions (recorded, not compared).
 _MAY_DIFFER = ("episodes", "versions")
+# The ids are found without reading a whole line: it may be of a megabyte.
+_HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    now = json.loads(json.dumps(now))
-    for key in sorted(set(before) | set(now)):
-        if key not in _MAY_DIFFER and before.get(key) != now.get(key):
-            raise RunMismatchError(
-                f"{str(folder)!r} was begun with {key} = {json.dumps(before.get(key))[:200]}, "
-                f"now it is {json.dumps(now.get(key))[:200]}; choose another folder, or remove it"
-            )
+def _key(raw: bytes, file: Path, number: int) -> tuple[str, int]:
+    head = _HEAD.match(raw)
+    row = parse_line(b'{"id": %s}' % head[1] if head else raw, file, number, "trajectory file")
+    name = row.get("id")
+    task, found, sample = name.rpartition("#") if isinstance(name, str) else ("", "", "")
+    if not found or not sample.isdecimal():
+        raise BadInputError(
+            f"{str(file)!r}, line {number}: the id of an episode is 'task#sample', not {name!r}; "
+            "remove the line"
+        )
+    return task, int(sample)
+
+
+def _id(key: tuple[str, int]) -> str:
+    return f"{key[0]}#{key[1]}"
+
+
+def _refuse(file: Path, number: int, why: str) -> NoReturn:
+    raise BadInputError(
+        f"{str(file)!r}, line {number}: not an episode of this run ({why}); remove the line"
+    )
+
+
+def episode_seed(*parts: object) -> int:
+    """The seed of an episode, from the run's seed and the episode's id; of a turn, from those.
+
+    31 bits of a hash: the same on every machine, whatever ran before.
+    """
+    return int.from_bytes(sha256(repr(parts).encode()).digest()[:4], "big") >> 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from toolgym._workers.forkserver import keepers_of
 from toolgym.errors import BadInputError, UnknownNameError
 
-__all__ = ["LAYERS", "Sandbox", "SandboxResult"]
+__all__ = ["LAYERS", "Sandbox", "SandboxResult", "function_name"]
 
 LAYERS = ("language", "limits", "seccomp")
 _SOURCE_CHARS = 100_000
@@ -49,8 +50,9 @@ class Sandbox:
     call, no other scenario and nothing of this process. There is no file system at all.
 
     Args:
-        functions: name to source; the source defines a function of that name and may define what
-            it needs beside it. Sources do not see each other.
+        functions: name to source; the source defines a function of that name, with ``_`` for signs
+            that a Python name cannot hold, and may define what it needs beside it. Sources do not
+            see each other.
         timeout: seconds after which a call is killed.
         memory_mb: MiB that a call may use.
         output_chars: characters of JSON that a call may return.
@@ -189,7 +191,8 @@ class Sandbox:
         program = self._programs.get(name) or self._compiled(name)
         if isinstance(program, SandboxResult):
             return program
-        head = f'{{"name": {json.dumps(name)}, "arguments": {arguments}, "limit": {self._limit}}}'
+        called = json.dumps(function_name(name))
+        head = f'{{"name": {called}, "arguments": {arguments}, "limit": {self._limit}}}'
         # Text within the JSON text of many answers is escaped once more.
         limit = 2 * many * (self._limit + _ERROR_CHARS) if many else self._limit
         reply = self._send(head.encode() + b"\0" + program, min(limit, _ALL_CHARS))
@@ -197,7 +200,7 @@ class Sandbox:
 
     def _compiled(self, name: str) -> bytes | SandboxResult:
         """The program of a function, or why there is none; compiled by a jailed process too."""
-        request = json.dumps({"name": name, "source": self._functions[name]})
+        request = json.dumps({"name": function_name(name), "source": self._functions[name]})
         reply = self._send(request.encode(), _PROGRAM_CHARS)
         if reply is not None and reply[:1] == b"c":
             self._programs[name] = reply[1:]
@@ -239,6 +242,11 @@ class Sandbox:
         if kind == "memory":
             return f"{name} ran out of {text}"
         return text or f"{name} wrote more than {self._limit} characters"
+
+
+def function_name(name: str) -> str:
+    """The Python function behind a tool's name: ``math.add`` and ``math-add`` are ``math_add``."""
+    return name if name.isidentifier() else re.sub(r"\W", "_", name)
 
 
 def _answer(item: Any) -> bytes:

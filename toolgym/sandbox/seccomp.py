@@ -1,7 +1,8 @@
 """The kernel's allow-list of system calls, through libc and nothing else (Linux, seccomp-BPF).
 
 What is not on the list is answered with EPERM, so that Python code meets an exception that it can
-report. Nothing on the list opens, connects, forks, executes, signals or traces.
+report. Nothing on the list opens, connects, forks, executes, signals or traces. The filter is made
+here since the bindings need the system's libseccomp, which a wheel cannot bring.
 """
 
 from __future__ import annotations

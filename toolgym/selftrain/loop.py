@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.data.export import message_rows, token_row
-from toolgym.data.filter import sift
+from toolgym.data.filter import select
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError
 from toolgym.rollouts.engine import make_env
@@ -21,13 +22,12 @@ from toolgym.selftrain import preflight, stages
 from toolgym.selftrain.presets import miniature_environments
 from toolgym.selftrain.report import write_report
 from toolgym.selftrain.report_sections import fell
-from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.settings import SelfTrainSettings, base_settings, load_settings
 from toolgym.selftrain.stages import Progress, Work, stage
-from toolgym.training.config import processes
-from toolgym.training.output import held
+from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
 from toolgym.trajectory import Trajectory
 
-__all__ = ["SELECTED", "base_settings", "practises", "selection", "selftrain", "training"]
+__all__ = ["SELECTED", "selection", "selftrain", "training"]
 
 SELECTED = ("sft", "dpo")
 """Methods that learn from chosen episodes; the others play while they train."""
@@ -36,11 +36,6 @@ SELECTION = "selection"
 ROWS = "rows.jsonl"
 
 Chosen = tuple[list[dict[str, Any]], dict[str, Any]]
-
-
-def practises(settings: SelfTrainSettings, method: str) -> bool:
-    """Whether a round of this method begins with recorded episodes."""
-    return method in SELECTED or settings.grpo.starts == "prefixes"
 
 
 def selection(
@@ -95,7 +90,8 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 
 
 def _episodes(work: Work, run: Run, folder: Path) -> Chosen:
-    kept = sift(run, **work.settings.filter.model_dump(), seed=work.settings.seed)
+    options = work.settings.filter.model_dump()
+    kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
     return [_row(trajectory) for trajectory in kept.kept], kept.summary()
 
@@ -110,7 +106,7 @@ def _pairs(work: Work, run: Run, beside: Run | None) -> Chosen:
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*run.trajectories(), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
-    right = condition(settings.filter.where or "accuracy>=1", trajectories)
+    right = condition(settings.dpo.where or settings.filter.where or RIGHT, trajectories)
     try:
         pairs, counts["dropped"] = make_pairs(
             trajectories, right, pairing=settings.dpo.pairing, per_task=settings.dpo.per_task
@@ -152,17 +148,19 @@ def training(
 def _sft(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.sft import train_sft
 
-    options = work.settings.train.model_dump()
-    rows = begun / SELECTION / ROWS
-    return train_sft(rows, model, out, **options, seed=work.settings.seed, progress=tell)
+    rows, config = begun / SELECTION / ROWS, work.settings.train
+    return train_sft(rows, model, out, config, seed=_seed(work, config), progress=tell)
 
 
 def _dpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
     from toolgym.training.dpo import train_dpo
 
-    rows = begun / SELECTION / ROWS
-    options = work.settings.dpo.model_dump(exclude={"pairing", "per_task", "without_tools"})
-    return train_dpo(rows, model, out, **options, seed=work.settings.seed, progress=tell)
+    rows, config = begun / SELECTION / ROWS, work.settings.dpo
+    return train_dpo(rows, model, out, config, seed=_seed(work, config), progress=tell)
+
+
+def _seed(work: Work, config: TrainConfig) -> int:
+    return work.settings.seed if config.seed is None else config.seed
 
 
 def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any) -> Any:
@@ -187,24 +185,14 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         worlds,
         model,
         out,
+        settings.grpo.model_dump(include=set(GroupConfig.model_fields)),
         prefixes=played or None,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        max_prompt_tokens=sampling.max_prompt_tokens,
-        template=sampling.template,
-        max_tokens=settings.grpo.max_length,
+        **sampling.model_dump(include=set(Sampling.model_fields)),
         sampling_batch_size=sampling.batch_size,
-        cache_gib=sampling.cache_gib,
         # Every round draws anew.
-        seed=settings.seed + 1000 * number,
+        seed=_seed(work, settings.grpo) + 1000 * number,
         progress=tell,
-        **settings.grpo.model_dump(exclude={"starts", "reward", "max_length"}),
     )
-
-
-if TYPE_CHECKING:
-    from toolgym.miniature.settings import BaseSettings
 
 
 def selftrain(
@@ -243,7 +231,7 @@ def selftrain(
     folder = Path(out).resolve()
     with quiet():
         preflight.check(loaded)
-    with held(folder, f"self-training in {str(folder)!r}"), quiet():
+    with hold(folder, f"self-training in {str(folder)!r}"), quiet():
         preflight.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
         model = _base(work)
@@ -274,21 +262,6 @@ def _base(work: Work) -> str:
     return str(folder / results["model"])
 
 
-def base_settings(settings: SelfTrainSettings) -> BaseSettings:
-    """Sizes and steps of the miniature.
-
-    Raises:
-        BadInputError: a setting that it does not have.
-    """
-    from toolgym.miniature.settings import BaseSettings
-
-    options = dict(settings.miniature.base)
-    try:
-        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
-    except TypeError as error:
-        raise BadInputError(f"miniature.base: {error}") from error
-
-
 def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
     from toolgym.miniature.base import build_base
     from toolgym.miniature.world import World
@@ -316,7 +289,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
     done: dict[str, Any] = {"method": method}
     policies = partial(_player, work, model)
     practised, beside = f"{name}/{PRACTICE}", None
-    if practises(work.settings, method):
+    if work.settings.practises(method):
         play = partial(stages.practice, work, policies, name, number)
         done["practice"] = stage(work, practised, play)
     if method == "dpo" and work.settings.dpo.without_tools:

@@ -1,25 +1,42 @@
-"""Before a self-training run begins or goes on: is everything right, and is it the same run?"""
+"""Before a self-training run: what it would do and need, is everything right, is it the same run?
+
+Nothing is loaded or fetched here, and nothing but the settings is written.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
+from toolgym._util.jsonl import read_json, write_json
+from toolgym._util.optional import require_extra
+from toolgym._util.workfolder import same_settings
 from toolgym.data.conditions import named, read_conditions
-from toolgym.data.filter import read_json
-from toolgym.errors import RunMismatchError, UnknownNameError
+from toolgym.errors import UnknownNameError
 from toolgym.policies.local.models import require_whole
-from toolgym.selftrain.environments import places
-from toolgym.selftrain.settings import SelfTrainSettings, TrainSettings
-from toolgym.training import _trl
-from toolgym.training.config import Common, make_options
+from toolgym.selftrain.environments import Places, places
+from toolgym.selftrain.memory import (
+    Memory,
+    Shape,
+    TrainingSize,
+    find_shape,
+    fitting,
+    playing_memory,
+    shape_of,
+    training_memory,
+)
+from toolgym.selftrain.settings import SelfTrainSettings, base_settings
+from toolgym.training.loop import check_version
 from toolgym.training.output import FREE
 
-__all__ = ["check", "remember"]
+__all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
 
+_SMALL = 50_000_000  # parameters that are trained without a GPU
+# How episodes are played, which does not decide what comes of them.
+_PLAYING = ("sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
 
 
@@ -46,11 +63,9 @@ def check(settings: SelfTrainSettings) -> None:
             raise
     if not settings.rounds:
         return
-    _trl.check_version()
+    check_version()
     for method in {settings.method(number) for number in range(1, settings.rounds + 1)}:
-        chosen: TrainSettings = getattr(settings, _BY_METHOD[method])
-        common: Any = {k: v for k, v in chosen.model_dump().items() if k in Common.__annotations__}
-        make_options(rate=1e-6, lora_rate=1e-5, **common)
+        settings.training(method).resolve()
 
 
 def remember(settings: SelfTrainSettings, out: Path) -> None:
@@ -66,29 +81,10 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
     before = read_json(file) if file.is_file() else now
-    for key in sorted(set(before) | set(now)):
-        if key == "rounds" and before.get(key, 0) <= now[key]:
-            continue
-        if before.get(key) == now.get(key) or _not_yet_used(key, before, out):
-            continue
-        for place, old, new in _differences(key, before.get(key), now.get(key)):
-            raise RunMismatchError(
-                f"{str(out)!r} was begun with {place} = {json.dumps(old)[:200]}, now it "
-                f"is {json.dumps(new)[:200]}; choose another folder, or remove it"
-            )
+    free = [key for key in now if _not_yet_used(key, before, out)]
+    free += ["rounds"] * (before.get("rounds", 0) <= now["rounds"])
+    same_settings(out, before, now, free=[*free, *_PLAYING, *FREE])
     write_json(file, now)
-
-
-def _differences(key: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    """What differs below a key and decides the result: place, value before, value now."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return [(key, old, new)]
-    free = ("batch_size", "cache_gib", "concurrency") if key == "sampling" else FREE
-    return [
-        (f"{key}.{part}", old.get(part), new.get(part))
-        for part in sorted(set(old) | set(new))
-        if part not in free and old.get(part) != new.get(part)
-    ]
 
 
 def _not_yet_used(key: str, before: Mapping[str, Any], out: Path) -> bool:
@@ -112,3 +108,189 @@ def _not_yet_used(key: str, before: Mapping[str, Any], out: Path) -> bool:
 
 def _chosen(folder: Path) -> bool:
     return (folder / "selection" / "done.json").exists()
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One round; every number is an upper bound, None where the tasks are not known here.
+
+    Args:
+        number: from 1.
+        method: how it trains.
+        practice: episodes that are played and recorded first.
+        rows: of training: episodes, pairs, or episodes played while it trains.
+        steps: optimiser steps.
+        sampled: tokens written by the model.
+        trained: tokens of the rows, over all epochs.
+    """
+
+    number: int
+    method: str
+    practice: int | None
+    rows: int | None
+    steps: int | None
+    sampled: int | None
+    trained: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is begun.
+
+    Args:
+        model: as the settings name it.
+        shape: of the model; None where its configuration is not here and its name not known.
+        gpu: whether memory was computed for a GPU or for a CPU.
+        places: the environments.
+        rounds: what each does.
+        evaluations: how often the held-out questions are played, sampled and greedily counted
+            as two, the baseline without tools included.
+        memory: peak by what is done, ``playing`` and the methods.
+        needs: what is not on this machine, or will be fetched.
+    """
+
+    model: str
+    shape: Shape | None
+    gpu: bool
+    places: list[Places]
+    rounds: list[RoundPlan]
+    evaluations: int
+    memory: dict[str, Memory] = field(default_factory=dict)
+    needs: list[str] = field(default_factory=list)
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain JSON values; memory in bytes, GPUs in GiB."""
+        memory = {
+            name: {**asdict(peak), "total": peak.total, "fits_gib": fitting(peak.total)}
+            for name, peak in self.memory.items()
+        }
+        shape = None if self.shape is None else asdict(self.shape)
+        if shape is not None:
+            del shape["linears"]
+        return {**asdict(self), "shape": shape, "memory": memory}
+
+
+def plan(settings: SelfTrainSettings) -> Plan:
+    """Count what `toolgym.selftrain.loop.selftrain` would do.
+
+    Args:
+        settings: of the run.
+
+    Raises:
+        UnknownNameError: an environment, tool, format, prompt or reward that does not exist.
+        BadInputError: an argument of an environment that cannot be used.
+        MissingExtraError: torch or transformers is missing.
+    """
+    torch = require_extra("torch", "train")
+    shape = _shape(settings)
+    gpu = torch.cuda.is_available() or shape is None or shape.parameters >= _SMALL
+    found = places(settings)
+    needs = list(dict.fromkeys(missing for place in found for missing in place.needs))
+    if shape is None:
+        needs.insert(0, f"model {settings.model!r}: neither a folder nor in the hub's cache, and "
+                     "its name is not known: its memory is not estimated")  # fmt: skip
+    elif shape.source == "known architecture":
+        size = shape.parameters * shape.saved / 1e9
+        needs.insert(0, f"model {settings.model!r}: not in the hub's cache; {size:.1f} GB to fetch")
+    return Plan(
+        model=settings.model,
+        shape=shape,
+        gpu=gpu,
+        places=found,
+        rounds=[_round(settings, found, number) for number in range(1, settings.rounds + 1)],
+        evaluations=2 * (settings.rounds + 1) + settings.baseline,
+        memory={} if shape is None else _memory(settings, shape, gpu),
+        needs=needs,
+    )
+
+
+def _shape(settings: SelfTrainSettings) -> Shape | None:
+    if settings.model != "miniature":
+        return find_shape(settings.model)
+    from toolgym.miniature.model import configuration
+
+    base = base_settings(settings)
+    config = configuration(
+        base.vocabulary, hidden=base.hidden, layers=base.layers, heads=base.heads
+    )
+    return shape_of(config, "built by the run")
+
+
+def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> RoundPlan:
+    method = settings.method(number)
+    practised = [place for place in found if place.practise is not None]
+    counts = [place.practise.tasks for place in practised if place.practise is not None]
+    tasks = None if None in counts else sum(count for count in counts if count is not None)
+    turns = max((place.turns for place in practised), default=1)
+    reply = settings.sampling.max_new_tokens
+    train = settings.training(method)
+    if tasks is None:
+        return RoundPlan(number, method, None, None, train.max_updates, None, None)
+    samples = settings.samples_per_task if settings.practises(method) else 0
+    beside = settings.dpo.without_tools if method == "dpo" else 0
+    # Without tools an episode has one turn.
+    sampled = tasks * (samples * turns + beside) * reply
+    rows, epochs = _rows(settings, method, tasks, samples + beside, turns), train.epochs
+    steps = ceil(epochs * ceil(rows / train.batch_size))
+    if train.max_updates is not None:
+        steps = train.max_updates
+        epochs = steps * train.batch_size / max(1, rows)
+    if method == "grpo":
+        rows = steps * train.batch_size
+        sampled += rows * (1 if _credit(settings) == "turn" else turns) * reply
+    sides = 2 if method == "dpo" else 1
+    trained = rows * sides * train.max_length * (1 if method == "grpo" else epochs)
+    practice = tasks * (samples + beside)
+    return RoundPlan(number, method, practice, rows, steps, sampled, ceil(trained))
+
+
+def _rows(settings: SelfTrainSettings, method: str, tasks: int, samples: int, turns: int) -> int:
+    """Most rows that the practice can give; for GRPO episodes of one pass."""
+    if method == "sft":
+        most = (settings.filter.per_task, settings.filter.best_of, samples)
+        return tasks * min(count for count in most if count is not None)
+    if method == "dpo":
+        diverging = settings.dpo.pairing == "first_divergence"
+        most_pairs = samples - 1 if diverging else samples // 2
+        limit = settings.dpo.per_task
+        return tasks * (most_pairs if limit is None else min(limit, most_pairs))
+    starts = tasks * (samples * turns if settings.grpo.starts == "prefixes" else 1)
+    return starts * settings.grpo.generations
+
+
+def _credit(settings: SelfTrainSettings) -> str:
+    return settings.grpo.credit or ("turn" if settings.grpo.starts == "prefixes" else "episode")
+
+
+def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, Memory]:
+    sampling = settings.sampling
+    reply = sampling.max_new_tokens
+    positions = shape.positions or 2**31
+    longest = min(sampling.max_prompt_tokens + reply, positions)
+    saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(sampling.dtype, shape.saved)
+    play = (shape, sampling.batch_size, longest - reply, reply)
+    kept = sampling.cache_gib * 2**30
+    found = {"playing": playing_memory(*play, width=saved, kept=kept)}
+    for method in dict.fromkeys(settings.method(n) for n in range(1, settings.rounds + 1)):
+        train = settings.training(method)
+        half = gpu if train.bf16 is None else train.bf16
+        checkpointing = train.gradient_checkpointing
+        at_once = 1 if gpu else train.batch_size
+        size = TrainingSize(
+            method,
+            rows=min(train.device_batch_size or at_once, train.batch_size),
+            length=longest if method == "grpo" else min(train.max_length, positions),
+            lora=16 if train.lora is True else int(train.lora),
+            checkpointing=gpu if checkpointing is None else checkpointing,
+            half=half,
+            reference=method == "dpo" or (method == "grpo" and settings.grpo.beta > 0),
+        )
+        peak = training_memory(shape, size)
+        if method == "grpo":
+            # With adapters nothing is kept: their model makes its inputs in its own way.
+            waiting = 0.0 if size.lora else kept
+            width = 2 if half else 4
+            playing = playing_memory(*play, width=width, kept=waiting, beside=peak)
+            peak = max(peak, playing, key=lambda memory: memory.total)
+        found[method] = peak
+    return found

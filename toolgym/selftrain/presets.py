@@ -11,8 +11,8 @@ from toolgym.selftrain.settings import (
     MiniatureSettings,
     SamplingSettings,
     SelfTrainSettings,
-    TrainSettings,
 )
+from toolgym.training.config import SftConfig
 
 __all__ = ["default_settings", "miniature_environments", "paper_settings"]
 
@@ -30,7 +30,7 @@ def default_settings(*, seed: int = 0) -> SelfTrainSettings:
         seed=seed,
         sampling=SamplingSettings(max_new_tokens=48, batch_size=128, concurrency=256),
         filter=FilterSettings(per_task=4, dedupe="tokens"),
-        train=TrainSettings(epochs=2, batch_size=32, learning_rate=1e-3, max_length=512),
+        train=SftConfig(epochs=2, batch_size=32, learning_rate=1e-3, max_length=512),
         miniature=MiniatureSettings(seed=seed),
     )
 
@@ -72,7 +72,7 @@ def paper_settings(
         samples_per_task=1,
         sampling=SamplingSettings(temperature=0.6, top_p=0.9, max_new_tokens=512, batch_size=16),
         filter=FilterSettings(per_task=None),
-        train=TrainSettings(epochs=3, batch_size=16, max_length=8192, lora=16),
+        train=SftConfig(epochs=3, batch_size=16, max_length=8192, lora=16),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
+from toolgym._util.jsonl import write_json, write_text
 from toolgym.data.conditions import measure
 from toolgym.data.export import source_sentence
 from toolgym.evaluation.intervals import mcnemar, wilson
@@ -88,9 +88,9 @@ def write_report(
     ]
     facts = _data(work, tables, rounds) | report_sections.data(work, len(rounds))
     write_json(work.out / "report.json", facts)
-    (work.out / "report.html").write_text(to_html(blocks, title), encoding="utf-8")
+    write_text(work.out / "report.html", to_html(blocks, title))
     target = work.out / "report.md"
-    target.write_text(to_markdown(blocks), encoding="utf-8")
+    write_text(target, to_markdown(blocks))
     return target
 
 
@@ -162,9 +162,8 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def _trainings(settings: SelfTrainSettings) -> list[list[str]]:
     used = dict.fromkeys(settings.method(number) for number in range(1, settings.rounds + 1))
-    by_method = {"sft": settings.train, "dpo": settings.dpo, "grpo": settings.grpo}
     return [
-        [f"training, {method}", _arguments(by_method[method].model_dump(exclude_none=True))]
+        [f"training, {method}", _arguments(settings.training(method).model_dump(exclude_none=True))]
         for method in used
     ]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from toolgym.data.conditions import measure
 from toolgym.evaluation.compare import compare
+from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, mcnemar
-from toolgym.evaluation.pass_at_k import pass_rates
 from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.report.document import Block, Heading, Paragraph, Table
 from toolgym.rollouts.engine import Run, make_env
+from toolgym.rollouts.sources import open_recording
 from toolgym.selftrain.stages import BASELINE, Work
 from toolgym.trajectory import Trajectory
 
@@ -23,12 +24,8 @@ _P = 0.05
 
 def sampled(work: Work, number: int) -> list[Trajectory]:
     """The held-out episodes of an evaluation at the sampling temperature, ids made unique."""
-    found = []
-    for environment in work.environments:
-        if environment.test is not None:
-            folder = work.out / f"evaluation-{number}" / f"{environment.label}-sampled"
-            found += Run.open(folder).trajectories()
-    return found
+    tested = [e.label for e in work.environments if e.test is not None]
+    return list(open_recording([_evaluated(work, number, label) for label in tested]))
 
 
 def fell(work: Work, number: int) -> bool:
@@ -107,11 +104,9 @@ def passed(work: Work, rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
-    episodes: list[Trajectory] = []
-    for environment in work.environments:
-        folder = work.out / f"round-{number}" / "practice" / environment.label
-        if environment.train is not None and folder.is_dir():
-            episodes += Run.open(folder).trajectories()
+    practised = [e.label for e in work.environments if e.train is not None]
+    folders = [work.out / f"round-{number}" / "practice" / label for label in practised]
+    episodes = list(open_recording([folder for folder in folders if folder.is_dir()]))
     return pass_rates(episodes, seed=work.settings.seed)
 
 
@@ -134,11 +129,8 @@ def need(work: Work, last: int) -> list[Block]:
 
 
 def _alone(work: Work) -> list[Trajectory]:
-    found: list[Trajectory] = []
-    for environment in work.environments:
-        if environment.test is not None:
-            found += Run.open(work.out / BASELINE / environment.label).trajectories()
-    return found
+    tested = [e.label for e in work.environments if e.test is not None]
+    return list(open_recording([work.out / BASELINE / label for label in tested]))
 
 
 def _share(found: Interval) -> str:

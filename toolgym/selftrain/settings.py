@@ -6,16 +6,19 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
-from toolgym.data.pairs import PAIRINGS
-from toolgym.errors import BadInputError, did_you_mean
+from toolgym.errors import BadInputError, explain
+from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
 
-__all__ = ["EnvironmentSettings", "SelfTrainSettings", "load_settings"]
+__all__ = ["EnvironmentSettings", "SelfTrainSettings", "base_settings", "load_settings"]
+
+if TYPE_CHECKING:
+    from toolgym.miniature.settings import BaseSettings
 
 
 class _Settings(BaseModel):
@@ -49,30 +52,18 @@ class EnvironmentSettings(_Settings):
         return self.name or self.id.rpartition(":")[2]
 
 
-class SamplingSettings(_Settings):
-    """How the model writes, see `toolgym.policies.local.transformers.TransformersPolicy`.
+class SamplingSettings(Sampling):
+    """How the model writes; practice and the first of the two evaluations, the other is greedy.
 
     Args:
-        temperature: of practice, and of the first of the two evaluations; the other is greedy.
-        top_p: nucleus sampling.
-        max_new_tokens: of one reply.
-        max_prompt_tokens: longer prompts lose their beginning.
         batch_size: replies sampled at once.
-        cache_gib: GiB of keys and values kept between an episode's turns.
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
-        template: further arguments of the chat template, such as ``{"enable_thinking": false}``.
     """
 
-    temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_new_tokens: int = Field(default=512, ge=1)
-    max_prompt_tokens: int = Field(default=8192, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    cache_gib: float = Field(default=1.0, ge=0)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
-    template: dict[str, Any] = Field(default_factory=dict)
 
 
 class FilterSettings(_Settings):
@@ -89,75 +80,28 @@ class FilterSettings(_Settings):
 Method = Literal["sft", "dpo", "grpo"]
 
 
-class TrainSettings(_Settings):
-    """How a round of SFT trains, see `toolgym.training.sft.train_sft`."""
-
-    epochs: float = Field(default=3, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    device_batch_size: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    max_length: int = Field(default=8192, ge=1)
-    lora: bool | int = False
-    gradient_checkpointing: bool | None = None
-    bf16: bool | None = None
-    max_steps: int | None = Field(default=None, ge=1)
-    save_steps: int = Field(default=200, ge=1)
-    deepspeed: str | None = None
-    report_to: str | list[str] = "none"
-
-
-class DpoSettings(TrainSettings):
-    """How a round of DPO trains, see `toolgym.training.dpo.train_dpo`.
+class DpoSettings(DpoConfig):
+    """How a round of DPO trains.
 
     Args:
         without_tools: further episodes of each question, played without tools, that may be the
             rejected side (arXiv 2502.05867 takes all of its rejected ones from there).
     """
 
-    pairing: str = "first_turn"
-    per_task: int | None = Field(default=None, ge=1)
     without_tools: int = Field(default=0, ge=0)
-    beta: float = Field(default=0.5, gt=0)
-    sft_weight: float = Field(default=0.0, ge=0)
-
-    @field_validator("pairing")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in PAIRINGS:
-            raise ValueError(f"must be one of {', '.join(PAIRINGS)}{did_you_mean(value, PAIRINGS)}")
-        return value
 
 
-class GrpoSettings(TrainSettings):
-    """How a round of GRPO trains, see `toolgym.training.grpo.train_grpo`.
+class GrpoSettings(GroupConfig):
+    """How a round of GRPO trains; how it writes stands in ``sampling``.
 
     Args:
         starts: where episodes begin: at ``tasks``, or at the ``prefixes`` of episodes that the
             round practises first (arXiv 2508.08791).
-        credit: ``episode`` or ``turn``; None: ``turn`` with prefixes, else ``episode``.
         reward: names and weights; None: the environment's own.
     """
 
-    epochs: float = Field(default=1, gt=0)
-    batch_size: int = Field(default=64, ge=1)
-    save_steps: int = Field(default=50, ge=1)
     starts: Literal["tasks", "prefixes"] = "tasks"
-    credit: Literal["episode", "turn"] | None = None
-    generations: int = Field(default=8, ge=2)
-    beta: float = Field(default=0.0, ge=0)
-    baseline: Literal["grpo", "rloo", "reinforce++"] = "grpo"
-    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
     reward: dict[str, Any] | None = None
-    record_episodes: bool = False
-
-    @model_validator(mode="after")
-    def _whole_groups(self) -> GrpoSettings:
-        if self.batch_size % self.generations:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of generations {self.generations}: "
-                "a step plays whole groups"
-            )
-        return self
 
 
 class MiniatureSettings(_Settings):
@@ -194,7 +138,7 @@ class SelfTrainSettings(_Settings):
         seed: fixes everything that is drawn.
         sampling: how the model writes.
         filter: what is kept.
-        train: how a round of SFT trains.
+        train: how a round of SFT trains, see `toolgym.training.config.SftConfig`.
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
         miniature: for ``model: miniature``.
@@ -211,7 +155,7 @@ class SelfTrainSettings(_Settings):
     seed: int = 0
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     filter: FilterSettings = Field(default_factory=FilterSettings)
-    train: TrainSettings = Field(default_factory=TrainSettings)
+    train: SftConfig = Field(default_factory=SftConfig)
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
     miniature: MiniatureSettings = Field(default_factory=MiniatureSettings)
@@ -219,6 +163,15 @@ class SelfTrainSettings(_Settings):
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
         return self.methods[min(number, len(self.methods)) - 1]
+
+    def practises(self, method: str) -> bool:
+        """Whether a round of this method begins with recorded episodes."""
+        return method != "grpo" or self.grpo.starts == "prefixes"
+
+    def training(self, method: Method) -> SftConfig | DpoSettings | GrpoSettings:
+        """What a method is told."""
+        sections = {"sft": self.train, "dpo": self.dpo, "grpo": self.grpo}
+        return sections[method]  # type: ignore[return-value]
 
     @model_validator(mode="after")
     def _consistent(self) -> SelfTrainSettings:
@@ -236,6 +189,21 @@ class SelfTrainSettings(_Settings):
         if all(environment.test is None for environment in self.environments):
             raise ValueError("no environment to evaluate in: give one a 'test'")
         return self
+
+
+def base_settings(settings: SelfTrainSettings) -> BaseSettings:
+    """Sizes and steps of the miniature.
+
+    Raises:
+        BadInputError: a setting that it does not have.
+    """
+    from toolgym.miniature.settings import BaseSettings
+
+    options = dict(settings.miniature.base)
+    try:
+        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
+    except TypeError as error:
+        raise BadInputError(f"miniature.base: {error}") from error
 
 
 def load_settings(
@@ -259,7 +227,7 @@ def load_settings(
     try:
         return SelfTrainSettings.model_validate(dict(settings))
     except ValidationError as error:
-        raise BadInputError(f"{where}: {_first_problem(error)}") from error
+        raise BadInputError(f"{where}: {explain(error, SelfTrainSettings)}") from error
 
 
 def _read(path: Path) -> Any:
@@ -269,41 +237,19 @@ def _read(path: Path) -> Any:
             return json.loads(text)
         # transformers depends on PyYAML, so that the extra brings it.
         yaml = require_extra("yaml", "train")
+
+        class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
+            """Takes ``1e-5`` for a number, as YAML 1.2 and JSON do."""
+
+        Loader.add_implicit_resolver(
+            "tag:yaml.org,2002:float",
+            re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+            "-+.0123456789",
+        )
     except ValueError as error:
         raise BadInputError(f"settings file {str(path)!r} is not valid JSON: {error}") from error
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise BadInputError(f"settings file {str(path)!r} is not valid YAML: {reason}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _fields(problem["loc"][:-1])
-        key = str(problem["loc"][-1])
-        return f"unknown key {place!r}{did_you_mean(key, known)}; keys there: {', '.join(known)}"
-    text = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], dict):  # more than one line can show
-        return f"{place}: {text}" if place else text
-    hint = ""
-    if problem["type"] == "literal_error":
-        hint = did_you_mean(str(problem["input"]), re.findall(r"'([^']+)'", text))
-    return f"{place}: {text}, not {problem['input']!r:.80}{hint}" if place else text
-
-
-def _fields(path: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed at a place in the settings."""
-    at: dict[str, type[BaseModel]] = {
-        "environments": EnvironmentSettings,
-        "sampling": SamplingSettings,
-        "filter": FilterSettings,
-        "train": TrainSettings,
-        "dpo": DpoSettings,
-        "grpo": GrpoSettings,
-        "miniature": MiniatureSettings,
-    }
-    owner = at.get(str(path[0]), SelfTrainSettings) if path else SelfTrainSettings
-    return list(owner.model_fields)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_json
-from toolgym.data.filter import read_json
+from toolgym._util.jsonl import read_json, write_json
 from toolgym.rollouts.engine import Run, make_env, rollout
 from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import threading
 import weakref
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import append_row, drop_torn_line, read_rows
-from toolgym.errors import BadInputError, ReplayMissError, RunMismatchError, did_you_mean
+from toolgym._util.jsonl import append_row, appending, read_rows
+from toolgym._util.workfolder import hold, same_settings
+from toolgym.errors import BadInputError, ReplayMissError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 
 __all__ = ["Recorder", "Replayer", "canonical"]
@@ -37,11 +38,12 @@ class Recorder:
         self.path, self.tools = path, dict[str, Any]()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("ab", buffering=0)
+            path.open("ab").close()
         except OSError as error:
             raise BadInputError(f"{_WHAT} {str(path)!r} cannot be written: {error}") from error
         # The environments that record here have no end of their own.
-        weakref.finalize(self, self._stream.close)
+        self._held = contextlib.ExitStack()
+        weakref.finalize(self, self._held.close)
         self._lock = threading.Lock()
 
     @classmethod
@@ -71,19 +73,17 @@ class Recorder:
             return recorder
 
     def _begin(self, tools: Mapping[str, Any]) -> None:
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunMismatchError(
-                f"another process is recording into {_WHAT} {str(self.path)!r}: wait for it, or "
-                "name another file"
-            ) from error
-        drop_torn_line(self.path)
+        doing = f"recording into {_WHAT} {str(self.path)!r}"
+        self._held.enter_context(hold(self.path, doing, "wait for it, or name another file"))
         self.tools = dict(tools)
-        if self.path.stat().st_size:
+        with self.path.open("rb") as stream:
+            first = stream.readline()
+        # A first line that a kill left half written may be begun again; another file's may not.
+        if first and (first.endswith(b"\n") or not first.startswith(b'{"cassette": ')):
             _, header = next(read_rows(self.path, _WHAT), (1, {}))
             _check_tools(self.path, _tools_of(self.path, header), tools)
-        else:
+        self._stream = self._held.enter_context(appending(self.path))
+        if not self._stream.tell():
             append_row(self._stream, {"cassette": SCHEMA, "tools": self.tools})
 
     def add(self, episode: str, call: ToolCall, result: ToolResult) -> None:
@@ -186,10 +186,4 @@ def _tools_of(path: Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_tools(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for key in {**now, **before}:
-        if before.get(key) != now.get(key):
-            raise RunMismatchError(
-                f"{_WHAT} {str(path)!r} was recorded with {key} = "
-                f"{json.dumps(before.get(key))[:200]}, now it is {json.dumps(now.get(key))[:200]}; "
-                "name another file, or use the same tools"
-            )
+    same_settings(path, before, now, then="name another cassette, or use the same tools")

@@ -1,222 +1,23 @@
-"""Tools: typed, documented functions whose arguments are validated and whose failures are texts."""
+"""``Toolset``: tools by name, and the one place where calls are executed."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, overload
+from typing import Any
 
-from pydantic import ValidationError
-
-from toolgym._util.jsonl import copy_json
-from toolgym._workers.tool_child import as_text, describe
-from toolgym._workers.tool_worker import WorkerPool
-from toolgym.errors import BadInputError, ToolError, UnknownNameError, did_you_mean
+from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
-from toolgym.tools.arguments import arguments_model, problem, without_titles
-from toolgym.tools.cache import Counters, ResultCache, cache_key
-from toolgym.tools.docstring import parse_docstring
+from toolgym.tools.base import Schema, Tool
+from toolgym.tools.cache import Counters
 
-__all__ = ["Schema", "Tool", "Toolset", "make_toolset", "tool"]
+__all__ = ["MAX_PARALLEL", "Toolset", "make_toolset"]
 
-Schema = dict[str, Any]
-"""One tool in function-calling form: ``{"type": "function", "function": {name, ...}}``."""
-
-Batch = Callable[[list[dict[str, Any]]], Sequence[Any]]
-
-DEFAULT_TIMEOUT = 10.0  # seconds; the limit of the second paper's environments
 MAX_PARALLEL = 8  # child processes that one turn, or one step of many episodes, keeps busy
-
-
-class Tool:
-    """A function that a policy may call.
-
-    Args:
-        function: typed by hints, documented by a Google docstring; the summary becomes the
-            description, ``Args:`` the descriptions of the parameters.
-        name: what the policy writes; default: the function's name.
-        timeout: seconds a call may take. It runs in a child process that is killed at the deadline.
-        inline: run in this process, with no deadline: for functions that always end by themselves.
-        batch: optional, for inline tools: many argument dicts at once to as many results, each a
-            value or an exception; used when several calls of this tool are answered together.
-        fingerprint: hash of the data that the answers depend on, such as an index; for
-            ``run.json``.
-        cache: whether equal arguments may be answered from memory. Default: where there is a
-            ``fingerprint``, since that says that data and arguments alone decide the answer.
-
-    Raises:
-        BadInputError: a parameter without a type, ``*args`` or ``**kwargs``, or no docstring.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        inline: bool = False,
-        batch: Batch | None = None,
-        fingerprint: str = "",
-        cache: bool | None = None,
-    ) -> None:
-        self.function, self.fingerprint = function, fingerprint
-        # Per tool object, not by name: options such as a search's k stand in no fingerprint.
-        self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
-        self.name = name or function.__name__
-        self.timeout, self.inline, self.batch = timeout, inline, batch
-        summary, described = parse_docstring(inspect.getdoc(function) or "")
-        if not summary:
-            raise BadInputError(f"tool {self.name!r} needs a docstring: the policy reads it")
-        self.description = summary
-        self._model = arguments_model(function, self.name, described)
-        self.parameters = without_titles(self._model.model_json_schema())
-        self._pool = None if inline else WorkerPool(function, self.name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the plain function: no validation, no deadline."""
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"Tool({self.name!r}, parameters={list(self.parameters['properties'])})"
-
-    def schema(self) -> Schema:
-        """A fresh function-calling document."""
-        function = {
-            "name": self.name,
-            "description": self.description,
-            "parameters": copy_json(self.parameters),
-        }
-        return {"type": "function", "function": function}
-
-    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Check and convert arguments: numbers in text are read, unknown names refused.
-
-        Raises:
-            ToolError: with one line for the model that names each wrong argument.
-        """
-        try:
-            checked = self._model.model_validate(dict(arguments))
-        except ValidationError as error:
-            names = list(self._model.model_fields)
-            problems = "; ".join(problem(item, names) for item in error.errors())
-            raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
-        return dict(vars(checked))  # its fields: extra ones are forbidden
-
-    def run(self, call: ToolCall) -> ToolResult:
-        """Validate, execute, and turn every failure into a text; a failing tool never raises."""
-        return self.run_many([call])[0]
-
-    def run_many(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Several calls of this tool, answered in order; batched where the tool can.
-
-        Never from the cache, which only a `Toolset` uses: who asks twice here wants to see it run.
-        """
-        return self.answer(calls, use_cache=False)[0]
-
-    def answer(self, calls: Sequence[ToolCall], use_cache: bool) -> tuple[list[ToolResult], int]:
-        """As `run_many`, and how many of the answers came from the cache.
-
-        Args:
-            calls: of this tool.
-            use_cache: look into the tool's cache, where it has one, and add to it.
-        """
-        cache = self.cache if use_cache else None
-        replies: list[dict[str, Any]] = [{}] * len(calls)
-        ready: list[tuple[int, dict[str, Any], str | None]] = []
-        hits = 0
-        for index, call in enumerate(calls):
-            try:
-                arguments = self.validate(call.arguments)
-            except ToolError as error:
-                replies[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
-                continue
-            key = cache_key(arguments) if cache is not None else None
-            known = cache.get(key) if cache is not None and key is not None else None
-            if known is None:
-                ready.append((index, arguments, key))
-            else:
-                hits += 1
-                replies[index] = {"text": known}
-        if self.batch is not None and len(ready) > 1:
-            values = self._run_batch(self.batch, [arguments for _, arguments, _ in ready])
-        else:
-            values = [self._run_one(arguments) for _, arguments, _ in ready]
-        for (index, _, key), reply in zip(ready, values, strict=True):
-            replies[index] = reply
-            if cache is not None and key is not None and "error" not in reply:
-                cache.put(key, reply["text"])
-        return [
-            ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
-            for call, reply in zip(calls, replies, strict=True)
-        ], hits
-
-    def fork(self) -> Tool:
-        """The same tool behind a document of its own: what is changed there stays there."""
-        twin = copy.copy(self)
-        twin.parameters = copy_json(self.parameters)
-        return twin
-
-    def close(self) -> None:
-        """End the child processes that wait for a call; the next call starts a new one."""
-        if self._pool is not None:
-            self._pool.close()
-
-    def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        if self._pool is not None:
-            return self._pool.call(arguments, self.timeout)
-        try:
-            return {"text": as_text(self.function(**arguments))}
-        except Exception as error:  # a tool's failure belongs into the record, not into the run
-            return describe(error)
-
-    def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        try:
-            values = batch(arguments)
-        except Exception as error:  # as in _run_one, for all of them
-            return [describe(error)] * len(arguments)
-        return [describe(v) if isinstance(v, Exception) else {"text": as_text(v)} for v in values]
-
-
-@overload
-def tool(function: Callable[..., Any], /) -> Tool: ...
-@overload
-def tool(
-    *,
-    name: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    inline: bool = False,
-    cache: bool = False,
-) -> Callable[[Callable[..., Any]], Tool]: ...
-def tool(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    inline: bool = False,
-    cache: bool = False,
-) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a tool: ``@tool``, or ``@tool(timeout=2.0)``.
-
-    Args:
-        function: see `Tool`.
-        name: what the policy writes; default: the function's name.
-        timeout: seconds until the call is ended.
-        inline: run in this process without a deadline.
-        cache: equal arguments may be answered from memory: only where they alone decide.
-
-    Raises:
-        BadInputError: the function is not typed or not documented.
-    """
-
-    def wrap(wrapped: Callable[..., Any]) -> Tool:
-        return Tool(wrapped, name=name, timeout=timeout, inline=inline, cache=cache)
-
-    return wrap(function) if function is not None else wrap
 
 
 class Toolset:

@@ -1,188 +1,304 @@
-"""What every training is told, checked once: sizes, rates, precision, and how it is spread."""
+"""What a training is told: one model behind Python, settings files and the command line.
+
+A new option is a field here. The functions of `toolgym.training` take it by name, settings files
+validate against it, and ``toolgym train`` has an option for it, with the description as its help.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolgym._util.optional import require_extra
-from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
+from toolgym.errors import (
+    BadInputError,
+    MissingExtraError,
+    MissingFileError,
+    did_you_mean,
+    explain,
+)
 
-__all__ = ["Common", "Options", "make_options", "processes", "rank", "require_positive"]
+__all__ = [
+    "RIGHT",
+    "DpoConfig",
+    "GroupConfig",
+    "GrpoConfig",
+    "Resolved",
+    "Sampling",
+    "SftConfig",
+    "TrainConfig",
+    "configure",
+    "processes",
+    "rank",
+]
 
+RIGHT = "accuracy>=1"  # which episodes are right where nobody says it
 DEFAULT_RANK = 16  # arXiv 2502.05867, training
-_WHOLE = ("a whole number", (int,))
-_NUMBER = ("a number", (int, float))
-_SWITCH = ("true or false", (bool,))
-_KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
-    "epochs": _NUMBER,
-    "batch_size": _WHOLE,
-    "device_batch_size": _WHOLE,
-    "learning_rate": _NUMBER,
-    "lora": ("a rank, or true or false", (int, bool)),
-    "gradient_checkpointing": _SWITCH,
-    "bf16": _SWITCH,
-    "seed": _WHOLE,
-    "max_steps": _WHOLE,
-    "save_steps": _WHOLE,
-    "report_to": ("a name, or a list of names", (str, list, tuple)),
-}
-_MAY_BE_NONE = {
-    *("device_batch_size", "learning_rate", "gradient_checkpointing", "bf16", "max_steps")
-}
 _PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "dvclive": "dvclive"}
 
 
-class Common(TypedDict, total=False):
-    """Keyword arguments that all trainings share.
-
-    Args:
-        epochs: passes over the rows.
-        batch_size: rows a step, over all accumulation and all processes; pairs for preferences,
-            episodes for GRPO.
-        device_batch_size: rows at once in a process; default: all of them on a CPU, 1 on a GPU.
-        learning_rate: peak, falling linearly to 0; each training says its default.
-        lora: rank of the adapters, True for 16, False for all weights. They are merged at the end.
-        gradient_checkpointing: default: on a GPU.
-        bf16: default: on a GPU that can.
-        deepspeed: a DeepSpeed configuration file, ZeRO stage 2 at most; needs that package.
-        seed: order of the rows, and all sampling.
-        max_steps: so many optimiser steps, whatever ``epochs`` says.
-        save_steps: steps between checkpoints.
-        report_to: ``none`` or integrations of transformers such as ``tensorboard``.
-    """
-
-    epochs: float
-    batch_size: int
-    device_batch_size: int | None
-    learning_rate: float | None
-    lora: bool | int
-    gradient_checkpointing: bool | None
-    bf16: bool | None
-    deepspeed: str | Path | None
-    seed: int
-    max_steps: int | None
-    save_steps: int
-    report_to: str | list[str]
+class _Strict(BaseModel):
+    # Strict: a text would count as true, or as above 0, and True as 1.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """`Common`, with what this machine decides where nothing was said."""
+class TrainConfig(_Strict):
+    """What all trainings share."""
 
-    epochs: float
-    batch_size: int
+    RATES: ClassVar[tuple[float, float]] = (1e-6, 1e-5)
+    """Default learning rates: of all weights, of adapters."""
+
+    epochs: float = Field(default=3, gt=0, description="Passes over the rows or starting points.")
+    batch_size: int = Field(
+        default=16,
+        ge=1,
+        description="Rows an update, over all accumulation and processes; pairs for DPO, episodes "
+        "for GRPO.",
+    )
+    device_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows at once in a process; default: all of them on a CPU, 1 on a GPU.",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak, falling linearly to 0; default: see docs/training.md.",
+    )
+    max_length: int = Field(
+        default=8192,
+        ge=1,
+        description="Tokens: longer rows are left out, episodes of GRPO end after the turn that "
+        "passes them.",
+    )
+    lora: bool | Annotated[int, Field(ge=0)] = Field(
+        default=False, description="Rank of LoRA adapters, merged at the end; the paper's is 16."
+    )
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Compute activations again, for less memory; default: on a GPU."
+    )
+    bf16: bool | None = Field(
+        default=None, description="Compute in bfloat16; default: on a GPU that can."
+    )
+    deepspeed: str | None = Field(
+        default=None, description="DeepSpeed configuration file, ZeRO stage 2 at most."
+    )
+    max_updates: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many updates (optimiser steps), whatever the epochs say.",
+    )
+    save_every: int = Field(default=200, ge=1, description="Updates between checkpoints.")
+    report_to: str | list[str] = Field(
+        default="none", description="'none', or integrations of transformers such as 'tensorboard'."
+    )
+    seed: int | None = Field(
+        default=None,
+        description="Fixes the order of the rows and all sampling; default: 0, in self-training "
+        "the run's.",
+    )
+
+    @field_validator("deepspeed", "report_to", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """Paths and tuples, as Python code has them."""
+        if isinstance(value, tuple):
+            return list(value)
+        return str(value) if isinstance(value, Path) else value
+
+    def resolve(self) -> Resolved:
+        """With what this machine decides where nothing was said.
+
+        Raises:
+            BadInputError: batch sizes that do not fit, weights that would be spread over
+                processes, or an unknown name in ``report_to``.
+            MissingExtraError: a package of ``report_to``, or ``deepspeed``, is not installed.
+            MissingFileError: the DeepSpeed configuration is not there.
+        """
+        torch = require_extra("torch", "train")
+        require_extra("transformers", "train")  # loaded now, so that it can be kept quiet
+        _require_whole_weights(self.deepspeed)
+        gpu = bool(torch.cuda.is_available())
+        share = max(1, self.batch_size // processes())
+        at_once = self.device_batch_size
+        at_once = (1 if gpu else share) if at_once is None else min(at_once, share)
+        if self.batch_size % (at_once * processes()):
+            several = f" times {processes()} processes" if processes() > 1 else ""
+            raise BadInputError(
+                f"batch_size {self.batch_size} is not a multiple of device_batch_size {at_once}"
+                f"{several}"
+            )
+        rank = DEFAULT_RANK if self.lora is True else int(self.lora)
+        checkpointing, bf16 = self.gradient_checkpointing, self.bf16
+        rate = self.RATES[rank > 0] if self.learning_rate is None else self.learning_rate
+        decided = {
+            "device_batch_size": at_once,
+            "learning_rate": rate,
+            "lora": rank,
+            "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
+            "bf16": gpu and torch.cuda.is_bf16_supported() if bf16 is None else bf16,
+            "report_to": _trackers(self.report_to),
+            "seed": self.seed or 0,
+        }
+        return Resolved(**self.model_dump(include=set(TrainConfig.model_fields)) | decided)
+
+
+class Resolved(TrainConfig):
+    """`TrainConfig` with nothing left open."""
+
     device_batch_size: int
     learning_rate: float
     lora: int
     gradient_checkpointing: bool
     bf16: bool
-    deepspeed: str | None
+    report_to: list[str]
     seed: int
-    max_steps: int | None
-    save_steps: int
-    report_to: tuple[str, ...]
 
-    def to_row(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "report_to": list(self.report_to)}
+    def record(self) -> dict[str, Any]:
+        """What is remembered of a training; the rows themselves say how long they are."""
+        return self.model_dump(exclude={"max_length"})
 
 
-def make_options(*, rate: float, lora_rate: float, **given: Unpack[Common]) -> Options:
-    """Check what was given and fill in the rest.
+class SftConfig(TrainConfig):
+    """What `toolgym.training.sft.train_sft` is told."""
+
+    RATES = (2e-5, 2e-4)
+
+
+class DpoConfig(TrainConfig):
+    """What `toolgym.training.dpo.train_dpo` is told."""
+
+    pairing: str = Field(default="first_turn", description="How runs are paired; see `export dpo`.")
+    where: str | None = Field(
+        default=None,
+        description=f"Which episodes are right; default: {RIGHT}, in self-training the filter's.",
+    )
+    per_task: int | None = Field(default=None, ge=1, description="Most pairs of one question.")
+    beta: float = Field(
+        default=0.5, gt=0, description="How near the reference it stays; the paper's is 0.5."
+    )
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the chosen side's own likelihood, as a second loss.",
+    )
+
+    @field_validator("pairing")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from toolgym.data.pairs import PAIRINGS  # the command line starts without it
+
+        if value not in PAIRINGS:
+            near = did_you_mean(value, PAIRINGS)
+            raise ValueError(f"must be one of {', '.join(PAIRINGS)}, not {value!r}{near}")
+        return value
+
+
+class GroupConfig(TrainConfig):
+    """What a training by groups of episodes is told, beside how the model writes."""
+
+    epochs: float = Field(default=1, gt=0, description="Passes over the starting points.")
+    batch_size: int = Field(default=64, ge=1, description="Episodes an update, whole groups.")
+    save_every: int = Field(default=50, ge=1, description="Updates between checkpoints.")
+    credit: Literal["episode", "turn"] | None = Field(
+        default=None,
+        description="'episode' sums the rewards to the end, 'turn' plays one turn for its own; "
+        "default: 'turn' with prefixes.",
+    )
+    generations: int = Field(default=8, ge=2, description="Episodes of a group.")
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the KL divergence from the first model; 0 saves memory.",
+    )
+    baseline: Literal["grpo", "rloo", "reinforce++"] = Field(
+        default="grpo",
+        description="What a group's advantages are divided by; see docs/training.md.",
+    )
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = Field(
+        default="dapo", description="How tokens are averaged, as TRL has them."
+    )
+    record_episodes: bool = Field(
+        default=False, description="Keep all that was played, a file an update, in OUT/episodes."
+    )
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.batch_size % self.generations:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of generations "
+                f"{self.generations}: an update plays whole groups"
+            )
+        return self
+
+
+class Sampling(_Strict):
+    """How a model writes, see `toolgym.policies.local.transformers.TransformersPolicy`."""
+
+    temperature: float = Field(default=1.0, gt=0, description="Of sampling, and of the losses.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    max_new_tokens: int = Field(default=512, ge=1, description="Of a reply.")
+    max_prompt_tokens: int = Field(
+        default=8192, ge=1, description="Longer prompts lose their beginning."
+    )
+    cache_gib: float = Field(
+        default=1.0, ge=0, description="GiB of keys and values kept between an episode's turns."
+    )
+    template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments of the chat template, such as {'enable_thinking': false}.",
+    )
+
+
+class GrpoConfig(GroupConfig, Sampling):
+    """What `toolgym.training.grpo.train_grpo` is told."""
+
+    sampling_batch_size: int = Field(default=64, ge=1, description="Replies sampled at once.")
+
+
+C = TypeVar("C", bound=TrainConfig)
+
+
+def configure(
+    kind: type[C], config: TrainConfig | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> C:
+    """One checked model from a model or plain data, and from arguments, which win.
 
     Args:
-        rate: default learning rate of all weights.
-        lora_rate: default learning rate of adapters.
-        given: see `Common`.
+        kind: the model that a training takes.
+        config: one of that kind (or with more fields), its fields as plain data, or nothing.
+        given: single fields by name.
 
     Raises:
-        BadInputError: a number out of range, a value of another kind, or batch sizes that do not
-            fit.
-        MissingExtraError: a package of ``report_to`` is not installed.
-        MissingFileError: the DeepSpeed configuration is not there.
+        BadInputError: an unknown name (near ones are named) or a value that does not fit.
     """
-    _require_known(given)
-    torch = require_extra("torch", "train")
-    require_extra("transformers", "train")  # loaded now, so that it can be kept quiet
-    gpu = bool(torch.cuda.is_available())
-    batch_size = given.get("batch_size", 16)
-    device_batch_size = given.get("device_batch_size")
-    share = max(1, batch_size // processes())
-    usual = 1 if gpu else share
-    per_device = usual if device_batch_size is None else min(device_batch_size, share)
-    epochs, save_steps = given.get("epochs", 3), given.get("save_steps", 200)
-    max_steps, learning_rate = given.get("max_steps"), given.get("learning_rate")
-    require_positive(
-        epochs=epochs,
-        batch_size=batch_size,
-        device_batch_size=per_device,
-        learning_rate=1.0 if learning_rate is None else learning_rate,
-        save_steps=save_steps,
-        max_steps=1 if max_steps is None else max_steps,
-    )
-    lora = given.get("lora", False)
-    if lora < 0:
-        raise BadInputError(f"lora must be a rank, or True or False, not {lora!r}")
-    if batch_size % (per_device * processes()):
-        several = f" times {processes()} processes" if processes() > 1 else ""
-        raise BadInputError(
-            f"batch_size {batch_size} is no multiple of device_batch_size {per_device}{several}"
-        )
-    rank = DEFAULT_RANK if lora is True else int(lora)
-    checkpointing, bf16 = given.get("gradient_checkpointing"), given.get("bf16")
-    return Options(
-        epochs=epochs,
-        batch_size=batch_size,
-        device_batch_size=per_device,
-        learning_rate=(lora_rate if rank else rate) if learning_rate is None else learning_rate,
-        lora=rank,
-        gradient_checkpointing=gpu if checkpointing is None else checkpointing,
-        bf16=gpu and torch.cuda.is_bf16_supported() if bf16 is None else bf16,
-        deepspeed=_deepspeed(given.get("deepspeed")),
-        seed=given.get("seed", 0),
-        max_steps=max_steps,
-        save_steps=save_steps,
-        report_to=_trackers(given.get("report_to", "none")),
-    )
-
-
-def _require_known(given: Mapping[str, Any]) -> None:
-    """Refuse unknown names, and values of another kind: a text would count as true, or as above 0.
-
-    Raises:
-        BadInputError: the first that does not fit.
-    """
-    known = list(Common.__annotations__)
-    for name, value in given.items():
-        if name not in known:
+    if isinstance(config, TrainConfig):
+        if not set(kind.model_fields) <= set(type(config).model_fields):
             raise BadInputError(
-                f"a training has no argument {name!r}"
-                f"{did_you_mean(name, known)}; those that all share: "
-                f"{', '.join(known)}"
+                f"config must be of the kind {kind.__name__}, not {type(config).__name__}"
             )
-        kind = _KINDS.get(name)
-        if kind is None or (value is None and name in _MAY_BE_NONE):
-            continue
-        text, kinds = kind
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise BadInputError(f"{name} must be {text}, not {value!r:.60}")
+        config = config.model_dump(include=set(kind.model_fields))
+    elif config is not None and not isinstance(config, Mapping):
+        raise BadInputError(f"config must be a {kind.__name__} or a mapping, not {config!r:.60}")
+    try:
+        return kind.model_validate({**(config or {}), **given})
+    except ValidationError as error:
+        raise BadInputError(explain(error, kind, "option")) from error
 
 
-def _trackers(asked: str | list[str]) -> tuple[str, ...]:
-    """The integrations to report to, each known and installed.
-
-    Raises:
-        BadInputError: transformers has none of that name.
-        MissingExtraError: the package of one is not installed.
-    """
+def _trackers(asked: str | list[str]) -> list[str]:
+    """The integrations to report to, each known and installed."""
     from transformers.integrations import integration_utils
 
-    names = tuple([asked] if isinstance(asked, str) else asked)
+    names = [asked] if isinstance(asked, str) else asked
     known = integration_utils.INTEGRATION_TO_CALLBACK
     for name in names:
         if name in ("none", "all"):
@@ -190,7 +306,7 @@ def _trackers(asked: str | list[str]) -> tuple[str, ...]:
         if name not in known:
             raise BadInputError(
                 f"report_to must be none or of {', '.join(sorted(known))}, not {name!r}"
-                f"{did_you_mean(str(name), known)}"
+                f"{did_you_mean(name, known)}"
             )
         there = getattr(integration_utils, f"is_{name}_available", None)
         if there is not None and not there():
@@ -201,40 +317,74 @@ def _trackers(asked: str | list[str]) -> tuple[str, ...]:
     return names
 
 
-def _deepspeed(path: str | Path | None) -> str | None:
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise MissingFileError(f"DeepSpeed configuration {str(path)!r} does not exist")
-    try:
-        stage = json.loads(Path(path).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
-    except (ValueError, KeyError, TypeError):
-        stage = 0  # deepspeed itself will say what is wrong with it
-    if stage == 3:
+# What accelerate's launcher says for ways of training that spread one model's weights.
+_SPREAD = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
+}
+_TORCHRUN = "torchrun --nproc_per_node N -m toolgym.cli train ..."
+
+
+def _require_whole_weights(deepspeed: str | None) -> None:
+    """Refuse what would quietly be another training than the one that was asked for.
+
+    One process saves the model, so that each must hold all weights; and where `accelerate launch`
+    finds no GPU it starts a single process, however many it was asked for.
+
+    Raises:
+        BadInputError: the weights would be spread, or there is one process instead of several.
+        MissingExtraError: DeepSpeed is asked for and not installed.
+        MissingFileError: its configuration is not there.
+    """
+    said = os.environ
+    for name, what in _SPREAD.items():
+        if said.get(name, "").lower() in ("true", "1", "yes"):
+            raise BadInputError(
+                f"{what} spreads the weights over processes, and the model is saved by one of "
+                f"them; start with plain data parallelism (accelerate launch --multi_gpu, or "
+                f"{_TORCHRUN}), or DeepSpeed up to ZeRO stage 2"
+            )
+    # The launcher names an address when it was asked for several processes; its way for a
+    # single one then starts only that one, without saying which of how many it is.
+    if "ACCELERATE_USE_CPU" in said and "MASTER_ADDR" in said and processes() == 1:
         raise BadInputError(
-            f"DeepSpeed configuration {str(path)!r} spreads the weights over processes (ZeRO "
-            "stage 3), and the model is saved by one of them; use stage 2"
+            "accelerate launch was asked for several processes and started one: without GPUs it "
+            f"starts no more; use {_TORCHRUN}, or for one process leave accelerate launch out"
         )
-    require_extra("deepspeed", "train")
-    return str(path)
+    configured = said.get("ACCELERATE_DEEPSPEED_CONFIG_FILE") or None
+    launched = said.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+    stage = said.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "") if launched else ""
+    for path in filter(None, (deepspeed, configured if launched else None)):
+        if not Path(path).is_file():
+            raise MissingFileError(f"DeepSpeed configuration {path!r} does not exist")
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+        except (ValueError, KeyError, TypeError):
+            found = 0  # deepspeed itself will say what is wrong with it
+        stage = stage if stage == "3" else str(found)
+    if stage == "3":
+        raise BadInputError(
+            f"DeepSpeed ZeRO stage 3 ({deepspeed or configured or 'accelerate launch'}) spreads "
+            "the weights over processes, and the model is saved by one of them; use stage 2"
+        )
+    if deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
+        raise MissingExtraError(
+            "'deepspeed' is not installed, and the extra 'train' does not bring it: pip install "
+            "deepspeed; or leave the option deepspeed out"
+        )
 
 
 def processes() -> int:
-    """How many processes train together, as ``torchrun`` and ``accelerate launch`` say it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes train together, as ``torchrun``, ``accelerate launch`` or MPI say it."""
+    return _said("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", usual=1)
 
 
 def rank() -> int:
     """Which of them this is; the first one writes."""
-    return int(os.environ.get("RANK", "0"))
+    return _said("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", usual=0)
 
 
-def require_positive(**numbers: float) -> None:
-    """Refuse numbers that are not above 0.
-
-    Raises:
-        BadInputError: the first that is not.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not value > 0:
-            raise BadInputError(f"{name} must be above 0, not {value!r}")
+def _said(*names: str, usual: int) -> int:
+    """The first of some environment variables that is set; accelerate reads the same ones."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), usual)

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import read_rows, value_hash
-from toolgym._util.optional import quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
-from toolgym.data.filter import Selection, read_source
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Run
-from toolgym.training import _trl
-from toolgym.training.config import Common, make_options, require_positive
+from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.training.config import (
+    RIGHT,
+    DpoConfig,
+    Resolved,
+    TrainConfig,
+    configure,
+    processes,
+)
 from toolgym.training.encoding import encode_chat, require_end, spans, wrong_span
-from toolgym.training.loop import StepProgress, load_for_training
+from toolgym.training.loop import (
+    Result,
+    StepProgress,
+    arguments,
+    check_version,
+    load_for_training,
+    lora,
+    train_loop,
+)
 from toolgym.training.output import Outcome, Trained
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Pairable", "PreparedPairs", "prepare_pairs", "train_dpo"]
+__all__ = ["Pairable", "PreparedPairs", "prepare_pairs", "run_dpo", "train_dpo"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Pairable = Rows | Selection | Run | str | Path | Sequence[Any]
+Pairable = Rows | Recording
 """Exported pairs, runs or the path of either, a list of runs, or trajectories."""
 
 _SIDES = ("chosen", "rejected")
@@ -57,30 +71,108 @@ class PreparedPairs:
         return value_hash(self.rows)
 
 
-def prepare_pairs(
+def train_dpo(
     source: Pairable,
-    tokenizer: PreTrainedTokenizerBase,
+    model: str | Path,
+    out: str | Path,
+    config: DpoConfig | Mapping[str, Any] | None = None,
     *,
-    max_length: int | None,
-    pairing: str,
-    where: str,
-    per_task: int | None,
+    resume: bool = True,
+    progress: StepProgress | None = None,
+    **options: Any,
+) -> Trained:
+    """Fine-tune a model to prefer the chosen episodes, with TRL.
+
+    The reference model is the one that training begins with. Only tokens that the policy wrote
+    count on either side; TRL itself would score tool results, too.
+
+    Args:
+        source: rows of ``export dpo`` or the path of them; or runs, which are paired here and
+            trained on as the tokens that were sampled.
+        model: a folder or a hub id.
+        out: folder of the trained model; see `toolgym.training.sft.train_sft`.
+        config: see `DpoConfig`; the learning rate is 1e-6 by default, with LoRA 1e-5.
+        resume: go on from the last checkpoint of the same training.
+        progress: called with updates done, updates planned and a note.
+        options: fields of `DpoConfig` by name; they win over ``config``.
+
+    Returns:
+        The trained model; its figures hold ``accuracy`` (pairs whose chosen side has the higher
+        implicit reward) and ``margin`` over the last ten updates.
+
+    Raises:
+        MissingExtraError: torch, transformers or TRL is missing, or TRL is of an untested version.
+        MissingFileError: the model or the source does not exist.
+        TemplateError: the chat template cannot be trained on.
+        BadInputError: an unknown option, a value that does not fit, or no pair to train on.
+        RunMismatchError: ``out`` holds something else, or was begun with other pairs or settings.
+    """
+    check_version()
+    asked = configure(DpoConfig, config, options)
+    settings = asked.resolve()
+    with quiet():
+        loaded, tokenizer, saved = load_for_training(model, settings)
+        prepared = prepare_pairs(source, tokenizer, asked)
+        # What shaped the pairs shows in the pairs themselves.
+        own = asked.model_dump(exclude={*TrainConfig.model_fields, "pairing", "where", "per_task"})
+        record = {
+            "method": "dpo",
+            "model": str(model),
+            "rows": prepared.fingerprint(),
+            "counts": prepared.counts,
+            "trained_tokens": prepared.trained_tokens,
+            "balance": prepared.balance,
+            "options": settings.record() | own,
+        }
+        outcome = Outcome(Path(out), record)
+        finished = outcome.finished()
+        if finished is not None:
+            return finished
+        with outcome.begin(resume):
+            made = run_dpo(
+                loaded,
+                tokenizer,
+                prepared.rows,
+                outcome.work,
+                settings,
+                asked,
+                resume=resume,
+                progress=progress,
+            )
+            figures = made.means({"rewards/accuracies": "accuracy", "rewards/margins": "margin"})
+            facts = {"steps": made.steps, "loss": made.loss, "figures": figures}
+            facts["warnings"] = _warnings(prepared, settings)
+            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
+
+
+def _warnings(prepared: PreparedPairs, settings: Resolved) -> list[str]:
+    """Why the model may not be what was wanted."""
+    found = [str(prepared.balance["warning"])] if prepared.balance.get("warning") else []
+    pairs, whole = len(prepared.rows), settings.device_batch_size * processes()
+    if processes() > 1 and pairs % whole:
+        found.append(
+            f"{processes()} processes take equally many pairs, so that {-pairs % whole} of the "
+            f"{pairs} were repeated in the last batch of each epoch; for none take a multiple of "
+            f"{whole} pairs, a device_batch_size below {settings.device_batch_size}, or one process"
+        )
+    return found
+
+
+def prepare_pairs(
+    source: Pairable, tokenizer: PreTrainedTokenizerBase, config: DpoConfig
 ) -> PreparedPairs:
     """Tokenise what is not yet tokens, check every mask, leave out what is too long.
 
     Args:
         source: see `Pairable`; exported pairs are taken as they are, episodes are paired here.
         tokenizer: the model's.
-        max_length: of prompt and one side together, in tokens.
-        pairing: see `toolgym.data.pairs.make_pairs`; for episodes.
-        where: which episodes are right; for episodes.
-        per_task: most pairs of one question; for episodes.
+        config: how episodes are paired, and how long prompt and one side may be together.
 
     Raises:
         TemplateError: the trained tokens are not what the assistant said; nothing is trained then.
         BadInputError: no pair is left, or a row is none.
     """
-    found, facts = _pairs(source, pairing, where, per_task)
+    found, facts = _pairs(source, config)
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     kept: list[dict[str, list[int]]] = []
@@ -88,8 +180,8 @@ def prepare_pairs(
         exact = "prompt_ids" in row
         made = _checked(row) if exact else _encoded(row, tokenizer, ends)
         longest = max(len(made[f"{side}_ids"]) for side in _SIDES) + len(made["prompt_ids"])
-        if max_length is not None and longest > max_length:
-            counts[f"longer than {max_length} tokens"] += 1
+        if longest > config.max_length:
+            counts[f"longer than {config.max_length} tokens"] += 1
         elif made["chosen_ids"] == made["rejected_ids"]:
             counts["chosen and rejected read the same"] += 1
         else:
@@ -102,9 +194,7 @@ def prepare_pairs(
     return PreparedPairs(kept, dict(counts), trained, facts)
 
 
-def _pairs(
-    source: Pairable, pairing: str, where: str, per_task: int | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _pairs(source: Pairable, config: DpoConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of tokens where both sides have them, of messages elsewhere; and their balance."""
     if isinstance(source, str | Path):
         path = Path(source)
@@ -126,14 +216,13 @@ def _pairs(
         if source.kind != "dpo":
             raise BadInputError(f"DPO needs rows of kind 'dpo', not {source.kind!r}")
         return source.rows, dict(source.about.get("balance", {}))
-    if isinstance(source, Sequence) and not isinstance(source, str | Selection):
+    if isinstance(source, Sequence) and not isinstance(source, str):
         items = list(source)
         if items and isinstance(items[0], dict):
             return items, {}
-    trajectories: list[Trajectory] = read_source(source)[0]
-    pairs, _ = make_pairs(
-        trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
-    )
+    trajectories: list[Trajectory] = read_recording(source)[0]
+    right = condition(config.where or RIGHT, trajectories)
+    pairs, _ = make_pairs(trajectories, right, pairing=config.pairing, per_task=config.per_task)
     return [token_pair_row(pair) or pair_row(pair, "auto") for pair in pairs], balance(pairs)
 
 
@@ -186,96 +275,79 @@ def _encoded(
     return made
 
 
-def train_dpo(
-    source: Pairable,
-    model: str | Path,
-    out: str | Path,
+def run_dpo(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, list[int]]],
+    work: Path,
+    settings: Resolved,
+    config: DpoConfig,
     *,
-    pairing: str = "first_turn",
-    where: str = "accuracy>=1",
-    per_task: int | None = None,
-    beta: float = 0.5,
-    sft_weight: float = 0.0,
-    max_length: int = 8192,
-    resume: bool = True,
-    progress: StepProgress | None = None,
-    **common: Unpack[Common],
-) -> Trained:
-    """Fine-tune a model to prefer the chosen episodes, with TRL.
-
-    The reference model is the one that training begins with. Only tokens that the policy wrote
-    count on either side; TRL itself would score tool results, too.
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train with TRL's ``DPOTrainer`` on pairs of tokens, tool results masked on both sides.
 
     Args:
-        source: rows of ``export dpo`` or the path of them; or runs, which are paired here and
-            trained on as the tokens that were sampled.
-        model: a folder or a hub id.
-        out: folder of the trained model; see `toolgym.training.sft.train_sft`.
-        pairing: how episodes are paired; see `toolgym.data.pairs.make_pairs`.
-        where: which episodes are right.
-        per_task: most pairs of one question.
-        beta: how far it may go from the reference; smaller is farther. The paper's is 0.5.
-        sft_weight: weight of the chosen side's own likelihood as a second loss, which keeps it
-            from falling along with the rejected one's; the paper has none.
-        max_length: longer pairs are left out, in tokens of prompt and one side.
-        resume: go on from the last checkpoint of the same training.
-        progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.config.Common`; the learning rate is 1e-6 by default, with
-            LoRA 1e-5.
-
-    Returns:
-        The trained model; its figures hold ``accuracy`` (pairs whose chosen side has the higher
-        implicit reward) and ``margin`` over the last ten steps.
-
-    Raises:
-        MissingExtraError: torch, transformers or TRL is missing, or TRL is of an untested version.
-        MissingFileError: the model or the source does not exist.
-        TemplateError: the chat template cannot be trained on.
-        BadInputError: a number out of range, an unknown argument, or no pair to train on.
-        RunMismatchError: ``out`` holds something else, or was begun with other pairs or settings.
+        model: changed in place.
+        tokenizer: the model's.
+        rows: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``chosen_mask``, ``rejected_mask``.
+        work: folder of the checkpoints.
+        settings: what to do.
+        config: beta and losses.
+        resume: go on from the last complete checkpoint in ``work``.
+        progress: called after each update.
     """
-    _trl.check_version()
-    require_positive(max_length=max_length, beta=beta)
-    if not 0 <= sft_weight < float("inf"):
-        raise BadInputError(f"sft_weight must be at least 0, not {sft_weight!r}")
-    options = make_options(rate=1e-6, lora_rate=1e-5, **common)
-    preference = _trl.PreferenceOptions(float(beta), float(sft_weight))
-    with quiet():
-        loaded, tokenizer, saved = load_for_training(model, half=options.bf16 and options.lora > 0)
-        prepared = prepare_pairs(
-            source,
-            tokenizer,
-            max_length=max_length,
-            pairing=pairing,
-            where=where,
-            per_task=per_task,
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
+    losses = {"sigmoid": 1.0} | ({"sft": config.sft_weight} if config.sft_weight else {})
+
+    base: Any = trl.DPOTrainer
+
+    class TokenTrainer(base):  # type: ignore[misc]
+        """Takes rows of tokens as they are."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    def make() -> Any:
+        arguments_of_trl = trl.DPOConfig(
+            beta=config.beta,
+            loss_type=list(losses),
+            loss_weights=list(losses.values()),
+            max_length=None,
+            remove_unused_columns=False,
+            **arguments(work, settings),
         )
-        record = {
-            "method": "dpo",
-            "model": str(model),
-            "rows": prepared.fingerprint(),
-            "counts": prepared.counts,
-            "trained_tokens": prepared.trained_tokens,
-            "balance": prepared.balance,
-            "options": options.to_row() | {"beta": beta, "sft_weight": sft_weight},
-        }
-        outcome = Outcome(Path(out), record)
-        finished = outcome.finished()
-        if finished is not None:
-            return finished
-        with outcome.begin(resume):
-            made = _trl.run_dpo(
-                loaded,
-                tokenizer,
-                prepared.rows,
-                outcome.work,
-                options,
-                preference,
-                resume=resume,
-                progress=progress,
-            )
-            figures = made.means({"rewards/accuracies": "accuracy", "rewards/margins": "margin"})
-            bias = prepared.balance.get("warning")
-            facts = {"steps": made.steps, "loss": made.loss, "figures": figures}
-            facts["warnings"] = [str(bias)] if bias else []
-            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
+        return TokenTrainer(
+            model=model,
+            # With adapters the model below them is the reference.
+            ref_model=None if settings.lora else copy.deepcopy(model),
+            args=arguments_of_trl,
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            data_collator=masked_collator(tokenizer.pad_token_id),
+            peft_config=lora(settings.lora),
+        )
+
+    return train_loop(make, work, settings, resume, progress)
+
+
+def masked_collator(pad: int) -> Any:
+    """TRL's collator of pairs, less the tokens that the policy did not write."""
+    torch = require_extra("torch", "train")
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    class Masked(DataCollatorForPreference):
+        """Zeroes the completion mask where ``chosen_mask`` or ``rejected_mask`` is 0."""
+
+        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+            """A batch: the chosen rows, then the rejected ones."""
+            batch: dict[str, Any] = super().torch_call(examples)
+            sides = [(e["prompt_ids"], e["chosen_mask"]) for e in examples]
+            sides += [(e["prompt_ids"], e["rejected_mask"]) for e in examples]
+            for row, (prompt, mask) in enumerate(sides):
+                place = slice(len(prompt), len(prompt) + len(mask))
+                batch["completion_mask"][row, place] *= torch.tensor(mask)
+            return batch
+
+    return Masked(pad_token_id=pad)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolgym.data.export import IGNORED
 from toolgym.errors import TemplateError
 from toolgym.messages import Chat
+from toolgym.policies.local.chat import apply_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -146,7 +147,8 @@ def wrong_span(
         ends: end tokens.
         must_end: every turn must end with one of them; a reply that was cut while sampling has
             none.
-        exact: the decoded turn must be the text; else (native calls) the text must begin it.
+        exact: the decoded turn must be the text; else (native calls) the text must begin it, and
+            blanks do not count: templates set their own around reasoning.
     """
     found = list(spans(labels))
     if len(found) != len(texts):
@@ -160,7 +162,8 @@ def wrong_span(
         wanted = text.strip()
         if not must_end and said != wanted and _says_more(tokenizer, ids, said, wanted):
             return MORE
-        if said != wanted and (exact or not said.startswith(wanted)):
+        begins = "".join(said.split()).startswith("".join(wanted.split()))
+        if said != wanted and (exact or not begins):
             return f"the trained tokens say {said[:120]!r}, the assistant said {wanted[:120]!r}"
     return None
 
@@ -171,8 +174,8 @@ def _by_marks(
     tools: list[Any] | None,
     ends: set[int],
 ) -> tuple[list[int], list[int]]:
-    encoded: Any = tokenizer.apply_chat_template(
-        list(messages), tools=tools, return_dict=True, return_assistant_tokens_mask=True
+    encoded = apply_template(
+        tokenizer, messages, tools=tools, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, mask = list(encoded["input_ids"]), list(encoded["assistant_masks"])
     labels = [i if mine else IGNORED for i, mine in zip(ids, mask, strict=True)]
@@ -246,16 +249,11 @@ def _render(
     tools: list[Any] | None,
     generation: bool,
 ) -> str:
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tools=tools, add_generation_prompt=generation, tokenize=False
+    return str(
+        apply_template(
+            tokenizer, messages, tools=tools, add_generation_prompt=generation, tokenize=False
         )
-    except Exception as error:  # jinja templates raise what they like
-        raise TemplateError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return str(text)
+    )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -6,64 +6,72 @@ recorded episodes, one turn at a time, which is ``credit="turn"`` here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from toolgym._util.jsonl import value_hash
-from toolgym._util.optional import quiet
-from toolgym.data.filter import Source, read_source
+from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
-from toolgym.errors import BadInputError, did_you_mean
+from toolgym.errors import BadInputError
 from toolgym.rollouts.engine import make_env
-from toolgym.training import _trl
-from toolgym.training.config import Common, Options, make_options, require_positive
+from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.training.config import (
+    GrpoConfig,
+    Resolved,
+    Sampling,
+    TrainConfig,
+    configure,
+)
 from toolgym.training.encoding import require_end
-from toolgym.training.loop import Result, StepProgress, load_for_training
+from toolgym.training.loop import (
+    Result,
+    StepProgress,
+    arguments,
+    check_version,
+    load_for_training,
+    lora,
+    train_loop,
+)
 from toolgym.training.output import Outcome, Trained
 from toolgym.training.trl_episode import (
-    CREDITS,
+    Played,
     Player,
     Start,
     starts_from_episodes,
     starts_from_tasks,
 )
 
-__all__ = ["LOSSES", "train_grpo", "worlds_of"]
+__all__ = ["run_grpo", "train_grpo", "worlds_of"]
 
-LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
 EPISODES = "episodes"
+
+
+SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
+"""What the advantage of a reply, its reward less its group's mean, is divided by."""
+
+
+Play = Callable[[Any, Sequence[str], int], Played]
+"""Takes the model, the keys of the starting points (each repeated for its group) and the step."""
 
 
 def train_grpo(
     env: str | ToolEnv | Sequence[ToolEnv],
     model: str | Path,
     out: str | Path,
+    config: GrpoConfig | Mapping[str, Any] | None = None,
     *,
     env_args: Mapping[str, Any] | None = None,
-    prefixes: Source | None = None,
-    credit: str | None = None,
-    generations: int = 8,
-    beta: float = 0.0,
-    baseline: str = "grpo",
-    loss: str = "dapo",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 512,
-    max_prompt_tokens: int = 8192,
-    max_tokens: int = 8192,
-    sampling_batch_size: int = 64,
-    cache_gib: float = 1.0,
-    template: Mapping[str, Any] | None = None,
-    record_episodes: bool = False,
+    prefixes: Recording | None = None,
     resume: bool = True,
     progress: StepProgress | None = None,
-    **common: Unpack[Common],
+    **options: Any,
 ) -> Trained:
     """Fine-tune a model by playing, with TRL's ``GRPOTrainer`` and our own episodes.
 
-    Each step plays ``batch_size`` episodes, ``generations`` of each task, with the environment's
+    Each update plays ``batch_size`` episodes, ``generations`` of each task, with the environment's
     own tools, deadlines and rewards; the loss falls on the sampled tokens themselves. Rewards are
     the environment's: ``env_args={"reward": {"accuracy": 1.0, "execution_precision": 0.2}}``; each
     part is logged by name. An episode in which the model itself failed is left out, never scored 0.
@@ -72,154 +80,113 @@ def train_grpo(
         env: an environment id, an environment, or several whose rewards are the same.
         model: a folder or a hub id.
         out: folder of the trained model; see `toolgym.training.sft.train_sft`.
+        config: see `GrpoConfig`; the learning rate is 1e-6 by default (arXiv 2508.08791), with
+            LoRA 1e-5.
         env_args: keyword arguments, for an id.
         prefixes: recorded episodes; every prefix of them is a starting point, instead of every
             task.
-        credit: ``episode`` plays to the end and sums the rewards of the turns; ``turn`` plays one
-            turn and takes its own reward. Default: ``turn`` with prefixes, else ``episode``.
-        generations: episodes of a group, at least 2; ``batch_size`` is a multiple of it.
-        beta: weight of the KL divergence from the first model; 0 saves its memory.
-        baseline: ``grpo`` divides a group's advantages by its deviation, ``reinforce++`` by that
-            of the batch, ``rloo`` not at all (leave-one-out up to the constant n / (n - 1)).
-        loss: how tokens are averaged, one of `LOSSES` as TRL has them.
-        temperature: of sampling, and of the probabilities in the loss.
-        top_p: nucleus sampling.
-        max_new_tokens: of one reply.
-        max_prompt_tokens: longer prompts lose their beginning.
-        max_tokens: an episode is cut after the turn that passes so many tokens.
-        sampling_batch_size: replies sampled at once.
-        cache_gib: GiB of keys and values kept between an episode's turns.
-        template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
-        record_episodes: keep all that was played, one file a step, in ``<out>/episodes``.
         resume: go on from the last checkpoint of the same training.
-        progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.config.Common`; ``epochs`` are passes over the starting
-            points, ``batch_size`` counts episodes. The learning rate is 1e-6 by default (arXiv
-            2508.08791), with LoRA 1e-5.
+        progress: called with updates done, updates planned and a note.
+        options: fields of `GrpoConfig` by name; they win over ``config``.
 
     Returns:
-        The trained model; its figures hold ``reward`` and each part over the last ten steps.
+        The trained model; its figures hold ``reward`` and each part over the last ten updates.
 
     Raises:
         MissingExtraError: torch, transformers or TRL is missing, or TRL is of an untested version.
         UnknownNameError: no such environment, tool, format or reward.
         MissingFileError: the model or a file is missing.
-        PolicyError: the model failed in more than half of a step's episodes.
-        BadInputError: a number or choice out of range, an unknown argument, an environment
-            without a weighted reward, or prefixes of other tasks.
+        PolicyError: the model failed in more than half of an update's episodes.
+        BadInputError: an unknown option, a value that does not fit, an environment without a
+            weighted reward, or prefixes of other tasks.
         RunMismatchError: ``out`` holds something else, or was begun with other settings.
     """
-    _trl.check_version()
-    options = make_options(rate=1e-6, lora_rate=1e-5, **common)
+    check_version()
+    asked = configure(GrpoConfig, config, options)
+    settings = asked.resolve()
     worlds = worlds_of(env, env_args)
-    group = _trl.GroupOptions(
-        generations=generations,
-        beta=float(beta),
-        temperature=float(temperature),
-        max_tokens=max_tokens,
-        baseline=baseline,
-        loss=loss,
-        weights=dict(worlds[0].rubric.weights),
-    )
-    _check(group, options)
-    played = None if prefixes is None else read_source(prefixes)[0]
-    plan = _Plan(
-        worlds=worlds,
-        starts=(
-            starts_from_tasks(worlds) if played is None else starts_from_episodes(worlds, played)
-        ),
-        credit=_one_of("credit", credit or ("episode" if played is None else "turn"), CREDITS),
-        sampling={
-            "temperature": float(temperature),
-            "top_p": float(top_p),
-            "max_new_tokens": max_new_tokens,
-            "max_prompt_tokens": max_prompt_tokens,
-            "batch_size": sampling_batch_size,
-            "cache_gib": cache_gib,
-            **({"template": dict(template)} if template else {}),
-        },
-        record_episodes=record_episodes,
-    )
-    _require_step(plan, group.generations, options.batch_size)
+    if prefixes is None:
+        starts = starts_from_tasks(worlds)
+    else:
+        starts = starts_from_episodes(worlds, read_recording(prefixes)[0])
+    credit = asked.credit or ("episode" if prefixes is None else "turn")
+    _require_step(starts, asked)
     with quiet():
-        return _train(str(model), Path(out), plan, options, group, resume, progress)
+        loaded, tokenizer, saved = load_for_training(model, settings)
+        require_end(tokenizer)
+        weights = dict(worlds[0].rubric.weights)
+        record = _record(str(model), worlds, starts, credit, asked, settings)
+        outcome = Outcome(Path(out), record)
+        finished = outcome.finished()
+        if finished is not None:
+            return finished
+        with outcome.begin(resume):
+            player = Player(
+                envs=worlds,
+                tokenizer=tokenizer,
+                starts={start.key: start for start in starts},
+                credit=credit,
+                sampling=_sampling(asked),
+                max_tokens=settings.max_length,
+                seed=settings.seed,
+                record=outcome.work / EPISODES if asked.record_episodes else None,
+            )
+            made = run_grpo(
+                loaded,
+                tokenizer,
+                list(player.starts),
+                player,
+                outcome.work,
+                settings,
+                asked,
+                weights,
+                resume=resume,
+                progress=progress,
+            )
+            return _finish(outcome, made, saved, tokenizer, weights, settings.batch_size)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is played, and how."""
-
-    worlds: list[ToolEnv]
-    starts: list[Start]
-    credit: str
-    sampling: dict[str, Any]
-    record_episodes: bool
-
-    def record(self) -> dict[str, Any]:
-        """What of it decides the result."""
-        tasks = [world.tasks.fingerprint() for world in self.worlds]
-        return {
-            "rows": value_hash([[start.key for start in self.starts], tasks]),
-            "tasks": [world.tasks.source for world in self.worlds],
-            "starts": len(self.starts),
-            "credit": self.credit,
-            # How many replies are sampled at once, and what is kept, changes none of them.
-            "sampling": {
-                k: v for k, v in self.sampling.items() if k not in ("batch_size", "cache_gib")
-            },
-        }
+def _sampling(config: GrpoConfig) -> dict[str, Any]:
+    """How the player's policy samples."""
+    chosen = config.model_dump(include=set(Sampling.model_fields))
+    return chosen | {"batch_size": config.sampling_batch_size}
 
 
-def _train(
+def _record(
     model: str,
-    out: Path,
-    plan: _Plan,
-    options: Options,
-    group: _trl.GroupOptions,
-    resume: bool,
-    progress: StepProgress | None,
-) -> Trained:
-    loaded, tokenizer, saved = load_for_training(model, half=options.bf16 and options.lora > 0)
-    require_end(tokenizer)
-    record = {"method": "grpo", "model": model, **plan.record()}
-    outcome = Outcome(out, record | {"options": options.to_row() | {"group": asdict(group)}})
-    finished = outcome.finished()
-    if finished is not None:
-        return finished
-    with outcome.begin(resume):
-        player = Player(
-            envs=plan.worlds,
-            tokenizer=tokenizer,
-            starts={start.key: start for start in plan.starts},
-            credit=plan.credit,
-            sampling=plan.sampling,
-            max_tokens=group.max_tokens,
-            seed=options.seed,
-            record=outcome.work / EPISODES if plan.record_episodes else None,
-        )
-        made = _trl.run_grpo(
-            loaded,
-            tokenizer,
-            list(player.starts),
-            player,
-            outcome.work,
-            options,
-            group,
-            resume=resume,
-            progress=progress,
-        )
-        return _finish(outcome, made, saved, tokenizer, group, options.batch_size)
+    worlds: Sequence[ToolEnv],
+    starts: Sequence[Start],
+    credit: str,
+    config: GrpoConfig,
+    settings: Resolved,
+) -> dict[str, Any]:
+    """What decides the result; how many replies are sampled at once, and what is kept, does not."""
+    free = {"credit", "record_episodes", "sampling_batch_size", "cache_gib"}
+    own = config.model_dump(exclude={*TrainConfig.model_fields, *free})
+    sampling = {key: own.pop(key) for key in Sampling.model_fields if key in own}
+    own |= {"max_length": config.max_length, "weights": dict(worlds[0].rubric.weights)}
+    tasks = [world.tasks.fingerprint() for world in worlds]
+    return {
+        "method": "grpo",
+        "model": model,
+        "rows": value_hash([[start.key for start in starts], tasks]),
+        "tasks": [world.tasks.source for world in worlds],
+        "starts": len(starts),
+        "credit": credit,
+        "sampling": sampling,
+        "options": settings.record() | {"group": own},
+    }
 
 
-def _require_step(plan: _Plan, generations: int, batch_size: int) -> None:
+def _require_step(starts: Sequence[Start], config: GrpoConfig) -> None:
     """TRL leaves out what does not fill a step; were that everything, nothing would be trained."""
-    possible = len(plan.starts) * generations
-    if possible < batch_size:
-        what = "starting points" if any(start.actions for start in plan.starts) else "tasks"
+    possible = len(starts) * config.generations
+    if possible < config.batch_size:
+        what = "starting points" if any(start.actions for start in starts) else "tasks"
         raise BadInputError(
-            f"a step of batch_size {batch_size} plays {batch_size // generations} {what}, and "
-            f"there are only {len(plan.starts)}: lower batch_size to at most {possible}, or raise "
-            "generations"
+            f"an update of batch_size {config.batch_size} plays "
+            f"{config.batch_size // config.generations} {what}, and there are only {len(starts)}: "
+            f"lower batch_size to at most {possible}, or raise generations"
         )
 
 
@@ -253,10 +220,15 @@ def worlds_of(
 
 
 def _finish(
-    outcome: Outcome, made: Result, saved: Any, tokenizer: Any, group: _trl.GroupOptions, size: int
+    outcome: Outcome,
+    made: Result,
+    saved: Any,
+    tokenizer: Any,
+    weights: Mapping[str, float],
+    size: int,
 ) -> Trained:
     """Facts from the trainer's log, which a resume does not forget."""
-    names = {"reward": "reward"} | {f"rewards/{name}/mean": name for name in group.weights}
+    names = {"reward": "reward"} | {f"rewards/{name}/mean": name for name in weights}
     excluded = round(sum(float(row.get("excluded", 0.0)) for row in made.log) * size)
     lengths = (float(row.get("completions/mean_length", 0.0)) for row in made.log)
     facts = {
@@ -296,26 +268,95 @@ def _warnings(log: Sequence[Mapping[str, Any]], episodes: int, excluded: int) ->
     return found
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise BadInputError(
-            f"{name} must be one of {', '.join(known)}, not {value!r}"
-            f"{did_you_mean(str(value), known)}"
+def run_grpo(
+    model: Any,
+    tokenizer: Any,
+    keys: Sequence[str],
+    play: Play,
+    work: Path,
+    settings: Resolved,
+    config: GrpoConfig,
+    weights: Mapping[str, float],
+    *,
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train with TRL's ``GRPOTrainer`` on episodes that ``play`` plays.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's.
+        keys: of the starting points; `play` knows what each means.
+        play: plays a batch of episodes with the current model.
+        work: folder of the checkpoints.
+        settings: what to do.
+        config: size of groups, beta, advantages.
+        weights: of the rewards, by name.
+        resume: go on from the last complete checkpoint in ``work``.
+        progress: called after each update.
+    """
+    # Its warning tells developers that the interface may change; this module pins the version.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
+
+    def make() -> Any:
+        arguments_of_trl = trl.GRPOConfig(
+            num_generations=config.generations,
+            beta=config.beta,
+            temperature=config.temperature,
+            max_completion_length=config.max_length,
+            scale_rewards=SCALES[config.baseline],
+            loss_type=config.loss,
+            reward_weights=list(weights.values()),
+            **arguments(work, settings),
         )
-    return value
+        return trl.GRPOTrainer(
+            model=model,
+            reward_funcs=[_part(name, n == 0) for n, name in enumerate(weights)],
+            args=arguments_of_trl,
+            train_dataset=datasets.Dataset.from_dict({"prompt": list(keys)}),
+            processing_class=tokenizer,
+            rollout_func=_rollout(play, settings.bf16),
+            peft_config=lora(settings.lora),
+        )
+
+    return train_loop(make, work, settings, resume, progress)
 
 
-def _check(group: _trl.GroupOptions, options: Options) -> None:
-    _one_of("baseline", group.baseline, tuple(_trl.SCALES))
-    _one_of("loss", group.loss, LOSSES)
-    require_positive(temperature=group.temperature, max_tokens=group.max_tokens)
-    if isinstance(group.generations, bool) or group.generations < 2:
-        raise BadInputError(
-            f"generations must be at least 2, not {group.generations!r}: an episode is judged "
-            "beside the others of its group"
-        )
-    if options.batch_size % group.generations:
-        raise BadInputError(
-            f"batch_size {options.batch_size} is no multiple of generations {group.generations}: "
-            "a step plays whole groups"
-        )
+def _part(name: str, first: bool) -> Callable[..., list[float | None]]:
+    def read(
+        *, parts: list[dict[str, float] | None], log_metric: Any = None, **_: Any
+    ) -> list[float | None]:
+        if first and log_metric is not None:
+            log_metric("excluded", sum(found is None for found in parts) / len(parts))
+        return [None if found is None else found[name] for found in parts]
+
+    read.__name__ = name
+    return read
+
+
+def _rollout(play: Play, bf16: bool) -> Callable[[list[str], Any], dict[str, Any]]:
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        torch = require_extra("torch", "train")
+        transformers = require_extra("transformers", "train")
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        was_training, saved = model.training, model.generation_config
+        model.eval()
+        # Saved settings such as a repetition penalty would change the sampling.
+        model.generation_config = transformers.GenerationConfig()
+        half = torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext()
+        try:
+            with half:
+                played = play(model, prompts, trainer.state.global_step)
+        finally:
+            model.generation_config = saved
+            model.train(was_training)
+        return {
+            "prompt_ids": played.prompt_ids,
+            "completion_ids": played.completion_ids,
+            "env_mask": played.mask,
+            "logprobs": played.logprobs,
+            "parts": played.parts,
+        }
+
+    return rollout

@@ -1,7 +1,8 @@
-"""The loop that all trainers share: loading, checkpoints that are whole, progress, the log."""
+"""What all trainers share: TRL's tested versions, loading, whole checkpoints, progress, the log."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import warnings
 from collections.abc import Callable
@@ -10,12 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import quiet, require_extra
+from toolgym.errors import MissingExtraError
 from toolgym.policies.local.models import cannot_load, require_whole
-from toolgym.training.config import Options, processes, rank
+from toolgym.training.config import Resolved, processes, rank
 from toolgym.training.output import explained
 
-__all__ = ["Result", "StepProgress", "arguments", "load_for_training", "lora", "train_loop"]
+__all__ = [
+    "TESTED",
+    "Result",
+    "StepProgress",
+    "arguments",
+    "check_version",
+    "load_for_training",
+    "lora",
+    "train_loop",
+]
 
+TESTED = ((1, 16), (2, 0))
+"""TRL versions from the first, and below the second, are what this room was tested with."""
 COMPLETE = "complete"  # written into a checkpoint when all else of it is on disk
 LAST = 10  # steps over which the reported loss is a mean
 StepProgress = Callable[[int, int, str], None]
@@ -49,19 +62,43 @@ class Result:
         return {name: round(sum(v) / len(v), 6) for name, v in found.items() if v}
 
 
-def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
+def check_version(installed: str | None = None) -> str:
+    """The installed version of TRL, if it is one that this room was tested with.
+
+    Args:
+        installed: for tests; default: what is installed.
+
+    Raises:
+        MissingExtraError: TRL is missing, or its version is outside the tested range.
+    """
+    if installed is None:
+        require_extra("trl", "train")
+        installed = importlib.metadata.version("trl")
+    numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in installed.split(".")]
+    low, high = TESTED
+    if not low <= (*numbers, 0)[:2] < high:
+        raise MissingExtraError(
+            f"trl {installed} is outside the tested range >={low[0]}.{low[1]},<{high[0]}; "
+            f"install it with: pip install 'trl>={low[0]}.{low[1]},<{high[0]}'"
+        )
+    return installed
+
+
+def load_for_training(model: str | Path, settings: Resolved) -> tuple[Any, Any, Any]:
     """A causal model in training precision, its tokenizer, and the precision it was saved in.
 
     Args:
         model: a folder or a hub id.
-        half: in bfloat16, for weights that stay as they are below adapters. Trained weights
-            must be float32: steps of the usual size are below bfloat16's resolution.
+        settings: of the training.
 
     Raises:
         MissingFileError: it is neither a folder of a model nor on the hub or in its cache.
         BadInputError: a folder of LoRA adapters, or a model that memory cannot hold.
     """
     require_whole(str(model))
+    # Weights that stay as they are below adapters may be bfloat16. Trained ones must be float32:
+    # updates of the usual size are below bfloat16's resolution.
+    half = settings.bf16 and settings.lora > 0
     torch = require_extra("torch", "train")
     transformers = require_extra("transformers", "train")
     try:
@@ -82,7 +119,7 @@ def load_for_training(model: str | Path, *, half: bool) -> tuple[Any, Any, Any]:
 def train_loop(
     make: Callable[[], Any],
     work: Path,
-    options: Options,
+    options: Resolved,
     resume: bool,
     progress: StepProgress | None,
 ) -> Result:
@@ -121,13 +158,13 @@ def train_loop(
     return Result(trained.eval(), int(trainer.state.global_step), round(loss, 6), log)
 
 
-def arguments(work: Path, options: Options) -> dict[str, Any]:
+def arguments(work: Path, options: Resolved) -> dict[str, Any]:
     """What all of TRL's configurations take."""
     cuda = require_extra("torch", "train").cuda.is_available()
     return {
         "output_dir": str(work),
         "num_train_epochs": options.epochs,
-        "max_steps": options.max_steps or -1,
+        "max_steps": options.max_updates or -1,
         "per_device_train_batch_size": options.device_batch_size,
         "gradient_accumulation_steps": max(
             1, options.batch_size // (options.device_batch_size * processes())
@@ -141,7 +178,7 @@ def arguments(work: Path, options: Options) -> dict[str, Any]:
         "seed": options.seed,
         "data_seed": options.seed,
         "save_strategy": "steps",
-        "save_steps": options.save_steps,
+        "save_steps": options.save_every,
         "save_total_limit": 2,
         # Longer windows of the log would lose their beginning at a resume.
         "logging_steps": 1,
@@ -188,7 +225,7 @@ def _callback(transformers: Any, progress: StepProgress | None) -> Any:
     return Progress()
 
 
-def _lighter(options: Options) -> str:
+def _lighter(options: Resolved) -> str:
     """What takes less memory than what was asked for."""
     ways = []
     if options.device_batch_size > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import value_hash, write_json, write_rows
-from toolgym.data.filter import read_json
+from toolgym._util.jsonl import read_json, write_json, write_rows
+from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
 from toolgym.training.config import rank
 
-__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "explained", "held"]
+__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "explained"]
 
 # torch and safetensors report these as errors of their own kinds; the text is all there is.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -59,32 +58,8 @@ def _explain(error: Exception, what: str, lighter: str) -> None:
 
 RECORD = "training.json"
 LOG = "training_log.jsonl"
-_LOCK = ".lock"
-FREE = ("device_batch_size", "gradient_checkpointing", "report_to")
+FREE = ("*.device_batch_size", "*.gradient_checkpointing", "*.report_to")
 """Settings of where the work is done, not of what is computed: they may change at a resume."""
-
-
-@contextmanager
-def held(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder, which is made if it is not there: two processes would write the same files.
-
-    Args:
-        folder: what is held.
-        doing: in words, for whoever comes second.
-
-    Raises:
-        RunMismatchError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("wb") as stream:
-        try:
-            # The kernel drops the lock when the process dies, however it dies.
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunMismatchError(
-                f"another process is {doing}; wait for it, or choose another folder"
-            ) from error
-        yield
 
 
 @dataclass(frozen=True)
@@ -136,7 +111,8 @@ class Outcome:
                 "folder"
             )
         found = read_json(self.target / RECORD)
-        _same({key: found.get(key) for key in self.record}, self.record, self.target)
+        before = {key: found.get(key) for key in self.record}
+        same_settings(self.target, before, self.record, free=FREE)
         return _trained(self.target, found)
 
     @contextmanager
@@ -150,11 +126,12 @@ class Outcome:
         if rank():
             yield
             return
-        with held(self.work, f"training into {str(self.target)!r}"):
+        with hold(self.work, f"training into {str(self.target)!r}"):
             if not resume:
                 self._clear()
             if (self.work / RECORD).is_file():
-                _same(read_json(self.work / RECORD), self.record, self.work)
+                before = read_json(self.work / RECORD)
+                same_settings(self.work, before, self.record, free=FREE)
             write_json(self.work / RECORD, self.record)
             yield
 
@@ -162,7 +139,7 @@ class Outcome:
         for path in self.work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != _LOCK:
+            elif path.name != LOCK:
                 path.unlink()
 
     def finish(
@@ -196,31 +173,8 @@ class Outcome:
         for folder in folders:
             os.replace(folder, made / folder.name)
         write_json(made / RECORD, record)
-        os.replace(made, self.target)
-        shutil.rmtree(self.work, ignore_errors=True)
+        move_in(made, self.target)
         return _trained(self.target, record)
-
-
-def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    for key, value in now.items():
-        found = before.get(key)
-        if isinstance(value, dict) and isinstance(found, dict):
-            # The first part that differs says more than the whole.
-            parts = [part for part in value if part not in FREE and found.get(part) != value[part]]
-            if not parts:
-                continue
-            key, found, value = f"{key}: {parts[0]}", found.get(parts[0]), value[parts[0]]
-        if found != value:
-            raise RunMismatchError(
-                f"{str(folder)!r} was begun with other {key} ({_shown(found)}, now "
-                f"{_shown(value)}); choose another folder, or remove it"
-            )
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: short ones as they are, long ones by their hash."""
-    text = repr(value)
-    return text if len(text) <= 120 else f"hash {value_hash(value)[:12]}"
 
 
 def _trained(target: Path, record: dict[str, Any]) -> Trained:

@@ -1,37 +1,114 @@
-"""Supervised fine-tuning on recorded episodes: from rows to a trained model."""
+"""Supervised fine-tuning on recorded episodes, from top to bottom.
+
+`train_sft` is the whole way: what was asked for, the rows as tokens with labels (`prepare`), TRL's
+trainer (`run_sft`), and a folder with the model.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import read_rows, value_hash
-from toolgym._util.optional import quiet
+from toolgym._util.optional import quiet, require_extra
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
-from toolgym.data.filter import Selection, read_source
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Run
-from toolgym.training import _trl
-from toolgym.training.config import Common, make_options, require_positive
+from toolgym.rollouts.sources import Recorded, Recording, open_recording
+from toolgym.training.config import Resolved, SftConfig, configure, processes
 from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
-from toolgym.training.loop import StepProgress, load_for_training
+from toolgym.training.loop import (
+    Result,
+    StepProgress,
+    arguments,
+    check_version,
+    load_for_training,
+    lora,
+    train_loop,
+)
 from toolgym.training.output import Outcome, Trained
-from toolgym.trajectory import Trajectory
 
-__all__ = ["Prepared", "Trainable", "prepare", "train_sft", "training_rows"]
+__all__ = ["Prepared", "Trainable", "prepare", "run_sft", "train_sft", "training_rows"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Trainable = Rows | Selection | Run | str | Path | Sequence[Any]
+Trainable = Rows | Recording
 """Exported rows, a selection, a run, the path of one of them, trajectories, or rows as dicts."""
 
 _TOLERATED = 0.05  # share of sampled rows whose tokens may say something else than the record
+
+
+def train_sft(
+    source: Trainable,
+    model: str | Path,
+    out: str | Path,
+    config: SftConfig | Mapping[str, Any] | None = None,
+    *,
+    resume: bool = True,
+    progress: StepProgress | None = None,
+    **options: Any,
+) -> Trained:
+    """Fine-tune a model on recorded episodes with TRL.
+
+    Episodes recorded with tokens are trained on as these tokens; others are tokenised with the
+    model's chat template, and training does not start unless the trained tokens decode to what the
+    assistant said. Defaults are those of arXiv 2502.05867 where it states them.
+
+    Args:
+        source: a run, a selection, exported rows, the path of one of them, or trajectories.
+        model: a folder or a hub id.
+        out: folder of the trained model; it appears whole or not at all. Checkpoints lie beside it
+            in ``<out>.partial`` until then.
+        config: see `SftConfig`; the learning rate is 2e-5 by default, with LoRA 2e-4.
+        resume: go on from the last checkpoint of the same training; False begins anew.
+        progress: called with updates done, updates planned and a note.
+        options: fields of `SftConfig` by name; they win over ``config``.
+
+    Returns:
+        The trained model and what it was trained on. A folder that this same training has finished
+        is returned as it is.
+
+    Raises:
+        MissingExtraError: torch, transformers or TRL is missing, or TRL is of an untested version.
+        MissingFileError: the model or the source does not exist.
+        TemplateError: the chat template cannot be trained on.
+        BadInputError: an unknown option, a value that does not fit, or no row to train on.
+        RunMismatchError: ``out`` holds something else, or was begun with other rows or settings.
+    """
+    check_version()
+    settings = configure(SftConfig, config, options).resolve()
+    with quiet():
+        loaded, tokenizer, saved = load_for_training(model, settings)
+        prepared = prepare(source, tokenizer, max_length=settings.max_length)
+        record = {
+            "method": "sft",
+            "model": str(model),
+            "rows": prepared.fingerprint(),
+            "counts": prepared.counts,
+            "trained_tokens": prepared.trained_tokens,
+            "options": settings.record(),
+        }
+        outcome = Outcome(Path(out), record)
+        finished = outcome.finished()
+        if finished is not None:
+            return finished
+        with outcome.begin(resume):
+            made = run_sft(
+                loaded,
+                tokenizer,
+                prepared.rows,
+                outcome.work,
+                settings,
+                resume=resume,
+                progress=progress,
+            )
+            facts = {"steps": made.steps, "loss": made.loss, "warnings": prepared.warnings}
+            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
 
 
 @dataclass
@@ -77,16 +154,17 @@ def training_rows(source: Trainable) -> list[dict[str, Any]]:
                 )
             if "schema" not in rows[0]:
                 return rows
-        source = read_source(path)[0]
     if isinstance(source, Rows):
         if source.kind == "dpo":
             raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
         return source.rows
-    items = list(source)
-    if not all(isinstance(item, Trajectory) for item in items):
-        return items
+    if not isinstance(source, str | Path | Recorded):
+        source = list(source)
+        if any(isinstance(item, dict) for item in source):
+            return source
     return [
-        token_row(item) if item.tokens is not None else message_rows([item])[0][0] for item in items
+        token_row(item) if item.tokens is not None else message_rows([item])[0][0]
+        for item in open_recording(source)
     ]
 
 
@@ -201,71 +279,78 @@ def _judge(wrong: Counter[str], counts: Counter[str]) -> None:
     counts["tokens that say something else"] += count
 
 
-def train_sft(
-    source: Trainable,
-    model: str | Path,
-    out: str | Path,
+def run_sft(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, list[int]]],
+    work: Path,
+    settings: Resolved,
     *,
-    max_length: int = 8192,
-    resume: bool = True,
-    progress: StepProgress | None = None,
-    **common: Unpack[Common],
-) -> Trained:
-    """Fine-tune a model on recorded episodes with TRL.
-
-    Episodes recorded with tokens are trained on as these tokens; others are tokenised with the
-    model's chat template, and training does not start unless the trained tokens decode to what the
-    assistant said. Defaults are those of arXiv 2502.05867 where it states them.
+    resume: bool,
+    progress: StepProgress | None,
+) -> Result:
+    """Train with TRL's ``SFTTrainer`` on rows of ``input_ids`` and ``labels``, taken as they are.
 
     Args:
-        source: a run, a selection, exported rows, the path of one of them, or trajectories.
-        model: a folder or a hub id.
-        out: folder of the trained model; it appears whole or not at all. Checkpoints lie beside it
-            in ``<out>.partial`` until then.
-        max_length: longer rows are left out, in tokens.
-        resume: go on from the last checkpoint of the same training; False begins anew.
-        progress: called with steps done, steps planned and a note.
-        common: see `toolgym.training.config.Common`; the learning rate is 2e-5 by default, with
-            LoRA 2e-4.
-
-    Returns:
-        The trained model and what it was trained on. A folder that this same training has finished
-        is returned as it is.
-
-    Raises:
-        MissingExtraError: torch, transformers or TRL is missing, or TRL is of an untested version.
-        MissingFileError: the model or the source does not exist.
-        TemplateError: the chat template cannot be trained on.
-        BadInputError: a number out of range, an unknown argument, or no row to train on.
-        RunMismatchError: ``out`` holds something else, or was begun with other rows or settings.
+        model: changed in place.
+        tokenizer: the model's.
+        rows: see `prepare`.
+        work: folder of the checkpoints.
+        settings: what to do.
+        resume: go on from the last complete checkpoint in ``work``.
+        progress: called after each update.
     """
-    _trl.check_version()
-    require_positive(max_length=max_length)
-    options = make_options(rate=2e-5, lora_rate=2e-4, **common)
-    with quiet():
-        loaded, tokenizer, saved = load_for_training(model, half=options.bf16 and options.lora > 0)
-        prepared = prepare(source, tokenizer, max_length=max_length)
-        record = {
-            "method": "sft",
-            "model": str(model),
-            "rows": prepared.fingerprint(),
-            "counts": prepared.counts,
-            "trained_tokens": prepared.trained_tokens,
-            "options": options.to_row(),
-        }
-        outcome = Outcome(Path(out), record)
-        finished = outcome.finished()
-        if finished is not None:
-            return finished
-        with outcome.begin(resume):
-            made = _trl.run_sft(
-                loaded,
-                tokenizer,
-                prepared.rows,
-                outcome.work,
-                options,
-                resume=resume,
-                progress=progress,
-            )
-            facts = {"steps": made.steps, "loss": made.loss, "warnings": prepared.warnings}
-            return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
+    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
+    # Several processes take equally many rows, so that accelerate repeats rows of the beginning
+    # where the last batch is not full. Rows without a label, put there, take no part in the loss.
+    missing = -len(rows) % (settings.device_batch_size * processes()) if processes() > 1 else 0
+    silent = {"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
+
+    base: Any = trl.SFTTrainer
+
+    class RowTrainer(base):  # type: ignore[misc]
+        """Takes the rows in the order of a single process, silent ones last."""
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            if not missing:
+                return super()._get_train_sampler(train_dataset)
+            return _order(len(rows), len(rows) + missing, settings.seed)
+
+    def make() -> Any:
+        config = trl.SFTConfig(
+            # The rows are tokens already, checked and cut to length.
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            **arguments(work, settings),
+        )
+        return RowTrainer(
+            model=model,
+            args=config,
+            train_dataset=datasets.Dataset.from_list(rows + [silent] * missing),
+            processing_class=tokenizer,
+            peft_config=lora(settings.lora),
+        )
+
+    return train_loop(make, work, settings, resume, progress)
+
+
+def _order(count: int, total: int, seed: int) -> Any:
+    """A sampler: so many rows shuffled anew each epoch, as accelerate does it; then the others."""
+    torch = require_extra("torch", "train")
+    loader = require_extra("accelerate.data_loader", "train")
+    shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
+
+    base: Any = torch.utils.data.Sampler
+
+    class Order(base):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return total
+
+        def __iter__(self) -> Iterator[int]:
+            yield from shuffled
+            yield from range(count, total)
+
+        def set_epoch(self, epoch: int) -> None:
+            shuffled.set_epoch(epoch)
+
+    return Order()

@@ -20,7 +20,8 @@ from toolgym.formats import Strategy
 from toolgym.messages import Chat, Message, ToolCall
 from toolgym.rollouts.engine import make_env
 from toolgym.task import Task
-from toolgym.tools.toolset import Schema, Toolset
+from toolgym.tools.base import Schema
+from toolgym.tools.toolset import Toolset
 from toolgym.training.config import processes, rank
 from toolgym.training.grpo import worlds_of
 from toolgym.training.trl_reader import NATIVE, Chats, Made, Reader, tool_turns

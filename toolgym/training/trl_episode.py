@@ -15,14 +15,12 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
-from toolgym.training._trl import Played
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
 from toolgym.vector import step_together
 
-__all__ = ["CREDITS", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
+__all__ = ["Played", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
 
-CREDITS = ("episode", "turn")
 _MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
 
 
@@ -111,6 +109,25 @@ class _Episode:
             return 0
         total = len(done[-1].prompt_ids) + len(done[-1].completion_ids)
         return total - len(done[0].prompt_ids)
+
+
+@dataclass
+class Played:
+    """Episodes as TRL takes them, one entry a row.
+
+    Args:
+        prompt_ids: [row][prompt] before the first token that counts.
+        completion_ids: [row][completion] replies and tool output.
+        mask: [row][completion] 1 = written by the policy.
+        logprobs: [row][completion] at temperature 1, 0.0 where the mask is 0.
+        parts: [row] unweighted rewards by name; None leaves the row out of the loss.
+    """
+
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    mask: list[list[int]] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    parts: list[dict[str, float] | None] = field(default_factory=list)
 
 
 @dataclass
@@ -245,7 +262,7 @@ def _why_inexact(turns: Sequence[ReplyTokens | None]) -> str:
     known = [turn for turn in turns if turn is not None]
     for before, after in pairwise(known):
         if len(after.prompt_ids) < len(before.prompt_ids) + len(before.completion_ids):
-            return "a prompt was cut; raise max_prompt_tokens, or lower max_tokens"
+            return "a prompt was cut; raise max_prompt_tokens, or lower max_length"
     return "the chat template renders earlier turns anew; use credit='turn'"
 
 

@@ -11,7 +11,7 @@ from toolgym.env import ToolEnv
 from toolgym.formats import Action, get_format
 from toolgym.formats.base import argument_name
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 from toolgym.trajectory import MALFORMED_CALLS, Problem, Step
 
 __all__ = ["NATIVE", "Chats", "Made", "Reader", "tool_turns"]

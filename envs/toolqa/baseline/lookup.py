@@ -13,7 +13,7 @@ from toolgym.formats import Action
 from toolgym.formats.base import argument_name
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy, Reply, Request, past_results, question_of
-from toolgym.tools.toolset import Schema
+from toolgym.tools.base import Schema
 
 __all__ = ["LookupPolicy", "Plan", "guess", "plan_of", "read"]
 

@@ -1,4 +1,4 @@
-"""What computing tools compute; like `parts`, copied into tools and run here for the answers."""
+"""What tools check, look up and compute: copied into their sources, run here for the answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import unicodedata
 from typing import Any
 
 __all__ = [
+    "PARTS",
     "add_days",
     "aggregate",
     "check_value",
@@ -26,6 +27,13 @@ __all__ = [
     "share",
     "sort_values",
 ]
+
+# In the order in which a source holds them: those that others call stand first.
+PARTS = (
+    *("check_value", "find_name", "fold_name", "names_of", "present", "round_number"),
+    *("add_days", "aggregate", "convert_currency", "convert_unit", "count_weekdays"),
+    *("date_difference", "great_circle", "read_date", "share", "sort_values"),
+)
 
 
 def check_value(value: Any, schema: dict[str, Any], where: str) -> None:

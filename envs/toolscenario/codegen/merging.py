@@ -19,7 +19,7 @@ DIMENSIONS: Mapping[str, tuple[str, ...]] = {
     "area": AREAS,
     "time": TIMES,
 }
-_RESERVED = frozenset(formulas.__all__)
+_RESERVED = frozenset(formulas.PARTS)
 _AGGREGATES = {
     "sum": ("sum_numbers", "add_numbers"),
     "mean": ("average_numbers", "mean_of_numbers"),

@@ -117,7 +117,7 @@ def source(
 
 _MODULES = ("datetime", "itertools", "math", "unicodedata")
 _HELPERS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(formulas, name) for name in formulas.__all__
+    name: getattr(formulas, name) for name in formulas.PARTS
 }
 
 

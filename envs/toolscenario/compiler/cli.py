@@ -245,9 +245,8 @@ def build(
 
     Every stage's results and the rejections lie in OUT.build beside the file.
     """
-    from toolgym.envs.toolscenario.compiler.authors import make_author
     from toolgym.envs.toolscenario.compiler.making import default_workers
-    from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios
+    from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_author
 
     chosen = _levels(level, levels)
     named = {"knowledge": knowledge, "base_url": base_url, "model": model, "questions": questions}

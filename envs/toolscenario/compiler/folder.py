@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolgym._util.jsonl import (
     append_row,
+    appending,
     drop_torn_line,
     parse_line,
+    read_json,
+    read_lines,
     read_rows,
+    row_at,
     write_json,
     write_rows,
 )
+from toolgym._util.workfolder import hold, publish, same_settings
 from toolgym.envs.toolscenario.compiler.making import MADE, Outcome
 from toolgym.envs.toolscenario.records import STAGES
-from toolgym.errors import BadInputError, RunMismatchError
+from toolgym.errors import BadInputError
 
 __all__ = ["BuildFolder"]
 
 SETTINGS, REJECTED = "build.json", "rejected.jsonl"
-_MAY_DIFFER = ("count", "versions")
+_MAY_DIFFER = ("count", "versions", "again")
 
 
 class BuildFolder:
@@ -48,35 +51,27 @@ class BuildFolder:
         self.path = path
         self._streams: dict[str, BinaryIO] = {}
         self._places: dict[str, dict[str, int]] = {}
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock: BinaryIO | None = self._take_lock()
-        try:
-            self._begin(settings, from_stage)
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as held:
+            doing = f"building in {str(path)!r}"
+            held.enter_context(hold(path, doing, "wait for it, or use another --out"))
+            self._begin(settings, from_stage, held)
+            self._held = held.pop_all()
 
-    def _take_lock(self) -> BinaryIO:
-        stream = (self.path / ".lock").open("wb")
-        try:
-            # The kernel drops the lock when the process dies, however it dies.
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.close()
-            raise RunMismatchError(
-                f"another process is building in {str(self.path)!r}: wait for it, or use another "
-                "--out"
-            ) from error
-        return stream
-
-    def _begin(self, settings: Mapping[str, Any], from_stage: str | None) -> None:
-        before = self._settings()
+    def _begin(
+        self, settings: Mapping[str, Any], from_stage: str | None, held: contextlib.ExitStack
+    ) -> None:
+        file = self.path / SETTINGS
+        before = read_json(file) if file.is_file() else None
         if before is None and from_stage not in (None, STAGES[0]):
             raise BadInputError(
                 f"{str(self.path)!r} holds no build whose stage {from_stage!r} could be run again"
             )
         if before is not None and from_stage is None:
-            _check_same(before, settings, self.path)
+            then = (
+                "choose another --out, remove the folder, or name the stage from which to run "
+                "again (--from-stage)"
+            )
+            same_settings(self.path, before, settings, free=_MAY_DIFFER, then=then)
         again = from_stage or (before or {}).get("again")
         if again is not None:  # said first, so that a kill in between is finished by the next run
             write_json(self.path / SETTINGS, {**settings, "again": again})
@@ -84,21 +79,11 @@ class BuildFolder:
         write_json(self.path / SETTINGS, settings)
         for name in (*STAGES, "rejected"):
             file = self._file(name)
-            drop_torn_line(file)
-            self._places[name] = dict(_places(file))
-            self._streams[name] = file.open("ab", buffering=0)
-
-    def _settings(self) -> dict[str, Any] | None:
-        file = self.path / SETTINGS
-        if not file.is_file():
-            return None
-        try:
-            read = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BadInputError(f"{str(file)!r} is not valid JSON: {error}") from error
-        if not isinstance(read, dict):
-            raise BadInputError(f"{str(file)!r} must hold a JSON object")
-        return read
+            self._streams[name] = held.enter_context(appending(file))
+            self._places[name] = {
+                str(parse_line(raw, file, number, "stage file").get("id")): position
+                for number, position, raw in read_lines(file)
+            }
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.jsonl"
@@ -131,12 +116,7 @@ class BuildFolder:
 
     def row(self, stage: str, name: str) -> dict[str, Any]:
         """The row of one scenario in the file of a stage, or in ``rejected``."""
-        return parse_line(self._line(stage, name), self._file(stage), 2, "stage file")
-
-    def _line(self, stage: str, name: str) -> bytes:
-        with self._file(stage).open("rb") as stream:
-            stream.seek(self._places[stage][name])
-            return stream.readline()
+        return row_at(self._file(stage), self._places[stage][name], "stage file")
 
     def add(self, outcome: Outcome, rejected: Mapping[str, Any] | None) -> None:
         """Record a finished question; once this returns, a kill does not lose it.
@@ -173,46 +153,17 @@ class BuildFolder:
         Returns:
             How many there are.
         """
-        partial = out.with_name(out.name + ".partial")
         names = list(self._places["verification"])[:count]
-        with partial.open("wb") as target, self._file("deployment").open("rb") as source:
+        with (
+            publish(out) as partial,
+            partial.open("wb") as target,
+            self._file("deployment").open("rb") as source,
+        ):
             for name in names:
                 source.seek(self._places["deployment"][name])
                 target.write(source.readline())
-            target.flush()
-            os.fsync(target.fileno())
-        partial.replace(out)
         return len(names)
 
     def close(self) -> None:
         """Bring everything to disk and let others write."""
-        for stream in self._streams.values():
-            os.fsync(stream.fileno())
-            stream.close()
-        self._streams = {}
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-
-def _places(file: Path) -> Iterator[tuple[str, int]]:
-    """Ids of a file's rows, and where they begin."""
-    if not file.is_file():
-        return
-    position = 0
-    with file.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            row = parse_line(raw, file, number, "stage file")
-            yield str(row.get("id")), position
-            position += len(raw)
-
-
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    now = json.loads(json.dumps(now))
-    for key in sorted((set(before) | set(now)) - {"again"}):
-        if key not in _MAY_DIFFER and before.get(key) != now.get(key):
-            raise RunMismatchError(
-                f"{str(folder)!r} was begun with {key} = {json.dumps(before.get(key))[:200]}, "
-                f"now it is {json.dumps(now.get(key))[:200]}; choose another --out, remove the "
-                "folder, or name the stage from which to run again (--from-stage)"
-            )
+        self._held.close()

@@ -22,13 +22,12 @@ from toolgym.envs.toolscenario.probing import (
     wrong,
 )
 from toolgym.envs.toolscenario.records import RejectedError, Scenario
-from toolgym.envs.toolscenario.schemas import words
 from toolgym.envs.toolscenario.tool import Reference, result_text, run_references, sandbox_for
 from toolgym.grading.answers import normalise
 from toolgym.grading.solving import solves
 from toolgym.sandbox import Sandbox
 
-__all__ = ["Duplicates", "Open", "check_leaks", "verify"]
+__all__ = ["Duplicates", "Open", "check_leaks", "verify", "words"]
 
 STAGE = "verification"
 GUESSABLE = frozenset({"yes", "no", "true", "false"})
@@ -289,3 +288,25 @@ class Duplicates:
                 return earlier
         alike.append((name, asked))
         return None
+
+
+def words(schema: Any) -> Iterator[str]:
+    """Everything that a schema says in words or as a value to choose: what a policy can read."""
+    if isinstance(schema, str):
+        yield schema
+    elif isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in ("enum", "default", "const", "examples", "example"):
+                values = value if isinstance(value, list) else [value]
+                yield from (str(item) for item in values if not isinstance(item, bool | None))
+            elif key in ("description", "title", "format"):
+                yield str(value)
+            elif key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+                yield from value
+                for inner in value.values():
+                    yield from words(inner)
+            elif isinstance(value, Mapping | list):
+                yield from words(value)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from words(item)

@@ -24,10 +24,16 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import dump_line
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.tools.search.corpora import hub_rows, sources
+from toolgym.tools.search.corpora import hub_rows
+from toolgym.tools.search.corpora import passages as passage_module
 from toolgym.tools.search.corpora.hub_rows import BrokenDownloadError, HubName, HubRows
-from toolgym.tools.search.corpora.passages import Passage, read_passages
-from toolgym.tools.search.corpora.sources import CorpusLines, corpus_files, find_corpus
+from toolgym.tools.search.corpora.passages import (
+    CorpusLines,
+    Passage,
+    corpus_files,
+    find_corpus,
+    read_passages,
+)
 from toolgym.tools.search.corpora.wikidump import article_rows
 from toolgym.tools.search.corpora.wikitext import plain_text
 from toolgym.tools.search.index import build_index, open_index
@@ -164,7 +170,7 @@ def test_bad_corpora_are_named(
 def test_a_line_without_an_end_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_LONGEST", 1000)
+    monkeypatch.setattr(passage_module, "_LONGEST", 1000)
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines_of(1) + b" " * 5000))
     with pytest.raises(BadInputError, match=r"line 2: longer than"):
         passages(tmp_path / "c.jsonl.gz")
@@ -412,7 +418,7 @@ def test_a_killed_build_is_continued_to_the_same_index(tmp_path: Path, kind: str
             (corpus / f"{n}.jsonl.gz").write_bytes(gzip.compress(lines_of(50, 50 * n)))
     command = [sys.executable, "-c", KILLED, str(corpus), str(out), "150"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    manifest = json.loads((tmp_path / ".index-building/spill/manifest.json").read_text())
+    manifest = json.loads((tmp_path / ".index-building/index/spill/manifest.json").read_text())
     assert 0 < manifest["passages"] < 200
     again = files(build_index(corpus, out))
     assert again == files(build_index(corpus, tmp_path / "whole"))
@@ -473,7 +479,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     config = SimpleNamespace(HF_HUB_OFFLINE=False)
     module = SimpleNamespace(load_dataset=load_dataset, config=config)
-    monkeypatch.setattr(hub_rows, "need", lambda name, extra: module)
+    monkeypatch.setattr(hub_rows, "require_extra", lambda name, extra: module)
     return known
 
 
@@ -529,7 +535,7 @@ def test_a_broken_download_is_continued(
     hub["o/n"] = {"train": FakeRows(rows, fails_after=80)}
     with pytest.raises(BrokenDownloadError, match=r"broke off after row 80 .*peer went away"):
         build_index("hf:o/n", tmp_path / "index", processes=1)
-    manifest = json.loads((tmp_path / ".index-building/spill/manifest.json").read_text())
+    manifest = json.loads((tmp_path / ".index-building/index/spill/manifest.json").read_text())
     assert manifest["passages"] > 50
     hub["o/n"] = {"train": FakeRows(rows)}
     again = files(build_index("hf:o/n", tmp_path / "index", processes=1))

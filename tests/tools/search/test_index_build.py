@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bm25s
@@ -19,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym._util.jsonl import dump_line, read_rows
+from toolgym._util.workfolder import build_folder
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.tools.search import building, index, layout, spill, workers
+from toolgym.tools.search import index, layout, spill, workers
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage, passage_line, read_passages
 from toolgym.tools.search.index import HEADER, build_index, open_index
@@ -277,7 +279,7 @@ def test_changed_corpus_gives_its_own_index(tmp_path: Path, change: object) -> N
 def test_damaged_remains_are_no_harm(tmp_path: Path, damage: str) -> None:
     corpus, out = write(tmp_path / "corpus.jsonl", rows_of(120)), tmp_path / "index"
     kill(corpus, out, "_checkpoint", 4)
-    work = tmp_path / ".index-building"
+    work = tmp_path / ".index-building" / "index"
     if damage == "manifest":
         (work / "spill" / "manifest.json").write_text("{")
     elif damage == "passages":
@@ -301,25 +303,16 @@ def test_interrupt_keeps_and_error_removes(tmp_path: Path) -> None:
         assert not out.exists()
 
 
-def test_what_the_dead_left_is_removed_and_the_living_keep_theirs(tmp_path: Path) -> None:
-    corpus = write(tmp_path / "corpus.jsonl", rows_of(5))
-    dead, living, other = (
-        tmp_path / name
-        for name in (".index-4711-00c0ffee", ".index-4712-00c0ffee", ".index2-4711-00c0ffee")
-    )
-    for folder in (dead, living, other):
-        folder.mkdir()
-    shared = tmp_path / ".index-building"
-    shared.mkdir()
-    held = [building._locked(living), building._locked(shared)]
-    assert None not in held
-    assert len(open_index(build_index(corpus, tmp_path / "index"))) == 5
-    assert not dead.exists()
-    assert living.exists()
-    assert other.exists()
-    assert list(shared.iterdir()) == []  # another process builds there
-    for descriptor in held:
-        os.close(descriptor or -1)
+def test_whoever_comes_second_waits_and_leaves_one_index(tmp_path: Path) -> None:
+    corpus, out = write(tmp_path / "corpus.jsonl", rows_of(5)), tmp_path / "index"
+    with ThreadPoolExecutor(1) as pool:
+        with build_folder(out) as work:
+            second = pool.submit(build_index, corpus, out)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+            assert [path.name for path in work.iterdir()] == [".lock"]
+        assert len(open_index(second.result())) == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus.jsonl", "index"]
 
 
 def test_packed_corpora_are_read_and_torn_ones_named(tmp_path: Path) -> None:

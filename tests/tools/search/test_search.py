@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolgym._util.folding import fold
 from toolgym._util.jsonl import read_rows
+from toolgym._util.text import fold
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import ToolCall, ToolResult
+from toolgym.tools.base import Tool
 from toolgym.tools.search import tool as search_module
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage
 from toolgym.tools.search.index import HEADER, Index, build_index, open_index
 from toolgym.tools.search.tool import NO_RESULT, is_empty_result, make_search, open_corpus
-from toolgym.tools.toolset import Tool
 
 ROWS = [
     {"id": "a", "title": "Gösta Eriksson", "text": "A Swedish rower from Vaxholm."},

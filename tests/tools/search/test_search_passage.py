@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError
 from toolgym.messages import ToolCall
+from toolgym.tools.base import Tool
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.index import best_passage
 from toolgym.tools.search.tool import make_search
-from toolgym.tools.toolset import Tool
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import CORPORA
-from toolgym.tools.toolset import Tool
+from toolgym.tools.base import Tool
 from toolgym.tools.translator.phrasebook import PhraseBook
 from toolgym.tools.translator.tool import make_translator
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from toolgym.policies.base import Request
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TokenChat", "tokenizer_hash"]
+__all__ = ["TokenChat", "apply_template", "tokenizer_hash"]
 
 _MARK = "\ue000toolgym\ue000"
 
@@ -45,7 +46,8 @@ class TokenChat:
         ends: ids that end a reply, beside the tokenizer's own and what ends the template's turns.
 
     Raises:
-        TemplateError: the tokenizer has no chat template, or the template shows no assistant text.
+        TemplateError: the tokenizer has no chat template, or the template refuses a conversation or
+            shows no assistant text.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class TokenChat:
         for place, request in enumerate(requests):
             try:
                 rendered = self._render(request.messages, request.tools)
-            except Exception as error:  # jinja templates raise what they like
+            except TemplateError as error:
                 prompts.append(_refused(error))
                 continue
             kept, text = self._continuation(request, rendered)
@@ -168,7 +170,8 @@ class TokenChat:
         if self._merge_system:
             chats = merged_system(chats)
         return str(
-            self._tokenizer.apply_chat_template(
+            apply_template(
+                self._tokenizer,
                 chats,
                 tools=list(tools) if self._pass_tools and tools else None,
                 add_generation_prompt=generation,
@@ -181,7 +184,7 @@ class TokenChat:
         self._merge_system = False
         try:
             return _MARK in self._render([_chat("system", _MARK), _chat("user", "a")], [])
-        except Exception:  # "System role not supported": jinja's TemplateError or anything else
+        except TemplateError:  # "System role not supported"
             return False
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -190,6 +193,33 @@ class TokenChat:
         # Templates write the special tokens themselves.
         encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
         return [list(ids) for ids in encoded["input_ids"]]
+
+
+def apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Chat], **options: Any
+) -> Any:
+    """What the tokenizer's chat template makes of a conversation.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: chat dicts; contents are texts.
+        options: of ``apply_chat_template``.
+
+    Raises:
+        TemplateError: the template raises anything: jinja templates raise what they like.
+    """
+    try:
+        return tokenizer.apply_chat_template(list(messages), **options)
+    except Exception as error:
+        parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+        hint = ""
+        with suppress(Exception):
+            tokenizer.apply_chat_template(parts, **options)
+            hint = "; it wants contents as lists of parts: set a template that takes texts"
+        raise TemplateError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses a conversation: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
+        ) from error
 
 
 def merged_system(chats: list[Chat]) -> list[Chat]:
@@ -218,9 +248,7 @@ def _chat(role: str, content: str) -> Chat:
     return {"role": role, "content": content}
 
 
-def _refused(error: Exception) -> PolicyError:
-    raised = PolicyError(
-        f"the chat template refuses the conversation: {type(error).__name__}: {error}"
-    )
+def _refused(error: TemplateError) -> PolicyError:
+    raised = PolicyError(str(error))
     raised.__cause__ = error
     return raised

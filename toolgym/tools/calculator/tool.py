@@ -10,10 +10,10 @@ understood. Symbolic work is read by the same grammar and done in a process of i
 from __future__ import annotations
 
 from toolgym.errors import BadInputError, ToolError
+from toolgym.tools.base import Tool
 from toolgym.tools.calculator import symbolic
 from toolgym.tools.calculator.arithmetic import to_answer
 from toolgym.tools.calculator.evaluator import evaluate_expression
-from toolgym.tools.toolset import Tool
 
 __all__ = ["calculate", "evaluate_expression", "make_calculator"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import Stemmer  # type: ignore[import-not-found]
 
-from toolgym._util.folding import fold
+from toolgym._util.text import fold
 
 __all__ = ["PART", "STOP_WORDS", "VERSION", "Analyzer", "parted_bytes", "pieces"]
 

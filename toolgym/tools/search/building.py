@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
 import os
-import re
 import secrets
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -21,9 +18,10 @@ from typing import IO, Any
 import numpy as np
 
 from toolgym._util.jsonl import value_hash, write_json
+from toolgym._util.workfolder import build_folder, move_in
 from toolgym.errors import BadInputError
 from toolgym.tools.search import layout
-from toolgym.tools.search.corpora.sources import CorpusLines, corpus_size, find_corpus
+from toolgym.tools.search.corpora.passages import CorpusLines, corpus_size, find_corpus
 from toolgym.tools.search.layout import SORTED, make_recipe
 from toolgym.tools.search.merge import Merge
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion
@@ -52,7 +50,8 @@ def build_index(
     """Index the passages of a JSON-lines file. A kill leaves the old index or none, never a half.
 
     What a killed or interrupted build has done lies in a hidden folder beside ``out``; the next
-    build of the same corpus there continues it, and one of another corpus removes it.
+    build of the same corpus there continues it, and one of another corpus removes it. Whoever
+    comes second waits for the first.
 
     Args:
         corpus: see `toolgym.tools.search.corpora.passages.read_passages`.
@@ -79,23 +78,18 @@ def build_index(
     if memory_mb < _LEAST_MB:
         raise BadInputError(f"memory_mb is {memory_mb!r}; an index needs at least {_LEAST_MB}")
     workers = _workers(processes, source)
-    replaces = target.exists()
-    if replaces and not _replaceable(target):
+    if target.exists() and not _replaceable(target):
         raise BadInputError(
             f"{str(target)!r} exists and is no index; name an empty or a new folder"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_dead(target)
-    with _work_folder(target) as partial:
+    with _work_folder(target) as work:
+        made = work / "index"
+        made.mkdir(exist_ok=True)
         limits = Limits.within(memory_mb, workers + 1)
-        plan = Plan(source, partial.resolve(), recipe, limits)
-        _Build(plan, workers, progress).run()
-        if replaces:
-            old = target.replace(_beside(target))
-            partial.replace(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(target)
+        _Build(Plan(source, made.resolve(), recipe, limits), workers, progress).run()
+        if target.exists():
+            target.replace(work / "old")
+        move_in(made, target)
     return target
 
 
@@ -114,60 +108,22 @@ def _replaceable(target: Path) -> bool:
     return (target / layout.HEADER).is_file() or (target.is_dir() and not any(target.iterdir()))
 
 
-def _beside(target: Path) -> Path:
-    """A free name in the same folder, from which a rename is atomic."""
-    return target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-@contextmanager
+@contextlib.contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target, locked: the one to be continued, or else one for this build.
+    """See `build_folder`.
 
-    It is removed after an error, but kept when a process is interrupted or killed, or when the
-    corpus is downloaded and the connection broke.
+    What is in it is removed after an error, but kept when the process is interrupted or killed, or
+    when the corpus is downloaded and the connection broke.
     """
-    folder = target.with_name(f".{target.name}-building")
-    folder.mkdir(exist_ok=True)
-    lock = _locked(folder)
-    if lock is None:  # another process builds the same
-        folder = _beside(target)
-        folder.mkdir()
-        lock = _locked(folder)
-    try:
-        yield folder
-    except Exception as error:
-        # A download that broke off is continued, and so is what a lost worker did not end.
-        if not isinstance(error, ConnectionError | LostWorkerError):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder until it is closed or the process ends."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-    except OSError:
-        pass  # held by another process, or just renamed by it
-    os.close(descriptor)
-    return None
-
-
-def _remove_dead(target: Path) -> None:
-    """Remove what killed processes left, except the build that can be continued."""
-    left = re.compile(rf"\.{re.escape(target.name)}-\d+-[0-9a-f]{{8}}")
-    for folder in target.parent.iterdir():
-        if left.fullmatch(folder.name) and (lock := _locked(folder)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+    with build_folder(target) as work:
+        shutil.rmtree(work / "old", ignore_errors=True)
+        try:
+            yield work
+        except Exception as error:
+            # A download that broke off is continued, and so is what a lost worker did not end.
+            if not isinstance(error, ConnectionError | LostWorkerError):
+                shutil.rmtree(work / "index", ignore_errors=True)
+            raise
 
 
 class _Build:
@@ -210,10 +166,9 @@ class _Build:
             self._finish(self._merge(crew))
 
     def _start(self) -> None:
-        """Begin with an empty folder; it stays itself, for it carries the lock."""
-        for left in self._folder.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        self._spill.mkdir()
+        """Begin with an empty folder."""
+        shutil.rmtree(self._folder)
+        self._spill.mkdir(parents=True)
         for name in self._sizes():
             (self._folder / name).write_bytes(b"")
         self._blocks = []

@@ -2,6 +2,9 @@
 
 The folder holds bm25s's own files (so bm25s opens it too), the passages, and a header that says how
 it was made; `toolgym.tools.search.building` writes it. Scores are BM25 as Lucene has it.
+
+The code is our own though the files are bm25s's: bm25s adds up every posting of a query, and holds
+a corpus and its terms in memory to build; this passes over most postings, and builds in bounds.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.cachefolder import cache_folder
 from toolgym._util.jsonl import value_hash
+from toolgym._util.workfolder import cache_folder
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.registry import CORPORA
+from toolgym.tools.base import Tool
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
 from toolgym.tools.search.layout import Recipe, make_recipe
-from toolgym.tools.toolset import Tool
 
 __all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -12,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolgym._util.cachefolder import cache_folder
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.workfolder import build_folder, cache_folder, move_in
 from toolgym.errors import BadInputError, MissingFileError
 
 __all__ = ["MODELS", "ModelFiles", "convert", "converted_folder", "converted_model", "find_model"]
@@ -180,18 +179,16 @@ def convert(model: Path, out: Path, quantization: str) -> None:
         out: folder to make.
         quantization: see `converted_model`.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (out.parent / f".{out.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed, also by a kill
+    with build_folder(out) as work:
         if out.is_dir():
             return
-        partial = out.parent / f".{out.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # what a kill left
+        made = work / "model"
+        shutil.rmtree(made, ignore_errors=True)  # what a kill left
         converter = require_extra("ctranslate2.converters", "translate").TransformersConverter(
             str(model), low_cpu_mem_usage=True
         )
-        converter.convert(str(partial), quantization=quantization)
-        partial.rename(out)
+        converter.convert(str(made), quantization=quantization)
+        move_in(made, out)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolgym._util.folding import fold
 from toolgym._util.jsonl import read_rows
+from toolgym._util.text import fold
 from toolgym.errors import BadInputError, UnknownNameError
 
 __all__ = ["PhraseBook"]

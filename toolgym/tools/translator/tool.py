@@ -15,7 +15,7 @@ from toolgym._util.jsonl import file_hash, value_hash
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.registry import CORPORA
-from toolgym.tools.toolset import Tool
+from toolgym.tools.base import Tool
 from toolgym.tools.translator.languages import english_name, find_language
 from toolgym.tools.translator.phrasebook import PhraseBook
 

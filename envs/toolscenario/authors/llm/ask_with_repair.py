@@ -13,12 +13,20 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import append_row, drop_torn_line, parse_line, value_hash
+from toolgym._util.jsonl import (
+    append_row,
+    drop_torn_line,
+    parse_line,
+    read_lines,
+    row_at,
+    value_hash,
+)
 from toolgym.envs.toolscenario.authors.llm import prompts
-from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, EndlessError, ModelServer
+from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, ModelServer
 from toolgym.envs.toolscenario.authors.llm.replies import UnusableError, sent_schema
 from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import EndpointError
+from toolgym.policies.client import EndlessError
 
 __all__ = ["ENDLESS", "Asker", "Draft", "RequestLog"]
 
@@ -47,17 +55,11 @@ class RequestLog:
         self.seconds = 0.0
         if path is not None and path.is_file():
             drop_torn_line(path)
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        position = 0
-        with path.open("rb") as stream:
-            for number, raw in enumerate(stream, 1):
+            for number, position, raw in read_lines(path):
                 row = parse_line(raw, path, number, "request file")
                 self._count(row)
                 if _answers(row):
                     self._places.setdefault(str(row.get("key")), position)
-                position += len(raw)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The row that answers a request, or None."""
@@ -65,9 +67,7 @@ class RequestLog:
             place = self._places.get(key)
         if self._path is None or not isinstance(place, int):
             return None if isinstance(place, int) else place
-        with self._path.open("rb") as stream:
-            stream.seek(place)
-            return parse_line(stream.readline(), self._path, 2, "request file")
+        return row_at(self._path, place, "request file")
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a row; once this returns, a kill does not lose it."""
@@ -247,6 +247,8 @@ class Asker:
         began = time.monotonic()
         try:
             return self.server.ask(row["messages"], sent_schema(stage), seed)
+        except EndlessError:
+            raise
         except EndpointError as error:
             failed = {"kind": error.kind, "message": str(error)}
             spent = {"seconds": round(time.monotonic() - began, 3), "tries": 1}

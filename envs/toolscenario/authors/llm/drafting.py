@@ -17,7 +17,7 @@ from toolgym.envs.toolscenario.authors.llm.replies import (
     UnusableError,
 )
 from toolgym.envs.toolscenario.compiler.decomposition import combine
-from toolgym.envs.toolscenario.compiler.verification import GUESSABLE
+from toolgym.envs.toolscenario.compiler.verification import GUESSABLE, words
 from toolgym.envs.toolscenario.records import (
     Combination,
     Decomposition,
@@ -32,7 +32,7 @@ from toolgym.envs.toolscenario.records import (
     SubQuestion,
     ToolDocument,
 )
-from toolgym.envs.toolscenario.schemas import misfits, words
+from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.envs.toolscenario.tool import function_problems, result_text, sandbox_for
 from toolgym.formats.scan import read_json
 from toolgym.grading.answers import normalise
@@ -88,7 +88,7 @@ def trial(scenario: Scenario, timeout: float) -> list[tuple[str, str]]:
                 found.append(("unfilled_reference", f"{where} finds no {error} in a result"))
             continue
         shown = f"{where}, {call.tool}({json.dumps(arguments, ensure_ascii=False)[:200]}),"
-        wrong = list(misfits(arguments, documents[call.tool].parameters))
+        wrong = misfits(arguments, documents[call.tool].parameters)
         if wrong:
             found.append(("bad_arguments", f"{shown} does not fit the document: {wrong[0]}"))
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -17,97 +16,14 @@ from urllib.parse import urlsplit
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, ToolgymError
-from toolgym.policies.client import Service, delay_before, failure_of
+from toolgym.policies.client import Dialect, EndlessError, Service, failure_of, structure_of
 
-__all__ = ["Answer", "Dialect", "EndlessError", "ModelServer", "StoppedError", "structure_of"]
-
-_REFUSALS = (400, 415, 422, 500, 501)
-_STRUCTURE = ("response_format", "json_schema", "json_object", "grammar", "guided")
-
-
-class Dialect:
-    """The request's body as the server has been found to take it; begins with everything.
-
-    Args:
-        structured: ask for JSON of a schema.
-    """
-
-    def __init__(self, structured: bool) -> None:
-        self.format = "json_schema" if structured else ""
-        self.limit = "max_tokens"
-        self.without: frozenset[str] = frozenset()
-        self.proved: set[str] = set()  # the structures with which a reply has come
-
-    def body(self, wanted: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Any]:
-        """A request's body.
-
-        Args:
-            wanted: its fields, as the interface was first documented.
-            schema: JSON Schema of the reply, or None.
-        """
-        made = {key: value for key, value in wanted.items() if key not in self.without}
-        made[self.limit] = made.pop("max_tokens")
-        if schema and self.format == "json_schema":
-            named = {"name": "reply", "schema": schema, "strict": False}
-            made["response_format"] = {"type": "json_schema", "json_schema": named}
-        elif schema and self.format:
-            made["response_format"] = {"type": "json_object"}
-        return made
-
-    def adapt(self, body: Mapping[str, Any], status: int, refusal: str) -> bool:
-        """Learn from a refusal.
-
-        Args:
-            body: that was refused.
-            status: of HTTP.
-            refusal: what the server said.
-
-        Returns:
-            Whether another body may be accepted.
-        """
-        if status not in _REFUSALS:
-            return False
-        said = refusal.casefold()
-        kind = structure_of(body)
-        named = {name for name in ("temperature", "seed") if name in said and name in body}
-        if "max_completion_tokens" in said and "max_tokens" in body:
-            self.limit = "max_completion_tokens"
-        elif named:
-            self.without = self.without | named
-        elif kind and (_names_structure(said) or (status < 500 and kind not in self.proved)):
-            if self.format == kind:
-                self.format = "json_object" if kind == "json_schema" else ""
-        else:
-            return False
-        return True
-
-    def restore(self, structure: str) -> None:
-        """Ask for this structure again where a lower one has brought no reply either.
-
-        Args:
-            structure: what was asked for before.
-        """
-        if self.format not in self.proved:
-            self.format = structure
-
-
-def structure_of(body: Mapping[str, Any]) -> str:
-    """What a body asks for: ``json_schema``, ``json_object`` or nothing."""
-    return str(body.get("response_format", {}).get("type", ""))
-
-
-def _names_structure(said: str) -> bool:
-    return any(word in said for word in _STRUCTURE)
-
+__all__ = ["Answer", "ModelServer", "StoppedError"]
 
 _BYTES_PER_TOKEN = 64  # of a reply's body, at most; escaped signs and reasoning included
 _LEAST_LIMIT = 1 << 18  # bytes
 _SHORTEST_KEY = 12  # characters; what is shorter is a word such as "none" or "EMPTY"
 _SECOND_TIMEOUT = 1  # a reply that took too long is asked for once more, not as often as others
-
-
-class EndlessError(ToolgymError):
-    """A reply with many more bytes than the tokens that were asked for."""
 
 
 class StoppedError(ToolgymError):
@@ -136,9 +52,8 @@ class Answer:
 class ModelServer:
     """One model behind an OpenAI-compatible server.
 
-    Connection errors, time-outs, 429 and 5xx are tried again as `EndpointPolicy` does; parameters
-    that the server refuses by name (a JSON schema, ``temperature``, ``max_tokens``) are left out or
-    renamed from then on.
+    Requests are tried again as those of `EndpointPolicy`; parameters that the server refuses by
+    name (a JSON schema, ``temperature``, ``max_tokens``) are left out or renamed from then on.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``.
@@ -203,7 +118,7 @@ class ModelServer:
         Args:
             messages: chat dicts.
             schema: JSON Schema of the reply; None asks for none.
-            seed: of the sampling, and of the jitter between tries.
+            seed: of the sampling.
 
         Raises:
             EndpointError: the server failed, or refused.
@@ -216,7 +131,7 @@ class ModelServer:
             "seed": seed,
             **{name: value for name, value in self._sampling.items() if value is not None},
         }
-        return self._run(self._answer(wanted, schema, seed))
+        return self._run(self._answer(wanted, schema))
 
     def alive(self) -> bool:
         """Whether the server answers a trivial request now: then a failure is of one request."""
@@ -224,7 +139,7 @@ class ModelServer:
         wanted = {"model": self._model, "messages": [chat], **self._sampling, "max_tokens": 16}
         plain = {name: value for name, value in wanted.items() if value is not None}
         try:
-            self._run(self._once(self._dialect.body(plain, None)))
+            self._run(self._once(self._dialect.body(plain), 0))
         except StoppedError:
             raise
         except EndlessError:
@@ -241,11 +156,12 @@ class ModelServer:
             if self._service is None:
                 self._service = Service(
                     self._openai,
-                    self._concurrency,
+                    concurrency=self._concurrency,
+                    timeout=self._timeout,
+                    limit=self._limit,
+                    retry_timeouts=False,
                     base_url=self._base_url,
                     api_key=self._key() or "none",
-                    timeout=self._timeout,
-                    max_retries=0,
                 )
                 self._finalizer = weakref.finalize(self, self._service.end)
             future = self._service.submit(coroutine)
@@ -257,62 +173,42 @@ class ModelServer:
             future.cancel()
         return answer
 
-    async def _answer(
-        self, wanted: Mapping[str, Any], schema: Mapping[str, Any] | None, seed: int
-    ) -> Answer:
-        began, tries, again = time.monotonic(), 0, 0
+    async def _answer(self, wanted: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Answer:
+        began, tries, too_long = time.monotonic(), 0, 0
         structure = self._dialect.format
         while True:
             body = self._dialect.body(wanted, schema)
             tries += 1
             try:
-                answer = await self._once(body)
+                answer = await self._once(body, self._resend)
             except (EndlessError, StoppedError):
                 raise
+            except TimeoutError as error:
+                too_long += 1
+                if too_long > min(_SECOND_TIMEOUT, self._resend):
+                    raise self._failed(error, structure) from None
             except Exception as error:  # whatever the client raises is typed here
                 status = getattr(error, "status_code", 0)
-                if status and self._dialect.adapt(body, status, _words(error)):
-                    continue
-                failure = failure_of(error, self._openai, self.address, tries)
-                most = _SECOND_TIMEOUT if failure.error.kind == "timeout" else self._resend
-                if not failure.again or again >= min(most, self._resend):
-                    self._dialect.restore(structure)
-                    raise EndpointError(
-                        failure.error.kind, self.masked(str(failure.error))
-                    ) from None
-                delay = delay_before(again, error, seed)
-                again += 1
+                if not status or not self._dialect.adapt(body, status, _words(error)):
+                    raise self._failed(error, structure) from None
             else:
                 self._dialect.proved.add(structure_of(body))
-                spent = time.monotonic() - began
+                spent, tries = time.monotonic() - began, tries + answer.tries - 1
                 return Answer(answer.text, answer.finish_reason, answer.usage, spent, tries)
-            await asyncio.sleep(delay)
 
-    async def _once(self, body: Mapping[str, Any]) -> Answer:
+    def _failed(self, error: Exception, structure: str) -> EndpointError:
+        self._dialect.restore(structure)
+        failure = failure_of(error, self._openai, self.address)
+        return EndpointError(failure.kind, self.masked(str(failure)))
+
+    async def _once(self, body: Mapping[str, Any], retries: int) -> Answer:
         service = self._service
         if service is None:
             raise StoppedError("the build was stopped")
-        async with service.slots:
-            return await asyncio.wait_for(self._read(service, dict(body)), self._timeout)
+        response = await service.complete(body, retries)
+        return self._completion(response.content, 1 + response.retries_taken)
 
-    async def _read(self, service: Service, body: dict[str, Any]) -> Answer:
-        """The body is read piece by piece: a server that never ends fills no memory."""
-        data = bytearray()
-        create = service.client.chat.completions.with_streaming_response.create
-        known = {name: body.pop(name) for name in ("model", "messages")}
-        async with create(**known, extra_body=body) as response:
-            try:
-                async for piece in response.iter_bytes():
-                    data += piece
-                    if len(data) > self._limit:
-                        raise EndlessError(f"the reply has more than {self._limit:,} bytes")
-            except EndlessError:
-                raise
-            except Exception as error:  # of the transport, in the middle of the body
-                raise self._openai.APIConnectionError(request=response.http_request) from error
-        return self._completion(bytes(data))
-
-    def _completion(self, data: bytes) -> Answer:
+    def _completion(self, data: bytes, tries: int) -> Answer:
         try:
             read = json.loads(data)
             choice = read["choices"][0]
@@ -330,7 +226,7 @@ class ModelServer:
         }
         # Half of a surrogate pair could be neither written to a file nor sent back.
         plain = (text or "").encode("utf-8", "replace").decode()
-        return Answer(self.masked(plain), str(finish or ""), counted, 0.0, 1)
+        return Answer(self.masked(plain), str(finish or ""), counted, 0.0, tries)
 
     def masked(self, text: str) -> str:
         """A text without the key: what a server says is written to files and screens."""

@@ -1,0 +1,369 @@
+"""``Tool``: a typed, documented function; its arguments are checked, its failures are texts."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.json_schema import GenerateJsonSchema
+
+from toolgym._util.jsonl import copy_json
+from toolgym._workers.tool_child import as_text, by_name, describe
+from toolgym._workers.tool_worker import WorkerPool
+from toolgym.errors import BadInputError, ToolError, did_you_mean
+from toolgym.messages import ToolCall, ToolResult
+from toolgym.tools.cache import ResultCache, cache_key
+from toolgym.tools.docstring import read_docstring
+
+__all__ = ["DEFAULT_TIMEOUT", "Schema", "Tool", "tool"]
+
+Schema = dict[str, Any]
+"""One tool in function-calling form: ``{"type": "function", "function": {name, ...}}``."""
+
+Batch = Callable[[list[dict[str, Any]]], Sequence[Any]]
+
+DEFAULT_TIMEOUT = 10.0  # seconds; the limit of the second paper's environments
+_NAME = re.compile(r"\w[\w.-]{0,63}")  # what every format can write and read
+
+
+class Tool:
+    """A function that a policy may call.
+
+    Args:
+        function: typed by hints, and documented in Google's, NumPy's, reST's or Epydoc's style: the
+            text becomes the description, its fields those of the parameters. It may be async: what
+            it gives is awaited; what a generator yields is a list.
+        name: what the policy writes; default: the function's name.
+        description: in place of the docstring's text.
+        timeout: seconds a call may take. It runs in a child process that is killed at the deadline.
+        inline: run in this process, with no deadline: for functions that always end by themselves.
+        batch: optional, for inline tools: many argument dicts at once to as many results, each a
+            value or an exception; used when several calls of this tool are answered together.
+        fingerprint: hash of the data that the answers depend on, such as an index; for
+            ``run.json``.
+        cache: whether equal arguments may be answered from memory. Default: where there is a
+            ``fingerprint``, since that says that data and arguments alone decide the answer.
+
+    Raises:
+        BadInputError: a name that a format cannot write, a parameter whose type is missing or no
+            JSON, ``*args`` or ``**kwargs``, or no description.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        inline: bool = False,
+        batch: Batch | None = None,
+        fingerprint: str = "",
+        cache: bool | None = None,
+    ) -> None:
+        self.function, self.fingerprint = function, fingerprint
+        # Per tool object, not by name: options such as a search's k stand in no fingerprint.
+        self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
+        self.name = _checked_name(name or _plain(function).__name__)
+        self.timeout, self.inline, self.batch = timeout, inline, batch
+        signature = _signature(function, self.name)
+        text = inspect.getdoc(_plain(function)) or ""
+        written, described = read_docstring(text, list(signature))
+        self.description = " ".join((description or written).split())
+        if not self.description:
+            raise BadInputError(_undocumented(self.name))
+        self._model, self.parameters = _arguments(signature, self.name, described)
+        self._fields = dict(zip(self._model.model_fields, signature, strict=True))
+        self._call = by_name(function)
+        self._pool = None if inline else WorkerPool(function, self.name)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function: no validation, no deadline."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r}, parameters={list(self.parameters['properties'])})"
+
+    def schema(self) -> Schema:
+        """A fresh function-calling document."""
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": copy_json(self.parameters),
+        }
+        return {"type": "function", "function": function}
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Check and convert arguments: numbers in text are read, unknown names refused.
+
+        Raises:
+            ToolError: with one line for the model that names each wrong argument.
+        """
+        try:
+            checked = self._model.model_validate(dict(arguments))
+        except ValidationError as error:
+            names = list(self._fields.values())
+            problems = "; ".join(_problem(item, names) for item in error.errors())
+            raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
+        # Its fields are all that it holds, for extra ones are forbidden.
+        return {self._fields[field]: value for field, value in vars(checked).items()}
+
+    def run(self, call: ToolCall) -> ToolResult:
+        """Validate, execute, and turn every failure into a text; a failing tool never raises."""
+        return self.run_many([call])[0]
+
+    def run_many(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """Several calls of this tool, answered in order; batched where the tool can.
+
+        Never from the cache, which only a `Toolset` uses: who asks twice here wants to see it run.
+        """
+        return self.answer(calls, use_cache=False)[0]
+
+    def answer(self, calls: Sequence[ToolCall], use_cache: bool) -> tuple[list[ToolResult], int]:
+        """As `run_many`, and how many of the answers came from the cache.
+
+        Args:
+            calls: of this tool.
+            use_cache: look into the tool's cache, where it has one, and add to it.
+        """
+        cache = self.cache if use_cache else None
+        replies: list[dict[str, Any]] = [{}] * len(calls)
+        ready: list[tuple[int, dict[str, Any], str | None]] = []
+        hits = 0
+        for index, call in enumerate(calls):
+            try:
+                arguments = self.validate(call.arguments)
+            except ToolError as error:
+                replies[index] = {"error": "invalid_arguments", "text": f"Error: {error}"}
+                continue
+            key = cache_key(arguments) if cache is not None else None
+            known = cache.get(key) if cache is not None and key is not None else None
+            if known is None:
+                ready.append((index, arguments, key))
+            else:
+                hits += 1
+                replies[index] = {"text": known}
+        if self.batch is not None and len(ready) > 1:
+            values = self._run_batch(self.batch, [arguments for _, arguments, _ in ready])
+        else:
+            values = [self._run_one(arguments) for _, arguments, _ in ready]
+        for (index, _, key), reply in zip(ready, values, strict=True):
+            replies[index] = reply
+            if cache is not None and key is not None and "error" not in reply:
+                cache.put(key, reply["text"])
+        return [
+            ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
+            for call, reply in zip(calls, replies, strict=True)
+        ], hits
+
+    def fork(self) -> Tool:
+        """The same tool behind a document of its own: what is changed there stays there."""
+        twin = copy.copy(self)
+        twin.parameters = copy_json(self.parameters)
+        return twin
+
+    def close(self) -> None:
+        """End the child processes that wait for a call; the next call starts a new one."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self._pool is not None:
+            return self._pool.call(arguments, self.timeout)
+        try:
+            return {"text": as_text(self._call(arguments))}
+        except Exception as error:  # a tool's failure belongs into the record, not into the run
+            return describe(error)
+
+    def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            values = batch(arguments)
+        except Exception as error:  # as in _run_one, for all of them
+            return [describe(error)] * len(arguments)
+        return [describe(v) if isinstance(v, Exception) else {"text": as_text(v)} for v in values]
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    inline: bool = False,
+    cache: bool = False,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    inline: bool = False,
+    cache: bool = False,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function a tool: ``@tool``, or ``@tool(timeout=2.0)``.
+
+    Args:
+        function: see `Tool`.
+        name: what the policy writes; default: the function's name.
+        description: in place of the docstring's text.
+        timeout: seconds until the call is ended.
+        inline: run in this process without a deadline.
+        cache: equal arguments may be answered from memory: only where they alone decide.
+
+    Raises:
+        BadInputError: the function cannot be a tool, or is not typed or not documented.
+    """
+
+    def wrap(wrapped: Callable[..., Any]) -> Tool:
+        return Tool(
+            wrapped,
+            name=name,
+            description=description,
+            timeout=timeout,
+            inline=inline,
+            cache=cache,
+        )
+
+    return wrap(function) if function is not None else wrap
+
+
+def _plain(function: Callable[..., Any]) -> Any:
+    """What holds the name and the docstring of a function: partials and callable objects do not."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if hasattr(function, "__name__"):
+        return function
+    if not callable(function):
+        raise BadInputError(f"a tool is made of a function, not of {function!r:.80}")
+    return type(function) if type(function).__doc__ else type(function).__call__
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        near = re.sub(r"[^\w.-]+", "_", name).strip("_.-")[:64] or "my_tool"
+        raise BadInputError(
+            f"tool name {name!r} must be at most 64 letters, digits, '_', '-' and '.', for not "
+            f"every format can write others; pass name={near!r}"
+        )
+    return name
+
+
+def _undocumented(name: str) -> str:
+    ways = "write one, or pass @tool(description=...)"
+    if sys.flags.optimize > 1:
+        ways = "python -OO removes docstrings: run without -OO, or pass @tool(description=...)"
+    return f"tool {name!r} needs a docstring that describes it, for the policy reads it; {ways}"
+
+
+def _signature(function: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:
+    """The parameters that a policy may give, by name; what a partial has fixed is not among them.
+
+    Raises:
+        BadInputError: a parameter without a type, or ``*args`` or ``**kwargs``.
+    """
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"tool {name!r} has no signature to read ({error})") from error
+    except Exception as error:  # evaluating a hint given as text runs any expression
+        raise BadInputError(f"a type hint of tool {name!r} has no meaning: {error}") from error
+    fixed = function.keywords if isinstance(function, functools.partial) else ()
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise BadInputError(
+                f"tool {name!r} may not take *{parameter.name}: name its parameters"
+            )
+        if parameter.annotation is parameter.empty and parameter.name not in fixed:
+            raise BadInputError(f"parameter {parameter.name!r} of tool {name!r} needs a type hint")
+    return {name: value for name, value in parameters.items() if name not in fixed}
+
+
+def _arguments(
+    signature: Mapping[str, inspect.Parameter], name: str, described: Mapping[str, str]
+) -> tuple[type[BaseModel], dict[str, Any]]:
+    """A model that checks arguments, and its JSON Schema.
+
+    The parameters are aliases: pydantic keeps names such as ``copy`` and ``model_config`` for
+    itself, and takes none that begins with ``_``.
+
+    Raises:
+        BadInputError: a type that is no JSON.
+    """
+    fields: dict[str, Any] = {}
+    for number, (parameter, found) in enumerate(signature.items()):
+        default = ... if found.default is found.empty else found.default
+        described_as = Field(default, alias=parameter, description=described.get(parameter))
+        fields[f"field_{number}"] = (found.annotation, described_as)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False)
+    try:
+        model = create_model(name, __config__=config, **fields)
+        return model, _untitled(model.model_json_schema(schema_generator=_Quiet))
+    except Exception as error:  # types bring their own checks, and what those raise
+        raise _unusable(name, signature, error) from error
+
+
+def _unusable(
+    name: str, signature: Mapping[str, inspect.Parameter], error: Exception
+) -> BadInputError:
+    """The error that names the parameter whose type cannot be used."""
+    for parameter, found in signature.items():
+        try:
+            TypeAdapter(found.annotation).json_schema()
+        except Exception as own:
+            why = str(own).splitlines()[0]
+            return BadInputError(
+                f"the type {found.annotation!r:.80} of parameter {parameter!r} of tool {name!r} "
+                f"cannot be given as JSON: {why:.200}"
+            )
+    return BadInputError(f"tool {name!r} has parameters that are no JSON: {error!s:.200}")
+
+
+class _Quiet(GenerateJsonSchema):
+    """A default that is no JSON is left out of the document without a warning."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - theirs
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema without pydantic's titles, which only cost the policy tokens."""
+
+    def walk(node: Any, inside_properties: bool = False) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: walk(value, key == "properties" and not inside_properties)
+                for key, value in node.items()
+                if inside_properties or key != "title"
+            }
+        return [walk(item) for item in node] if isinstance(node, list) else node
+
+    cleaned: dict[str, Any] = walk(schema)
+    cleaned.setdefault("properties", {})
+    cleaned.setdefault("required", [])
+    cleaned.pop("additionalProperties", None)
+    return cleaned
+
+
+def _problem(item: Mapping[str, Any], names: Sequence[str]) -> str:
+    """One of pydantic's findings as a line for the policy.
+
+    Args:
+        item: from ``ValidationError.errors()``.
+        names: of the tool's parameters.
+    """
+    where = ".".join(str(part) for part in item["loc"]) or "arguments"
+    if item["type"] == "extra_forbidden":
+        hint = did_you_mean(where, names)
+        return f"{where!r} is not a parameter{hint}; parameters: {', '.join(names)}"
+    if item["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where!r}: {item['msg']}, got {item['input']!r:.80}"
