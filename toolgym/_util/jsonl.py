@@ -287,8 +287,7 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        why = not_json(value) or error
-        name = Path(path).name
+        name, why = Path(path).name, not_json(value) or error
         raise BadInputError(f"JSON cannot hold what {name!r} is to hold: {why}") from error
     write_text(path, text + "\n")
 
