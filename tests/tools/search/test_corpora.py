@@ -473,7 +473,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     config = SimpleNamespace(HF_HUB_OFFLINE=False)
     module = SimpleNamespace(load_dataset=load_dataset, config=config)
-    monkeypatch.setattr(hub_rows, "need", lambda name, extra: module)
+    monkeypatch.setattr(hub_rows, "require_extra", lambda name, extra: module)
     return known
 
 
