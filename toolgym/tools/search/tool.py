@@ -70,7 +70,7 @@ def make_search(
     def shown(query: str, hits: list[Hit]) -> str:
         if passage == "best":
             hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
-        return _answer(query, hits)
+        return _answer(query, hits, not hits and opened.only_stop_words(query))
 
     def answer(query: str) -> str:
         """Search an encyclopedia and read the best matching article.
@@ -102,9 +102,11 @@ def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
         raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
 
 
-def _answer(query: str, hits: list[Hit]) -> str:
+def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str:
     if not hits:
         shown = query if len(query) <= 100 else query[:97] + "..."
+        if only_stop_words:
+            return f"{NO_RESULT}{shown!r}: its words are too common, and no title is made of them."
         return f"{NO_RESULT}{shown!r}: no article holds a word of it."
     if len(hits) == 1:
         return str(hits[0].passage)
