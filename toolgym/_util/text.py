@@ -11,7 +11,7 @@ __all__ = ["fold", "markdown_table", "number", "text_table"]
 
 @functools.cache
 def _letters() -> dict[int, str]:
-    """Letters that Unicode does not decompose, as English writes them; the digits of all scripts."""
+    """Letters that Unicode does not decompose, as English writes them; digits of all scripts."""
     latin = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
     signs = map(chr, range(0x80, 0x20000))
     digits = {s: str(unicodedata.decimal(s)) for s in signs if unicodedata.category(s) == "Nd"}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym._util.folding import fold
 from toolgym._util.jsonl import dump_line, read_rows
+from toolgym._util.text import fold
 from toolgym.errors import BadInputError
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.index import Index, build_index, open_index
