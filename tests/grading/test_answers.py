@@ -8,7 +8,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toolgym.errors import UnknownNameError
@@ -204,6 +204,7 @@ _WRAPS = st.sampled_from(
 
 @given(st.text(alphabet=st.characters(categories=["L", "Nd"]), min_size=1), _WRAPS)
 def test_signs_around_an_answer_do_not_count(answer: str, wrap: str) -> None:
+    assume(normalise(answer, "unicode"))  # of an article nothing is left
     assert exact(wrap.format(answer), [answer], "unicode")
 
 

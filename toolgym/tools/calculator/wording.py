@@ -18,7 +18,7 @@ __all__ = ["NUMBER", "OPERATION_WORDS", "signs"]
 
 MAX_WORDS = 400  # characters of an expression in words: some rules take time with their square
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
-_ATOM = rf"(?:-?{NUMBER}%?|pi|-?[a-z]+[0-9]*\([^()]*\)|\([^()]*\))"
+_ATOM = rf"(?:-?{NUMBER}%?|pi|-?[a-z]+[0-9]*\([^()]+\)|\([^()]+\))"
 _LARGE = "hundred|thousand|lakh|million|crore|billion|trillion|dozen|score|gross"
 # Where an operand may begin.
 _START = r"(?:^|(?<=[-+*/(,=<>])|(?<=\bof)|(?<=\btwice)|(?<=\bdouble)|(?<=\btriple))\s*"
@@ -45,6 +45,7 @@ _OF_ONE = {
     "square root": "sqrt({})", "cube root": "cbrt({})", "square": "({})^2", "cube": "({})^3",
     "factorial": "factorial({})", "absolute value": "abs({})", "reciprocal": "(1/({}))",
     "natural log": "ln({})", "natural logarithm": "ln({})", "sqrt": "sqrt({})", "ln": "ln({})",
+    "floor": "floor({})", "ceiling": "ceil({})",
 }  # fmt: skip
 _TIMES = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "quadruple": 4}
 _PLACES = {
@@ -88,7 +89,7 @@ def _bare(text: str) -> str:
     for _ in range(6):
         before = text
         text = _ASIDE.sub("", text.strip(), count=1).strip()
-        text = re.sub(r",? please$", "", text.rstrip(" \t\n;?"))
+        text = re.sub(r",? please$| as (?:a )?decimal$", "", text.rstrip(" \t\n;?"))
         text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
         text = _BLANK.sub("", re.sub(r"(?<=[0-9])\.{3}$", "", text)).strip()
         label = _LABEL.match(text)
@@ -133,7 +134,7 @@ def signs(text: str) -> str:
     )
     text = re.sub(r"\b([a-z]+)\s*\(\s*\(([^()]*,[^()]*)\)\s*\)", r"\1(\2)", text)  # sum((1, 2))
     text = _series(_chosen(text))
-    if not re.search(r"[A-Za-z]{3}", text):
+    if not re.search(r"[A-Za-z]{2}", text):
         return text
     text = re.sub(r"\s+", " ", re.sub(r"\b(?:the|exactly)\b", " ", text.lower())).strip()
     return _rest(_whole(_numbers(text)))
@@ -233,7 +234,8 @@ _INFIX = [
     (rf"{_START}negative (?=[0-9])", " -"),
 ]  # fmt: skip
 _RAISED = re.compile(
-    rf"({NUMBER}|\)) ?(?:(squared)|(cubed)|(?:raised )?to (?:a )?(?:power (?:of )?(-?{NUMBER})"
+    rf"({NUMBER}|\)|\bpi|\be) ?(?:(squared)|(cubed)|(?:raised )?to (?:a )?"
+    rf"(?:power (?:of )?(-?{NUMBER})"
     rf"|([0-9]+)(?:st|nd|rd|th) power|({'|'.join(_FRACTIONS)}) power)|raised to (-?{NUMBER})"
     r"|(factorial))(?![\w(%]| of\b)(?! ?(?:\^|\*\*|!))"
 )
@@ -245,7 +247,7 @@ _LISTED = re.compile(
     rf"{_START}(?P<name>{'|'.join(_LISTS)}) of "
     rf"(?P<of>{_ATOM}(?: ?, ?{_ATOM})*(?: ?,? and {_ATOM})?){_END}"
 )
-_ONE = re.compile(rf"{_START}(?P<name>{'|'.join(_OF_ONE)}) of (?P<of>{_ATOM}){_END}")
+_ONE = re.compile(rf"{_START}(?P<name>{'|'.join(_OF_ONE)})(?: of)? ?(?P<of>{_ATOM}){_END}")
 _PART = re.compile(
     rf"{_START}(?:(?P<n>[0-9]+)(?P<hyphen>[ -])|an? )?(?P<name>{'|'.join(_FRACTIONS)})"
     rf"(?P<s>s?) of (?:an? )?(?P<of>{_ATOM}){_LINEAR}"
