@@ -366,6 +366,15 @@ def test_llama3_loses_no_call(text: str, made: int, kinds: int) -> None:
     assert action.answer is None
 
 
+def test_an_object_that_is_no_call_is_text() -> None:
+    call = '{"id": "x1", "type": "function", "function": {"name": "now", "arguments": "{}"}}'
+    assert read("llama3", call)[0] == [("now", {})]
+    assert read("hermes", call) == ([], None, ["no_call"])
+    for name in ("hermes", "llama3"):
+        assert read(name, '{"id": 5, "title": "x"}') == ([], '{"id": 5, "title": "x"}', [])
+        assert read(name, '{"answer": "Paris"}')[1] == '{"answer": "Paris"}'
+
+
 def test_hermes_tags() -> None:
     call = '{"name": "Calculator", "arguments": {"expression": "1+1"}}'
     wanted = ("Calculator", {"expression": "1+1"})

@@ -62,6 +62,7 @@ _FOREIGN = re.compile(
     r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"
     r"|<function_calls?>|<invoke "
     r"|<\|python_tag\|>|\bfunctools\[|^[ \t]*\**Action\**:\**[ \t]*\w[\w.-]*\[|^Action Input:"
+    r"|[\"']type[\"']\s*:\s*[\"']function[\"']"
     r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type)[\"']\s*:[^{}]*"
     r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
     re.M,

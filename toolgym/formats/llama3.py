@@ -15,7 +15,10 @@ from toolgym.tools.base import Schema
 __all__ = ["Llama3Format"]
 
 _TAG = "<|python_tag|>"
-_KEYS = r"(?:type|name|parameters|arguments|function|tool_calls|id)"
+_KEYS = (
+    r"(?:type|name|parameters|arguments|function|tool_calls"
+    r"|id[\"']\s*:\s*[\"'][^\"'\n]{0,80}[\"']\s*,\s*[\"'](?:type|name|function))"
+)
 _OBJECT = rf"\s*(?:\{{\s*)?[\"']?{_KEYS}[\"']?\s*:"
 _BEGIN = re.compile(rf"[\[{{]{_OBJECT}")
 _PATTERN = marks_and(r"<(\|python_tag\|>)", rf"\{{({_OBJECT})", rf"\[({_OBJECT})")
