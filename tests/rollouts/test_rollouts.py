@@ -250,7 +250,8 @@ class TestFailures:
             raise RuntimeError("my reward is broken")
 
         REWARDS.add("broken", broken, replace=True)
-        arguments = {"env_args": tasks | {"reward": {"broken": 1.0}}}
+        arguments: dict[str, Any] = {"env_args": tasks | {"reward": {"broken": 1.0}}}
+        arguments["concurrency"] = 1
         with pytest.raises(CheckError, match=r"20 episodes in a row.*my reward is broken"):
             rollout(ENV, adder, **arguments)
         run = rollout(ENV, adder, **arguments, episodes=3)
