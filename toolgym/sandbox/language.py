@@ -270,7 +270,10 @@ def _type(value: Any) -> type:
     return found
 
 
-class _Class(typing.Generic[typing.TypeVar("_Any")]):
+_T = typing.TypeVar("_T")
+
+
+class _Class(typing.Generic[_T]):
     """Stands for ``typing.Type``, whose origin is `type` itself: a comparison would give it out."""
 
 
