@@ -292,7 +292,7 @@ def test_progress_reaches_the_end(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["data.csc.index.npy", "maxima.npy", "passages.jsonl", "vocab.index.json"]
+    "name", ["data.csc.index.npy", "maxima.npy", "corpus.jsonl", "vocab.index.json"]
 )
 def test_damaged_index_is_one_clear_line(index: Index, name: str) -> None:
     path = index.folder / name
