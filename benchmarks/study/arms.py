@@ -16,7 +16,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import UnknownNameError
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
-from toolgym.miniature.settings import BaseSettings
+from toolgym.miniature.preset import BaseSettings
 from toolgym.miniature.world import SHARES, World
 from toolgym.report.document import to_markdown
 from toolgym.selftrain.loop import selftrain

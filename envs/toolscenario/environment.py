@@ -16,7 +16,7 @@ from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import Format, get_format
-from toolgym.grading.rubric import Rubric
+from toolgym.grading.rubric import Rubric, make_rubric
 from toolgym.registry import Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
@@ -235,7 +235,7 @@ def make(
         every.split(split) if split else every,
         scenarios,
         codec,
-        Rubric({"solve_f1": 1.0} if reward is None else reward),
+        make_rubric({"solve_f1": 1.0} if reward is None else reward),
         provider,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,

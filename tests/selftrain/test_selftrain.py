@@ -24,7 +24,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("trl")
     from toolgym._util.optional import quiet
     from toolgym.miniature.base import build_base
-    from toolgym.miniature.settings import BaseSettings
+    from toolgym.miniature.preset import BaseSettings
     from toolgym.miniature.world import World
 
     folder = tmp_path_factory.mktemp("selftrain")

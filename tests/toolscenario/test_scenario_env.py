@@ -28,11 +28,11 @@ from toolgym.envs.toolscenario.policies import (
     SpamPolicy,
 )
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
-from toolgym.envs.toolscenario.records import SHAPES, Scenario
 from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy
+from toolgym.scenario import SHAPES, Scenario
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 

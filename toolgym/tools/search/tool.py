@@ -17,25 +17,15 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.workfolder import cache_folder
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
 from toolgym.tools.search.layout import Recipe, make_recipe
 
-__all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
+__all__ = ["make_search", "open_corpus"]
 
 _PASSAGES = ("whole", "best")
-NO_RESULT = "No result for "
-"""How the answer begins when no passage holds a word of the query: an answer, not an error."""
-
-
-def is_empty_result(content: str) -> bool:
-    """Whether a tool result holds nothing: blank, or a search without a hit.
-
-    The paper's pass rate counts calls "whose result is not an error or empty".
-    """
-    return not content.strip() or content.startswith(NO_RESULT)
 
 
 def make_search(
@@ -70,7 +60,7 @@ def make_search(
         )
     opened = open_corpus(corpus, index)
 
-    def shown(query: str, hits: list[Hit]) -> str:
+    def shown(query: str, hits: list[Hit]) -> str | NothingFoundError:
         if passage == "best":
             hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
         return _answer(query, hits)
@@ -81,9 +71,12 @@ def make_search(
         Args:
             query: a name or a few key words.
         """
-        return shown(query, opened.search(query, k))
+        found = shown(query, opened.search(query, k))
+        if isinstance(found, NothingFoundError):
+            raise found
+        return found
 
-    def answer_all(calls: list[dict[str, Any]]) -> list[str]:
+    def answer_all(calls: list[dict[str, Any]]) -> list[str | NothingFoundError]:
         # Concurrent episodes of one task often ask the same.
         queries = list(dict.fromkeys(call["query"] for call in calls))
         found = opened.search_many(queries, k)
@@ -105,10 +98,10 @@ def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
         raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
 
 
-def _answer(query: str, hits: list[Hit]) -> str:
+def _answer(query: str, hits: list[Hit]) -> str | NothingFoundError:
     if not hits:
         shown = query if len(query) <= 100 else query[:97] + "..."
-        return f"{NO_RESULT}{shown!r}: no article holds a word of it."
+        return NothingFoundError(f"No result for {shown!r}: no article holds a word of it.")
     if len(hits) == 1:
         return str(hits[0].passage)
     lines = (" ".join(str(hit.passage).split()) for hit in hits)
