@@ -23,7 +23,7 @@ def exact_match(task: Task, trajectory: Trajectory, *, normalisation: str = "pap
     Args:
         task: its gold answers; one equal to the answer is enough.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
 
     Returns:
         [steps] 1.0 at the step that gave the right answer, else 0.0.
@@ -38,7 +38,7 @@ def accuracy(
     task: Task,
     trajectory: Trajectory,
     *,
-    normalisation: str = "paper",
+    normalisation: str | None = None,
     numbers: str = "value",
     whole_words: bool = False,
     preset: str = "ours",
@@ -51,8 +51,10 @@ def accuracy(
     Args:
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``; for text.
-        numbers: ``value`` compares numbers as numbers, ``paper`` the matched characters.
+        normalisation: ``paper``, ``squad`` or ``unicode``; for text. None: ``unicode`` for the
+            preset ``ours``, else ``paper``.
+        numbers: ``value`` compares numbers as numbers, ``paper`` as the published evaluation,
+            ``paper_filter`` as the published training filter.
         whole_words: for ``paper``: a gold answer inside a longer word does not count.
         preset: ``ours``: the gold must be most of what is said and stand alone, so that pasting a
             result, listing candidates or repeating the question earns nothing; a number must be the
@@ -80,7 +82,7 @@ def token_f1(
     Args:
         task: its gold answers.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
         preset: ``ours``: F1 where most of the answer's words are the gold's and it is one answer,
             else 0.0. ``paper``: F1 of any answer.
 
@@ -102,7 +104,11 @@ def token_f1(
 
 
 def task_completion(
-    task: Task, trajectory: Trajectory, *, normalisation: str = "paper", preset: str = "ours"
+    task: Task,
+    trajectory: Trajectory,
+    *,
+    normalisation: str | None = None,
+    preset: str = "ours",
 ) -> list[float]:
     """Whether the episode did what was asked: for questions, an answer that `accuracy` accepts.
 
@@ -112,7 +118,7 @@ def task_completion(
     Args:
         task: gold answers and ``answer_type``.
         trajectory: the record so far.
-        normalisation: ``paper`` or ``squad``; for text.
+        normalisation: as in `accuracy`.
         preset: as in `accuracy`.
 
     Returns:

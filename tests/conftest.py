@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+
+# A suite that is started with Ctrl-C ignored (``nohup make test &``) would hand that on to each
+# process that it starts; a handler of its own does not travel: they begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Search indexes of test corpora must neither fill the user's cache nor come from it.
 os.environ.setdefault("TOOLGYM_CACHE", tempfile.mkdtemp(prefix="toolgym-test-cache-"))

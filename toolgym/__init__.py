@@ -7,6 +7,12 @@ transformers nor sympy is loaded until something needs it.
 from __future__ import annotations
 
 import importlib
+import sys
+
+if [*sys.orig_argv, ""][1].endswith("/toolgym") or sys.orig_argv[1:3] == ["-m", "toolgym.cli"]:
+    # A command: Ctrl-C ends it with one line, also while all of this is imported.
+    importlib.import_module("toolgym.cli").answer_signals()
+
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 

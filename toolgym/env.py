@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from toolgym._util.rebuilding import make_again
 from toolgym.errors import BadInputError, EpisodeEndedError
@@ -19,7 +17,7 @@ from toolgym.formats.turn import Begun, begin_turn
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolCall, ToolResult, to_chats
 from toolgym.spaces import ActionSampler, UnicodeText
-from toolgym.task import Task, TaskSet
+from toolgym.task import Task, TaskSet, whole_number
 from toolgym.tools.base import Schema
 from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Step, Trajectory
@@ -208,7 +206,7 @@ class ToolEnv(gym.Env[str, str]):
         options = {} if options is None else options
         if not isinstance(options, Mapping):
             raise BadInputError(f"reset options are a mapping, not {options!r:.80}")
-        sample = _whole("sample", options.get("sample", 0))
+        sample = whole_number("reset option 'sample'", options.get("sample", 0))
         task = self.tasks[self._choose(options)]
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
         # What the policy is told is not what parses and records: it may change its documents.
@@ -268,9 +266,8 @@ class ToolEnv(gym.Env[str, str]):
         if self._ended:
             why = "the episode has ended" if self._trajectory else "no episode yet"
             raise EpisodeEndedError(f"{why}: call reset() before step()")
-        limit = self.max_reply_chars
-        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count)
-        begun.refused = bool(begun.parsed.calls) and self._refused()
+        limit, refused = self.max_reply_chars, self._refused()
+        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count, refused)
         self._begun = begun
         return [] if begun.refused else list(begun.parsed.calls)
 
@@ -346,12 +343,7 @@ class ToolEnv(gym.Env[str, str]):
         task = options.get("task")
         if task is None:
             return int(self.np_random.integers(len(self.tasks)))
-        if isinstance(task, str):
-            return self.tasks.index_of(task)
-        place = _whole("task", task)
-        if place >= len(self.tasks):
-            raise BadInputError(f"task {place} is out of range: there are {len(self.tasks)}")
-        return place
+        return self.tasks.index_of(task)
 
     def _refused(self) -> bool:
         limit = self.format.strategy.tool_turns
@@ -399,17 +391,3 @@ class ToolEnv(gym.Env[str, str]):
             info["tool_errors"] = [result.error or "" for result in step.results]
             info |= {f"reward/{name}": value for name, value in step.reward_parts.items()}
         return info
-
-
-def _whole(option: str, value: Any) -> int:
-    """A reset option that counts from 0; numbers of numpy and the like are numbers."""
-    try:
-        number = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        ids = " or a task's id" if option == "task" else ""
-        raise BadInputError(
-            f"reset option {option!r} is a whole number of at least 0{ids}, not {value!r:.80}"
-        )
-    return number

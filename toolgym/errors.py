@@ -167,15 +167,16 @@ def in_words(error: BaseException) -> str:
         return f"{type(error).__name__} without a readable text"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.55) -> str:
     """Near names as the tail of a message: `` (did you mean 'a' or 'b'?)``, or nothing.
 
     Args:
         name: what was asked for.
         known: what exists.
+        cutoff: how near, from 0.0 to 1.0 (difflib's ratio).
     """
     by_folded = {candidate.casefold(): candidate for candidate in known}
-    folded = difflib.get_close_matches(str(name).casefold(), by_folded, n=3, cutoff=0.55)
+    folded = difflib.get_close_matches(str(name).casefold(), by_folded, n=3, cutoff=cutoff)
     if not folded:
         return ""
     return f" (did you mean {' or '.join(repr(by_folded[match]) for match in folded)}?)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from toolgym.errors import BadInputError
 
 __all__ = [
     *("SUB_ANSWERS", "SourceFacts", "SubAnswer", "Task", "TaskSet", "given_tasks", "read_tasks"),
-    "task_from_row",
+    *("task_from_row", "whole_number"),
 ]
 
 AnswerType = Literal["text", "number"]
@@ -187,6 +188,27 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     )
 
 
+def whole_number(what: str, value: Any) -> int:
+    """A number that counts from 0; those of numpy and the like are numbers.
+
+    Args:
+        what: for the message.
+        value: any value.
+
+    Raises:
+        BadInputError: it is something else.
+    """
+    try:
+        # numpy's truth values have an index, too, and are no bools.
+        truth = type(value).__name__ in ("bool", "bool_")
+        number = -1 if truth else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise BadInputError(f"{what} is a whole number of at least 0, not {value!r:.80}")
+    return number
+
+
 def _gold(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return value
@@ -247,15 +269,23 @@ class TaskSet(Sequence[Task]):
     def __repr__(self) -> str:
         return f"TaskSet({self.name!r}, {len(self)} tasks from {self.source!r})"
 
-    def index_of(self, task_id: str) -> int:
+    def index_of(self, task: Any) -> int:
         """Where a task stands.
 
+        Args:
+            task: its id, or its number, also one of numpy's.
+
         Raises:
-            BadInputError: no task has that id.
+            BadInputError: there is none.
         """
-        if task_id not in self._by_id:
-            raise BadInputError(f"no task {task_id!r} among the {len(self)} of {self.source!r}")
-        return self._by_id[task_id]
+        if isinstance(task, str):
+            if task not in self._by_id:
+                raise BadInputError(f"no task {task!r} among the {len(self)} of {self.source!r}")
+            return self._by_id[task]
+        place = whole_number("a task that is not named by its id", task)
+        if place >= len(self):
+            raise BadInputError(f"task {place} is out of range: there are {len(self)}")
+        return place
 
     def split(self, name: str) -> TaskSet:
         """The tasks of one split.

@@ -241,7 +241,8 @@ class Family:
             )
         if tools is not None and (isinstance(tools, str | Mapping | Tool) or not _listed(tools)):
             raise BadInputError(
-                f"tools are a list, such as ['Calculator'] or [a tool of your own], not {tools!r:.80}"
+                "tools are a list, such as ['Calculator'] or [a tool of your own], "
+                f"not {tools!r:.80}"
             )
         codec = get_format(format, prompt)
         names = list(self.tools if tools is None else tools)

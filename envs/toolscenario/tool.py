@@ -254,7 +254,7 @@ def run_references(scenario: Scenario, timeout: float = 10.0) -> dict[str, Refer
         try:
             value = read_json(result.text)
         except ValueError as error:  # later calls take it as an argument, and probes change it
-            message = f"{where} gave a value that is too deep: {error}"
+            message = f"{where} gave what cannot be an argument: {error}"
             raise RejectedError(_STAGE, "deep_result", message) from error
         found[call.sub_question] = Reference(arguments, value, result_text(result.text))
     return found

@@ -193,6 +193,24 @@ def test_a_folder_that_a_kill_left_half_made_is_taken_over(tmp_path: Path) -> No
     assert [path.name for path in target.iterdir()] == ["a"]
 
 
+def test_a_temporary_folder_of_a_killed_process_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    killed(f"(scratch_folder('x') / 'big').write_text('x'); {DIE}", tmp_path)
+    (dead,) = tmp_path.iterdir()
+    code = (
+        "from toolgym._util.workfolder import scratch_folder as new\n"
+        "one, two = new('x'), new('x')\n"
+        "assert one.is_dir() and two.is_dir() and one != two\n"
+        "print(len(list(one.parent.iterdir())))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "2\n"
+    assert not dead.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 class _Full:
     """A stream on a disk that is full after some bytes."""
 

@@ -526,3 +526,54 @@ def test_ctrl_c_keeps_finished_episodes_and_says_how_to_go_on() -> None:
     assert json.loads(fine(*arguments, "--json"))["finished"] == 40
     rows = Path("runs/slow/trajectories.jsonl").read_text().splitlines()
     assert len({json.loads(row)["id"] for row in rows}) == len(rows) == 40
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_stopped_while_it_is_imported_says_one_line(number: int, code: int) -> None:
+    program = (
+        "import os, sys; sys.orig_argv = ['python', '-m', 'toolgym.cli']\n"
+        f"import builtins; real = builtins.__import__; number = {int(number)}\n"
+        "def slow(name, *rest):\n"
+        "    if name == 'numpy': os.kill(os.getpid(), number)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = slow\n"
+        "from toolgym.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "error: stopped; run the same command again\n"
+    assert done.returncode == code
+
+
+def test_sigterm_keeps_finished_episodes_and_says_how_to_go_on() -> None:
+    arguments = roll("cli_policies:slow", "runs/ended", "--episodes", "40", "--concurrency", "2")
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while finished("runs/ended") < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert errors == (
+        f"error: stopped: {finished('runs/ended')} finished episodes are kept in 'runs/ended'; "
+        "run the same command again to go on\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), MemoryError(), BlockingIOError(11, "again")]
+)
+def test_what_the_system_does_not_give_is_no_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("toolgym.rollouts.engine.rollout", scarce)
+    result = toolgym(*roll("lookup", "runs/scarce"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the system gives no more threads")
+    assert result.stderr.count("\n") == 1
+    assert "--concurrency" in result.stderr

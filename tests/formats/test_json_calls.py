@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from toolgym.checks import check_format
 from toolgym.formats import get_format
-from toolgym.formats.json_calls import REPAIRED
-from toolgym.formats.repair import repaired
+from toolgym.formats.calls import REPAIRED
+from toolgym.formats.repair import dumped, repaired
 from toolgym.trajectory import MALFORMED_CALLS
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -91,7 +91,7 @@ def test_python_notation_is_read_as_what_it_was(value: dict[str, Any]) -> None:
 
 @given(objects, st.integers(1, 3))
 def test_closing_brackets_come_back(value: dict[str, Any], missing: int) -> None:
-    written = json.dumps(value)
+    written = dumped(value)
     closers = len(written) - len(written.rstrip("}]"))
     cut = written[: len(written) - min(missing, closers)]
     read, repairs = repaired(cut, complete=True)

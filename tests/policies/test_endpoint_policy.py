@@ -304,7 +304,7 @@ def test_many_threads_share_the_client_within_the_limit(server: Server) -> None:
 def test_native_calls_become_the_formats_text(server: Server) -> None:
     calls = [
         {"id": "a", "type": "function", "function": {"name": "WikipediaSearch", "arguments": given}}
-        for given in ('{"query": "Emma"}', "{broken", "")
+        for given in ('{"query": "Emma"}', '"{\\"query\\": \\"Emma\\""', "{broken", "")
     ]
     server.answers = [says(completion(None, tool_calls=calls, finish_reason="tool_calls"))]
     policy = EndpointPolicy(server.url, model="m", native_tools=True)
@@ -315,9 +315,12 @@ def test_native_calls_become_the_formats_text(server: Server) -> None:
     assert isinstance(reply, Reply)
     assert reply.said is not None
     parsed = request.format.parse(reply.text, request.tools)
+    # What is broken is repaired or refused as in a reply that is text.
     for action in (parsed, reply.said):
-        assert [call.arguments for call in action.calls] == [{"query": "Emma"}, {}]
-        assert [problem.kind for problem in action.problems] == ["bad_json"]
+        assert [c.arguments for c in action.calls] == [{"query": "Emma"}, {"query": "Emma"}, {}]
+    assert [problem.kind for problem in parsed.problems] == ["bad_json"]
+    kinds = [problem.kind for problem in reply.said.problems]
+    assert kinds == ["repaired_json", "repaired_json", "bad_json"]
 
 
 @pytest.mark.parametrize(

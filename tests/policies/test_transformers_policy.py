@@ -129,6 +129,18 @@ class TestSampling:
             assert alone.logprobs == pytest.approx(together[n].logprobs, abs=1e-6)
         assert len({tuple(t.completion_ids) for t in together}) == 33
 
+    def test_a_reply_at_the_limit_of_its_length_was_cut(self, folder: Path) -> None:
+        for limit in (1, 12, 40):  # 40: more than one span of generation
+            policy = TransformersPolicy(folder, max_new_tokens=limit)
+            replies = policy.act([asked("x", seed=n) for n in range(40)])
+            ends = policy._chat.end_ids
+            for reply in replies:
+                assert isinstance(reply, Reply)
+                ids = tokens(reply).completion_ids
+                assert reply.cut == (ids[-1] not in ends)
+                assert not reply.cut or len(ids) == limit
+            assert any(reply.cut for reply in replies if isinstance(reply, Reply))
+
     def test_the_seed_decides(self, folder: Path) -> None:
         policy = TransformersPolicy(folder, max_new_tokens=12)
         torch.manual_seed(1)

@@ -17,7 +17,7 @@ from toolgym import Run, evaluate, export, rollout, score, select
 from toolgym._util.jsonl import dump_line, write_json
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import episode_seed
+from toolgym.rollouts.runs import RunWriter, episode_seed
 from toolgym.rollouts.sources import open_recording, read_recording
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
@@ -185,6 +185,10 @@ def test_one_episode_more_than_the_run_was_to_have(tmp_path: Path) -> None:
     run_folder(tmp_path, b"".join([*lines, lines[3], line(episode(77))]))
     with refused(folder / "trajectories.jsonl", 42, "it has 40 episodes without 't77#0'"):
         evaluate(folder)
+    settings = json.loads((folder / "run.json").read_text())
+    with refused(folder / "trajectories.jsonl", 42, "it has 40 episodes without 't77#0'"):
+        RunWriter(Run(settings | {"episodes": 50}, folder))
+    assert json.loads((folder / "run.json").read_text()) == settings
 
 
 def test_a_resume_refuses_a_poisoned_folder_and_then_goes_on(tmp_path: Path) -> None:
@@ -192,9 +196,15 @@ def test_a_resume_refuses_a_poisoned_folder_and_then_goes_on(tmp_path: Path) -> 
     file, whole = tmp_path / "run" / "trajectories.jsonl", [t.id for t in run]
     good = file.read_bytes()
     row = json.loads(good.splitlines()[0])
-    for bad in ({"no": "id"}, row | {"terminated": None}):
-        file.write_bytes(good + (json.dumps(bad) + "\n").encode())
-        with refused(file, 5, "remove the line"):
+    other = row["task"] | {"id": "other"}
+    for bad in (
+        {"no": "id"},
+        row | {"terminated": None},
+        row | {"id": "other#0", "task": other},
+        row | {"id": "other#0", "task": other, "env_id": "ToolQA-PopQA-v0", "seed": None},
+    ):
+        file.write_bytes(good[: good.index(b"\n") + 1] + (json.dumps(bad) + "\n").encode())
+        with refused(file, 2, "remove the line"):
             rollout(ENV, "lookup", episodes=4, seed=SEED, out=tmp_path / "run")
     file.write_bytes(good[:-9])
     assert [t.id for t in rollout(ENV, "lookup", episodes=4, seed=SEED, out=tmp_path / "run")] == (

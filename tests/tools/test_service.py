@@ -653,7 +653,7 @@ class TestFaults:
         same: Any = gym.make(POPQA, service={"faults": {"timeout": 1.0}}).unwrapped
         plain: Any = gym.make(POPQA).unwrapped
         assert faulty._toolset is same._toolset, "so that a vector's calls are answered together"
-        assert faulty.clone().toolset is faulty.toolset
+        assert faulty.clone()._toolset is faulty._toolset
         query = call("WikipediaSearch", query="Peru")
         assert plain.toolset.execute([query])[0].error is None
         assert faulty.toolset.execute([query])[0].error == "injected_timeout"

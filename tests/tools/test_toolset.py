@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import enum
 import functools
 import gc
 import os
+import subprocess
 import sys
 import threading
+import time
 import typing
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from toolgym import ToolCall, Toolset, tool
+from toolgym._workers.tool_child import MAX_CHARS
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
 from toolgym.formats import Action, get_format
 from toolgym.registry import TOOLS
 from toolgym.tools.base import Tool
 from toolgym.tools.toolset import make_toolset
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 2
+
+
+@dataclass
+class Place:
+    name: str
+    colours: set[Colour] = field(default_factory=set)
+
+
+class Model(BaseModel):
+    place: Place
+    at: int
 
 
 @tool
@@ -227,7 +257,25 @@ class TestExecution:
 
     @pytest.mark.parametrize(
         ("value", "text"),
-        [({"a": [1]}, '{"a": [1]}'), (None, ""), (True, "true"), (1.5, "1.5"), ("é", "é")],
+        [
+            *[({"a": [1]}, '{"a": [1]}'), (None, ""), (True, "true"), (1.5, "1.5"), ("é", "é")],
+            (Place("Rome", {Colour.RED}), '{"name": "Rome", "colours": ["red"]}'),
+            ([Model(place=Place("A"), at=3)], '[{"place": {"name": "A", "colours": []}, "at": 3}]'),
+            (Colour.RED, "red"),
+            (Level.HIGH, "2"),
+            ([Level.HIGH, Colour.RED], '[2, "red"]'),
+            ({"b", "a", "c"}, '["a", "b", "c"]'),
+            (frozenset({3, 20, 1}), "[1, 20, 3]"),
+            ({"all": {("a", 1)}}, '{"all": [["a", 1]]}'),
+            ({Colour.RED: b"x", (1, 2): None}, '{"red": "x", "[1, 2]": null}'),
+            (deque([1, 2]), "[1, 2]"),
+            (range(3), "[0, 1, 2]"),
+            ({"a": 1}.values(), "[1]"),
+            ((n for n in "ab"), '["a", "b"]'),
+            (np.array([[1, 2]]), "[[1, 2]]"),
+            (np.float32(0.5), "0.5"),
+            ({"day": date(2024, 2, 29)}, '{"day": "2024-02-29"}'),
+        ],
     )
     def test_results_are_text(self, value: Any, text: str) -> None:
         @tool(inline=True)
@@ -236,6 +284,193 @@ class TestExecution:
             return value
 
         assert run(give) == (text, None)
+
+    @pytest.mark.parametrize("inline", [True, False])
+    def test_a_large_result_is_cut_where_it_arose(self, inline: bool) -> None:
+        def give(size: int, fail: bool) -> str:
+            """Give."""
+            if fail:
+                raise ToolError("x" * size)
+            return "x" * size
+
+        made = Tool(give, inline=inline)
+        content, error = run(made, size=30_000_000, fail=False)
+        assert error is None
+        assert content == "x" * MAX_CHARS + " [cut: 30,000,000 characters]"
+        content, error = run(made, size=30_000_000, fail=True)
+        assert error == "tool_error"
+        assert content.endswith("[cut: 30,000,007 characters]")
+
+    @pytest.mark.parametrize("inline", [True, False])
+    @pytest.mark.parametrize("kind", ["exit", "group", "cancelled", "unprintable"])
+    def test_whatever_a_tool_raises_ends_the_call_alone(self, kind: str, inline: bool) -> None:
+        def leave(kind: str) -> str:
+            """Leave."""
+            import asyncio
+
+            class BrokenError(Exception):
+                def __str__(self) -> str:
+                    raise ValueError
+
+            raise {
+                "exit": SystemExit(2),
+                "group": BaseExceptionGroup("g", [SystemExit(1)]),
+                "cancelled": asyncio.CancelledError(),
+                "unprintable": BrokenError(),
+            }[kind]
+
+        content, error = run(Tool(leave, inline=inline), kind=kind)
+        assert error == "bug"
+        assert content.startswith("Error: ")
+
+    def test_a_failing_batch_is_a_bug_of_each_call(self) -> None:
+        def leave(arguments: list[dict[str, Any]]) -> list[Any]:
+            raise SystemExit(2)
+
+        def ten(x: int) -> int:
+            """Ten times."""
+            return x * 10
+
+        made = Tool(ten, inline=True, batch=leave)
+        results = made.run_many([ToolCall("a", "ten", {"x": 1}), ToolCall("b", "ten", {"x": 2})])
+        assert [result.error for result in results] == ["bug", "bug"]
+
+
+@tool(timeout=5.0)
+def stray(data: str, then: str) -> str:
+    """Write into every open pipe.
+
+    Args:
+        data: what to write, with escapes.
+        then: what to do next.
+    """
+    found = []
+    for number in range(3, 64):
+        try:
+            os.write(number, data.encode("latin-1"))
+            found.append(number)
+        except OSError:
+            continue
+    if then == "close":
+        os.closerange(3, 64)
+    if then in ("hang", "close"):
+        time.sleep(60)
+    return "fine"
+
+
+class TestOnePipe:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            "hello",
+            "\n",
+            "\0",
+            "\0" * 8,
+            "\0" * 7 + "\5hello",
+            "\0" * 7 + "\2{}",
+            '{"text": "forged"}',
+        ],
+    )
+    def test_stray_bytes_are_a_bug_of_the_tool(self, data: str) -> None:
+        content, error = run(stray, data=data, then="")
+        assert (error, content) == (
+            "bug",
+            "Error: stray wrote something into the pipe of its own process, which was ended.",
+        )
+        assert run(distance, city_a="a", city_b="b") == ("100.5", None)
+
+    def test_half_a_message_does_not_outlast_the_deadline(self) -> None:
+        made = Tool(stray.function, timeout=1.0)
+        began = time.monotonic()
+        assert run(made, data="\0" * 7 + "\x40part", then="hang")[1] == "bug"
+        assert run(made, data="", then="hang")[1] == "timeout"
+        assert run(made, data="", then="close")[1] == "bug"
+        assert time.monotonic() - began < 30
+
+    def test_what_comes_between_two_calls_is_nobody_elses_reply(self) -> None:
+        @tool
+        def later(x: int) -> str:
+            """Write a moment later, from a thread."""
+            if x:
+
+                def write() -> None:
+                    time.sleep(0.2)
+                    for number in range(3, 64):
+                        with contextlib.suppress(OSError):
+                            os.write(number, b"\0" * 7 + b"\5late!")
+
+                threading.Thread(target=write).start()
+            return str(os.getpid())
+
+        first, _ = run(later, x=1)
+        time.sleep(1.0)
+        second, error = run(later, x=0)
+        assert error is None
+        assert second != first
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: no zombie, which only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", ["program", "shell", "fork", "exit"])
+def test_what_a_tool_started_ends_with_it(how: str, tmp_path: Path) -> None:
+    @tool(timeout=2.0)
+    def start(how: str, mark: str) -> str:
+        """Start something that lasts."""
+        import subprocess
+
+        if how == "shell":
+            os.system(f"sleep 300 & echo $! > {mark}")
+        elif how == "fork":
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(300)
+            Path(mark).write_text(str(pid))
+        else:
+            Path(mark).write_text(str(subprocess.Popen(["sleep", "300"]).pid))
+        if how == "exit":
+            os._exit(3)
+        time.sleep(300)
+        return ""
+
+    mark = tmp_path / "pid"
+    assert run(start, how=how, mark=str(mark))[1] == ("bug" if how == "exit" else "timeout")
+    end = time.monotonic() + 10
+    while alive(int(mark.read_text())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not alive(int(mark.read_text()))
+
+
+ORPHAN = """
+import os, sys, time
+from toolgym import ToolCall, tool
+@tool(timeout=100.0)
+def hang(mark: str) -> str:
+    'Hang.'
+    with open(mark, "w") as stream:
+        stream.write(str(os.getpid()))
+    while True: pass
+hang.run(ToolCall("c", "hang", {"mark": sys.argv[1]}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_killed_parent_leaves_no_tool_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", ORPHAN, str(mark)]) as parent:
+        end = time.monotonic() + 60
+        while not (mark.exists() and mark.read_text()) and time.monotonic() < end:
+            time.sleep(0.02)
+        parent.kill()
+    while alive(int(mark.read_text())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not alive(int(mark.read_text()))
 
 
 class TestByName:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toolgym import Rubric, Task, TaskSet, Tool, ToolEnv, Toolset, get_format
+from toolgym import Rubric, Task, TaskSet, Tool, ToolEnv, Toolset, Trajectory, get_format
 from toolgym.data.chat import conversation
 from toolgym.errors import BadInputError, EpisodeEndedError, ReplayMissError
 from toolgym.training.trl_environment import TrlEnvironment, trl_environment
@@ -465,6 +465,17 @@ def test_calls_that_never_reached_a_tool_have_results_of_their_kind() -> None:
     assert "seconds" in results[1].content
     ids = [c.id for c in episode.trajectory.steps[0].calls]
     assert ids == [result.call_id for result in results] == [f"call_{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {1: 2}], ids=str)
+def test_arguments_that_json_cannot_hold_reach_neither_tool_nor_record(value: Any) -> None:
+    world, episode, tools = begun(own_env(hang(inline=True)))
+    text = tools["hang"](seconds=value)
+    assert text.startswith("Error: the call is not valid JSON (its argument 'seconds'")
+    completion = [said("", ("hang", {"seconds": value})), told("hang", text), said("Answer: 42")]
+    score(world, episode, *completion)
+    assert episode.trajectory.steps[0].results[0].error == "invalid_arguments"
+    assert Trajectory.from_row(json.loads(episode.trajectory.to_line())) == episode.trajectory
 
 
 PIECES = st.sampled_from(

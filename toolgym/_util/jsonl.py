@@ -86,11 +86,7 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _no_number(f"{text[:20]}, which is infinite,")
 
 
-# Only an exponent or an integer part of three digits and more makes a literal infinite; a function
-# called for each number would cost more than the reading.
-_MAYBE_INFINITE = re.compile(rb"[eE]\+?\d{3}|\d{300}")
-_FINITE = json.JSONDecoder(parse_constant=_no_number)
-_FINITE_LITERALS = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+_FINITE = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 _PYTHON = json.JSONDecoder()
 
 
@@ -109,9 +105,7 @@ def parse_line(
     Raises:
         BadInputError: it is no JSON object or no UTF-8.
     """
-    decoder = _PYTHON
-    if finite:
-        decoder = _FINITE_LITERALS if _MAYBE_INFINITE.search(raw) else _FINITE
+    decoder = _FINITE if finite else _PYTHON
     try:
         row = decoder.decode(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
@@ -293,8 +287,7 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        why = not_json(value) or error
-        name = Path(path).name
+        name, why = Path(path).name, not_json(value) or error
         raise BadInputError(f"JSON cannot hold what {name!r} is to hold: {why}") from error
     write_text(path, text + "\n")
 

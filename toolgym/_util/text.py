@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Sequence
 
 __all__ = ["fold", "markdown_table", "number", "text_table"]
 
-# Letters that Unicode does not decompose, as English writes them.
-_LETTERS = str.maketrans(
-    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"}
-)
+
+@functools.cache
+def _letters() -> dict[int, str]:
+    """Letters that Unicode does not decompose, as English writes them; digits of all scripts."""
+    latin = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
+    signs = map(chr, range(0x80, 0x20000))
+    digits = {s: str(unicodedata.decimal(s)) for s in signs if unicodedata.category(s) == "Nd"}
+    return str.maketrans(latin | {"ħ": "h"} | digits)
 
 
 def fold(text: str) -> str:
     """Lower case without accents: ``Gösta`` and ``gosta`` are one word, ``Łódź`` and ``lodz`` too.
 
-    Only the accents of Latin, Greek and Cyrillic fall; vowel signs of other scripts stay.
+    Only the accents of Latin, Greek and Cyrillic fall; vowel signs of other scripts stay. Digits of
+    any script are those of ASCII, letters of mathematics are letters.
     """
     lowered = text.casefold()
     if lowered.isascii():
         return lowered
-    apart = unicodedata.normalize("NFKD", lowered).translate(_LETTERS)
+    # Letters of mathematics have a case once they are decomposed only.
+    apart = unicodedata.normalize("NFKD", lowered).casefold().translate(_letters())
     bare = "".join(char for char in apart if not "\u0300" <= char <= "\u036f")
     return unicodedata.normalize("NFC", bare)
 

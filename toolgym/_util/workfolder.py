@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from hashlib import sha256
@@ -16,7 +18,16 @@ from typing import Any, BinaryIO
 
 from toolgym.errors import RunMismatchError
 
-__all__ = ["LOCK", "build_folder", "cache_folder", "hold", "move_in", "publish", "same_settings"]
+__all__ = [
+    "LOCK",
+    "build_folder",
+    "cache_folder",
+    "hold",
+    "move_in",
+    "publish",
+    "same_settings",
+    "scratch_folder",
+]
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -182,6 +193,18 @@ def move_in(made: Path, target: Path) -> None:
     """
     made.replace(target)
     shutil.rmtree(made.parent, ignore_errors=True)
+
+
+def scratch_folder(kind: str) -> Path:
+    """A temporary folder that is removed when the process ends; of a killed one, by the next."""
+    for left in Path(tempfile.gettempdir()).glob(f"toolgym-{kind}-*"):
+        with contextlib.suppress(RunMismatchError, OSError), hold(left, "using it"):
+            shutil.rmtree(left)
+    folder, held = Path(tempfile.mkdtemp(prefix=f"toolgym-{kind}-")), contextlib.ExitStack()
+    held.enter_context(hold(folder, "using it"))
+    held.callback(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(held.close)
+    return folder
 
 
 def cache_folder(kind: str = "indexes") -> Path:

@@ -13,7 +13,6 @@ import select
 import signal
 import struct
 import sys
-import threading
 import time
 from types import ModuleType
 
@@ -120,6 +119,8 @@ def end_with_parent() -> None:
 
     A killed parent must leave nobody behind who goes on computing, or writing into its folder.
     """
+    import threading  # not for keepers, whose every fork would pay for it
+
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,6 +1,6 @@
 """Child processes and the pools of them: for tools, for jobs and for keepers that fork.
 
-A child is a fresh interpreter in a session of its own: it holds nothing of its parent but two
+A child is a fresh interpreter in a process group of its own: it holds nothing of its parent but two
 pipes, and whatever it starts is ended with it. A thread cannot be stopped and a signal does not
 reach blocking C code; a process can be killed.
 """
@@ -71,7 +71,7 @@ class Child(Channel):
                 stdin=subprocess.DEVNULL,
                 env=inherited() if environment is None else dict(environment),
                 cwd=folder,
-                start_new_session=True,
+                process_group=0,
             )
         except OSError:
             self._close()

@@ -2,79 +2,100 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import os
+import signal
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
-from toolgym import __version__
-from toolgym.cli import (
-    compare,
-    envs,
-    export,
-    index,
-    report,
-    rollout,
-    score,
-    selftrain,
-    tool,
-    train,
-    view,
-)
-from toolgym.cli import eval as eval_command
-from toolgym.cli import filter as filter_command
-from toolgym.cli.shell import Commands
-from toolgym.registry import COMMANDS
+    app: typer.Typer
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="toolgym",
-    cls=Commands,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["TerminatedError", "answer_signals", "app", "main"]
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        print(f"toolgym {__version__}")
-        raise typer.Exit
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, with another exit code."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
-@app.callback(invoke_without_command=True)
-def _start(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Version.")
-    ] = False,
-) -> None:
-    """Gymnasium environments for language models that use tools.
+@functools.cache
+def _app() -> typer.Typer:
+    """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
+    from toolgym.cli import (
+        compare,
+        envs,
+        export,
+        index,
+        report,
+        rollout,
+        score,
+        selftrain,
+        tool,
+        train,
+        view,
+    )
+    from toolgym.cli import eval as evaluation
+    from toolgym.cli import filter as filtering
+    from toolgym.cli.shell import new_app
+    from toolgym.registry import COMMANDS
 
-    Errors are one line. Exit codes: 0 fine, 1 other error, 2 usage or unknown name, 3 data or
-    files, 4 missing extra, 5 policy or endpoint failures, 130 Ctrl-C.
+    made = new_app()
+    made.command("envs")(envs.list_names)
+    made.command("tool")(tool.call)
+    made.add_typer(index.app, name="index")
+    made.command("rollout")(rollout.play)
+    made.command("view")(view.view)
+    made.command("eval")(evaluation.measure)
+    made.command("score")(score.rescore)
+    made.command("filter")(filtering.keep)
+    made.add_typer(export.app, name="export")
+    made.add_typer(train.app, name="train")
+    made.command("selftrain")(selftrain.practise)
+    made.command("compare")(compare.compare)
+    made.command("report")(report.report)
+    for name in COMMANDS:
+        made.add_typer(COMMANDS.get(name), name=name)
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'toolgym.cli' has no attribute {name!r}")
+    return _app()
+
+
+def answer_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process with one line and their exit codes.
+
+    The face calls this first of all where a command is run, so that neither shows a traceback
+    while the rest is imported.
     """
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    owner = os.getpid()
 
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if os.getpid() != owner:  # a fork has no command to end
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise TerminatedError
 
-app.command("envs")(envs.list_names)
-app.command("tool")(tool.call)
-app.add_typer(index.app, name="index")
-app.command("rollout")(rollout.play)
-app.command("view")(view.view)
-app.command("eval")(eval_command.measure)
-app.command("score")(score.rescore)
-app.command("filter")(filter_command.keep)
-app.add_typer(export.app, name="export")
-app.add_typer(train.app, name="train")
-app.command("selftrain")(selftrain.practise)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-for _name in COMMANDS:
-    app.add_typer(COMMANDS.get(_name), name=_name)
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        print("error: stopped; run the same command again", file=sys.stderr, flush=True)
+        os._exit(getattr(error, "exit_code", 130))
+
+    sys.excepthook = hook
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def main() -> None:
     """The console script ``toolgym``."""
-    app()
+    answer_signals()
+    _app()()

@@ -19,6 +19,7 @@ class Normalisation(StrEnum):
 
     PAPER = "paper"
     SQUAD = "squad"
+    UNICODE = "unicode"
 
 
 def measure(

@@ -9,11 +9,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from toolgym import __version__
+from toolgym.cli import TerminatedError
 from toolgym.errors import ToolgymError
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Commands",
     "InterruptedRunError",
     "UsageProblem",
+    "new_app",
     "print_json",
     "progress_bar",
     "stage_bars",
@@ -150,6 +153,9 @@ TRACEBACK = "TOOLGYM_TRACEBACK"
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 """What is wrong with a disk or its permissions, not with the program."""
 
+_SCARCE = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""What the system does not give any more: processes, memory, open files."""
+
 # typer has its own copy of click in some versions and imports click in others; its public
 # BadParameter leads to the right classes in both.
 UsageProblem: Any = typer.BadParameter.__mro__[1]
@@ -187,12 +193,15 @@ class Commands(TyperGroup):
             _drop_stdout()
             code = 0
         except ToolgymError as error:
-            _fail(str(error), error.exit_code)
+            cause = error.__cause__
+            _fail(str(error), (cause if isinstance(cause, TerminatedError) else error).exit_code)
         except UsageProblem as error:
             _fail(_usage(error), 2)
         except _ShellError as error:
             _fail(str(error), 1)
         except OSError as error:
+            if error.errno in _SCARCE:
+                _fail(_scarce(error), 1)
             if error.errno not in _DISK:
                 _fail(_bug(error), 1)
             place = f" {str(error.filename)!r}" if error.filename is not None else ""
@@ -201,9 +210,49 @@ class Commands(TyperGroup):
                 "or name another folder, and run the same command again",
                 3,
             )
+        except MemoryError as error:
+            _fail(_scarce(error), 1)
         except Exception as error:  # a bug: one line too, and the way to its traceback
+            if isinstance(error.__cause__, KeyboardInterrupt):  # between two commands: click's own
+                raise error.__cause__ from None
+            if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+                _fail(_scarce(error), 1)
             _fail(_bug(error), 1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"toolgym {__version__}")
+        raise typer.Exit
+
+
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Version.")
+    ] = False,
+) -> None:
+    """Gymnasium environments for language models that use tools.
+
+    Errors are one line. Exit codes: 0 fine, 1 other error, 2 usage or unknown name, 3 data or
+    files, 4 missing extra, 5 policy or endpoint failures, 130 Ctrl-C, 143 SIGTERM.
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def new_app() -> typer.Typer:
+    """The command line without its commands."""
+    made = typer.Typer(
+        name="toolgym",
+        cls=Commands,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback(invoke_without_command=True)(_start)
+    return made
 
 
 def warn(message: str) -> None:
@@ -223,6 +272,18 @@ def _bug(error: Exception) -> str:
         f"{type(error).__name__}: {error} (this is a bug in toolgym or in a plug-in; "
         f"{TRACEBACK}=1 shows the traceback)"
     )
+
+
+def _scarce(error: BaseException) -> str:
+    return (
+        f"the system gives no more threads, processes, files or memory ({_said(error)}); do less "
+        "at once (--concurrency, --workers, --processes, --batch-size) or raise the limit (ulimit "
+        "-a shows them), and run the same command again"
+    )
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _one_line(message: str) -> str:

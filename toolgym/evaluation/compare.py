@@ -125,7 +125,7 @@ def compare(
     Args:
         before: a `Run`, the path of one, or trajectories.
         after: the same, on the same tasks.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``.
         whole_words: see `toolgym.evaluate`.
         seed: fixes the bootstrap.
 

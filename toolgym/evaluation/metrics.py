@@ -118,7 +118,8 @@ def measure(
 
     Args:
         trajectory: a finished episode.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``; ``accuracy`` takes its own, which is
+            ``unicode``, where it is ``paper``.
         whole_words: for ``accuracy_paper`` and the answerable rate: a gold answer inside a longer
             word does not count; the paper counts it.
 
@@ -126,6 +127,7 @@ def measure(
         UnknownNameError: an unknown normalisation.
     """
     normalise("", normalisation)  # an unknown name is an error even where nobody answered
+    own = None if normalisation == "paper" else normalisation
     task = trajectory.task
     given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
     counts = count_calls(trajectory.steps)
@@ -137,7 +139,7 @@ def measure(
 
     return Figures(
         exact_match=total(per_answer(trajectory, lambda a: exact(a, task.targets, normalisation))),
-        accuracy=total(per_answer(trajectory, lambda a: right(a, task, normalisation))),
+        accuracy=total(per_answer(trajectory, lambda a: right(a, task, own))),
         accuracy_paper=total(
             per_answer(
                 trajectory,

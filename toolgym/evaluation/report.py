@@ -201,7 +201,8 @@ def evaluate(
 
     Args:
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: ``paper``, ``squad`` or ``unicode``; ``accuracy`` takes its own, which is
+            ``unicode``, where it is ``paper``.
         whole_words: for accuracy_paper and answerable rate: a gold answer inside a longer word
             does not count; the paper counts it.
         seed: fixes the bootstrap.

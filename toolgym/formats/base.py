@@ -15,7 +15,10 @@ from toolgym.registry import FORMATS, PROMPTS
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["Action", "Format", "argument_name", "call_schema", "get_format"]
+__all__ = ["MAX_CALLS", "Action", "Format", "argument_name", "call_schema", "get_format"]
+
+MAX_CALLS = 64
+"""Calls of one reply that are made; more are a problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,25 @@ class Format(ABC):
         """The system text."""
 
     @abstractmethod
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read a reply.
 
         Args:
             text: exactly what the policy wrote.
             tools: function-calling documents; a call with one bare text is bound to the tool's
                 first parameter (without documents: to ``input``).
+            cut: the reply ended at a limit of its length (``finish_reason="length"``): calls that
+                are whole are made, what looks like an answer is none.
         """
+
+    def without_calls(self, action: Action, text: str) -> Action:
+        """A reply of a turn in which tools may no longer be called.
+
+        Args:
+            action: what `parse` read; its calls are refused, unless a format drops them here.
+            text: the reply.
+        """
+        return action
 
     @abstractmethod
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
@@ -129,6 +143,15 @@ def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
             function: dict[str, Any] = tool["function"]
             return function
     return None
+
+
+def bound(name: str, text: str, tools: Sequence[Schema]) -> dict[str, Any]:
+    """The arguments that a bare text means; none for an empty one where none are required."""
+    if not text:
+        function = call_schema(name, tools)
+        if function is not None and not function["parameters"].get("required"):
+            return {}
+    return {argument_name(name, tools): text}
 
 
 def argument_name(name: str, tools: Sequence[Schema]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 
 from toolgym.formats.base import Action, Format
-from toolgym.formats.json_calls import read_answer, read_call, written_instructions
-from toolgym.formats.scan import spans, without_think
+from toolgym.formats.calls import Calls, call_json
+from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
+from toolgym.formats.scan import Scanner, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
-from toolgym.trajectory import Problem
 
 __all__ = ["HermesFormat"]
+
+_TAG = "<tool_call>"
+_OPEN = re.compile(rf"(?:\s*{_TAG})+")
+_CLOSE = re.compile(r"\s*(?:```\s*)?(?:</?tool_call>|\Z)")
+_PATTERN = marks_and("<(tool_call>)")
+_NEXT = re.compile(r"</?tool_call>")
 
 
 class HermesFormat(Format):
@@ -30,36 +36,20 @@ class HermesFormat(Format):
         frame = "<tools>\n{documents}\n</tools>"
         return written_instructions(self.strategy, tools, frame, calling)
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
-        content = without_think(text)
-        calls: list[ToolCall] = []
-        problems: list[Problem] = []
-        first = len(content)
-        if self.strategy.tools:
-            for start, _, inner, closed in spans(content, "tool_call"):
-                first = min(first, start)
-                complete = closed or inner.rstrip().endswith("}")
-                read, notes = read_call(inner, len(calls), complete=complete)
-                if isinstance(read, ToolCall):
-                    calls.append(read)
-                else:
-                    problems.append(read)
-                problems += notes
-        before = content[:first].strip()
-        if calls:
-            return Action(before, tuple(calls), None, tuple(problems))
-        if problems:
-            return Action(before, (), None, tuple(problems))
-        return read_answer(content)
+        if self.strategy.tools and not cut and (common := _common(text)) is not None:
+            return common
+        scan = _Tags(text, cut)
+        scan.run()
+        offered = self.strategy.tools
+        return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""
         parts = [action.thought] if action.thought else []
         for call in action.calls:
-            body = {"name": call.name, "arguments": call.arguments}
-            text = json.dumps(body, ensure_ascii=False, default=str)
-            parts.append(f"<tool_call>\n{text}\n</tool_call>")
+            parts.append(f"<tool_call>\n{call_json(call, 'arguments')}\n</tool_call>")
         if action.answer is not None:
             parts.append(f"Answer: {action.answer}")
         return "\n".join(parts)
@@ -70,3 +60,53 @@ class HermesFormat(Format):
         """One user message with a ``<tool_response>`` block a call."""
         blocks = (f"<tool_response>\n{result.content}\n</tool_response>" for result in results)
         return [Message("user", "\n".join(blocks))]
+
+
+def _common(text: str) -> Action | None:
+    thought, *parts = text.split(_TAG)
+    bodies = [part.rstrip().removesuffix("</tool_call>") for part in parts]
+    if any(len(body) + 12 != len(part.rstrip()) for body, part in zip(bodies, parts, strict=True)):
+        return None
+    return None if any("<" in body for body in bodies) else common_reply(thought, bodies)
+
+
+class _Tags(Scanner):
+    """A reply with tagged calls."""
+
+    def __init__(self, text: str, cut: bool) -> None:
+        super().__init__(text, _PATTERN)
+        self.calls = Calls()
+        self.thought: str | None = None
+        self._whole = not cut and text.rstrip().endswith(("}", "]", "```"))
+
+    def unit(self, match: re.Match[str]) -> int | None:
+        """Read the calls between two tags; a tag that is written twice counts once."""
+        if self.calls.exhausted:
+            return self.stop(match.start())
+        self.take(match.start())
+        if self.thought is None:
+            self.thought = self.shown().strip()
+        opened = _OPEN.match(self.text, match.start())
+        begin = opened.end() if opened is not None else match.end()
+        end = self.calls.read(self.text, begin, _CLOSE, self._whole)
+        return self.skip(match.start(), self._behind(begin if end is None else end, end is None))
+
+    def _behind(self, position: int, failed: bool) -> int:
+        closing = _NEXT.search(self.text, position)
+        if closing is None:
+            return len(self.text) if failed else position
+        if closing[0] == "<tool_call>":
+            return closing.start() if failed else position
+        if not failed and self.text[position : closing.start()].strip():
+            self.calls.note("words behind it were left out")
+        return closing.end()
+
+    def forget(self) -> None:
+        """Calls in reasoning are drafts."""
+        super().forget()
+        self.thought = None
+        self.calls.clear()
+
+    def resumes(self, position: int) -> bool:
+        """Whether a call begins here."""
+        return self.text.startswith(_TAG, position)

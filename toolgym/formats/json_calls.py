@@ -1,88 +1,112 @@
-"""Calls written as JSON objects, which several families of models share."""
+"""Replies of formats whose calls are JSON objects and where text without a call is the answer."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Any
 
-from toolgym.formats.base import Action
-from toolgym.formats.repair import repaired
-from toolgym.formats.scan import fields, read_json
+from toolgym.formats.base import MAX_CALLS, Action
+from toolgym.formats.calls import KEYS, Calls, outcome
+from toolgym.formats.scan import Scanner, labelled, read_json
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["REPAIRED", "call_of", "read_answer", "read_call", "written_instructions"]
+__all__ = ["OTHER_FORMAT", "common_reply", "looks_like_call", "read_reply", "written_instructions"]
 
-REPAIRED = "repaired_json"
+_SIGNS = ("<", "[", "{", "(", "◁", "Action")  # without these a text holds no mark and no call
 
 
-def read_call(
-    inner: str, number: int, *, complete: bool = True
-) -> tuple[ToolCall | Problem, list[Problem]]:
-    """One call from the text of a JSON object.
+def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
+    """The action of a reply of the common kind: calls in plain JSON, or an answer in plain text.
+
+    This is the scanner's reading, found in a fraction of its time; None leaves it to the scanner.
 
     Args:
-        inner: what the model wrote.
-        number: of the call in the reply, from 0.
-        complete: whether the model had finished writing it.
-
-    Returns:
-        The call, or why there is none; and a problem for each repair.
+        thought: the text before the calls, or all of it.
+        bodies: the objects of the calls.
     """
-    notes: list[str] = []
-    try:
-        value = read_json(inner)
-    except ValueError as error:
+    if any(sign in thought for sign in _SIGNS):
+        return None
+    before, answer = labelled(thought, _ANSWER)
+    if not bodies:
+        if answer is None:
+            return Action("", (), before) if before else None
+        return Action(before, (), answer) if answer else None
+    if answer is not None or len(bodies) > MAX_CALLS:
+        return None
+    calls = []
+    for number, body in enumerate(bodies):
         try:
-            value, notes = repaired(inner, complete=complete)
+            value = read_json(body) if "\\" not in body else None
         except ValueError:
-            text = f"tool call {number + 1} is not valid JSON ({error})"
-            return Problem("bad_json", text[:300]), []
-    return call_of(value, number, notes)
+            return None
+        if not isinstance(value, dict) or value.keys() not in KEYS:
+            return None
+        name, arguments = value["name"], value.get("arguments", value.get("parameters"))
+        if not (
+            isinstance(name, str) and isinstance(arguments, dict) and name == name.strip() != ""
+        ):
+            return None
+        calls.append(ToolCall(f"call_{number}", name, arguments))
+    return Action(before, tuple(calls))
 
 
-def call_of(
-    value: Any, number: int, notes: list[str] | None = None
-) -> tuple[ToolCall | Problem, list[Problem]]:
-    """One call from a JSON value with ``name`` and ``arguments`` or ``parameters``.
+OTHER_FORMAT = Problem("no_call", "it seems to call a tool, but not in this format")
+_EMPTY = Problem("empty_reply", "it holds no answer")
+_ANSWER = re.compile(r"^[ \t]*\**Answer\**:\**[ \t]*", re.M | re.I)
+# Calls in the manner of other formats: such a text is an attempt, never an answer.
+_FOREIGN = re.compile(
+    r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"
+    r"|<function_calls?>|<invoke "
+    r"|<\|python_tag\|>|\bfunctools\[|^[ \t]*\**Action\**:\**[ \t]*\w[\w.-]*\[|^Action Input:"
+    r"|[\"']type[\"']\s*:\s*[\"']function[\"']"
+    r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type)[\"']\s*:[^{}]*"
+    r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
+    re.M,
+)
+_AT_START = re.compile(r"\s*(?:```\w*\s*)?[<\[]?\s*([\w.-]+)\s*[\[(>]")
+
+
+def read_reply(
+    scan: Scanner,
+    calls: Calls,
+    thought: str | None,
+    tools: Sequence[Schema],
+    *,
+    offered: bool,
+    cut: bool,
+) -> Action:
+    """A reply in a format where text without a call is the answer.
 
     Args:
-        value: any JSON value.
-        number: of the call in the reply, from 0.
-        notes: what was repaired to get the value.
+        scan: over the whole reply, done.
+        calls: of it.
+        thought: the text before the first call, or None without one.
+        tools: function-calling documents.
+        offered: whether the strategy offers tools.
+        cut: whether the reply was cut.
     """
-    notes = list(notes or ())
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return Problem("bad_call", f"tool call {number + 1} needs a 'name'"), []
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        # Some models encode the arguments twice.
-        notes.append("arguments encoded as text")
-        try:
-            arguments = read_json(arguments)
-        except ValueError as error:
-            text = f"tool call {number + 1} is not valid JSON ({error})"
-            return Problem("bad_json", text[:300]), []
-    if not isinstance(arguments, dict):
-        text = f"the arguments of tool call {number + 1} must be an object"
-        return Problem("bad_call", text), []
-    problems = [
-        Problem(REPAIRED, f"tool call {number + 1} was no valid JSON and was repaired: {note}")
-        for note in notes
-    ]
-    return ToolCall(f"call_{number}", value["name"], arguments), problems
+    visible = scan.shown()
+    before, answer = labelled(visible, _ANSWER)
+    if thought is not None:
+        return outcome(scan, calls, thought, answer or None, _EMPTY, offered=offered, cut=cut)
+    if not (calls.tried or scan.unfinished) and looks_like_call(before, tools):
+        scan.problems.append(OTHER_FORMAT)
+        return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
+    if answer is None and before:
+        return outcome(scan, calls, "", before, _EMPTY, offered=offered, cut=cut)
+    return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
 
 
-def read_answer(content: str) -> Action:
-    """A reply without a call: what follows ``Answer:``, else all of it, is the answer."""
-    found = fields(content, ("Answer",))
-    answer = found.get("Answer", found[""])
-    if not answer:
-        return Action("", (), None, (Problem("empty_reply", "it holds no answer"),))
-    return Action(found[""] if "Answer" in found else "", (), answer)
+def looks_like_call(text: str, tools: Sequence[Schema]) -> bool:
+    """Whether a text tries to call a tool in the manner of any format."""
+    if any(sign in text for sign in ("<", "[", "{", "Action")) and _FOREIGN.search(text):
+        return True
+    match = _AT_START.match(text)
+    return match is not None and any(tool["function"]["name"] == match[1] for tool in tools)
 
 
 def written_instructions(

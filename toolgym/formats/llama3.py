@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from toolgym.formats.base import Action, Format
-from toolgym.formats.json_calls import call_of, read_answer, read_call, written_instructions
-from toolgym.formats.scan import decode_json, without_think
+from toolgym.formats.calls import Calls, call_json
+from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
+from toolgym.formats.scan import Scanner, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
-from toolgym.trajectory import Problem
 
 __all__ = ["Llama3Format"]
 
 _TAG = "<|python_tag|>"
-_BEGIN = re.compile(
-    r'[\[{]\s*(?:\{\s*)?["\']?(?:type|name|parameters|arguments|function)["\']?\s*:'
+_KEYS = (
+    r"(?:type|name|parameters|arguments|function|tool_calls"
+    r"|id[\"']\s*:\s*[\"'][^\"'\n]{0,80}[\"']\s*,\s*[\"'](?:type|name|function))"
 )
-_BETWEEN = re.compile(r"[\s;,]*")
+_OBJECT = rf"\s*(?:\{{\s*)?[\"']?{_KEYS}[\"']?\s*:"
+_BEGIN = re.compile(rf"[\[{{]{_OBJECT}")
+_PATTERN = marks_and(r"<(\|python_tag\|>)", rf"\{{({_OBJECT})", rf"\[({_OBJECT})")
+_END = re.compile(r"\s*(?:```\s*)?(?:;|<\||\Z)")
+_WITHIN = frozenset(":,[({\"'")  # an object behind one of these is part of another one
 
 
 class Llama3Format(Format):
@@ -37,40 +41,21 @@ class Llama3Format(Format):
         )
         return written_instructions(self.strategy, tools, "{documents}", calling)
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
-        content = without_think(text)
-        found = self._calls(content) if self.strategy.tools else None
-        if found is not None:
-            begin, calls, problems = found
-            thought = content[:begin].replace(_TAG, "").strip()
-            return Action(thought, tuple(calls), None, tuple(problems))
-        return read_answer(content.replace(_TAG, ""))
-
-    def _calls(self, content: str) -> tuple[int, list[ToolCall], list[Problem]] | None:
-        tag = content.find(_TAG)
-        start = tag + len(_TAG) if tag >= 0 else 0
-        match = _BEGIN.search(content, start)
-        if match is None:
-            if tag < 0:
-                return None
-            return tag, [], [Problem("no_call", f"no JSON call follows {_TAG}")]
-        begin = match.start() if tag < 0 else tag
-        calls: list[ToolCall] = []
-        problems: list[Problem] = []
-        for read, notes in _objects(content, match.start()):
-            if isinstance(read, ToolCall):
-                calls.append(read)
-            else:
-                problems.append(read)
-            problems += notes
-        return begin, calls, problems
+        if self.strategy.tools and not cut and (common := _common(text)) is not None:
+            return common
+        scan = _Objects(text, cut)
+        scan.run()
+        if scan.thought is not None and not scan.calls.tried:
+            scan.calls.fail("no_call", f"no JSON call follows {_TAG}")
+        offered = self.strategy.tools
+        return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""
         parts = [action.thought] if action.thought else []
-        bodies = ({"name": call.name, "parameters": call.arguments} for call in action.calls)
-        written = [json.dumps(body, ensure_ascii=False, default=str) for body in bodies]
+        written = [call_json(call, "parameters") for call in action.calls]
         parts += ["; ".join(written)] if written else []
         if action.answer is not None:
             parts.append(f"Answer: {action.answer}")
@@ -87,21 +72,54 @@ class Llama3Format(Format):
         return [Message("user", "\n".join(lines))]
 
 
-def _objects(text: str, position: int) -> Iterator[tuple[ToolCall | Problem, list[Problem]]]:
-    """Calls from a place on: objects one after the other, or a list of them."""
-    number = 0
-    while position < len(text):
-        if text[position] not in "{[":
-            return  # words behind the calls are no calls
-        try:
-            value, end = decode_json(text, position)
-        except ValueError:
-            rest = text[position:]
-            # No tag says whether the model had finished; a bracket at the end does.
-            yield read_call(rest, number, complete=rest.rstrip().endswith(("}", "]")))
-            return
-        for item in value if isinstance(value, list) else [value]:
-            yield call_of(item, number)
-            number += 1
-        between = _BETWEEN.match(text, end)
-        position = between.end() if between is not None else end
+def _common(text: str) -> Action | None:
+    brace = text.find("{")
+    if brace < 0:
+        return common_reply(text, ())
+    if "<" in text or not text.startswith('{"name"', brace):
+        return None
+    bodies = text[brace:].split("}; {")
+    last = len(bodies) - 1
+    whole = (f"{'{' if n else ''}{body}{'}' if n < last else ''}" for n, body in enumerate(bodies))
+    return common_reply(text[:brace], list(whole))
+
+
+class _Objects(Scanner):
+    """A reply with bare JSON objects."""
+
+    def __init__(self, text: str, cut: bool) -> None:
+        super().__init__(text, _PATTERN)
+        self.calls = Calls()
+        self.thought: str | None = None
+        self._whole = not cut and text.rstrip().endswith(("}", "]", "```"))
+
+    def unit(self, match: re.Match[str]) -> int | None:
+        """Read objects one behind the other, or a list of them."""
+        begin = match.start()
+        if self.calls.exhausted:
+            return self.stop(begin)
+        self.take(begin)
+        if self.thought is None:
+            self.thought = self.shown().removesuffix("```json\n").removesuffix("```\n").strip()
+        if match[0] == _TAG:
+            return self.skip(begin, match.end())
+        end = self.calls.read(self.text, begin, _END, self._whole)
+        return self.skip(begin, self._next(match.end()) if end is None else end)
+
+    def _next(self, position: int) -> int:
+        """Where another object begins that is no part of the one that could not be read."""
+        for match in _BEGIN.finditer(self.text, position):
+            before = self.text[max(0, match.start() - 40) : match.start()].rstrip()[-1:]
+            if before and before not in _WITHIN:
+                return match.start()
+        return len(self.text)
+
+    def forget(self) -> None:
+        """Calls in reasoning are drafts."""
+        super().forget()
+        self.thought = None
+        self.calls.clear()
+
+    def resumes(self, position: int) -> bool:
+        """Whether a call begins here."""
+        return _BEGIN.match(self.text, position) is not None

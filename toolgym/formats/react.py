@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-from toolgym.formats.base import Action, Format, argument_name, describe_tools
-from toolgym.formats.scan import bracket_calls, fields, plain
+from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
+from toolgym.formats.calls import Calls, arguments_text, json_argument, outcome
+from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.repair import read_value
+from toolgym.formats.scan import Scanner, closing_bracket, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -15,8 +19,18 @@ from toolgym.trajectory import Problem
 __all__ = ["PaperReactFormat", "ReactFormat"]
 
 _RESPONSE = "\nResponse from tool "
-_LABELS = ("Thought", "Action", "Rationale", "Answer")
+_FIELD = r"[ \t]*\**(?i:(Thought|Action|Rationale|Answer)\**:)\**[ \t]*"
+_LABEL = re.compile(_FIELD)
+_LABELS = marks_and(rf"\n{_FIELD}", r"\n(Response from tool )")
+_CALLING = marks_and(
+    rf"\n{_FIELD}", r"\n(Response from tool )", r"\[(?<=[^\s\[\](){},;:]\[)(?!/?THINK\])()"
+)
+_NAMES = {name: name for name in ("Thought", "Action", "Rationale", "Answer")}
 _NOTHING = {"", "none", "n/a", "no action", "none."}
+_NAME = re.compile(r"\w[\w.-]*\Z")
+_LONGEST_NAME = 64  # characters; also what keeps the search for names linear
+_CLOSING = re.compile(r"\s*\]")
+_QUOTED = re.compile(r"\"|'[^'\\\n]*+'\s*\]")
 
 
 class ReactFormat(Format):
@@ -53,49 +67,30 @@ class ReactFormat(Format):
             f"After an action, stop: the responses come in the next message. {turns}"
         )
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read the fields; see `Format.parse`.
 
         What follows a tool response that the policy made up is not read.
         """
-        problems: list[Problem] = []
-        made_up = text.find(_RESPONSE)
-        if made_up >= 0:
-            text = text[:made_up]
-            problems.append(Problem("wrote_result", "tool responses are written by tools only"))
-        found = fields(text, _LABELS)
-        if not self.strategy.tools:
-            return Action(found.get("Thought", ""), (), found.get("Answer") or text.strip())
-        thought = found.get("Thought") or found.get("", "")
-        calls: list[ToolCall] = []
-        for name, argument, closed in bracket_calls(found.get("Action", "")):
-            if not closed:
-                problems.append(
-                    Problem(
-                        "unclosed_call", f"the call {name}[ has no closing bracket: {name}[...]"
-                    )
-                )
-                continue
-            bound = argument
-            if isinstance(bound, str):
-                bound = {argument_name(name, tools): bound}
-            calls.append(ToolCall(f"call_{len(calls)}", name, bound))
-        answer = found.get("Answer") or None
-        if calls:
-            if answer is not None:
-                problems.append(
-                    Problem("answer_with_call", "the answer given beside a tool call was not used")
-                )
-            return Action(thought, tuple(calls), None, tuple(problems))
-        if answer is not None:
-            return Action(thought, (), answer, tuple(problems))
-        if not problems:
-            problems.append(_what_is_missing(text, found))
-        return Action(thought, (), None, tuple(problems))
+        if self.strategy.tools and not cut and (simple := _simple(text, tools)) is not None:
+            return simple
+        scan = _Fields(text, tools)
+        scan.run()
+        thought = scan.first("Thought") or scan.first("")
+        answer = scan.last("Answer")
+        offered = self.strategy.tools
+        if offered and not scan.calls.tried and scan.last("Action").lower() not in _NOTHING:
+            scan.problems.append(Problem("no_call", "no tool call found after Action"))
+        missing = scan.missing()
+        if not (answer or scan.calls.tried) and looks_like_call(scan.first(""), tools):
+            missing = OTHER_FORMAT
+        elif not offered and not (answer or scan.calls.tried or scan.labels):
+            thought, answer = "", scan.shown().strip()
+        return outcome(scan, scan.calls, thought, answer or None, missing, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The fields that parse to this action."""
-        if not self.strategy.tools:
+        if not (self.strategy.tools or action.calls):
             return f"Answer: {action.answer}"
         lines = [f"Thought: {action.thought}"] if action.thought else []
         if action.calls:
@@ -121,40 +116,234 @@ def call_text(call: ToolCall, tools: Sequence[Schema]) -> str:
         ((key, value),) = call.arguments.items()
         if key == argument_name(call.name, tools) and isinstance(value, str) and plain(value):
             return f"{call.name}[{value}]"
-    return f"{call.name}[{json.dumps(call.arguments, ensure_ascii=False, default=str)}]"
+    return f"{call.name}[{arguments_text(call)}]"
 
 
-def _what_is_missing(text: str, found: Mapping[str, str]) -> Problem:
-    if not text.strip():
-        return Problem("empty_reply", "it was empty")
-    if found.get("Action", "").lower() not in _NOTHING:
-        return Problem("no_call", "no tool call found after Action")
-    if any(label in found for label in _LABELS):
-        return Problem("no_answer", "it has neither a tool call nor an answer")
-    return Problem("no_fields", "write 'Action: ToolName[input]' or 'Answer: ...' on its own line")
+def plain(argument: str) -> bool:
+    """Whether a text can stand in brackets as it is and be read back the same."""
+    return (
+        argument == argument.strip()
+        and bool(argument)
+        and argument[0] not in "{\"'"
+        and not _LINE_BREAK.search(argument)
+        and (
+            ("[" not in argument and "]" not in argument)
+            or closing_bracket(argument + "]", 0) == len(argument)
+        )
+    )
+
+
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+# The common reply: a thought, then one plain call or an answer in a line.
+_SIMPLE = re.compile(
+    r"(?:Thought:([^<[◁]*)\n)?"
+    r"(?:Action:[ \t]*(\w[\w.-]{0,63})\[(?![ \t]*[{\"'])([^][]+)\]\s*"
+    r"(?:\nRationale:\s*)?(?:\nAnswer:\s*)?|Answer:([^<[◁\n]*))\Z"
+)
+_LINE_LABEL = re.compile(rf"\n(?:{_FIELD}|Response from tool )")
+
+
+def _simple(text: str, tools: Sequence[Schema]) -> Action | None:
+    """The action of a reply of the common kind: the scanner's reading in a fraction of its time."""
+    match = _SIMPLE.match(text)
+    if match is None:
+        return None
+    thought, name, argument, answer = match.groups(default="")
+    if "\n" in thought and _LINE_LABEL.search(thought):
+        return None
+    if not name:
+        answer = answer.strip()
+        return Action(thought.strip(), (), answer) if answer else None
+    call = ToolCall("call_0", name, bound(name, argument.strip(), tools))
+    return Action(thought.strip(), (call,))
+
+
+class _Fields(Scanner):
+    """A reply as fields; brackets count in its Action fields only."""
+
+    def __init__(self, text: str, tools: Sequence[Schema]) -> None:
+        super().__init__(text, _LABELS)
+        self.calls, self.tools = Calls(), tools
+        self._fields: list[tuple[str, list[str]]] = [("", self.visible)]
+
+    @property
+    def labels(self) -> bool:
+        """Whether any field has a label."""
+        return len(self._fields) > 1
+
+    def first(self, label: str) -> str:
+        """The text of the first field of that label, or nothing."""
+        return next(("".join(parts).strip() for name, parts in self._fields if name == label), "")
+
+    def last(self, label: str) -> str:
+        """The text of the last field of that label that has any, or nothing."""
+        texts = ("".join(parts).strip() for name, parts in self._fields[::-1] if name == label)
+        return next((text for text in texts if text), "")
+
+    def missing(self) -> Problem:
+        """What to say of a reply without call and answer."""
+        if not self.text.strip():
+            return Problem("empty_reply", "it was empty")
+        if self.labels:
+            return Problem("no_answer", "it has neither a tool call nor an answer")
+        text = "write 'Action: ToolName[input]' or 'Answer: ...' on its own line"
+        return Problem("no_fields", text)
+
+    def unit(self, match: re.Match[str]) -> int | None:
+        """Read a label, or a call in an Action field."""
+        if match[0] == "[":
+            return self._call(match.start())
+        if match[1] is not None:
+            return self._label(match, match[1])
+        self.problems.append(Problem("wrote_result", "tool responses are written by tools only"))
+        return self.stop(match.start())
+
+    def fresh_line(self, position: int) -> int:
+        """A label may stand directly behind reasoning."""
+        match = _LABEL.match(self.text, position)
+        return position if match is None else self._label(match, match[1])
+
+    def forget(self) -> None:
+        """Fields in reasoning are drafts."""
+        self.visible = []
+        self._fields, self.pattern = [("", self.visible)], _LABELS
+        self.calls.clear()
+
+    def _label(self, match: re.Match[str], name: str) -> int:
+        begin = match.start()
+        if begin > self._from:
+            self.take(begin)
+        self._from = match.end()
+        label = _NAMES.get(name) or name.capitalize()
+        self.visible = []
+        self._fields.append((label, self.visible))
+        self.pattern = _CALLING if label == "Action" and not self.calls.exhausted else _LABELS
+        return match.end()
+
+    def _call(self, bracket: int) -> int | None:
+        text = self.text
+        name = self._name(max(self._from, bracket - _LONGEST_NAME), bracket)
+        if not name:
+            return None
+        begin, stop = bracket + 1, None
+        while text[begin : begin + 1] in (" ", "\t"):
+            begin += 1
+        if text.startswith("{", begin):
+            value, stop = json_argument(text, begin, _CLOSING, self.calls, closing_bracket)
+            if value is not None:
+                self.calls.add(name, *value)
+        elif (quoted := _QUOTED.match(text, begin)) is not None:
+            stop = self._quoted_argument(name, quoted)
+        if stop is None:
+            stop = closing_bracket(text, begin)
+            if stop is None:
+                what = f"the call {name}[ has no closing bracket: {name}[...]"
+                self.calls.fail("unclosed_call", what)
+                self.pattern = _LABELS
+                return None
+            self.calls.add(name, bound(name, text[begin:stop].strip(), self.tools))
+        self.take(bracket - len(name))
+        closing = _CLOSING.match(text, stop)
+        self._from = closing.end() if closing is not None else stop
+        if self.calls.exhausted:
+            return self.stop(self._from)
+        return self._from
+
+    def _quoted_argument(self, name: str, quoted: re.Match[str]) -> int | None:
+        """One string in quotes, which may hold an object that was encoded twice."""
+        try:
+            value, stop, notes = read_value(
+                self.text, quoted.start(), _CLOSING, complete=False, budget=self.calls.budget
+            )
+        except ValueError:
+            return None
+        if not isinstance(value, str) or _CLOSING.match(self.text, stop) is None:
+            return None
+        if value.lstrip().startswith("{") and "}" in value:
+            self.calls.add_arguments(name, value, notes)
+        else:
+            notes = [note for note in notes if note != "single quotes"]
+            self.calls.add(name, bound(name, value, self.tools), notes)
+        return stop
+
+    def _name(self, begin: int, bracket: int) -> str:
+        """The name before a bracket; tools may have names of several words."""
+        match = _NAME.search(self.text[begin:bracket])
+        found = match[0] if match is not None else ""
+        if self.tools and self.text[begin:bracket].strip() != found:
+            odd = _odd_names(tuple(tool["function"]["name"] for tool in self.tools))
+            for name in odd:
+                if self.text.endswith(name, self._from, bracket):
+                    return name
+        return found
+
+
+@functools.lru_cache(maxsize=64)
+def _odd_names(names: tuple[str, ...]) -> list[str]:
+    odd = (name for name in names if not _NAME.fullmatch(name))
+    return sorted(odd, key=len, reverse=True)
 
 
 class PaperReactFormat(ReactFormat):
     """The parser as published with arXiv 2502.05867.
 
-    Flat brackets only; the ``Action`` block ends at ``Rationale:``; a reply without ``Answer:`` is
-    an answer as a whole.
+    Calls are flat ``Name[text]`` between the first ``Action:`` at the begin of a line that is not
+    the first line, and ``Rationale:``; the answer stands between the first and the second such
+    ``Answer:``; without one the reply is an answer as a whole. Under a strategy that allows tools
+    in one turn, the next reply is the answer, calls in it or not.
     """
 
     name = "react-paper"
-    _block = re.compile(r"^Action:(.*?)(?=^Rationale:|\Z)", re.M | re.S)
-    _call = re.compile(r"\b(\w+)\[([^\[\]]+)\]")
-    _answer = re.compile(r"^Answer:(.*)\Z", re.M | re.S)
+    _call = re.compile(r"\b(\w++)\[([^\[\]]++)\]")
+    _hints = (
+        ("Calculator", "the input is one arithmetic expression, such as 2*(3+4)"),
+        ("WikipediaSearch", "the input is what to look up: a name or a topic"),
+        ("MachineTranslator", "the input is the text to be translated into English"),
+    )
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
-        """Read a reply exactly as the paper's code does."""
+    def instructions(self, tools: Sequence[Schema]) -> str:
+        """The paper's prompts in our words: hints for each tool, and leave to do without."""
+        text = super().instructions(tools)
+        names = {tool["function"]["name"] for tool in tools}
+        hints = "".join(f"\n{name}: {hint}." for name, hint in self._hints if name in names)
+        own = "\nYou may also use what you know yourself, instead of a tool or beside it."
+        return text + (hints + own if self.strategy.tools else "")
+
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
+        """Read a reply exactly as the paper's code does; that it was cut is a problem, no more."""
         calls: list[ToolCall] = []
-        block = self._block.search(text) if self.strategy.tools else None
-        for name, argument in self._call.findall(block[1]) if block else ():
-            call_id = f"call_{len(calls)}"
-            calls.append(ToolCall(call_id, name, {argument_name(name, tools): argument}))
-        thought = fields(text, _LABELS).get("Thought", "")
-        if calls:
-            return Action(thought, tuple(calls))
-        answer = self._answer.search(text)
-        return Action(thought, (), (answer[1] if answer else text).strip())
+        fields = text.split("\nAction:", 2) if self.strategy.tools else ()
+        if len(fields) > 1:
+            block = fields[1].split("\nRationale:", 1)[0]
+            for name, argument in self._call.findall(block):
+                call_id = f"call_{len(calls)}"
+                calls.append(ToolCall(call_id, name, {argument_name(name, tools): argument}))
+        problems = (Problem("cut_reply", "it was cut at the limit of its length"),) if cut else ()
+        answer = None if calls else _published_answer(text)
+        thought = _PAPER_THOUGHT.search(text)
+        return Action(thought[1].strip() if thought else "", tuple(calls), answer, problems)
+
+    def without_calls(self, action: Action, text: str) -> Action:
+        """The second reply under ``tools_single_step``: its answer counts, whatever it holds."""
+        return replace(action, calls=(), answer=_published_answer(text))
+
+    def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
+        """The fields that parse to this action; a thought comes first, empty or not."""
+        if not (self.strategy.tools or self.strategy.thought):
+            return str(action.answer)
+        lines = [f"Thought: {action.thought}"]
+        if action.calls:
+            lines.append("Action: " + " ".join(call_text(call, tools) for call in action.calls))
+        if action.answer is not None:
+            lines.append(f"Answer: {action.answer}")
+        return "\n".join(lines)
+
+
+_PAPER_THOUGHT = re.compile(r"^Thought:(.*?)(?=^(?:Action|Rationale|Answer):|\Z)", re.M | re.S)
+
+
+def _published_answer(text: str) -> str:
+    fields = text.split("\nAnswer:", 2)
+    return fields[1].strip() if len(fields) > 1 else text

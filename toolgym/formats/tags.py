@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
+import functools
+import re
+from collections.abc import Callable, Sequence
 
-from toolgym.formats.base import Action, Format, argument_name, describe_tools
-from toolgym.formats.scan import read_json, spans
+from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
+from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
+from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.scan import Scanner, before_end, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -19,7 +21,9 @@ ALIASES = {
     "calculator": "Calculator",
     "translate": "MachineTranslator",
 }
-_TAGS = {name: tag for tag, name in ALIASES.items()}
+_SHORT = {name: tag for tag, name in ALIASES.items()}
+_RESERVED = ("think", "answer", "information")
+_SPACE = re.compile(r"\s*+")
 
 
 class TagsFormat(Format):
@@ -41,7 +45,7 @@ class TagsFormat(Format):
         if not tools:
             return f"Answer the question from what you know. {think}{answer}."
         lines = [
-            f"- <{tag_of(tool)}>input</{tag_of(tool)}> calls {line}"
+            f"- <{tag_of(tool, tools)}>input</{tag_of(tool, tools)}> calls {line}"
             for tool, line in zip(tools, describe_tools(tools), strict=True)
         ]
         turns = "once" if self.strategy.tool_turns == 1 else "as often as you want"
@@ -52,60 +56,29 @@ class TagsFormat(Format):
             f"You may call tools {turns}. {answer}."
         )
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> Action:
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read the tags; see `Format.parse`."""
-        thought = next((inner.strip() for _, _, inner, _ in spans(text, "think")), "")
-        problems: list[Problem] = []
-        written = [end for _, end, _, _ in spans(text, "information")]
-        if written:
-            problems.append(
-                Problem("wrote_result", "it holds an <information> block, which only tools write")
-            )
-        after = written[-1] if written else 0
-        answers = [(start, inner, closed) for start, _, inner, closed in spans(text, "answer")]
-        calls = self._calls(text, after, tools, problems) if self.strategy.tools else []
-        if calls:
-            if any(start > after for start, _, _ in answers):
-                problems.append(
-                    Problem("answer_with_call", "the answer given beside a tool call was not used")
-                )
-            return Action(thought, tuple(calls), None, tuple(problems))
-        if answers and answers[-1][2]:
-            return Action(thought, (), answers[-1][1].strip(), tuple(problems))
-        if answers:
-            problems.append(Problem("unclosed_answer", "<answer> has no </answer>"))
-        elif not any(problem.kind == "unclosed_call" for problem in problems):
-            problems.append(_missing(text))
-        return Action(thought, (), None, tuple(problems))
-
-    def _calls(
-        self, text: str, after: int, tools: Sequence[Schema], problems: list[Problem]
-    ) -> list[ToolCall]:
-        names = ALIASES | {tool["function"]["name"]: tool["function"]["name"] for tool in tools}
-        found: list[tuple[int, str, str]] = []
-        for tag, name in names.items():
-            if f"<{tag}>" not in text:
-                continue
-            for start, _, inner, closed in spans(text, tag):
-                if start < after:
-                    continue
-                if closed:
-                    found.append((start, name, inner.strip()))
-                else:
-                    problems.append(Problem("unclosed_call", f"<{tag}> has no </{tag}>"))
-        return [
-            ToolCall(f"call_{number}", name, _arguments(name, inner, tools))
-            for number, (_, name, inner) in enumerate(sorted(found))
-        ]
+        scan = _Blocks(text, tools)
+        scan.run()
+        thought = scan.reasoning[0].strip() if scan.reasoning else ""
+        missing = Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
+        if not text.strip():
+            missing = Problem("empty_reply", "it was empty")
+        elif scan.answer is None and looks_like_call(scan.shown(), tools):
+            missing = OTHER_FORMAT
+        offered = self.strategy.tools
+        return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The tags that parse to this action."""
         parts = [f"<think>{action.thought}</think>"] if action.thought else []
         for call in action.calls:
-            tag = _TAGS.get(call.name, call.name)
+            tag = _tag(call.name, tools)
             text = call.arguments.get(argument_name(call.name, tools))
-            if len(call.arguments) != 1 or not isinstance(text, str) or _arguments_differ(text):
-                text = json.dumps(call.arguments, ensure_ascii=False, default=str)
+            if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
+                text = arguments_text(call)
+                if not isinstance(call, NativeCall):
+                    text = text.replace("</", "<\\/")  # closing tags also stop the writing
             parts.append(f"<{tag}>{text}</{tag}>")
         if action.answer is not None:
             parts.append(f"<answer>{action.answer}</answer>")
@@ -119,28 +92,118 @@ class TagsFormat(Format):
         return [Message("user", "\n".join(blocks))]
 
 
-def tag_of(tool: Schema) -> str:
-    """The tag that calls a tool."""
-    name = str(tool["function"]["name"])
-    return _TAGS.get(name, name)
+def _plain(text: str, tag: str) -> bool:
+    """Whether a text can stand between the tags as it is and be read back the same."""
+    if not text or text != text.strip() or text.startswith(("{", f"<{tag}>")):
+        return False
+    return f"</{tag}>" not in text
 
 
-def _arguments(name: str, inner: str, tools: Sequence[Schema]) -> dict[str, Any]:
-    if inner.startswith("{"):
-        try:
-            parsed = read_json(inner)
-        except ValueError:
-            parsed = None
-        if isinstance(parsed, dict):
-            return parsed
-    return {argument_name(name, tools): inner}
+def tag_of(tool: Schema, tools: Sequence[Schema]) -> str:
+    """The tag that calls a tool: its short one unless another tool has that name."""
+    return _tag(str(tool["function"]["name"]), tools)
 
 
-def _arguments_differ(text: str) -> bool:
-    return text != text.strip() or text.startswith("{")
+def _tag(name: str, tools: Sequence[Schema]) -> str:
+    short = _SHORT.get(name, name)
+    if short != name and any(tool["function"]["name"] == short for tool in tools):
+        short = name
+    return f"call-{short}" if short in _RESERVED else short
 
 
-def _missing(text: str) -> Problem:
-    if not text.strip():
-        return Problem("empty_reply", "it was empty")
-    return Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
+def _finder(closing: str) -> Callable[[str, int], int | None]:
+    def find(text: str, begin: int) -> int | None:
+        place = text.find(closing, begin)
+        return place if place >= 0 else None
+
+    return find
+
+
+@functools.lru_cache(maxsize=64)
+def _names(names: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
+    """Tags to the tools that they call (short ones, own names, those made up), and all tags."""
+    own = {f"call-{name}" if name in _RESERVED else name: name for name in names}
+    tags = ALIASES | own
+    longest_first = sorted((*tags, "answer", "information"), key=len, reverse=True)
+    return tags, marks_and(f"<({'|'.join(re.escape(tag) for tag in longest_first)})>")
+
+
+class _Blocks(Scanner):
+    """A reply with tagged calls, answers and information."""
+
+    def __init__(self, text: str, tools: Sequence[Schema]) -> None:
+        self.tags, pattern = _names(tuple([tool["function"]["name"] for tool in tools]))
+        super().__init__(text, pattern)
+        self.calls, self.tools = Calls(), tools
+        self.answer: str | None = None
+        self._unclosed: set[str] = set()
+        self._made_up = False  # within a block of information that is not closed
+
+    def unit(self, match: re.Match[str]) -> int | None:
+        """Read a block up to its closing tag; in JSON that tag is text."""
+        tag, begin = match[1], match.end()
+        if self.calls.exhausted:
+            return self.stop(match.start())
+        if tag in self._unclosed:
+            return None
+        if tag in self.tags:
+            return None if self._made_up else self._call(tag, match)
+        close = self.text.find(f"</{tag}>", begin)
+        if tag == "information":
+            self._information()
+            if close >= 0:
+                return self.skip(match.start(), close + len("</information>"))
+            self._made_up = True
+            self._unclosed.add(tag)
+            return None
+        if close < 0:
+            self._unclosed.add(tag)
+            self.answer = None
+            self.problems.append(Problem("unclosed_answer", "<answer> has no </answer>"))
+            return None
+        self.answer = before_end(self.text[begin:close]).strip()
+        return self.skip(match.start(), close + len("</answer>"))
+
+    def never_ends(self, match: re.Match[str]) -> int:
+        """Tags go on to count: these models end their reasoning by calling a tool."""
+        self.unfinished = True
+        tag = self.pattern.search(self.text, match.end())
+        self.reasoning.append(self.text[match.end() : tag.start() if tag else None])
+        return match.end()
+
+    def forget(self) -> None:
+        """What stands in reasoning is a draft."""
+        super().forget()
+        self.calls.clear()
+        self.answer = None
+
+    def _information(self) -> None:
+        """What stands before the block is a transcript: its calls are answered."""
+        self.calls.clear()
+        self.unfinished = False
+        if not any(problem.kind == "wrote_result" for problem in self.problems):
+            text = "it holds an <information> block, which only tools write"
+            self.problems.append(Problem("wrote_result", text))
+
+    def _call(self, tag: str, match: re.Match[str]) -> int | None:
+        text, opening, closing = self.text, f"<{tag}>", f"</{tag}>"
+        name, begin = self.tags[tag], match.end()
+        inner = _SPACE.match(text, begin)
+        begin = inner.end() if inner is not None else begin
+        while text.startswith(opening, begin):
+            begin += len(opening)
+        if text.startswith("{", begin):
+            end = re.compile(rf"\s*{re.escape(closing)}")
+            value, stop = json_argument(text, begin, end, self.calls, _finder(closing))
+            if stop is not None:
+                if value is not None:
+                    self.calls.add(name, *value)
+                after = end.match(text, stop)
+                return self.skip(match.start(), after.end() if after is not None else stop)
+        close = text.find(closing, begin)
+        if close < 0:
+            self._unclosed.add(tag)
+            self.calls.fail("unclosed_call", f"{opening} has no {closing}")
+            return None
+        self.calls.add(name, bound(name, text[begin:close].strip(), self.tools))
+        return self.skip(match.start(), close + len(closing))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from toolgym._util.jsonl import not_json
 from toolgym.formats.base import Action, Format
-from toolgym.formats.json_calls import REPAIRED
+from toolgym.formats.calls import REPAIRED
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -82,7 +82,7 @@ class Begun:
 
 
 def begin_turn(
-    action: str, codec: Format, tools: Sequence[Schema], limit: int, first: int
+    action: str, codec: Format, tools: Sequence[Schema], limit: int, first: int, refused: bool
 ) -> Begun:
     """Read a reply, without what a record cannot hold and what a cut leaves in doubt.
 
@@ -92,6 +92,7 @@ def begin_turn(
         tools: function-calling documents.
         limit: characters that are read.
         first: number of its first call in the episode.
+        refused: whether tools may no longer be called.
     """
     said, cut = (action.said, action.cut) if isinstance(action, Turn) else (None, False)
     read = codec.parse(action[:limit], tools) if said is None else said
@@ -102,6 +103,8 @@ def begin_turn(
         read = _holdable(read)
     if cut:
         read = _cut_short(read)
+    if read.calls and refused and said is None:
+        read = codec.without_calls(read, action[:limit])
     if not read.calls:
         return Begun(str(action), read, cut=cut)
     calls = [
@@ -113,7 +116,7 @@ def begin_turn(
         ids = zip(calls, [own.id for own in read.calls], strict=True)
         native = tuple(ToolCall(own or c.id, c.name, c.arguments) for c, own in ids)
     parsed = Action(read.thought, tuple(calls), read.answer, read.problems)
-    return Begun(str(action), parsed, native, cut)
+    return Begun(str(action), parsed, native, cut, refused)
 
 
 def _holdable(read: Action) -> Action:

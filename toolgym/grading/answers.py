@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -45,12 +46,61 @@ def _squad(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_REMOVED)).split())
 
 
-NORMALISATIONS: dict[str, Callable[[str], str]] = {"paper": _paper, "squad": _squad}
-"""``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation, like TriviaQA's script);
-``squad`` deletes it (Rajpurkar et al. 2016, the script of SQuAD v1.1)."""
+class _Signs(dict[int, str]):
+    """Each sign as the normalisation ``unicode`` writes it; filled as texts need them."""
 
-NUMBER_RULES = ("value", "paper")
-"""``value`` compares numbers as numbers; ``paper`` compares the matched characters."""
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        kind = unicodedata.category(sign)
+        if kind == "Nd":
+            sign = str(unicodedata.decimal(sign))
+        elif kind == "Cf" or 0xFE00 <= code <= 0xFE0F or code == 0x640:
+            sign = ""  # joiners, marks of direction, variants; the Arabic sign that stretches words
+        elif kind[0] in "PSZC":
+            sign = " "
+        self[code] = sign
+        return sign
+
+
+_AS_UNICODE = _Signs()
+# Scripts that put no spaces between words: each letter is taken for one, with its marks; words of
+# katakana are told by their script.
+_LETTER = (
+    "\u3041-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_MARK = "".join(
+    chr(code)
+    for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800))
+    if unicodedata.category(chr(code)).startswith("M")
+)
+_ACCENTS = str.maketrans(dict.fromkeys("´¨¯¸˘˙˚˛˜˝΄΅", " "))  # NFKC would leave their marks alone
+_UNSPACED = re.compile(f"[{_LETTER}][{_MARK}\u3099\u309a]*|[\u30a1-\u30ff\u31f0-\u31ff]+")
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return _paper(text)
+    text = text.translate(_ACCENTS)
+    for _ in range(2):  # folding can leave what composes, and the other way
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = _UNSPACED.sub(r" \g<0> ", text.translate(_AS_UNICODE))
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {
+    "paper": _paper,
+    "squad": _squad,
+    "unicode": _unicode,
+}
+"""``paper`` puts spaces for punctuation (arXiv 2502.05867, Evaluation, like TriviaQA's script);
+``squad`` deletes it (Rajpurkar et al. 2016, the script of SQuAD v1.1); ``unicode`` is ``paper`` for
+every script: its punctuation, digits and forms of letters, and words where none are spaced."""
+
+NUMBER_RULES = ("value", "paper", "paper_filter")
+"""``value`` compares numbers as numbers; ``paper`` the normalised last match of the published
+pattern, or the normalised answer where nothing matches, with the normalised gold, as the published
+evaluation does; ``paper_filter`` the same texts raw, as the published training filter does."""
 
 RIGHT_PRESETS = ("ours", "paper")
 """``paper`` (arXiv 2502.05867): the gold anywhere in a text, the last number of any. So an answer
@@ -65,7 +115,7 @@ _FILLERS = frozenset(
         *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
     )
 )
-_ALTERNATIVES = re.compile(r"[,;/|&\n]|\b(?:and|or)\b", re.IGNORECASE)
+_ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
 _STATES = ("=", " is", " are", " was", " were", " equals")  # before a number that is the answer
 
 
@@ -74,7 +124,7 @@ def normalise(text: str, normalisation: str = "paper") -> str:
 
     Args:
         text: any text.
-        normalisation: ``paper`` or ``squad``; they differ in what becomes of punctuation.
+        normalisation: one of `NORMALISATIONS`.
 
     Raises:
         UnknownNameError: there is no normalisation of that name.
@@ -102,10 +152,22 @@ def last_number(text: str) -> Decimal | None:
     Args:
         text: such as ``"so it costs $1,234.50."``.
     """
+    text = _ascii_digits(text)
     end = len(text)
     while end and text[end - 1] not in _DIGITS:
         end -= 1
     return _number_at(text, end) if end else None
+
+
+def _ascii_digits(text: str) -> str:
+    """Digits of any script, and their separators, as ASCII: ``٤٢`` and ``２０１５``."""
+    if text.isascii():
+        return text
+    text = text.translate(_SEPARATORS)
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+
+
+_SEPARATORS = str.maketrans("٫٬．，－", ".,.,-")
 
 
 def _number_at(text: str, digit: int) -> Decimal | None:
@@ -135,6 +197,7 @@ def _signed(text: str, begin: int) -> bool:
 
 def _numbers(text: str) -> Iterator[Decimal]:
     """All numbers of a text, each read as `last_number` reads the last one."""
+    text = _ascii_digits(text)
     for match in _RUN.finditer(text):
         end = match.end()
         while end > match.start() and text[end - 1] not in _DIGITS:
@@ -144,12 +207,12 @@ def _numbers(text: str) -> Iterator[Decimal]:
             yield value
 
 
-def _paper_number(text: str) -> str | None:
-    """What the paper's rule compares: the last match, without ``$``, ``,`` and a final dot."""
+def _paper_number(text: str) -> str:
+    """What the paper's rules compare: the last match, or the whole text where nothing matches."""
     match = None
     for found in _PAPER_NUMBER.finditer(text):
         match = found
-    return None if match is None else match[0].replace("$", "").replace(",", "").removesuffix(".")
+    return text if match is None else match[0]
 
 
 def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
@@ -168,7 +231,7 @@ def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -
 def right(
     prediction: str,
     task: Task,
-    normalisation: str = "paper",
+    normalisation: str | None = None,
     numbers: str = "value",
     whole_words: bool = False,
     preset: str = "ours",
@@ -178,7 +241,7 @@ def right(
     Args:
         prediction: the policy's answer.
         task: says the gold answers and how they are compared.
-        normalisation: ``paper`` or ``squad``.
+        normalisation: one of `NORMALISATIONS`; None: ``unicode`` for ``ours``, else ``paper``.
         numbers: one of `NUMBER_RULES`.
         whole_words: the gold must begin and end at a word's border; ``paper`` takes any substring,
             ``ours`` never does.
@@ -192,14 +255,18 @@ def right(
     if numbers not in NUMBER_RULES:
         raise UnknownNameError("number rule", numbers, NUMBER_RULES)
     if task.answer_type == "number":
-        read = last_number if numbers == "value" else _paper_number
-        found = read(prediction)
-        if found is None or (preset == "ours" and not _one_number(prediction)):
+        if preset == "ours" and not _one_number(prediction):
             return False
-        return any(found == read(gold) for gold in task.targets)
+        if numbers == "value":
+            value = last_number(prediction)
+            return value is not None and any(value == last_number(gold) for gold in task.targets)
+        found = _paper_number(prediction)
+        if numbers == "paper_filter":
+            return found in task.targets
+        return any(_paper(found) == _paper(gold) for gold in task.targets)
     if preset == "ours":
-        return _says(prediction, task.targets, normalisation)
-    return _spans(prediction, task.targets, normalisation, whole_words)
+        return _says(prediction, task.targets, normalisation or "unicode")
+    return _spans(prediction, task.targets, normalisation or "paper", whole_words)
 
 
 def _one_number(prediction: str) -> bool:

@@ -63,8 +63,8 @@ def reply_of(completion: Any, request: Request) -> Reply:
             "bad_reply", f"the server sent what is no chat completion: {completion!r:.200}"
         )
     choice = choices[0]
-    message = choice.message
-    if message.content is None and not message.tool_calls and not getattr(message, "refusal", None):
+    told = any(getattr(choice.message, field, None) for field in ("tool_calls", "refusal"))
+    if choice.message.content is None and not told:
         raise NothingError(
             "bad_reply",
             f"the reply holds neither text nor calls (finish_reason {choice.finish_reason!r}): a "

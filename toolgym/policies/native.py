@@ -9,7 +9,7 @@ from typing import Any
 from toolgym._util.jsonl import not_json
 from toolgym.errors import PolicyError
 from toolgym.formats import Action
-from toolgym.formats.json_calls import REPAIRED
+from toolgym.formats.calls import REPAIRED
 from toolgym.formats.repair import repaired
 from toolgym.formats.scan import read_json
 from toolgym.messages import Chat, Message, ToolCall

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
@@ -228,9 +228,8 @@ class Playing:
     """
 
     def __init__(self, outer: gym.Env[Any, Any], wrappers: tuple[str, ...]) -> None:
-        base = outer.unwrapped
-        assert isinstance(base, ToolEnv)
-        self.outer, self.env, self._wrappers = outer, base, wrappers
+        self.outer, self._wrappers = outer, wrappers
+        self.env = cast(ToolEnv, outer.unwrapped)
         self._tools: list[dict[str, Any]] | None = None
 
     def reset(self, task: int, sample: int, seed: int) -> dict[str, Any]:
@@ -266,7 +265,7 @@ class Playing:
             The info that the policy reads, and whether the reply was played as it was.
 
         Raises:
-            RefusedWrapperError: see `reset`; or a wrapper that does not play one turn for one reply.
+            RefusedWrapperError: see `reset`; or a wrapper that does not play one turn a reply.
         """
         seen, reward, terminated, truncated, info = outcome
         if not self._wrappers:

@@ -175,15 +175,17 @@ class RunWriter:
             self._held = held.pop_all()
 
     def _begin(self, folder: Path, held: contextlib.ExitStack) -> None:
+        before = now = self.run.settings
         if (folder / SETTINGS).is_file():
-            before, now = read_json(folder / SETTINGS), self.run.settings
+            before = read_json(folder / SETTINGS)
             same_settings(folder, before, now, free=_MAY_DIFFER)
-            # A run that is resumed with fewer keeps what it has.
-            now["episodes"] = max(int(before.get("episodes") or 0), int(now.get("episodes") or 0))
+        self.finished = {trajectory.id for trajectory in Run(before, folder)}
+        # A run that is resumed with fewer episodes keeps what it has.
+        planned = [found for each in (before, now) if (found := each.get("episodes"))]
+        now |= {"episodes": max(planned)} if planned else {}
         write_json(folder / SETTINGS, self.run.settings)
         for name in (TRAJECTORIES, FAILURES):
             self._streams[name] = held.enter_context(appending(folder / name))
-        self.finished = set(map(_id, self.run.lines()))
 
     def add(self, trajectory: Trajectory) -> None:
         """Record a finished episode; once this returns, a kill does not lose it.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import copy_json, value_hash
+from toolgym._util.jsonl import copy_json, not_json, value_hash
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Strategy
@@ -115,6 +115,9 @@ class NativeEpisode:
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Run a tool. Nothing is raised: TRL would tell the policy, whatever it was."""
+        why = not_json(dict(arguments))
+        if why:  # the record could not hold the call
+            return f"Error: the call is not valid JSON (its argument {why})."
         call = ToolCall(f"call_{len(self._made)}", name, dict(arguments))
         began = time.perf_counter()
         try:

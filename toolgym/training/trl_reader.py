@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toolgym._util.jsonl import not_json
 from toolgym.env import ToolEnv
 from toolgym.formats import Action, get_format
 from toolgym.formats.base import argument_name
@@ -87,8 +88,8 @@ class Reader:
             function = item.get("function", item)
             arguments = function.get("arguments")
             name = str(function.get("name"))
-            if not isinstance(arguments, Mapping):
-                arguments = {argument_name(name, self._schemas): arguments}
+            if not isinstance(arguments, Mapping) or not_json(dict(arguments)):
+                arguments = {argument_name(name, self._schemas): str(arguments)}
             calls.append(ToolCall(f"call_{self._count}", name, dict(arguments)))
             self._count += 1
         return tuple(calls)

@@ -20,8 +20,9 @@ from toolgym.errors import BadInputError, ToolError
 from toolgym.messages import ToolCall
 from toolgym.tools.calculator import expression, symbolic
 from toolgym.tools.calculator.expression import Node, Reader, from_lists, to_lists
-from toolgym.tools.calculator.grammar import width
-from toolgym.tools.calculator.notation import plain, tokens
+from toolgym.tools.calculator.grammar import commas
+from toolgym.tools.calculator.notation import plain
+from toolgym.tools.calculator.tokens import tokens
 from toolgym.tools.calculator.tool import calculate, evaluate_expression, make_calculator
 from toolgym.tools.toolset import make_toolset
 
@@ -282,7 +283,7 @@ def value(node: Node, at: dict[str, Fraction]) -> Fraction:
 
 
 def read(text: str) -> Node:
-    return Reader(tokens(plain(text), width, symbolic=True)).result()
+    return Reader(tokens(plain(text), commas, symbolic=True)).result()
 
 
 @given(_trees)

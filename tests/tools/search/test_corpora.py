@@ -281,6 +281,24 @@ SHOWN = {
     "{{Infobox\n| a = {{b|[[c]]}}\n}}\nText": "Text",
     "{| class=x\n|-\n| cell || {{t}}\n|}\nText\n{|\n{|\n|}\n|}": "Text",
     "{{convert|5|km|mi}}, {{convert|2|to|3|kg}}, {{val|5|u=m}}": "5 km, 2 to 3 kg, 5 m",
+    "{{convert|20|C|F}}, {{cvt|5|ft|11|in|cm}}, {{convert|3|km2}}": "20 °C, 5 ft 11 in, 3 km²",
+    "(born {{birth date and age|1950|3|4}})": "(born March 4, 1950)",
+    "{{Start date|1998|09}}, {{end date|1998|9|04|df=y}}, {{film date|2010}}": (
+        "September 1998, 4 September 1998, 2010"
+    ),
+    "{{death date and age|1999|1|2|1950|3|4}}": "January 2, 1999 (aged 48)",
+    "{{dts|2 May 2000}}, {{OldStyleDate|6 June|1799|26 May}}": (
+        "2 May 2000, 6 June [O.S. 26 May] 1799"
+    ),
+    "aged {{age|1950|5|1|2000|1|1}}, {{age|1950|1|1}}": "aged 49,",
+    "{{INR|50}}, {{USD|5 million}}, {{KES|3,000}}, {{EUR|1|link=yes}}": (
+        "₹50, US$5 million, KES 3,000, €1"
+    ),
+    "{{CO2}}, {{Ca(OH)2}}, {{SMS|Emden}}, {{AKA|x}}": "CO2, Ca(OH)2, SMS Emden,",
+    "{{height|m=1.80}}, {{height|ft=5|in=11}}": "1.80 m, 5 ft 11 in",
+    "20{{deg}}C, {{gaps|12|345}}, {{unité|2000|m}}": "20°C, 12 345, 2000 m",
+    "{{script|Hebr|ש}}, {{sort|1|first}}, {{sortname|Ada|Lovelace}}": "ש, first, Ada Lovelace",
+    "{{ordinal|3}}, {{ordinal|11}}, {{BCE|44}}": "3rd, 11th, 44 BC",
     "1900{{snd}}1950 {{nowrap|a b}} {{nihongo|Edo|江戸|Edo}}": "1900 – 1950 a b Edo (江戸, Edo)",
     "== A ==\nx\n== Empty ==\n=== Deep ===\n== B ==\n=== C ===\ny\n== Refs ==\n{{r}}": (
         "A\nx\nB\nC\ny"

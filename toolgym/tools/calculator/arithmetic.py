@@ -15,6 +15,7 @@ from toolgym.errors import ToolError
 
 __all__ = [
     "MAX_BITS",
+    "TINY",
     "Number",
     "add",
     "bits",
@@ -22,11 +23,13 @@ __all__ = [
     "finite",
     "floor_divide",
     "guard",
+    "is_zero",
     "multiply",
     "power",
     "read_decimal",
     "read_number",
     "remainder",
+    "settled",
     "to_answer",
     "to_text",
 ]
@@ -42,6 +45,20 @@ MAX_DECIMALS = 20  # a longer terminating fraction is rounded like a periodic on
 SIGNIFICANT = 15  # digits that a double always holds
 _TOO_LARGE = "the result is too large"
 _ROUNDED = Context(prec=SIGNIFICANT, Emax=999_999, Emin=-999_999)
+
+
+class _Tiny(float):
+    """Nearer to 0 than any double, and not 0: its sign is not kept, it is shown as ``≈ 0``."""
+
+    __slots__ = ()
+
+    def __neg__(self) -> _Tiny:
+        return self
+
+    __abs__ = __neg__
+
+
+TINY = _Tiny(0.0)
 
 
 def bits(value: Number) -> int:
@@ -75,17 +92,31 @@ def finite(value: Number) -> Number:
     return value
 
 
+def settled(value: Number, not_zero: bool) -> Number:
+    """As `finite`; a float that is 0 though the exact value is not, is `TINY`."""
+    return TINY if not_zero and value == 0 else finite(value)
+
+
+def is_zero(value: Number) -> bool:
+    """Whether it is 0, and not only nearer to it than any double."""
+    return value == 0 and value is not TINY
+
+
 def add(left: Number, right: Number) -> Number:
     """``left + right``."""
-    if type(left) is not int or type(right) is not int:
-        guard(left, right)
-    return finite(left + right)
+    if type(left) is int and type(right) is int:
+        return left + right
+    guard(left, right)
+    return settled(left + right, left is TINY or right is TINY)
 
 
 def multiply(left: Number, right: Number) -> Number:
     """``left * right``."""
     guard(left, right)
-    return finite(left * right)
+    product = left * right
+    if type(product) is int:
+        return product
+    return settled(product, not (is_zero(left) or is_zero(right)))
 
 
 def divide(left: Number, right: Number) -> Number:
@@ -95,11 +126,11 @@ def divide(left: Number, right: Number) -> Number:
         ToolError: division by zero, or a result that is too large.
     """
     if right == 0:
-        raise ToolError("division by zero")
+        raise ToolError(_TOO_LARGE if right is TINY else "division by zero")
     if isinstance(left, int) and isinstance(right, int):  # no longer than its operands
         return left // right if left % right == 0 else Fraction(left, right)
     guard(left, right)
-    return finite(left / right)
+    return settled(left / right, not is_zero(left))
 
 
 def remainder(left: Number, right: Number) -> Number:
@@ -125,7 +156,7 @@ def power(base: Number, exponent: Number) -> Number:
         ToolError: too large, ``0`` to a negative power, or a result that is not real.
     """
     if base == 0 and exponent < 0:
-        raise ToolError("division by zero")
+        raise ToolError(_TOO_LARGE if base is TINY else "division by zero")
     if (
         not isinstance(base, float)
         and not isinstance(exponent, float)
@@ -145,7 +176,7 @@ def power(base: Number, exponent: Number) -> Number:
     result = to_float(base) ** to_float(exponent)
     if isinstance(result, complex):
         raise ToolError("the result is not a real number")
-    return finite(result)
+    return settled(result, not is_zero(base))
 
 
 def _exact_root(value: Number, degree: int) -> Fraction | None:
@@ -164,15 +195,16 @@ def _exact_root(value: Number, degree: int) -> Fraction | None:
 
 
 def to_float(value: Number) -> float:
-    """The nearest double.
+    """The nearest double, `TINY` for what is nearer to 0 than any.
 
     Raises:
         ToolError: beyond the largest double.
     """
     try:
-        return float(value)
+        nearest = float(value)
     except OverflowError as error:
         raise ToolError(_TOO_LARGE) from error
+    return TINY if value is TINY or (nearest == 0 and value != 0) else nearest
 
 
 def guard(left: Number, right: Number) -> None:
@@ -232,6 +264,8 @@ def to_text(value: Number) -> str:
     Integers in full up to 100 digits and terminating decimals up to 20 places; everything else is
     rounded to 15 significant digits.
     """
+    if value is TINY:
+        return "≈ 0"
     if isinstance(value, Fraction):
         if value.denominator == 1:
             value = value.numerator

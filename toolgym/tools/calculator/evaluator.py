@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from toolgym.errors import ToolError, did_you_mean
+from toolgym.errors import ToolError
 from toolgym.tools.calculator.arithmetic import (
+    TINY,
     Number,
     add,
     divide,
@@ -22,132 +23,71 @@ from toolgym.tools.calculator.arithmetic import (
     to_text,
 )
 from toolgym.tools.calculator.functions import FUNCTIONS
-from toolgym.tools.calculator.grammar import COMPARISONS, PRODUCT, SUM, Parser, function_name, width
-from toolgym.tools.calculator.notation import Token, closes_at_end, plain, tokens
+from toolgym.tools.calculator.grammar import (
+    COMPARISONS,
+    PRODUCT,
+    SUM,
+    Parser,
+    commas,
+    function_name,
+    near,
+)
+from toolgym.tools.calculator.notation import MAX_CHARS, plain, refuse_dates
+from toolgym.tools.calculator.reasons import reason
+from toolgym.tools.calculator.tokens import Token, tokens
+from toolgym.tools.calculator.wording import signs
 
-__all__ = ["evaluate_expression", "without_units"]
-
-# Letters that more often stand for a unit than for a variable, right after a number.
-_LETTERS = frozenset("mgshlLKCFWVNJM")
-_NO_UNITS = frozenset(["and", "or", "not", "is", "if", "else", "then", "pm", "infinity"])
-_SIGNS = ("$", "€", "£", "¥", "₹", "₩", "₽", "₺", "₪", "฿")
-
-
-def without_units(text: str, written: str, constants: Collection[str]) -> str | None:
-    """The reason for refusing an expression with units, or None where there are none.
-
-    Args:
-        text: from `toolgym.tools.calculator.notation.plain`.
-        written: as the model wrote it, with signs of currencies.
-        constants: names that are numbers.
-    """
-    try:
-        found = tokens(text, width)
-    except ToolError:
-        return None
-    units, bare = _split(found, constants)
-    if not units:
-        return None
-    kinds = {_one(unit): unit for unit in reversed(units)}
-    names = [repr(name) for name in dict.fromkeys(kinds[_one(unit)] for unit in units)]
-    names = [repr(sign) for sign in _SIGNS if sign in written] + names
-    if len(names) > 1:
-        return f"the units {' and '.join(names)} are mixed; convert to one, then leave units out"
-    if len(units[0]) == 1:
-        return f"the name {names[0]} is unknown; if it is a unit, leave it out: {bare[:200]}"
-    return f"units are not calculated with; without {names[0]}: {bare[:200]}"
-
-
-def _one(unit: str) -> str:
-    """Apple and apples are one unit."""
-    folded = unit.casefold() if len(unit) > 2 else unit
-    return folded[:-1] if len(folded) > 2 and folded.endswith("s") else folded
-
-
-def _split(found: list[Token], constants: Collection[str]) -> tuple[list[str], str]:
-    """The units, and the expression without them."""
-    units: list[str] = []
-    kept: list[str] = []
-    last_number, index = "", 0
-    while index < len(found) - 1:
-        kind, word = found[index]
-        after_number = index > 0 and (found[index - 1][0] == "number" or found[index - 1][1] == ")")
-        if kind == "name" and after_number and _is_unit(found, index, constants):
-            words = [word]
-            while found[index + 1][0] == "name" and _is_unit(found, index + 1, constants):
-                index += 1
-                words.append(found[index][1])
-            rest = found[index + 1 : index + 3]
-            if len(rest) == 2 and rest[0][1] == "/" and rest[1][0] == "name":
-                index += 2  # km/h
-                words[-1] += f"/{found[index][1]}"
-            elif len(rest) == 2 and rest[0][1] in ("^", "**") and rest[1][1] in ("2", "3"):
-                index += 2  # m^2
-                words[-1] += f"^{found[index][1]}"
-            units.append(" ".join(words))
-        else:
-            apart = (word in _SPACED and kept) or (kind == "number" and kept[-1:] == [last_number])
-            kept.append(f" {word} " if apart else word)
-            last_number = word if kind == "number" else ""
-        index += 1
-    return units, "".join(kept).replace("  ", " ").strip()
-
-
-_SPACED = ("+", "-", "*", "/", "//", "of", "off", "mod", "=", "<", ">", "<=", ">=", "==", "!=")
-
-
-def _is_unit(found: list[Token], index: int, constants: Collection[str]) -> bool:
-    word = found[index][1]
-    if found[index + 1][1] == "(" or word.lower() in constants or not word.isalpha():
-        return False
-    if len(word) == 1:
-        return word in _LETTERS
-    if word.lower() in _NO_UNITS:
-        return False
-    return function_name(word) is None or word.lower() in ("min", "sec")
-
+__all__ = ["evaluate_expression"]
 
 CONSTANTS: dict[str, Number] = {"pi": math.pi, "e": math.e, "tau": math.tau}
+_SIGNS = frozenset(("+", "-", "*", "/", "**", "//", "(", ")", "."))
+_STEPS = frozenset(("floor", "ceil", "sign", "min", "max", "median", "mod", "ln", "log", "root"))
 _COMPARE: dict[str, Callable[[Number, Number], bool]] = {
     "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge,
     "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
-# What stands around an expression in an answer of a model, tried without when the whole fails.
-_ASIDE = re.compile(
-    r"\s*(?:please\s+)?(?:(?:what(?:'s|\s+is|\s+are)|find|calculate|compute|evaluate|is)\b[\s:]*)?"
-    r"(?:the\s+(?:value|result)\s+of\s+)?",
-    re.IGNORECASE,
-)
+# The common case needs no change of signs, and its tokens no look at what stands around them.
+_SIMPLE = re.compile(r"[0-9+*/(). -]*")
+_WORD = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+|\*\*|//|[-+*/().]")
 
 
 def evaluate_expression(expression: str) -> Number:
     """The value of an expression, exact (int or Fraction) where it is rational.
 
-    A leading ``name =`` and everything after a later ``=`` are passed over: models write both. A
+    A leading ``name =`` is passed over, and so is a result after ``=``: models write both. A
     comparison is True or False.
 
     Raises:
         ToolError: the reason alone.
     """
+    if len(expression) <= MAX_CHARS and _SIMPLE.fullmatch(expression):
+        refuse_dates(expression)
+        words = _WORD.findall(expression)
+        found = [("sign" if word in _SIGNS else "number", word) for word in words]
+        found.append(("end", ""))
+        try:
+            return _evaluate(found)
+        except ToolError as error:
+            if "..." not in expression and " " not in expression.strip():
+                raise ToolError(str(error)) from error
     text = plain(expression)
     try:
-        return _evaluate(text)
+        return _evaluate(tokens(text, commas))
     except ToolError as error:
-        inner = _ASIDE.sub("", text, count=1).rstrip(" \t\n.;?")
-        if inner.startswith("(") and closes_at_end(inner):
-            inner = inner[1:-1]  # \( 1/2 < 2 \)
-        if inner and inner != text.strip():
-            try:
-                return _evaluate(inner)
-            except ToolError:
-                text = inner
-        reason = without_units(text, expression, frozenset(CONSTANTS))
-        raise ToolError(reason or str(error)) from error
+        last, other = error, text
+        try:
+            other = signs(text) or text
+            if other != text.strip():
+                return _evaluate(tokens(other, commas))
+        except ToolError as worded:
+            last = worded
+        said = reason(other, expression, lambda bare: _evaluate(tokens(bare, commas)))
+        raise ToolError(said or str(last)) from error
 
 
-def _evaluate(text: str) -> Number:
+def _evaluate(found: list[Token]) -> Number:
     try:
-        return _Evaluator(tokens(text, width)).result()
+        return _Evaluator(found).result()
     except OverflowError as error:
         raise ToolError("the result is too large") from error
     except ZeroDivisionError as error:  # by a number too small for a double
@@ -158,6 +98,8 @@ def _evaluate(text: str) -> Number:
 
 def _compare(word: str, left: Number, right: Number) -> bool:
     """Exact for exact numbers; otherwise what prints alike is equal: ``sqrt(2)^2 == 2``."""
+    if left is TINY or right is TINY:
+        raise ToolError("a number nearer to 0 than any double is not compared")
     rounded = isinstance(left, float) or isinstance(right, float)
     if rounded and to_text(left) == to_text(right):
         return word in ("==", "<=", ">=")
@@ -184,16 +126,52 @@ class _Evaluator(Parser[Number]):
     }
 
     def result(self) -> Number:
-        """The value of all tokens up to an ``=``."""
+        """The value of all tokens; of a chain of ``=`` the first side.
+
+        Raises:
+            ToolError: they are no expression, or sides that are no results differ.
+        """
         if self.tokens[0][0] == "end":
             raise ToolError("the expression is empty")
         value = self.expression(0)
         kind, word = self.tokens[self.next]
-        if kind == "end" or word in ("=", "?"):
+        if kind == "end":
             return value
         if word in COMPARISONS:
-            return self._comparison(value)
-        self.unexpected(kind, word)
+            value = self._comparison(value)
+        elif word == "=":
+            self._claim(value)
+        kind, word = self.tokens[self.next]
+        if word == "?":
+            self.next += 1
+        elif kind != "end":
+            self.unexpected(kind, word)
+        if self.tokens[self.next][0] != "end":
+            self.unexpected(*self.tokens[self.next])
+        return value
+
+    def _claim(self, first: Number) -> None:
+        """Pass ``= 12`` and ``= 2*6 = 12``; a plain number is a result, whatever it says.
+
+        Raises:
+            ToolError: another expression has another value (``3*4 = 12+5 = 17``).
+        """
+        computed = self.next > 2
+        last = first
+        while self.tokens[self.next][1] == "=":
+            self.next += 1
+            begin = self.next
+            if self.tokens[begin][0] == "end" or self.tokens[begin][1] == "?":
+                return
+            side = self.expression(0)
+            words = [word for _, word in self.tokens[begin : self.next]]
+            literal = len([word for word in words if word not in "-+%"]) == 1
+            if not _compare("==", side, first) and not (literal and computed and last is first):
+                raise ToolError(
+                    f"the sides of '=' differ: {to_text(first)} and {to_text(side)}; write the one "
+                    "that is meant"
+                )
+            last = side
 
     def _comparison(self, left: Number) -> bool:
         """``1 < 2 < 3`` compares neighbours, as in mathematics."""
@@ -203,10 +181,13 @@ class _Evaluator(Parser[Number]):
             right = self.expression(0)
             holds = holds and _compare(word, left, right)
             left = right
-        kind, word = self.tokens[self.next]
-        if kind != "end" and word not in ("=", "?"):
-            self.unexpected(kind, word)
+        if self.tokens[self.next][1] == "=" and self.tokens[self.next + 1][1] in ("", "?"):
+            self.next += 1  # nothing, or a question mark, after it
         return holds
+
+    def function(self, name: str) -> str | None:
+        """The function that a name means; ``P`` is no variable here."""
+        return "perm" if name == "P" else function_name(name)
 
     def number(self, word: str) -> Number:
         """An integer or an exact fraction."""
@@ -217,13 +198,16 @@ class _Evaluator(Parser[Number]):
         for constant in (name, name.lower()):
             if constant in CONSTANTS:
                 return CONSTANTS[constant]
-        known = [*FUNCTIONS, *CONSTANTS]
+        if name in ("K", "M", "B", "bn", "mn"):
+            raise ToolError(
+                f"the name {name!r} is unknown; write a number such as millions in full"
+            )
         if len(name) == 1:
             raise ToolError(
-                f"the name {name!r} is unknown; with variables write simplify(...), solve(...), "
-                "diff(...) or integrate(...)"
+                f"the name {name!r} is unknown; leave a unit out; with variables write "
+                "simplify(...), solve(...), diff(...) or integrate(...)"
             )
-        raise ToolError(f"the name {name[:40]!r} is unknown{did_you_mean(name[:40], known)}")
+        raise ToolError(f"the name {name[:40]!r} is unknown{near(name)}")
 
     def negative(self, value: Number) -> Number:
         """The value with its sign changed."""
@@ -239,4 +223,6 @@ class _Evaluator(Parser[Number]):
         if not fewest <= len(values) <= most:
             needed = str(fewest) if fewest == most else f"{fewest} or more"
             raise ToolError(f"{name} needs {needed} argument(s), not {len(values)}")
+        if name in _STEPS and any(value is TINY for value in values):
+            raise ToolError(f"{name} needs a number that is not nearer to 0 than any double")
         return finite(function(*values))

@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from toolgym.errors import ToolError, did_you_mean
+from toolgym.errors import ToolError
 from toolgym.tools.calculator import arithmetic
 from toolgym.tools.calculator.functions import FUNCTIONS
-from toolgym.tools.calculator.grammar import COMPARISONS, POWER, PRODUCT, SUM, Parser, function_name
+from toolgym.tools.calculator.grammar import (
+    COMPARISONS,
+    POWER,
+    PRODUCT,
+    SUM,
+    Parser,
+    function_name,
+    near,
+)
 
 __all__ = ["CONSTANTS", "OPERATIONS", "Node", "Reader", "from_lists", "operation_name", "to_lists"]
 
@@ -214,10 +222,7 @@ class Reader(Parser[Node]):
         if name in CONSTANTS:
             return Node("name", name)
         if self.tokens[self.next][1] == "(" and (len(name) > 2 or name in _NO_VARIABLE):
-            known = [*FUNCTIONS, *OPERATIONS]
-            raise ToolError(
-                f"the function {name[:40]!r} is unknown{did_you_mean(name[:40], known)}"
-            )
+            raise ToolError(f"the function {name[:40]!r} is unknown{near(name, OPERATIONS)}")
         if name.lower() in _NO_NAMES:
             raise ToolError(f"the word {name!r} is not understood there")
         if len(name) > 40:

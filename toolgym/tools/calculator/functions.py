@@ -8,13 +8,15 @@ from fractions import Fraction
 
 from toolgym.errors import ToolError
 from toolgym.tools.calculator.arithmetic import (
+    TINY,
     Number,
     add,
     divide,
-    finite,
     guard,
+    multiply,
     power,
     remainder,
+    settled,
     to_float,
     whole,
 )
@@ -32,7 +34,7 @@ def _sqrt(value: Number) -> Number:
         top, bottom = math.isqrt(exact.numerator), math.isqrt(exact.denominator)
         if top * top == exact.numerator and bottom * bottom == exact.denominator:
             return Fraction(top, bottom)
-    return math.sqrt(to_float(value))
+    return settled(math.sqrt(to_float(value)), value is TINY)
 
 
 def _root(value: Number, degree: Number) -> Number:
@@ -80,9 +82,14 @@ def _counting(count: Callable[[int, int], int], name: str) -> Callable[[Number, 
     return checked
 
 
+_NEVER_ZERO = (math.exp, math.erfc, math.gamma)
+
+
 def _real(function: Callable[..., float]) -> Callable[..., Number]:
     def checked(*values: Number) -> Number:
-        return finite(function(*(to_float(value) for value in values)))
+        numbers = [to_float(value) for value in values]
+        tiny = function in _NEVER_ZERO or any(number is TINY for number in numbers)
+        return settled(function(*numbers), tiny)
 
     return checked
 
@@ -94,7 +101,8 @@ def _angle(function: Callable[[float], float]) -> Callable[[Number], Number]:
         if abs(result) > 1e15:  # tan(pi/2) is finite only because pi is rounded
             raise ToolError("the function has no value there")
         # sin(pi) is 1.2e-16 only because pi is rounded; near 0 the digits are genuine.
-        return finite(round(result, 15) if abs(angle) > 1e-6 else result)
+        rounded = round(result, 15) if abs(angle) > 1e-6 else result
+        return settled(rounded, angle is TINY)
 
     return checked
 
@@ -146,9 +154,25 @@ def _sum(*values: Number) -> Number:
     return total
 
 
-def _lcm(left: Number, right: Number) -> Number:
-    guard(left, right)
-    return math.lcm(whole(left, "lcm"), whole(right, "lcm"))
+def _lcm(*values: Number) -> Number:
+    least = 1
+    for value in values:
+        guard(least, value)
+        least = math.lcm(least, whole(value, "lcm"))
+    return least
+
+
+def _product(*values: Number) -> Number:
+    result: Number = 1
+    for value in values:
+        result = multiply(result, value)
+    return result
+
+
+def _isqrt(value: Number) -> Number:
+    if value < 0:
+        raise ToolError("the square root of a negative number is not real")
+    return math.isqrt(whole(value, "isqrt"))
 
 
 def _whole_parts(function: Callable[..., int], name: str) -> Callable[..., Number]:
@@ -162,6 +186,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
     "root": (_root, 2, 2),
     "radical": (lambda degree, value: _root(value, degree), 2, 2),
     "abs": (abs, 1, 1),
+    "float": (lambda value: value, 1, 1),
     "floor": (math.floor, 1, 1),
     "ceil": (math.ceil, 1, 1),
     "trunc": (math.trunc, 1, 1),
@@ -169,12 +194,15 @@ FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
     "min": (lambda *values: min(values), 1, _MANY),
     "max": (lambda *values: max(values), 1, _MANY),
     "sum": (_sum, 1, _MANY),
+    "product": (_product, 1, _MANY),
+    "len": (lambda *values: len(values), 2, _MANY),
+    "isqrt": (_isqrt, 1, 1),
     "mean": (_mean, 1, _MANY),
     "avg": (_mean, 1, _MANY),
     "median": (_median, 1, _MANY),
     "sign": (_sign, 1, 1),
-    "gcd": (_whole_parts(math.gcd, "gcd"), 1, _MANY),
-    "lcm": (_lcm, 2, 2),
+    "gcd": (_whole_parts(math.gcd, "gcd"), 2, _MANY),
+    "lcm": (_lcm, 2, _MANY),
     "mod": (remainder, 2, 2),
     "pow": (power, 2, 2),
     "frac": (divide, 2, 2),

@@ -30,8 +30,9 @@ from toolgym.tools.calculator.expression import (
     operation_name,
     to_lists,
 )
-from toolgym.tools.calculator.grammar import COMPARISONS, width
-from toolgym.tools.calculator.notation import MAX_CHARS, closes_at_end, plain, tokens
+from toolgym.tools.calculator.grammar import COMPARISONS, commas
+from toolgym.tools.calculator.notation import MAX_CHARS, closes_at_end, plain
+from toolgym.tools.calculator.tokens import Commas, tokens
 
 __all__ = ["SECONDS", "answer", "is_asked_for", "keepers", "read_request", "variables_of"]
 
@@ -110,7 +111,7 @@ def read_request(expression: str) -> Node:
     """
     text = _POLITE.sub("", _plain(expression)).rstrip(" .?;\n")
     text = _in_calls(text)
-    return _arranged(Reader(tokens(text, _width, symbolic=True)).result())
+    return _arranged(Reader(tokens(text, _commas, symbolic=True)).result())
 
 
 def _plain(expression: str) -> str:
@@ -119,8 +120,12 @@ def _plain(expression: str) -> str:
     return marked[2:] if marked.startswith("0 ") else marked
 
 
-def _width(word: str) -> int:
-    return OPERATIONS.get(operation_name(word) or "", 0) or width(word)
+def _commas(word: str) -> Commas:
+    operation = operation_name(word)
+    if operation in ("integrate", "sum", "product", "taylor"):
+        return "bounds"
+    many = OPERATIONS.get(operation or "", 0) > 1
+    return "unclear" if many else "digits" if operation else commas(word)
 
 
 def _in_calls(text: str) -> str:

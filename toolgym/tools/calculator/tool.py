@@ -9,11 +9,15 @@ understood. Symbolic work is read by the same grammar and done in a process of i
 
 from __future__ import annotations
 
+import re
+
 from toolgym.errors import BadInputError, ToolError
 from toolgym.tools.base import Tool
 from toolgym.tools.calculator import symbolic
 from toolgym.tools.calculator.arithmetic import to_answer
 from toolgym.tools.calculator.evaluator import evaluate_expression
+
+_VARIABLE_OR_CALL = re.compile(r"\b[b-zB-Z]\b|[A-Za-z]\(|\\[a-z]")
 
 __all__ = ["calculate", "evaluate_expression", "make_calculator"]
 
@@ -63,7 +67,12 @@ def _calculate(expression: str, symbolic_seconds: float) -> str:
         except ToolError:
             if not symbolic.is_asked_for(expression):
                 raise
-            return symbolic.answer(expression, seconds=symbolic_seconds)
+            try:
+                return symbolic.answer(expression, seconds=symbolic_seconds)
+            except ToolError:
+                if _VARIABLE_OR_CALL.search(expression):
+                    raise
+            raise  # "sum of 1,200 and 1,300" is no work with variables
         return to_answer(value)
     except ToolError as error:
         shown = expression if len(expression) <= 80 else expression[:77] + "..."

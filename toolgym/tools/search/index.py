@@ -255,29 +255,52 @@ class Index:
             ranker = self._local.ranker = Ranker(len(self))
         return ranker
 
+    def terms(self, query: str) -> list[str]:
+        """What is searched of a query, such as for ``bm25s.BM25.load(folder).retrieve([terms])``.
+
+        Args:
+            query: any text; its first 10 000 characters are read.
+        """
+        return self._analyzer.query_terms(query[:MAX_QUERY_CHARS])
+
+    def only_stop_words(self, query: str) -> bool:
+        """Whether a query has words, and all are too common to be searched in texts."""
+        return self._analyzer.only_stop_words(query[:MAX_QUERY_CHARS])
+
     def _postings(self, query: str) -> list[Postings]:
         memo, found = self._memo, dict[int, Postings]()
-        for piece in pieces(query[:MAX_QUERY_CHARS]):
+        query = query[:MAX_QUERY_CHARS]
+        special = self._analyzer.vietnamese_terms(query)
+        for piece in () if special else pieces(query):
             known = memo.get(piece)
             for term in self._look_up(piece) if known is None else known:
+                before = found.get(term.number)
+                found[term.number] = term if before is None else before.once_more(term)
+        analyzer = self._analyzer
+        found_any = found or special
+        special += (analyzer.named_stop_words if found_any else analyzer.kept_terms)(query)
+        for name in special:
+            for term in self._posting(name):
                 before = found.get(term.number)
                 found[term.number] = term if before is None else before.once_more(term)
         return list(found.values())
 
     def _look_up(self, piece: str) -> tuple[Postings, ...]:
         """The terms of a piece that some passage holds; remembered."""
-        found = []
-        for term in self._analyzer.piece_terms(piece):
-            number = self._number(term)
-            if number is not None:
-                start, end = int(self._starts[number]), int(self._starts[number + 1])
-                passages, gains = self._documents[start:end], self._data[start:end]
-                found.append(Postings(number, passages, gains, 1, float(self._maxima[number])))
+        terms = self._analyzer.piece_terms(piece)
+        found = [posting for term in terms for posting in self._posting(term)]
         if len(self._memo) >= _MEMO_PIECES:
             self._memo = {}
         if len(piece) <= _MEMO_CHARS:
             self._memo[piece] = tuple(found)
         return tuple(found)
+
+    def _posting(self, term: str) -> Iterator[Postings]:
+        number = self._number(term)
+        if number is not None:
+            start, end = int(self._starts[number]), int(self._starts[number + 1])
+            passages, gains = self._documents[start:end], self._data[start:end]
+            yield Postings(number, passages, gains, 1, float(self._maxima[number]))
 
 
 def open_index(folder: str | Path) -> Index:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from toolgym.tools.search.analysis import PART, Analyzer, parted_bytes
+from toolgym.tools.search.analysis import PART, Analyzer, parted_bytes, pieces
 from toolgym.tools.search.corpora.passages import parse_passage, passage_line
 from toolgym.tools.search.layout import Recipe
 
@@ -30,6 +30,7 @@ _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_WORD + 1)], np.uint64)
 _SPREAD_LOW, _SPREAD_HIGH = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _SHIFT = np.uint64(64 - _BITS)
 _SPACE = ord(" ")
+_KEPT = "\ue000"  # before each piece of a title that has only stop words; means nothing in a text
 
 
 class Numbering:
@@ -197,7 +198,11 @@ class _Known:
 
     def _learn(self, new: list[bytes]) -> None:
         for piece in new:
-            found = self._analyzer.piece_terms(piece.decode("utf-8", "surrogatepass"))
+            text = piece.decode("utf-8", "surrogatepass")
+            kept = text.startswith(_KEPT)
+            found = (
+                self._analyzer.kept_terms(text[1:]) if kept else self._analyzer.piece_terms(text)
+            )
             numbers = [self._term(term) for term in found]
             if len(numbers) > 1:
                 self._several[len(self._only)] = numbers
@@ -248,7 +253,12 @@ class Reader:
             if passage is None:
                 continue
             stored.append(passage_line(passage))
-            text = (passage.title + " ") * weight + passage.text
+            title, text = passage.title, passage.text
+            if _KEPT in title or _KEPT in text:
+                title, text = title.replace(_KEPT, " "), text.replace(_KEPT, " ")
+            if title and self._analyzer.only_stop_words(title):
+                title = _KEPT + f" {_KEPT}".join(pieces(title))
+            text = (title + " ") * weight + text
             texts.append(text)
             # A script without spaces has about two terms a character.
             characters += len(text) if text.isascii() else 4 * len(text)

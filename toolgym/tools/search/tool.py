@@ -6,17 +6,14 @@ text of the first hit (k = 1); the same happens here over any corpus of passages
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import value_hash
-from toolgym._util.workfolder import cache_folder
+from toolgym._util.workfolder import cache_folder, scratch_folder
 from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
@@ -63,7 +60,7 @@ def make_search(
     def shown(query: str, hits: list[Hit]) -> str | NothingFoundError:
         if passage == "best":
             hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
-        return _answer(query, hits)
+        return _answer(query, hits, not hits and opened.only_stop_words(query))
 
     def answer(query: str) -> str:
         """Search an encyclopedia and read the best matching article.
@@ -98,10 +95,13 @@ def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
         raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
 
 
-def _answer(query: str, hits: list[Hit]) -> str | NothingFoundError:
+def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str | NothingFoundError:
     if not hits:
         shown = query if len(query) <= 100 else query[:97] + "..."
-        return NothingFoundError(f"No result for {shown!r}: no article holds a word of it.")
+        why = "no article holds a word of it"
+        if only_stop_words:
+            why = "its words are too common, and no title is made of them"
+        return NothingFoundError(f"No result for {shown!r}: {why}.")
     if len(hits) == 1:
         return str(hits[0].passage)
     lines = (" ".join(str(hit.passage).split()) for hit in hits)
@@ -167,6 +167,4 @@ def _opened(path: str, stamp: int, size: int, recipe: Recipe | None) -> Index:
         # Another process was first, or the cache cannot be written.
         if (folder / HEADER).is_file():
             return open_index(folder)
-    temporary = tempfile.mkdtemp(prefix="toolgym-index-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return open_index(build_index(path, Path(temporary) / name, **options))
+    return open_index(build_index(path, scratch_folder("index") / name, **options))

@@ -99,7 +99,9 @@ def trial(scenario: Scenario, timeout: float) -> list[tuple[str, str]]:
         try:
             values[call.sub_question] = read_json(result.text)
         except ValueError as error:
-            found.append(("deep_result", f"{shown} gave a value that is too deep: {error}"))
+            found.append(
+                ("deep_result", f"{shown} gave a value that cannot be an argument: {error}")
+            )
             continue
         text, answer = result_text(result.text), answers[call.sub_question]
         if not all(solves(answer, text, preset) for preset in ("ours", "paper")):

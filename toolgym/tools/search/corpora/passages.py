@@ -312,7 +312,14 @@ def parse_passage(raw: bytes, path: str | Path, number: int) -> Passage | None:
 def _passage(raw: bytes, path: str | Path, line: int, number: int) -> Passage | None:
     row = parse_line(raw, path, line, "corpus")
     title, text = _title_and_text(row)
-    if not isinstance(text, str) or not isinstance(title, str):
+    if isinstance(title, int | float) and not isinstance(title, bool):
+        title = str(title)  # data frames turn the title "1984" into a number
+    if not isinstance(title, str):
+        raise BadInputError(
+            f"corpus {str(path)!r}, line {line}: the title of a passage is a string, not "
+            f"{title!r:.80}"
+        )
+    if not isinstance(text, str):
         raise BadInputError(
             f"corpus {str(path)!r}, line {line}: a passage needs a 'text' (and may have "
             f"'id' and 'title'); this line has {', '.join(map(repr, row)) or 'nothing'}"
@@ -344,10 +351,7 @@ def _title_and_text(row: Mapping[str, Any]) -> tuple[Any, Any]:
         return (
             (first.strip().strip('"'), rest)
             if newline and title is None
-            else (
-                title or "",
-                row["contents"],
-            )
+            else ("" if title is None else title, row["contents"])
         )
     wikitext = row.get("wikitext")
     if text is None and isinstance(wikitext, str):
@@ -356,7 +360,7 @@ def _title_and_text(row: Mapping[str, Any]) -> tuple[Any, Any]:
         text = plain_text(wikitext, [name for name in local if isinstance(name, str)])
     if isinstance(text, list) and all(isinstance(part, str) for part in text):
         text = _paragraphs(text, title)
-    return title or "", text
+    return "" if title is None else title, text
 
 
 def _paragraphs(parts: Sequence[str], title: Any) -> str:

@@ -64,16 +64,46 @@ _NAMES = {
         ipa ipa-all ill interlanguage-link illm quote blockquote bquote cquote quotation keypress
         plainlist flatlist indent block-indent nts number pronunciation title noblackword unicode
         script red-link flag flagcountry flagu color-text script/hebrew script/arabic rtl-para
-        not-a-typo as-written proper-name typo bdi phonetic text
+        not-a-typo as-written proper-name typo bdi phonetic text iast nastaliq hiero ruby
+        circa-date asiantitle tq talk-quote-inline birth-based-on-age-as-of-date rating-text
     """,
-    "second": "lang langx wikt-lang color font-color resize",
+    "second": "lang langx wikt-lang color font-color resize script sort sorttext hs",
     "transliterated": "transl transliteration translit",
+    "date": """
+        birth-date birth-date-and-age bda b-da birth-date-based birth-year birth-year-and-age dob
+        start-date start-date-and-age start-year end-date end-date-and-age release-date film-date
+        dts date date-table-sorting death-date death-year isodate
+    """,
     "ship": "uss hms hmas hmcs ss rms mv ms usns ins usat usrc uscgc sms hmnzs hnlms",
     "list": "unbulleted-list ubl ulist bulleted-list blist hlist ordered-list olist flat-list",
 }
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
     *("September", "October", "November", "December"),
+)
+_MONEY = {
+    **{"usd": "US$", "us$": "US$", "us-dollar": "US$", "usdollar": "US$", "aud": "A$", "a$": "A$"},
+    **{"au$": "A$", "cad": "C$", "c$": "C$", "ca$": "C$", "nzd": "NZ$", "nz$": "NZ$", "hkd": "HK$"},
+    **{"hk$": "HK$", "sgd": "S$", "s$": "S$", "twd": "NT$", "nt$": "NT$", "mxn": "Mex$"},
+    **{"brl": "R$", "r$": "R$", "gbp": "£", "£": "£", "pound-sterling": "£", "eur": "€"},
+    **{"€": "€", "euro": "€", "inr": "₹", "₹": "₹", "inrconvert": "₹", "indian-rupee": "₹"},
+    **{"jpy": "¥", "¥": "¥", "yen": "¥", "cny": "CN¥", "cn¥": "CN¥", "rmb": "CN¥", "krw": "₩"},
+    **{"₩": "₩", "rub": "₽", "₽": "₽", "php": "₱", "₱": "₱", "thb": "฿", "ils": "₪", "try": "₺"},
+    **{"ngn": "₦", "naira": "₦", "uah": "₴", "vnd": "₫", "bdt": "৳", "pkr": "Rs ", "lkr": "Rs "},
+    **{"zar": "R", "chf": "CHF ", "sek": "SEK ", "nok": "NOK ", "dkk": "DKK ", "pln": "PLN "},
+}
+_UNITS = {
+    **{"C": "°C", "F": "°F", "R": "°R", "km2": "km²", "m2": "m²", "cm2": "cm²", "mm2": "mm²"},
+    **{"km3": "km³", "m3": "m³", "cm3": "cm³", "sqmi": "sq mi", "sqft": "sq ft", "sqin": "sq in"},
+    **{"cuft": "cu ft", "cuin": "cu in", "kph": "km/h", "deg": "°", "degree": "°", "um": "μm"},
+    **{"m/s2": "m/s²", "/km2": "per km²", "/sqmi": "per sq mi"},
+}
+_PARTS = {("ft", "in"), ("st", "lb"), ("lb", "oz"), ("mi", "yd"), ("yd", "ft"), ("yd", "in")}
+_PARTS |= {("mi", "chain"), ("ton", "lb"), ("long ton", "cwt"), ("stone", "lb")}
+_FORMULA = re.compile(r"(?=.*\d)(?:[A-Z][a-z]?\d*|\(|\)\d*){2,}[+-]?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_NUMBER = re.compile(
+    r"[-−+]?[\d.,]*\d[\d.,]*(?:\s(?:million|billion|trillion|thousand|crore|lakh))?"
 )
 _WORD = re.compile(r"[to–-]|to|by|and|or|x|xx|\+/-|±|and\(-\)|to\(-\)")
 _TEXT_NAMES = ("text", "quote", "content", "1")
@@ -98,7 +128,18 @@ def render_template(content: str) -> str | None:
     render = _RENDER.get(name.replace(" ", "-"))
     if render is None and name.startswith("lang-"):
         render = _first
-    return render(_arguments(parts)) if render is not None else None
+    if render is not None:
+        return render(_arguments(parts))
+    return _by_its_name(content.split("|", 1)[0].strip(), _arguments(parts))
+
+
+def _by_its_name(name: str, given: Arguments) -> str | None:
+    """Templates that are many and made alike: formulas, and money of any country."""
+    if not given and _FORMULA.fullmatch(name):
+        return name
+    amount = given.get("1", "")
+    money = _CURRENCY.fullmatch(name) and _NUMBER.fullmatch(amount)
+    return f"{name} {amount}" if money else None
 
 
 def _arguments(parts: list[str]) -> Arguments:
@@ -139,10 +180,65 @@ def _converted(given: Arguments) -> str:
         if not word:
             break
         if place % 2 == 0 and not _WORD.fullmatch(word):
-            words.append(word)
+            words.append(_UNITS.get(word, word))
+            number, part = given.get(str(place + 1), ""), given.get(str(place + 2), "")
+            if (word, part) in _PARTS and _NUMBER.fullmatch(number):
+                words += [number, part]
             break
         words.append({"-": "–", "x": "×", "xx": "×", "by": "×"}.get(word, word))
     return " ".join(words).replace(" – ", "–")
+
+
+def _date(given: Arguments, places: str = "123") -> str:
+    """``1950|3|4`` as "March 4, 1950", or "4 March 1950" where ``df`` asks for it."""
+    year, month, day = (given.get(place, "") for place in places)
+    if not year.lstrip("-").isdecimal():
+        return year  # a date in words
+    if not (month.isdecimal() and 1 <= int(month) <= 12):
+        return " ".join(word for word in (day, month, year) if word and not word.isspace())
+    name, number = _MONTHS[int(month) - 1], day.lstrip("0") if day.isdecimal() else ""
+    if not number:
+        return f"{name} {year}"
+    wants_day_first = given.get("df", "").casefold() in ("y", "yes", "true", "1")
+    return f"{number} {name} {year}" if wants_day_first else f"{name} {number}, {year}"
+
+
+def _years_between(given: Arguments, begin: str = "123", end: str = "456") -> str:
+    """Whole years; nothing where the end is today, which nobody knows here."""
+    first, last = ([given.get(place, "") for place in places] for places in (begin, end))
+    if not (first[0].isdecimal() and last[0].isdecimal()):
+        return ""
+    later = [int(part) if part.isdecimal() else 0 for part in last]
+    born = [int(part) if part.isdecimal() else 0 for part in first]
+    return str(later[0] - born[0] - (later[1:] < born[1:]))
+
+
+def _death(given: Arguments) -> str:
+    age = _years_between(given, "456", "123")
+    return f"{_date(given)} (aged {age})" if age else _date(given)
+
+
+def _old_style(given: Arguments) -> str:
+    """New style, with the old one in brackets: "6 June [O.S. 26 May] 1799"."""
+    day, year, old = (given.get(place, "") for place in "123")
+    return " ".join(filter(None, (day, f"[O.S. {old}]" if old else "", year)))
+
+
+def _height(given: Arguments) -> str:
+    units = ("m", "cm", "ft", "in")
+    return " ".join(f"{given[unit]} {unit}" for unit in units if given.get(unit))
+
+
+def _amount(sign: str) -> Callable[[Arguments], str]:
+    return lambda given: f"{sign}{given['1']}" if given.get("1") else sign.strip()
+
+
+def _ordinal(given: Arguments) -> str:
+    number = given.get("1", "")
+    if not number.isdecimal():
+        return number
+    teens = int(number) % 100 in (11, 12, 13)
+    return number + ("th" if teens else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th"))
 
 
 def _value(given: Arguments) -> str:
@@ -211,12 +307,20 @@ _RENDER: dict[str, Callable[[Arguments], str]] = {
     "ship": lambda given: " ".join(given[p] for p in "12" if given.get(p)),
     "sclass": lambda given: f"{given.get('1', '')}-class {given.get('2', '')}".strip(),
     "c": lambda given: f"c. {given['1']}" if given.get("1") else "",
-    "us$": lambda given: f"US${given.get('1', '')}",
-    "us-dollar": lambda given: f"US${given.get('1', '')}",
-    "gbp": lambda given: f"£{given.get('1', '')}",
-    "£": lambda given: f"£{given.get('1', '')}",
-    "€": lambda given: f"€{given.get('1', '')}",
-    "euro": lambda given: f"€{given.get('1', '')}",
+    **{name: _amount(sign) for name, sign in _MONEY.items()},
+    **dict.fromkeys(_NAMES["date"].split(), _date),
+    **dict.fromkeys(("death-date-and-age", "dda", "d-da", "death-year-and-age"), _death),
+    **dict.fromkeys(("age", "age-in-years", "ageyears", "years-between"), _years_between),
+    **dict.fromkeys(("oldstyledate", "oldstyledatedy", "old-style-date"), _old_style),
+    **dict.fromkeys(("unité", "unit", "unite", "units", "nombre"), _joined(" ")),
+    **dict.fromkeys(("gaps", "sortname", "sort-name", "ft-in"), _joined(" ")),
+    **dict.fromkeys(("deg", "degrees"), lambda given: f"{given.get('1', '')}°"),
+    **dict.fromkeys(("percent", "pct", "%"), lambda given: f"{given.get('1', '')}%"),
+    **dict.fromkeys(("bc", "bce"), lambda given: f"{given.get('1', '')} BC".strip()),
+    **dict.fromkeys(("ad", "ce"), lambda given: f"AD {given.get('1', '')}".strip()),
+    **dict.fromkeys(("ordinal", "ord", "nth"), _ordinal),
+    **dict.fromkeys(("height", "taille"), _height),
+    **dict.fromkeys(("rating", "ratio", "score"), _joined("/")),
     "angbr": lambda given: f"⟨{_first(given)}⟩",
     "angle-bracket": lambda given: f"⟨{_first(given)}⟩",
 }
