@@ -60,9 +60,9 @@ class Registry:
         """What the thing of this name is, in a line; empty where nobody said it."""
         return self._about.get(name, "")
 
-    def first(self) -> str:
-        """The name that was registered first: built-in ones come before those of plug-ins."""
-        return next(iter(self._entries), "")
+    def names(self) -> list[str]:
+        """In the order of registration: built-in ones come before those of plug-ins."""
+        return list(self._entries)
 
     def get(self, name: str) -> Any:
         """The object behind a name.

@@ -137,7 +137,7 @@ class MiniaturePreset(OwnModel):
             sampling=SamplingSettings(max_new_tokens=48, batch_size=128, concurrency=256),
             filter=FilterSettings(per_task=4, dedupe="tokens"),
             train=SftConfig(epochs=2, batch_size=32, learning_rate=1e-3, max_length=512),
-            build={"seed": seed},
+            build={"seed": seed} if seed else {},
         )
 
     def check(self, build: Mapping[str, Any]) -> None:

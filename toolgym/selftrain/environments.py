@@ -23,6 +23,8 @@ from toolgym.tools.translator.modelfiles import MODELS
 
 __all__ = ["Places", "Tasks", "bundled", "places", "searched"]
 
+_OWN = "its own world"
+
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
@@ -79,8 +81,8 @@ def _brought(own: OwnModel, settings: SelfTrainSettings) -> list[Places]:
     """The environments that a preset brings; their files are not written yet."""
     found, counts = [], own.tasks(settings.build)
     for environment in own.environments(Path("world")):
-        practise, evaluate = (Tasks(count, "built") for count in counts[environment.label])
-        corpus = "built" if "corpus" in environment.args else ""
+        practise, evaluate = (Tasks(count, _OWN) for count in counts[environment.label])
+        corpus = _OWN if "corpus" in environment.args else ""
         turns = int(environment.args.get("max_steps", 1))
         found.append(Places(environment.label, environment.id, practise, evaluate, corpus, turns))
     return found

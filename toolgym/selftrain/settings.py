@@ -129,7 +129,7 @@ class SelfTrainSettings(_Settings):
         build: options of the preset that builds the model.
     """
 
-    model: str = Field(default_factory=PRESETS.first, min_length=1)
+    model: str = Field(default_factory=lambda: PRESETS.names()[0], min_length=1)
     environments: list[EnvironmentSettings] = Field(default_factory=list)
     rounds: int = Field(default=3, ge=0)
     methods: list[Method] = Field(default=["sft"], min_length=1)
