@@ -15,7 +15,7 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.workfolder import cache_folder, scratch_folder
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
 from toolgym.tools.search.corpora.hub_rows import is_hub
@@ -23,19 +23,9 @@ from toolgym.tools.search.folders import hub_folder
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
 from toolgym.tools.search.layout import PARAMS, Recipe, make_recipe
 
-__all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
+__all__ = ["make_search", "open_corpus"]
 
 _PASSAGES = ("whole", "best")
-NO_RESULT = "No result for "
-"""How the answer begins when no passage holds a word of the query: an answer, not an error."""
-
-
-def is_empty_result(content: str) -> bool:
-    """Whether a tool result holds nothing: blank, or a search without a hit.
-
-    The paper's pass rate counts calls "whose result is not an error or empty".
-    """
-    return not content.strip() or content.startswith(NO_RESULT)
 
 
 def make_search(
@@ -71,7 +61,7 @@ def make_search(
         )
     opened = open_corpus(corpus, index)
 
-    def shown(query: str, hits: list[Hit]) -> str:
+    def shown(query: str, hits: list[Hit]) -> str | NothingFoundError:
         if passage == "best":
             hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
         return _answer(query, hits, not hits and opened.only_stop_words(query))
@@ -82,9 +72,12 @@ def make_search(
         Args:
             query: a name or a few key words.
         """
-        return shown(query, opened.search(query, k))
+        found = shown(query, opened.search(query, k))
+        if isinstance(found, NothingFoundError):
+            raise found
+        return found
 
-    def answer_all(calls: list[dict[str, Any]]) -> list[str]:
+    def answer_all(calls: list[dict[str, Any]]) -> list[str | NothingFoundError]:
         # Concurrent episodes of one task often ask the same.
         queries = list(dict.fromkeys(call["query"] for call in calls))
         found = opened.search_many(queries, k)
@@ -106,12 +99,13 @@ def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
         raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
 
 
-def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str:
+def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str | NothingFoundError:
     if not hits:
         shown = query if len(query) <= 100 else query[:97] + "..."
+        why = "no article holds a word of it"
         if only_stop_words:
-            return f"{NO_RESULT}{shown!r}: its words are too common, and no title is made of them."
-        return f"{NO_RESULT}{shown!r}: no article holds a word of it."
+            why = "its words are too common, and no title is made of them"
+        return NothingFoundError(f"No result for {shown!r}: {why}.")
     if len(hits) == 1:
         return str(hits[0].passage)
     lines = (" ".join(str(hit.passage).split()) for hit in hits)
