@@ -36,6 +36,9 @@ class UnprintableError(Exception):
 class Opaque:
     """No JSON value."""
 
+    def __repr__(self) -> str:
+        return "Opaque()"  # names of tests are the same in every process
+
 
 class _Circle(list[Any]):
     def __init__(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import re
 import struct
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +71,9 @@ class JailedKeepers(Keepers):
         return self.ask(_HEADER.pack(limit, flags) + request, timeout, memory, largest)
 
 
-shared = JailedKeepers()
-_others: dict[int, JailedKeepers] = {}
-_others_lock = threading.Lock()
-
-
-def _keepers_of(hash_seed: int) -> JailedKeepers:
-    """The pool of one hash seed: a second one shows which functions depend on the order of sets."""
-    if hash_seed == 0:
-        return shared
-    with _others_lock:
-        return _others.setdefault(hash_seed, JailedKeepers(hash_seed))
+# By hash seed: a second one shows which functions depend on the order of sets.
+_keepers_of = functools.cache(JailedKeepers)
+shared = _keepers_of(0)
 
 
 @dataclass(frozen=True)
