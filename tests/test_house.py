@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,6 +241,7 @@ CORE = [path for path in sources("toolgym") if own_room(path) != "miniature"]
 each_core_file = pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     """The code of a file without its docstrings, which may speak of everything."""
     tree = ast.parse(path.read_text())
@@ -270,8 +272,10 @@ def words(node: ast.AST) -> frozenset[str]:
     return frozenset({node.value}) if is_text(node) else frozenset()
 
 
-@each_core_file
-def test_the_core_names_no_environment_of_a_wing(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", [*CORE, *sources("rewards")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_core_and_rewards_name_no_environment_of_a_wing(path: Path) -> None:
     from toolgym.registry import ENVIRONMENTS
 
     families = {name.partition("-")[0] for name in ENVIRONMENTS}
@@ -296,7 +300,7 @@ def test_only_the_registry_says_which_environments_are_ours(path: Path) -> None:
 def test_no_room_reaches_behind_a_function(path: Path) -> None:
     if own_room(path) in ("sandbox", "_util"):  # the one refuses such names, the other hashes code
         return
-    behind = {"__self__", "__func__", "__closure__", "__wrapped__", "__globals__"}
+    behind = {"__self__", "__func__", "__closure__", "__globals__"}
     tree = parsed(path)
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | texts(tree)
     assert not used & behind, "what another room needs to know is declared where it registers"
@@ -307,18 +311,15 @@ def test_public_words_stand_once() -> None:
     public: dict[frozenset[str], str] = {}
     for path in FILES:
         tree, where = parsed(path), str(path.relative_to(ROOT))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict) and len(words(node)) > 2:
+        types = {n.slice for n in ast.walk(tree) if isinstance(n, ast.Subscript)}  # of Literal
+        for node in set(ast.walk(tree)) - types:
+            if not isinstance(node, ast.Dict) and len(words(node)) > 2:
                 found.setdefault(words(node), set()).add(where)
         for node in tree.body:
-            name = (
-                node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            )
-            value = getattr(node, "value", None)
-            if isinstance(name, ast.Name) and name.id.isupper() and not name.id.startswith("_"):
-                collection = value if value is not None else ast.Pass()
-                if len(words(collection)) > 2:
-                    public[words(collection)] = f"{name.id} of {where}"
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+                if name.isupper() and not name.startswith("_") and words(node.value) in found:
+                    public[words(node.value)] = f"{name} of {where}"
     for listed, name in public.items():
         places = found[listed]
         assert len(places) == 1, f"{name} is copied: {sorted(places)}"
