@@ -306,7 +306,7 @@ def test_no_room_reaches_behind_a_function(path: Path) -> None:
     assert not used & behind, "what another room needs to know is declared where it registers"
 
 
-def test_public_words_stand_once() -> None:
+def test_public_words_stand_in_one_room() -> None:
     found: dict[frozenset[str], set[str]] = {}
     public: dict[frozenset[str], str] = {}
     for path in FILES:
@@ -314,15 +314,15 @@ def test_public_words_stand_once() -> None:
         types = {n.slice for n in ast.walk(tree) if isinstance(n, ast.Subscript)}  # of Literal
         for node in set(ast.walk(tree)) - types:
             if not isinstance(node, ast.Dict) and len(words(node)) > 2:
-                found.setdefault(words(node), set()).add(where)
+                found.setdefault(words(node), set()).add(own_room(path))
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
                 if name.isupper() and not name.startswith("_") and words(node.value) in found:
                     public[words(node.value)] = f"{name} of {where}"
     for listed, name in public.items():
-        places = found[listed]
-        assert len(places) == 1, f"{name} is copied: {sorted(places)}"
+        rooms = found[listed]
+        assert len(rooms) == 1, f"{name} is copied: {sorted(rooms)}"
 
 
 @each_core_file
