@@ -71,8 +71,11 @@ def plain(value: Any, what: str) -> Any:
     )
 
 
+_VERSIONED = ("toolgym", "gymnasium")  # their versions stand beside it
+
+
 def name_code(function: Callable[..., Any] | type) -> str:
-    """``module:name`` of a function or class, with a hash of its source where that can be read.
+    """``module:name`` of a function or class, and of a user's own a hash of its source.
 
     Args:
         function: also a closure or a lambda: what their code is decides, and what they hold.
@@ -81,6 +84,8 @@ def name_code(function: Callable[..., Any] | type) -> str:
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
     name = f"{named.__module__}:{named.__qualname__}"
+    if named.__module__.partition(".")[0] in _VERSIONED:
+        return name
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):  # typed into an interpreter, or built in

@@ -132,12 +132,11 @@ def test_no_hit_is_an_empty_result_and_no_error(corpus: Path) -> None:
     assert (miss.empty, hit.empty) == (True, False)
     assert [result.passed for result in (miss, hit)] == [False, True]
     # Also where many are answered at once, and by the plain function.
-    both = make_search(str(corpus)).run_many(
-        [
-            ToolCall(f"call_{n}", "WikipediaSearch", {"query": q})
-            for n, q in enumerate(["zzz", "rower"])
-        ]
-    )
+    asked = [
+        ToolCall(f"call_{n}", "WikipediaSearch", {"query": query})
+        for n, query in enumerate(["zzz", "rower"])
+    ]
+    both = make_search(str(corpus)).run_many(asked)
     assert [result.empty for result in both] == [True, False]
     with pytest.raises(NothingFoundError, match="no article holds a word of it"):
         make_search(str(corpus))("zzzqqq")
