@@ -116,7 +116,7 @@ def read_value(
             except ValueError:
                 return value, stop, notes
             notes = reader.notes
-    if text[stop : stop + 1] in ("}", "]") and (extra := _extra(end).match(text, stop)):
+    if text[stop : stop + 1] in ("}", "]", " ", "\n") and (extra := _extra(end).match(text, stop)):
         notes.append("extra closing bracket")
         stop = extra.end()
     return value, stop, list(dict.fromkeys(notes))
@@ -124,7 +124,7 @@ def read_value(
 
 @functools.lru_cache(maxsize=64)
 def _extra(end: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(rf"[}}\]][}}\]\s]*?(?={end.pattern})")
+    return re.compile(rf"\s*+[}}\]](?:\s*+[}}\]])*?(?={end.pattern})")
 
 
 def _told(strict: str, tolerant: str) -> str:

@@ -302,3 +302,14 @@ def closing_bracket(text: str, begin: int) -> int | None:
             if depth == 0:
                 return match.start()
     return None
+
+
+def bracket_pairs(text: str, begin: int) -> dict[int, int]:
+    """Where each bracket from a place on is closed, found in one pass."""
+    pairs, opened = {}, []
+    for match in _BRACKETS.finditer(text, begin):
+        if match[0] == "[":
+            opened.append(match.start())
+        elif match[0] == "]" and opened:
+            pairs[opened.pop()] = match.start()
+    return pairs
