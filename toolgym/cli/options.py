@@ -36,7 +36,9 @@ TasksOption = Annotated[
 ]
 CorpusOption = Annotated[
     str | None,
-    typer.Option("--corpus", help="What is searched: sample, a .jsonl path, an index folder."),
+    typer.Option(
+        "--corpus", help="What is searched: sample, a .jsonl path, an index folder, hf:OWNER/NAME."
+    ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="train, validation or test; default: all tasks.")

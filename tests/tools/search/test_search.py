@@ -269,7 +269,7 @@ def test_unknown_corpus_names_the_options(tmp_path: Path) -> None:
         make_search("sampel")
     with pytest.raises(MissingFileError, match="does not exist"):
         make_search(str(tmp_path / "nothing.jsonl"))
-    with pytest.raises(BadInputError, match="holds no toolgym index"):
+    with pytest.raises(BadInputError, match="holds no index"):
         make_search(str(tmp_path))
     with pytest.raises(MissingFileError, match="does not exist"):
         open_index(tmp_path / "nothing")
