@@ -6,6 +6,7 @@ formulas and what they were checked against stand in docs/rewards.md.
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
@@ -286,11 +287,17 @@ def _one_number(prediction: str) -> bool:
 
 def _says(prediction: str, golds: Sequence[str], normalisation: str) -> bool:
     """Whether a text says one gold answer and offers nothing beside it."""
-    found = normalise(prediction, normalisation)
-    held = [
-        gold for gold, wanted in _normalised(golds, normalisation) if f" {wanted} " in f" {found} "
-    ]
-    return committed(prediction, held, normalisation) or exact(prediction, golds, normalisation)
+    found = f" {normalise(prediction, normalisation)} "
+    held = []
+    for gold, wanted in _normalised(golds, normalisation):
+        if not wanted:
+            if _same(prediction, gold):
+                return True
+        elif (spaced := f" {wanted} ") == found:
+            return True
+        elif spaced in found:
+            held.append(gold)
+    return bool(held) and committed(prediction, held, normalisation)
 
 
 def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
@@ -384,7 +391,13 @@ def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[floa
 
 
 def _normalised(golds: Sequence[str], normalisation: str) -> Iterator[tuple[str, str]]:
-    return ((gold, normalise(gold, normalisation)) for gold in golds)
+    return ((gold, _gold(gold, normalisation)) for gold in golds)
+
+
+@functools.lru_cache(maxsize=8192)
+def _gold(gold: str, normalisation: str) -> str:
+    """Kept, since the golds of a task are asked for at each of its steps and by each reward."""
+    return normalise(gold, normalisation)
 
 
 def _same(prediction: str, gold: str) -> bool:
