@@ -70,7 +70,7 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     """
     name = document.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        yield f"the name {name!r:.80} is no function name of at most 64 ASCII signs"
+        yield f"the name {name!r:.80} is not a function name of at most 64 ASCII signs"
     elif not function_name(name).isidentifier() or keyword.iskeyword(name):
         yield f"the name {name!r} cannot be that of a Python function"
     if not isinstance(document.get("description"), str) or not document["description"].strip():
@@ -90,7 +90,7 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
         _Checker(parameters)  # which knows bounds
         Draft202012Validator(dict(parameters), offline=True, pattern_options=_REGEX)
     except (ValueError, ReferencingError) as error:
-        yield f"the parameters are no valid JSON Schema: {_invalid(error)}"
+        yield f"the parameters are not valid JSON Schema: {_invalid(error)}"
 
 
 def _schema_problems(schema: Any, where: str, depth: int = 0) -> Iterator[str]:
@@ -125,12 +125,12 @@ def misfits(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list
             certain says nothing.
 
     Raises:
-        BadInputError: the parameters are no schema that can be enforced.
+        BadInputError: the parameters are not schema that can be enforced.
     """
     try:
         text = json.dumps(parameters, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadInputError(f"they are no JSON: {error}") from error
+        raise BadInputError(f"they are not JSON: {error}") from error
     checker = _checker(text)
     if isinstance(checker, BadInputError):
         raise checker
@@ -175,7 +175,7 @@ class _Checker:
         try:
             errors = list(self._validator.iter_errors(dict(arguments)))
         except ValueError as error:  # half of a surrogate pair, a number that is none
-            return [f"they are no JSON: {_line(error)}"]
+            return [f"they are not JSON: {_line(error)}"]
         lines = [line for error in errors[:_MOST_PROBLEMS] for line in self._told(error)]
         more = len(errors) - _MOST_PROBLEMS
         return [*lines, f"and {more} more problems"] if more > 0 else lines

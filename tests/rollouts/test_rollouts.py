@@ -361,7 +361,7 @@ def test_killed_again_and_again_loses_and_repeats_nothing(
         time.sleep(rng.random() * 0.15)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        finished = len(Run.open(out))  # a line that the kill tore is no episode
+        finished = len(Run.open(out))  # a line that the kill tore is not an episode
         assert finished == _lines(out)
         assert finished < 1200, "the kill came after the end: it tested nothing"
         assert finished >= finished_before

@@ -1168,7 +1168,7 @@ def test_malformed_references_are_refused(
     model.script[Q_DRUM, "documents"] = [says(bad), says(DRUM["documents"])]
     author.document(author.decompose(drum))
     assert "invalid_record: arguments" in retried(model)
-    assert "is no reference such as" in retried(model)
+    assert "is not a reference such as" in retried(model)
     author.stop()
 
 

@@ -48,7 +48,7 @@ def read_rows(
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
+        BadInputError: a line is not a JSON object or no UTF-8; its number stands in the message.
     """
     for number, _, raw in read_lines(path, what, torn=torn):
         yield number, parse_line(raw, path, number, what)
@@ -70,7 +70,7 @@ def row_at(path: str | Path, position: int, what: str = "file") -> dict[str, Any
     """The object of the line that begins at a position in bytes.
 
     Raises:
-        BadInputError: it is no JSON object or no UTF-8.
+        BadInputError: it is not a JSON object or no UTF-8.
     """
     with Path(path).open("rb") as stream:
         stream.seek(position)
@@ -103,7 +103,7 @@ def parse_line(
         finite: refuse NaN and infinite numbers, which JSON does not have and Python reads.
 
     Raises:
-        BadInputError: it is no JSON object or no UTF-8.
+        BadInputError: it is not a JSON object or no UTF-8.
     """
     decoder = _FINITE if finite else _PYTHON
     try:

@@ -65,7 +65,7 @@ class Channel:
         Raises:
             EOFError: the other side is gone.
             TimeoutError: nothing came in time.
-            ValueError: what came is no message: it is too large, or it was never completed.
+            ValueError: what came is not a message: it is too large, or it was never completed.
         """
         held = self._held
         while True:

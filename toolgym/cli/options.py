@@ -114,7 +114,7 @@ def named_weights(texts: Sequence[str] | None) -> dict[str, float]:
     """``name=weight`` texts, or plain names with weight 1.
 
     Raises:
-        typer.BadParameter: a weight that is no finite number, or no name.
+        typer.BadParameter: a weight that is not a finite number, or no name.
     """
     read: dict[str, float] = {}
     for text in texts or ():

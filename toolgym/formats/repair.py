@@ -254,7 +254,7 @@ class _Reader:
         if name.lstrip("-") in ("NaN", "Infinity", "nan", "inf", "infinity"):
             raise ValueError(f"{name} is not a JSON number")
         if name not in _LITERALS:
-            where = f"the word {name[:40]!r} has no quotes" if name else f"{sign!r} is no value"
+            where = f"the word {name[:40]!r} has no quotes" if name else f"{sign!r} is not a value"
             raise ValueError(where if sign else "it ends in the middle")
         if name[0].isupper():
             self.notes.append("Python literal")

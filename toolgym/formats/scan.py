@@ -92,9 +92,9 @@ class Scanner:
         """Read what begins here.
 
         Returns:
-            Where reading goes on; None: it is text.
+            Where reading goes on; None: it is text, as all is to a scanner that knows no format.
         """
-        raise NotImplementedError
+        return None
 
     def forget(self) -> None:
         """All before was reasoning: drop what was read."""
@@ -286,7 +286,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return not levels or any(_is_deeper(part, levels - 1) for part in parts)
 
 
-# A quoted string within an argument may hold a bracket; a mark of inches is no quote.
+# A quoted string within an argument may hold a bracket; a mark of inches is not a quote.
 _BRACKETS = re.compile(r"[\[\]]|(?<=[\s\[(=,:])\"[^\"\[\n]*\"(?!\w)")
 
 

@@ -1,7 +1,6 @@
 """How an answer is compared with the gold: normalisations, the last-number rule, EM, accuracy, F1.
 
-Everything here takes time linear in its texts, so that megabytes are as safe as a few words. The
-formulas and what they were checked against stand in docs/rewards.md.
+All takes time linear in its texts. Formulas and what they were checked against: docs/rewards.md.
 """
 
 from __future__ import annotations
@@ -327,7 +326,7 @@ def _counted(normalised: str) -> Counter[str]:
 
 
 def _offers_several(text: str, normalisation: str) -> bool:
-    """Whether a text lists: two parts with words, between commas, lines, "and" or "or"."""
+    """Whether a text lists: two parts between commas, lines, "and" or "or"."""
     return sum(bool(normalise(part, normalisation)) for part in _ALTERNATIVES.split(text)) > 1
 
 
@@ -373,11 +372,8 @@ def contains_answer(
 def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[float]:
     """Score the policy's own answer at the step that gave it; every other step gets 0.0.
 
-    An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too.
-
-    Args:
-        trajectory: read for nothing but ``step.answer``.
-        score: the answer to a number or truth value.
+    An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too. Of
+    the trajectory nothing is read but ``step.answer``.
 
     Returns:
         [steps] floats.

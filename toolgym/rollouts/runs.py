@@ -62,7 +62,7 @@ class Run:
             hint = did_you_mean(folder.name, names)
             raise MissingFileError(f"run folder {str(folder)!r} does not exist{hint}")
         if not (folder / SETTINGS).is_file():
-            raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is no run folder")
+            raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is not a run folder")
         return cls(read_json(folder / SETTINGS), folder)
 
     def trajectories(self) -> list[Trajectory]:

@@ -285,7 +285,7 @@ def test_build_replaces_an_index_but_nothing_else(corpus: Path, tmp_path: Path) 
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("precious")
-    with pytest.raises(BadInputError, match="is no index"):
+    with pytest.raises(BadInputError, match="is not an index"):
         build_index(corpus, other)
     assert (other / "thesis.tex").read_text() == "precious"
 
