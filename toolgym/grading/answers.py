@@ -113,6 +113,8 @@ _FILLERS = frozenset(
         *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
         *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
         *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
+        *("antwort", "das", "die", "der", "es", "ist", "c", "est", "la", "le", "el", "respuesta"),
+        *"答案是为為年市でですだのはがえ",
     )
 )
 _ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
@@ -255,10 +257,12 @@ def right(
     if numbers not in NUMBER_RULES:
         raise UnknownNameError("number rule", numbers, NUMBER_RULES)
     if task.answer_type == "number":
-        if preset == "ours" and not _one_number(prediction):
-            return False
         if numbers == "value":
-            value = last_number(prediction)
+            value = (
+                None
+                if preset == "ours" and not _one_number(prediction)
+                else last_number(prediction)
+            )
             return value is not None and any(value == last_number(gold) for gold in task.targets)
         found = _paper_number(prediction)
         if numbers == "paper_filter":
@@ -304,11 +308,6 @@ def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper
 
     Words such as "it is" are not counted. Two parts between commas, lines, slashes, "and" or "or"
     are two answers, unless the gold has such parts itself.
-
-    Args:
-        prediction: the policy's answer.
-        golds: gold answers.
-        normalisation: one of `NORMALISATIONS`.
     """
     said = _counted(normalise(prediction, normalisation))
     alone = not _offers_several(prediction, normalisation)
