@@ -40,23 +40,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "site"
 
 
-def run(
-    installed: Path, *command: str, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(installed: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, which finds the package."""
     path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-W", "error", *command],
         env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def fine(installed: Path, *arguments: str, cwd: Path | None = None) -> str:
-    done = run(installed, "-m", "toolgym.cli", *arguments, cwd=cwd)
+def fine(installed: Path, *arguments: str) -> str:
+    done = run(installed, "-m", "toolgym.cli", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -154,10 +151,7 @@ def test_it_passes_the_checks_and_plays_in_vectors(installed: Path) -> None:
 def test_self_training_plans_with_it(installed: Path, tmp_path: Path) -> None:
     plan = json.loads(fine(installed, "selftrain", "--preset", "stargazing", "--dry-run", "--json"))
     (place,) = plan["places"]
-    assert (place["id"], place["corpus"]) == (
-        "Planets-v0",
-        "the bundled encyclopedia of about a thousand articles",
-    )
+    assert place["id"] == "Planets-v0"
     assert place["practise"] == {"tasks": 4, "source": "sample"}
     assert place["evaluate"] == {"tasks": 2, "source": "giants"}
     file = tmp_path / "job.json"

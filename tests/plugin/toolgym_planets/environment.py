@@ -22,7 +22,7 @@ MOONS = {
 }
 
 
-@tool(inline=True, cache=True)
+@tool(name="Moons", inline=True, cache=True)
 def moons(planet: str) -> str:
     """Name the largest moons of a planet.
 
@@ -32,9 +32,6 @@ def moons(planet: str) -> str:
     if planet not in MOONS:
         raise ToolError(f"{planet!r} is not a planet that I know")
     return MOONS[planet]
-
-
-moons.name = "Moons"
 
 
 def short(task: Task, trajectory: Trajectory, *, words: int = 3) -> list[float]:
