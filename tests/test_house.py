@@ -290,7 +290,7 @@ def test_only_the_registry_says_which_environments_are_ours(path: Path) -> None:
     asking = [n for n in ast.walk(tree) if isinstance(n, ast.Compare) and is_text(n.left)]
     for node in asking:
         parts = isinstance(node.ops[0], ast.In | ast.NotIn) and "toolgym" in node.left.value
-        assert not parts, f"{ast.unparse(node)}: a name is no mark of whose something is"
+        assert not parts, f"{ast.unparse(node)}: a name is not a mark of whose something is"
     if path.name not in ("registry.py", "playing.py"):
         code = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert "gym.registry" not in code, "ask toolgym.registry.ENVIRONMENTS"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def parents() -> dict[int, int]:
-    """Each process that is no zombie, and its parent."""
+    """Each process that is not a zombie, and its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -172,8 +173,69 @@ def test_attack(kind: str, name: str, source: str, rules: bool, world: World, pr
     world.check()
 
 
+def without_layer(folder: Path) -> JailedKeepers:
+    """Keepers whose runners try to stand behind the kernel's filter, and do not."""
+    source = Path(sandbox_module.__file__).parent
+    for name in ("runner.py", "language.py"):
+        (folder / name).write_text((source / name).read_text())
+    whole = (source / "seccomp.py").read_text()
+    assert "return failed == 0" in whole
+    (folder / "seccomp.py").write_text(
+        whole.replace("return failed == 0", "return False").replace(
+            "        failed: int = self._prctl", "        failed: int = 0 and self._prctl"
+        )
+    )
+    pool = JailedKeepers()
+    pool._work = str(folder / "runner.py")
+    return pool
+
+
+@pytest.fixture(scope="module")
+def unfiltered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JailedKeepers]:
+    pool = without_layer(tmp_path_factory.mktemp("unfiltered"))
+    assert pool.layers() == ("limits",)
+    box = Sandbox({"f": "import os\ndef f():\n    return os.uname().sysname"}, rules=False)
+    assert box.call("f", {}).error == "exception"  # the filter does not know this system call
+    box._keepers = pool
+    assert box.call("f", {}).text == '"Linux"'
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "source"), CASES, ids=[f"{kind}-{name}" for kind, name, _ in CASES]
+)
+def test_attack_without_seccomp(
+    kind: str, name: str, source: str, world: World, unfiltered: JailedKeepers
+) -> None:
+    box = Sandbox({"tool": world.fill(source)}, require=(), **LIMITS)
+    box._keepers = unfiltered
+    result = box.call("tool", {})
+    assert SECRET not in result.text
+    assert MARK not in result.text
+    if name not in HARMLESS:
+        assert result.error is not None, result.text
+    world.check()
+
+
+ROOM = re.compile("descriptor|closed for room")
+DESCRIPTORS = [(name, source) for _, name, source in CASES if ROOM.search(name)]
+
+
+@pytest.mark.parametrize(("name", "source"), DESCRIPTORS, ids=[name for name, _ in DESCRIPTORS])
+def test_no_descriptor_is_free_without_seccomp_and_rules(
+    name: str, source: str, world: World, unfiltered: JailedKeepers
+) -> None:
+    box = Sandbox({"tool": world.fill(source)}, require=(), rules=False, **LIMITS)
+    box._keepers = unfiltered
+    result = box.call("tool", {})
+    assert result.error is not None
+    assert SECRET not in result.text
+    world.check()
+
+
 def test_the_attacks_are_many_and_none_is_there_twice() -> None:
-    assert len({source for _, _, source in CASES}) == len(CASES) > 250
+    assert len({source for _, _, source in CASES}) == len(CASES) > 350
     assert len(set(EXPRESSIONS)) == len(EXPRESSIONS) > 80
 
 
@@ -252,6 +314,7 @@ def test_ordinary_python_passes_the_rules() -> None:
     source = '''
 from __future__ import annotations
 import datetime
+import decimal
 import functools
 import re
 from collections import Counter, defaultdict, namedtuple
@@ -285,6 +348,9 @@ def logged(function):
 @logged
 def tool(name: str, days: int = 1, **rest: Any) -> Mapping[str, Any]:
     account = Account(name)
+    account.last, tool.calls = name, 1
+    account.rate += 0.5
+    decimal.getcontext().prec = 6
     account.items["a"] += [n ** 2 for n in range(days) if n % 2]
     day = datetime.datetime.strptime("2024-02-28", "%Y-%m-%d") + datetime.timedelta(days)
     try:
@@ -417,13 +483,7 @@ def test_a_missing_layer_is_refused_unless_accepted(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_runs_when_a_layer_that_stood_is_gone(tmp_path: Path) -> None:
-    folder = Path(sandbox_module.__file__).parent
-    for name in ("runner.py", "language.py"):
-        (tmp_path / name).write_text((folder / name).read_text())
-    broken = (folder / "seccomp.py").read_text().replace("return failed == 0", "return False")
-    (tmp_path / "seccomp.py").write_text(broken)
-    pool = JailedKeepers()
-    pool._work = str(tmp_path / "runner.py")
+    pool = without_layer(tmp_path)
     try:
         assert pool.layers() == ("limits",)
         pool._layers = ("limits", "seccomp")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import decimal
 import functools
 import importlib
 import string
 import sys
+import textwrap
 import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +37,14 @@ _METHOD_WORDS = """
 """
 _METHODS = {f"__{word}__" for word in _METHOD_WORDS.split()}
 _READABLE = {"__name__", "__doc__"}
-# Doors without underscores: frames, code objects, the order of base classes, text as a program.
+# Doors without underscores: frames, code objects, the order of base classes, text as a program, and
+# the object at which a lookup failed.
 _DOORS = {
     *("gi_frame", "gi_code", "gi_yieldfrom", "cr_frame", "cr_code", "cr_await", "cr_origin"),
     *("ag_frame", "ag_code", "ag_await", "tb_frame", "tb_next", "tb_lasti", "tb_lineno"),
     *("f_back", "f_builtins", "f_code", "f_globals", "f_locals", "f_trace", "mro", "format_map"),
-    *("co_code", "co_consts", "get_type_hints", "_evaluate"),
+    *("f_generator", "co_code", "co_consts", "get_type_hints", "_evaluate", "obj"),
+    *(("evaluate",) if hasattr(typing.ForwardRef, "evaluate") else ()),  # Python 3.14
 }
 _BUILTIN_WORDS = """
     abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod
@@ -47,6 +52,8 @@ _BUILTIN_WORDS = """
     max min next object oct ord pow print property range repr reversed round set slice sorted
     staticmethod str sum super tuple zip Ellipsis False None NotImplemented True __build_class__
 """
+# Objects of the library whose settings are attributes, and checked by the library.
+_SETTABLE = {decimal.Context, textwrap.TextWrapper}
 # These read attributes or evaluate annotations that are given as text, or give out `type` itself.
 _WITHHELD = {
     "collections": {"UserString"},
@@ -54,7 +61,8 @@ _WITHHELD = {
     "string": {"Formatter"},
     "typing": {"evaluate_forward_ref", "ForwardRef", "get_args", "get_origin", "get_type_hints"},
 }
-_FORMAT = "_toolgym_format"
+_PREFIX = "_toolgym_"
+_FORMAT, _OWN = _PREFIX + "format", _PREFIX + "own"
 
 
 class RefusedError(Exception):
@@ -76,11 +84,18 @@ def _is_super_init(node: ast.AST) -> bool:
     )
 
 
+def _is_load(node: ast.Name | ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Load)
+
+
 def _check_word(node: ast.AST, word: str) -> None:
     """One identifier, wherever it stands: attribute, name, argument, pattern, alias."""
-    if word in _DOORS or (word == "format" and isinstance(node, ast.MatchClass)):
+    hidden = word == "format" and isinstance(node, ast.MatchClass)
+    # Another `super` would be given what `_is_super_init` allows.
+    hidden |= word == "super" and not (isinstance(node, ast.Name) and _is_load(node))
+    if hidden or word in _DOORS or word.startswith(_PREFIX):
         _refuse(node, f"{word!r} is not available")
-    if word == _FORMAT or not word.startswith("__"):
+    if not word.startswith("__"):
         return
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and word in _METHODS:
         return
@@ -106,6 +121,8 @@ def _check_node(node: ast.AST) -> None:
     if isinstance(node, ast.MatchClass) and node.patterns:
         # Positions are names of attributes, in a list that a class can give itself.
         _refuse(node, "patterns of classes take names, as in case Point(x=1)")
+    if isinstance(node, ast.AugAssign) and getattr(node.target, "attr", "") == "format":
+        _refuse(node, "'format' is not available here")  # it is read as well
     if isinstance(node, ast.Constant):
         return
     for field, value in ast.iter_fields(node):
@@ -116,15 +133,25 @@ def _check_node(node: ast.AST) -> None:
                 _check_word(node, word)
 
 
-class _SafeFormat(ast.NodeTransformer):
-    """``x.format`` becomes a guarded one: a template can walk over attributes."""
+def _is_guarded(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and (node.attr == "format" or not _is_load(node))
+
+
+class _Guarded(ast.NodeTransformer):
+    """``x.format`` and what is set on ``x`` ask first: see `_format` and `_Own`."""
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         self.generic_visit(node)
-        if node.attr != "format" or not isinstance(node.ctx, ast.Load):
+        if not _is_guarded(node):
             return node
-        call = ast.Call(ast.Name(_FORMAT, ast.Load()), [node.value], [])
-        return ast.copy_location(call, node)
+        guard = _FORMAT if _is_load(node) else _OWN
+        call = ast.copy_location(
+            ast.Call(ast.Name(guard, ast.Load()), [node.value], []), node.value
+        )
+        if _is_load(node):
+            return call
+        node.value = call
+        return node
 
 
 def check(source: str) -> ast.Module:
@@ -132,17 +159,59 @@ def check(source: str) -> ast.Module:
 
     Raises:
         RefusedError: what is not part of the subset, with its line.
-        SyntaxError: the source is no Python.
+        SyntaxError: the source is not Python.
     """
     tree = ast.parse(source, "<tool>")
-    formats = False
+    guarded = False
     for node in ast.walk(tree):
         _check_node(node)
-        formats |= isinstance(node, ast.Attribute) and node.attr == "format"
-    if not formats:  # rewriting the tree would take longer than all the rest
+        guarded = guarded or _is_guarded(node)
+    if not guarded:  # rewriting the tree would take longer than all the rest
         return tree
-    guarded: ast.Module = _SafeFormat().visit(tree)
-    return ast.fix_missing_locations(guarded)
+    rewritten: ast.Module = _Guarded().visit(tree)
+    return ast.fix_missing_locations(rewritten)
+
+
+class _Own:
+    """What belongs to a source: its classes, their objects and its functions."""
+
+    def __init__(self) -> None:
+        self.classes: set[type] = set()
+        self.names: dict[str, Any] = {}
+
+    def check(self, value: Any) -> Any:
+        """The value itself, when its attributes may be set.
+
+        Raises:
+            TypeError: it is the library's.
+        """
+        kind = type(value)
+        mine = kind in self.classes or kind in _SETTABLE
+        if kind is types.FunctionType:
+            mine = value.__globals__ is self.names
+        elif isinstance(value, type):
+            mine = value in self.classes
+        if not mine:
+            raise TypeError(f"attributes of {kind.__name__!r} objects cannot be set here")
+        return value
+
+    def build(self, body: Any, name: str, *bases: Any, **words: Any) -> type:
+        """The statement ``class``, without metaclasses: they make classes past the check.
+
+        Raises:
+            TypeError: the class would be one, or be made by one that is named.
+        """
+        for base in types.resolve_bases(bases):
+            if not isinstance(base, type) or issubclass(base, type):
+                raise TypeError(f"class {name!r} cannot be built on that")
+        if "metaclass" in words:
+            raise TypeError("metaclasses are not available")
+        made: type = builtins.__build_class__(body, name, *bases, **words)
+        self.classes.add(made)
+        return made
+
+
+_own = _Own()  # of the one source that this process runs
 
 
 class _Formatter(string.Formatter):
@@ -155,11 +224,13 @@ class _Formatter(string.Formatter):
 
 
 def _format(value: Any) -> Callable[..., Any]:
-    if isinstance(value, str):
-        return lambda *args, **kwargs: _Formatter().vformat(value, args, kwargs)
-    if isinstance(value, type) and issubclass(value, str):
-        return lambda text, *args, **kwargs: _Formatter().vformat(text, args, kwargs)
+    """``value.format``, or what stands for it when it turns out to be the one of strings."""
     found: Callable[..., Any] = value.format
+    if found is str.format:
+        return lambda text, *args, **kwargs: _Formatter().vformat(text, args, kwargs)
+    text = getattr(found, "__self__", None)
+    if type(found) is types.BuiltinMethodType and isinstance(text, str):
+        return lambda *args, **kwargs: _Formatter().vformat(text, args, kwargs)
     return found
 
 
@@ -178,13 +249,32 @@ def _hasattr(value: Any, name: str) -> bool:
 
 
 def _wraps(wrapped: Callable[..., Any]) -> Callable[[Any], Any]:
-    return functools.wraps(wrapped)  # the original would copy any attribute that is named to it
+    """As the original, which copies any attribute that is named to it, onto anything."""
+
+    def decorate(wrapper: Any) -> Any:
+        return functools.update_wrapper(_own.check(wrapper), wrapped)
+
+    return decorate
+
+
+def _total_ordering(kind: type) -> type:
+    return functools.total_ordering(_own.check(kind))
 
 
 def _type(value: Any) -> type:
-    if isinstance(value, type):  # its type would make classes past the check
+    found = type(value)
+    if issubclass(found, type):  # it would make classes past the check
         raise TypeError("the type of a class is not available")
-    return type(value)
+    if found.__module__ == "typing" and found.__name__.startswith("_"):
+        raise TypeError("the type of an annotation is not available")
+    return found
+
+
+_T = typing.TypeVar("_T")
+
+
+class _Class(typing.Generic[_T]):
+    """Stands for ``typing.Type``, whose origin is `type` itself: a comparison would give it out."""
 
 
 def public_modules() -> dict[str, types.ModuleType]:
@@ -204,7 +294,9 @@ def public_modules() -> dict[str, types.ModuleType]:
             if not isinstance(value, types.ModuleType):
                 setattr(copy, word, value)
         copies[name] = copy
+    copies["typing"].Type = _Class  # type: ignore[attr-defined]
     copies["functools"].wraps = _wraps  # type: ignore[attr-defined]
+    copies["functools"].total_ordering = _total_ordering  # type: ignore[attr-defined]
     copies["collections"].abc = copies["collections.abc"]  # type: ignore[attr-defined]
     copies["__future__"] = importlib.import_module("__future__")
     return copies
@@ -229,5 +321,7 @@ def names(modules: dict[str, types.ModuleType]) -> dict[str, Any]:
         if isinstance(value, type) and issubclass(value, BaseException):
             allowed[name] = value
     allowed |= {"__import__": load, "getattr": _getattr, "hasattr": _hasattr, "type": _type}
-    allowed[_FORMAT] = _format
-    return {"__builtins__": allowed, "__name__": "tool"}
+    _own.classes.clear()
+    allowed |= {_FORMAT: _format, _OWN: _own.check, "__build_class__": _own.build}
+    _own.names = {"__builtins__": allowed, "__name__": "tool"}
+    return _own.names

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import re
 import struct
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,17 +71,9 @@ class JailedKeepers(Keepers):
         return self.ask(_HEADER.pack(limit, flags) + request, timeout, memory, largest)
 
 
-shared = JailedKeepers()
-_others: dict[int, JailedKeepers] = {}
-_others_lock = threading.Lock()
-
-
-def _keepers_of(hash_seed: int) -> JailedKeepers:
-    """The pool of one hash seed: a second one shows which functions depend on the order of sets."""
-    if hash_seed == 0:
-        return shared
-    with _others_lock:
-        return _others.setdefault(hash_seed, JailedKeepers(hash_seed))
+# By hash seed: a second one shows which functions depend on the order of sets.
+_keepers_of = functools.cache(JailedKeepers)
+shared = _keepers_of(0)
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ class Sandbox:
             Python, and leaves its isolation to the layers of the operating system.
 
     Raises:
-        BadInputError: a required layer is missing here, a limit is no positive number, or a
+        BadInputError: a required layer is missing here, a limit is not a positive number, or a
             source is too long.
 
     Example:
@@ -235,7 +227,7 @@ class Sandbox:
         try:
             text = json.dumps(dict(arguments), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            return SandboxResult(f"Error: arguments of {name} are no JSON: {error}", "arguments")
+            return SandboxResult(f"Error: arguments of {name} are not JSON: {error}", "arguments")
         if len(text) > _ARGUMENT_CHARS:
             return SandboxResult(
                 f"Error: arguments of {name} have {len(text)} characters; "

@@ -34,6 +34,7 @@ _LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # linux/bpf_com
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001  # linux/seccomp.h
 _NUMBER, _ARCHITECTURE, _THIRD_ARGUMENT = 0, 4, 32  # offsets in struct seccomp_data
 _EXECUTABLE = 0x4  # PROT_EXEC
+_ADVICE = (4, 8)  # MADV_DONTNEED, MADV_FREE: how an allocator gives pages back
 _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 22, 38  # linux/prctl.h
 _FILTER_MODE = 2
 
@@ -66,6 +67,15 @@ def build() -> bytes | None:
                 step(_JUMP_SET, 0, 1, _EXECUTABLE),
                 step(_RETURN, 0, 0, _EPERM),
                 step(_RETURN, 0, 0, _ALLOW),
+            ]
+        elif name == "madvise":
+            steps += [
+                step(_JUMP_EQUAL, 0, 5, number),
+                step(_LOAD, 0, 0, _THIRD_ARGUMENT),
+                step(_JUMP_EQUAL, 1, 0, _ADVICE[0]),
+                step(_JUMP_EQUAL, 0, 1, _ADVICE[1]),
+                step(_RETURN, 0, 0, _ALLOW),
+                step(_RETURN, 0, 0, _EPERM),
             ]
         else:
             steps += [step(_JUMP_EQUAL, 0, 1, number), step(_RETURN, 0, 0, _ALLOW)]

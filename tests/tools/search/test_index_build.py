@@ -281,7 +281,7 @@ def test_damaged_remains_are_no_harm(tmp_path: Path, damage: str) -> None:
     if damage == "manifest":
         (work / "spill" / "manifest.json").write_text("{")
     elif damage == "passages":
-        (work / "passages.jsonl").write_bytes(b"x" * 50)
+        (work / "corpus.jsonl").write_bytes(b"x" * 50)
     else:
         min((work / "spill").glob("*.often")).unlink()
     assert files(build_index(corpus, out)) == files(build_index(corpus, tmp_path / "fresh"))
@@ -339,7 +339,7 @@ def test_too_little_memory_is_refused(tmp_path: Path, memory_mb: int) -> None:
 
 def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus.jsonl", rows_of(5))
-    with pytest.raises(BadInputError, match="is no index"):
+    with pytest.raises(BadInputError, match="is not an index"):
         build_index(corpus, corpus)
     assert len(list(read_rows(corpus))) == 5
 

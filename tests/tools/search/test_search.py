@@ -269,7 +269,7 @@ def test_unknown_corpus_names_the_options(tmp_path: Path) -> None:
         make_search("sampel")
     with pytest.raises(MissingFileError, match="does not exist"):
         make_search(str(tmp_path / "nothing.jsonl"))
-    with pytest.raises(BadInputError, match="holds no toolgym index"):
+    with pytest.raises(BadInputError, match="holds no index"):
         make_search(str(tmp_path))
     with pytest.raises(MissingFileError, match="does not exist"):
         open_index(tmp_path / "nothing")
@@ -285,7 +285,7 @@ def test_build_replaces_an_index_but_nothing_else(corpus: Path, tmp_path: Path) 
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("precious")
-    with pytest.raises(BadInputError, match="is no index"):
+    with pytest.raises(BadInputError, match="is not an index"):
         build_index(corpus, other)
     assert (other / "thesis.tex").read_text() == "precious"
 
@@ -298,7 +298,7 @@ def test_progress_reaches_the_end(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["data.csc.index.npy", "maxima.npy", "passages.jsonl", "vocab.index.json"]
+    "name", ["data.csc.index.npy", "maxima.npy", "corpus.jsonl", "vocab.index.json"]
 )
 def test_damaged_index_is_one_clear_line(index: Index, name: str) -> None:
     path = index.folder / name

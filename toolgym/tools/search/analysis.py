@@ -57,7 +57,7 @@ PART = b"\x01"
 _PART_SIGN = " \x01 "
 _CUT_PARTS = _CUT[:1] + PART + _CUT[2:]
 _MEMO_PIECES = 200_000  # then it starts anew, so that it cannot grow without bound
-_MAX_WORD = 100  # characters; what is longer is no word
+_MAX_WORD = 100  # characters; what is longer is not a word
 
 # Letters that Vietnamese alone writes. Nearly each of its words has a mark, and many are without it
 # words of other languages ("thế", "cho"), so a question in it is asked with its marks.
@@ -94,6 +94,10 @@ class Analyzer:
         self._memo: dict[str, tuple[str, ...]] = {}
         capitals = "|".join(re.escape(word.capitalize()) for word in sorted(stop_words))
         self._capital = re.compile(rf"\s(?:{capitals})\b") if capitals else None
+
+    def pieces(self, text: str) -> list[str]:
+        """What a query is cut into; the terms of each piece can be remembered."""
+        return pieces(text)
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text in order, repeats included."""

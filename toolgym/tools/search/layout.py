@@ -173,10 +173,10 @@ def _shown(value: Any) -> str:
 
 
 HEADER = "toolgym-index.json"
-KIND, FORMAT = "toolgym-bm25", 2
+KIND, FORMAT = "toolgym-bm25", 3
 DATA, INDICES, INDPTR = (f"{name}.csc.index.npy" for name in ("data", "indices", "indptr"))
 VOCABULARY, PARAMS = "vocab.index.json", "params.index.json"
-PASSAGES, OFFSETS = "passages.jsonl", "offsets.npy"
+PASSAGES, OFFSETS = "corpus.jsonl", "offsets.npy"
 MAXIMA = "maxima.npy"  # the largest score of each term, so that a search can pass over postings
 FILES = (DATA, INDICES, INDPTR, MAXIMA, VOCABULARY, PARAMS, PASSAGES, OFFSETS)
 AGAIN = "build it again with `toolgym index build`"
@@ -226,12 +226,12 @@ def open_vocabulary(path: Path, *, ordered: bool) -> Callable[[str], int | None]
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     if not ordered or path.stat().st_size < _WHOLE:
         numbers = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(numbers, dict):
-            raise ValueError("the vocabulary is no JSON object")
+            raise ValueError("the vocabulary is not a JSON object")
         return numbers.get
     return _SortedLines(path)
 

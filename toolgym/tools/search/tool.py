@@ -7,6 +7,7 @@ text of the first hit (k = 1); the same happens here over any corpus of passages
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +18,10 @@ from toolgym._util.workfolder import cache_folder, scratch_folder
 from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
+from toolgym.tools.search.corpora.hub_rows import is_hub
+from toolgym.tools.search.folders import hub_folder
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
-from toolgym.tools.search.layout import Recipe, make_recipe
+from toolgym.tools.search.layout import PARAMS, Recipe, make_recipe
 
 __all__ = ["make_search", "open_corpus"]
 
@@ -35,7 +38,8 @@ def make_search(
     """The ``WikipediaSearch`` tool.
 
     Args:
-        corpus: a registered name (``sample``), a ``.jsonl`` of passages, or an index folder.
+        corpus: a registered name (``sample``), a ``.jsonl`` of passages, or an index folder, also
+            one that bm25s saved; see `open_corpus`.
         k: passages in an answer; with more than one they are numbered lines.
         passage: ``whole``: documents are read whole, as in the paper; ``best``: of a longer one
             only the sentences that answer to the query best.
@@ -115,7 +119,9 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
     (``$TOOLGYM_CACHE``, else ``~/.cache/toolgym``) under the hash of its content and options.
 
     Args:
-        corpus: a registered name, a file of passages, or an index folder.
+        corpus: a registered name, a file of passages, an index folder (one that
+            ``bm25s.BM25.save(..., corpus=...)`` saved, too), or ``hf:OWNER/NAME`` for one that
+            ``save_to_hub`` saved.
         options: how passages are indexed; see `toolgym.tools.search.layout.make_recipe`.
 
     Raises:
@@ -127,18 +133,15 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
     stated = dict(options or {})
     recipe = make_recipe(**stated)
     path = Path(CORPORA.get(corpus).path() if corpus in CORPORA else corpus)
+    if is_hub(corpus):
+        path = hub_folder(corpus)
     if path.is_dir():
-        stamp = (path / HEADER).stat().st_mtime_ns if (path / HEADER).is_file() else 0
-        index = _opened(str(path.resolve()), stamp, 0, None)
-        if different := index.recipe.differences(stated):
-            raise BadInputError(
-                f"index {str(corpus)!r} was built with {', '.join(different)}; build another one "
-                "with `toolgym index build`, or leave the option out"
-            )
-        return index
+        marks = [path / name for name in (HEADER, PARAMS) if (path / name).is_file()]
+        stamp = marks[0].stat().st_mtime_ns if marks else 0
+        return _opened(str(path.resolve()), stamp, 0, None, json.dumps(stated, sort_keys=True))
     if path.is_file():
         status = path.stat()
-        return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe)
+        return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe, "{}")
     raise MissingFileError(
         f"corpus {str(corpus)!r} does not exist"
         f"{did_you_mean(str(corpus), CORPORA)}; name a registered one "
@@ -147,10 +150,10 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(path: str, stamp: int, size: int, recipe: Recipe | None) -> Index:
+def _opened(path: str, stamp: int, size: int, recipe: Recipe | None, stated: str) -> Index:
     """Opened once for one state of the file or folder, which time and size stand for."""
     if recipe is None:
-        return open_index(path)
+        return open_index(path, json.loads(stated))
     name = disk_name(Path(path), recipe)
     folder = cache_folder() / name
     try:
