@@ -18,7 +18,7 @@ from toolgym.policies.local.generation import Generator
 from toolgym.policies.local.models import Loaded, load_model
 from toolgym.policies.local.transformers import TransformersPolicy
 from toolgym.rollouts import engine
-from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.playing import make_env
 
 ENVIRONMENTS = {"arithmetic": "ToolQA-GSM8K-v0", "entities": "ToolQA-PopQA-v0"}
 TURNS = 4

@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
-
-from toolgym.registry import AUTHORS, COMMANDS, CORPORA, POLICIES, VIEWERS, Resource
+from toolgym.registry import (
+    AUTHORS,
+    COMMANDS,
+    CORPORA,
+    ENVIRONMENTS,
+    POLICIES,
+    PRESETS,
+    VIEWERS,
+    Resource,
+)
 
 __all__ = ["IDS", "register"]
 
-_FAMILIES = {
-    "ToolQA-PopQA-v0": "toolqa.popqa",
-    "ToolQA-TriviaQA-v0": "toolqa.triviaqa",
-    "ToolQA-GSM8K-v0": "toolqa.gsm8k",
-    "ToolQA-NQOpen-v0": "toolqa.nqopen",
-    "ToolScenario-v0": "toolscenario.environment",
-}
-IDS = tuple(_FAMILIES)
+_TOOLQA = (
+    ("PopQA", "questions about entities of known popularity"),
+    ("TriviaQA", "trivia questions with aliases as answers"),
+    ("GSM8K", "grade-school word problems whose answer is a number"),
+    ("NQOpen", "questions typed into a search engine"),
+)
+_SCENARIO = "ToolScenario-v0"
+IDS = (*(f"ToolQA-{name}-v0" for name, _ in _TOOLQA), _SCENARIO)
+_CORPORA = (
+    ("sample", "encyclopedia", "the bundled encyclopedia of about a thousand articles"),
+    ("phrasebook", "phrasebook", "phrases of the bundled samples in a few languages"),
+)
+_POLICIES = (
+    ("oracle", "OraclePolicy", "makes the reference calls"),
+    ("random", "RandomCallPolicy", "calls a tool at random"),
+    ("no-call", "NoCallPolicy", "answers without a call"),
+    ("spam", "SpamPolicy", "calls everything with everything"),
+)
 
 
 def register() -> None:
-    """Add the environment ids to gymnasium, and what belongs to them to the registries."""
-    for env_id, module in _FAMILIES.items():
-        if env_id not in gym.registry:
-            gym.register(
-                env_id,
-                entry_point=f"toolgym.envs.{module}:make",
-                vector_entry_point=f"toolgym.envs.{module}:make_vector",
-            )
-    CORPORA.add("sample", Resource("toolgym.envs.toolqa", "samples/encyclopedia_sample.jsonl"))
-    CORPORA.add("phrasebook", Resource("toolgym.envs.toolqa", "samples/phrasebook_sample.jsonl"))
-    AUTHORS.add("offline", "toolgym.envs.toolscenario.authors.template.author:OfflineAuthor")
-    AUTHORS.add("endpoint", "toolgym.envs.toolscenario.authors.llm.author:EndpointAuthor")
-    COMMANDS.add("scenarios", "toolgym.envs.toolscenario.compiler.cli:app")
-    VIEWERS.add("scenario", "toolgym.envs.toolscenario.viewer:describe_row")
-    POLICIES.add("lookup", "toolgym.envs.toolqa.baseline.lookup:LookupPolicy")
-    for name, policy in (
-        ("scenario-oracle", "OraclePolicy"),
-        ("scenario-random", "RandomCallPolicy"),
-        ("scenario-no-call", "NoCallPolicy"),
-        ("scenario-spam", "SpamPolicy"),
-    ):
-        POLICIES.add(name, f"toolgym.envs.toolscenario.policies:{policy}")
+    """Add the environment ids, and what belongs to them, to the registries."""
+    for name, about in _TOOLQA:
+        module = f"toolgym.envs.toolqa.{name.lower()}"
+        ENVIRONMENTS.add(
+            f"ToolQA-{name}-v0",
+            f"{module}:make",
+            vector=f"{module}:make_vector",
+            sources=f"{module}:FAMILY.source_facts",
+            about=about,
+        )
+    scenario = "toolgym.envs.toolscenario"
+    ENVIRONMENTS.add(
+        _SCENARIO,
+        f"{scenario}.environment:make",
+        vector=f"{scenario}.environment:make_vector",
+        about="questions that bring tools of their own, made of code",
+    )
+    for name, file, about in _CORPORA:
+        found = Resource("toolgym.envs.toolqa", f"samples/{file}_sample.jsonl")
+        CORPORA.add(name, found, about=about)
+    author = f"{scenario}.authors"
+    about = "scenarios without a model, from tables or triples"
+    AUTHORS.add("offline", f"{author}.template.author:OfflineAuthor", about=about)
+    about = "scenarios by a model behind an OpenAI-compatible server"
+    AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
+    about = "build, check and convert scenarios"
+    COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
+    about = "scenarios, and those that a build rejected"
+    VIEWERS.add("scenario", f"{scenario}.viewer:describe_row", about=about)
+    about = "an honest baseline for ToolQA: looks it up, reads, answers"
+    POLICIES.add("lookup", "toolgym.envs.toolqa.baseline.lookup:LookupPolicy", about=about)
+    for name, policy, about in _POLICIES:
+        POLICIES.add(f"scenario-{name}", f"{scenario}.policies:{policy}", about=about)
+    about = "the job of arXiv 2502.05867, for a model of yours"
+    PRESETS.add("paper", "toolgym.envs.toolqa.paper:PaperPreset", about=about)

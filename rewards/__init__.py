@@ -7,9 +7,19 @@ from toolgym.registry import REWARDS
 __all__ = ["NAMES", "register"]
 
 _MODULES = {
-    "answer": ("accuracy", "exact_match", "task_completion", "token_f1"),
-    "calls": ("execution_precision",),
-    "solve": ("solve_precision", "solve_rate", "solve_product", "solve_f1"),
+    "answer": {
+        "accuracy": "the answer says a gold answer, and nothing beside it",
+        "exact_match": "the answer is a gold answer",
+        "task_completion": "how right and how complete the answer is, from 0 to 1",
+        "token_f1": "words shared with the nearest gold answer",
+    },
+    "calls": {"execution_precision": "calls that did not fail, of all that were tried"},
+    "solve": {
+        "solve_precision": "sub-answers found, by calls made",
+        "solve_rate": "sub-answers found, of all",
+        "solve_product": "solve_precision times solve_rate",
+        "solve_f1": "both as one: 2 found / (calls + sub-answers)",
+    },
 }
 NAMES = tuple(name for names in _MODULES.values() for name in names)
 
@@ -17,5 +27,5 @@ NAMES = tuple(name for names in _MODULES.values() for name in names)
 def register() -> None:
     """Add the built-in rewards to the registry."""
     for module, names in _MODULES.items():
-        for name in names:
-            REWARDS.add(name, f"toolgym.rewards.{module}:{name}")
+        for name, about in names.items():
+            REWARDS.add(name, f"toolgym.rewards.{module}:{name}", about=about)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 from toolgym.errors import BadInputError
-from toolgym.grading.solving import Solving, Turn, sub_answers, turns
-from toolgym.task import Task
+from toolgym.grading.solving import Solving, Turn, turns
+from toolgym.task import SUB_ANSWERS, Task
 from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
 
 __all__ = [
@@ -55,12 +55,12 @@ def solve_values(
         BadInputError: a task without sub-answers, or changes of a figure asked of ``paper``.
     """
     played = turns(task, trajectory.steps, preset)
-    total = len(played[0].open if played else sub_answers(task))
+    total = len(played[0].open if played else task.sub_answers)
     if not total:
         raise BadInputError(
             f"task {task.id!r} has no sub-answers, which the solve_* rewards score calls by; "
-            "ToolScenario-v0 has them (a task's own: a column 'sub_answers' of "
-            "[{'id', 'tool', 'answer'}]). For other environments use 'execution_precision'"
+            f"scenarios have them (a task's own: a column {SUB_ANSWERS!r} of "
+            "[{'id', 'tool', 'answer'}]). For other tasks use 'execution_precision'"
         )
     if episode is not None:
         if preset == "paper":

@@ -42,7 +42,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     from toolgym._util.optional import quiet
     from toolgym.miniature.base import build_base
-    from toolgym.miniature.settings import BaseSettings
+    from toolgym.miniature.preset import BaseSettings
 
     with quiet():
         return build_base(tmp_path_factory.mktemp("base"), settings=BaseSettings.tiny())

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from toolgym.registry import FORMATS, POLICIES, PROMPTS, TOOLS
+from toolgym.registry import FORMATS, POLICIES, PRESETS, PROMPTS, TOOLS
+
+_FORMATS = (
+    ("react", "react:ReactFormat", "Thought, Action: Tool[input] and Answer lines"),
+    ("react-paper", "react:PaperReactFormat", "react as arXiv 2502.05867 parses it, quirks too"),
+    ("tags", "tags:TagsFormat", "calls and answer between tags"),
+    ("hermes", "hermes:HermesFormat", "JSON calls between <tool_call> tags, as Qwen's and Hermes'"),
+    ("llama3", "llama3:Llama3Format", "bare JSON calls, as Llama 3's"),
+)
+_PROMPTS = (
+    ("no_tool", "no tools, answer at once"),
+    ("no_tool_cot", "no tools, think first"),
+    ("tools_single_step", "tools in one turn only"),
+    ("tools_single_step_no_rationale", "the same without a rationale"),
+    ("tools_multi_step", "tools in as many turns as wanted"),
+    ("bare", "the question alone, without instructions"),
+    ("reasoning", "for models that reason by themselves, in tags of their own"),
+    ("non_reasoning", "calls without thoughts or rationales"),
+)
+_TOOLS = (
+    ("Calculator", "calculator.tool:make_calculator", "expressions, LaTeX and algebra"),
+    ("WikipediaSearch", "search.tool:make_search", "the best passages of a corpus, by BM25"),
+    ("MachineTranslator", "translator.tool:make_translator", "text into English, or elsewhere"),
+)
+_POLICIES = (
+    ("replay", "scripted:ReplayPolicy", "what a recorded run said (replay:RUN)"),
+    ("scripted", "scripted:ScriptedPolicy", "given replies, one after the other"),
+    ("transformers", "local.transformers:TransformersPolicy", "a local model (transformers:MODEL)"),
+    ("endpoint", "endpoint:EndpointPolicy", "an OpenAI-compatible server"),
+)
 
 
 def register() -> None:
-    """The built-in plug-in of the core: formats, prompting strategies, tools, policies."""
-    FORMATS.add("react", "toolgym.formats.react:ReactFormat")
-    FORMATS.add("react-paper", "toolgym.formats.react:PaperReactFormat")
-    FORMATS.add("tags", "toolgym.formats.tags:TagsFormat")
-    FORMATS.add("hermes", "toolgym.formats.hermes:HermesFormat")
-    FORMATS.add("llama3", "toolgym.formats.llama3:Llama3Format")
-    for name in (
-        "no_tool",
-        "no_tool_cot",
-        "tools_single_step",
-        "tools_single_step_no_rationale",
-        "tools_multi_step",
-        "bare",
-        "reasoning",
-        "non_reasoning",
-    ):
-        PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}")
-    TOOLS.add("Calculator", "toolgym.tools.calculator.tool:make_calculator")
-    TOOLS.add("WikipediaSearch", "toolgym.tools.search.tool:make_search")
-    TOOLS.add("MachineTranslator", "toolgym.tools.translator.tool:make_translator")
-    POLICIES.add("replay", "toolgym.policies.scripted:ReplayPolicy")
-    POLICIES.add("scripted", "toolgym.policies.scripted:ScriptedPolicy")
-    POLICIES.add("transformers", "toolgym.policies.local.transformers:TransformersPolicy")
-    POLICIES.add("endpoint", "toolgym.policies.endpoint:EndpointPolicy")
+    """The built-in plug-in of the core: formats, prompts, tools, policies, the embedded preset."""
+    for name, target, about in _FORMATS:
+        FORMATS.add(name, f"toolgym.formats.{target}", about=about)
+    for name, about in _PROMPTS:
+        PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}", about=about)
+    for name, target, about in _TOOLS:
+        TOOLS.add(name, f"toolgym.tools.{target}", about=about)
+    for name, target, about in _POLICIES:
+        POLICIES.add(name, f"toolgym.policies.{target}", about=about)
+    about = "a Llama of a million parameters, built and trained on a CPU"
+    PRESETS.add("miniature", "toolgym.miniature.preset:MiniaturePreset", about=about)

@@ -300,6 +300,20 @@ class ToolEnv(gym.Env[str, str]):
         self._call_count += len(calls)
         return self._recorded(begun, list(map(self.shown, results)), seconds)
 
+    def amend(self, seen: str, reward: float, terminated: bool, truncated: bool) -> None:
+        """Record of the last step what the wrappers around this environment made of it.
+
+        Args:
+            seen: the observation.
+            reward: in place of the rubric's, whose parts stay as they are.
+            terminated: whether the episode has ended.
+            truncated: whether it was ended at a limit.
+        """
+        record = self._current()
+        record.steps[-1].observation, record.steps[-1].reward = seen, reward
+        record.terminated, record.truncated = terminated, truncated
+        self._ended = terminated or truncated
+
     def shown(self, result: ToolResult) -> ToolResult:
         """A result with its mark of how much the policy reads: at most ``max_result_chars``."""
         if len(result.content) <= self.max_result_chars:

@@ -8,6 +8,7 @@ Who catches what:
 | raised | caught by | what the caller sees |
 |---|---|---|
 | `ToolError` in a tool | the toolset | a tool result with ``error``; the policy reads the message |
+| `NothingFoundError` in a tool | the toolset | a tool result that is marked as empty; no error |
 | any other exception in a tool | the toolset | the same, recorded as a bug of the tool |
 | anything wrong with a reply | the format | a typed problem in the step; never an exception |
 | `PolicyError`, `EndpointError` | the rollout | a row of ``failures.jsonl``, tried again |
@@ -35,6 +36,7 @@ __all__ = [
     "EpisodeEndedError",
     "MissingExtraError",
     "MissingFileError",
+    "NothingFoundError",
     "PolicyError",
     "ReplayMissError",
     "RunMismatchError",
@@ -148,6 +150,13 @@ class ToolError(ToolgymError):
 
 class ToolTimeoutError(ToolError, TimeoutError):
     """A tool call that was ended at its deadline."""
+
+
+class NothingFoundError(ToolgymError):
+    """What a tool raises, or gives, when it has no result: an answer to the model, not a failure.
+
+    The paper's pass rate (arXiv 2502.05867) counts calls whose result is "not an error or empty".
+    """
 
 
 def in_words(error: BaseException) -> str:

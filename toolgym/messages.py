@@ -53,6 +53,7 @@ class ToolResult:
         fault: the kind of the fault that was put between tool and policy, or None.
         added_seconds: latency that a fault adds to the record, though nobody waited for it.
         shown: characters of the content that the policy reads, or None: all of them.
+        empty: the tool said that it found nothing (`toolgym.errors.NothingFoundError`).
     """
 
     call_id: str
@@ -62,6 +63,12 @@ class ToolResult:
     fault: str | None = None
     added_seconds: float = 0.0
     shown: int | None = None
+    empty: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the call gave something: neither an error nor nothing."""
+        return self.error is None and not self.empty and bool(self.content.strip())
 
     @property
     def seen(self) -> str:

@@ -16,11 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = [
-    *("AUTHORS", "COMMANDS", "CORPORA", "FORMATS", "POLICIES", "PROMPTS", "REWARDS", "TOOLS"),
-    *("VIEWERS", "Registry", "Resource"),
+    *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "POLICIES", "PRESETS"),
+    *("PROMPTS", "REWARDS", "TASKS", "TOOLS", "VIEWERS", "Registry", "Resource"),
 ]
 
 BUILT_IN = ("toolgym._builtin:register", "toolgym.envs:register", "toolgym.rewards:register")
@@ -33,13 +35,15 @@ class Registry:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Any] = {}
+        self._about: dict[str, str] = {}
 
-    def add(self, name: str, target: Any, *, replace: bool = False) -> None:
+    def add(self, name: str, target: Any, *, about: str = "", replace: bool = False) -> None:
         """Register a name.
 
         Args:
             name: what users write.
             target: the object, or ``"module:attribute"``.
+            about: what it is, in a line that ``toolgym envs`` shows.
             replace: allow a name that exists already.
 
         Raises:
@@ -50,7 +54,15 @@ class Registry:
                 f"{self.kind} {name!r} is registered already as {self._entries[name]!r}; "
                 "choose another name or pass replace=True"
             )
-        self._entries[name] = target
+        self._entries[name], self._about[name] = target, about
+
+    def about(self, name: str) -> str:
+        """What the thing of this name is, in a line; empty where nobody said it."""
+        return self._about.get(name, "")
+
+    def names(self) -> list[str]:
+        """In the order of registration: built-in ones come before those of plug-ins."""
+        return list(self._entries)
 
     def get(self, name: str) -> Any:
         """The object behind a name.
@@ -71,6 +83,61 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class _Environments(Registry):
+    """Environment ids: gymnasium makes them, this says which are toolgym's or of its plug-ins."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self._sources: dict[str, str] = {}
+
+    def add(
+        self,
+        name: str,
+        target: Any,
+        *,
+        about: str = "",
+        replace: bool = False,
+        vector: str | None = None,
+        sources: str = "",
+    ) -> None:
+        """Register an id, with gymnasium too.
+
+        Args:
+            name: the id, such as ``Planets-v0``.
+            target: ``"module:make"``: takes the keyword arguments, gives a `toolgym.ToolEnv`.
+            about: what it is, in a line.
+            replace: allow an id that exists already.
+            vector: ``"module:make_vector"``: takes ``num_envs`` and the keyword arguments.
+            sources: ``"module:function"``: takes a task source and a split, gives what is known of
+                it before it is opened, a `toolgym.task.SourceFacts`, or None.
+
+        Raises:
+            BadInputError: the id is taken, here or in gymnasium.
+        """
+        known = gym.registry.get(name)
+        if known is not None and known.entry_point != target and not replace:
+            raise BadInputError(
+                f"gymnasium has an environment {name!r} already ({known.entry_point!r}); choose "
+                "another id or pass replace=True"
+            )
+        if known is None or replace:
+            gym.registry.pop(name, None)
+            gym.register(name, entry_point=target, vector_entry_point=vector)
+        super().add(name, target, about=about, replace=replace)
+        self._sources[name] = sources
+
+    def source_facts(self, name: str, source: str, split: str | None) -> Any:
+        """What is known of a task source before it is opened, or None; see `add`.
+
+        Args:
+            name: an id.
+            source: as the argument ``tasks``.
+            split: one split of it, or None.
+        """
+        target = self._sources.get(name)
+        return load(target)(source, split) if target else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +175,19 @@ def load(target: str) -> Any:
     return value
 
 
+ENVIRONMENTS = _Environments("environment")
+"""Ids for ``gymnasium.make``; an entry is a function that makes a `toolgym.ToolEnv`."""
 TOOLS = Registry("tool")
 FORMATS = Registry("format")
 PROMPTS = Registry("prompt")
 REWARDS = Registry("reward")
 POLICIES = Registry("policy")
+TASKS = Registry("tasks")
+"""Task files by name, for ``tasks=``; an entry is a `Resource`, or else has a ``path()``."""
 CORPORA = Registry("corpus")
 """Passages by name; an entry is a `Resource` or anything else that has a ``path()``."""
+PRESETS = Registry("preset")
+"""Ready jobs of self-training; an entry makes a `toolgym.selftrain.settings.Preset`."""
 AUTHORS = Registry("author")
 """Who writes scenarios; see `toolgym.envs.toolscenario.compiler.stages.Author`."""
 COMMANDS = Registry("command")
@@ -122,6 +195,11 @@ COMMANDS = Registry("command")
 VIEWERS = Registry("viewer")
 """How ``toolgym view`` shows rows of files that hold no trajectories: a function of a row and a
 width that gives a text, or None when the row is none of its kind."""
+KINDS = (
+    *(ENVIRONMENTS, TOOLS, FORMATS, PROMPTS, REWARDS, POLICIES, TASKS, CORPORA, AUTHORS, PRESETS),
+    *(COMMANDS, VIEWERS),
+)
+"""Everything that a plug-in can add to, in the order in which ``toolgym envs`` shows it."""
 
 
 def load_plugins() -> None:

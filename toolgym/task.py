@@ -6,8 +6,8 @@ import math
 import operator
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,10 +16,34 @@ from typing import Any, Literal, overload
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym.errors import BadInputError
 
-__all__ = ["Task", "TaskSet", "read_tasks", "task_from_row", "whole_number"]
+__all__ = [
+    *("SUB_ANSWERS", "SourceFacts", "SubAnswer", "Task", "TaskSet", "given_tasks", "read_tasks"),
+    *("task_from_row", "whole_number"),
+]
 
 AnswerType = Literal["text", "number"]
 _OWN_COLUMNS = ("id", "question", "answers", "split", "answer_type")
+SUB_ANSWERS = "sub_answers"
+"""The column of a task's sub-answers, see `Task.sub_answers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubAnswer:
+    """What one sub-question of a task is answered by.
+
+    Args:
+        id: of the sub-question, such as ``q1``.
+        tool: name of the tool whose call must give it.
+        answer: the text; ``, `` separates parts that may stand apart in the result.
+    """
+
+    id: str
+    tool: str
+    answer: str
+
+    def to_row(self) -> dict[str, str]:
+        """An entry of the column `SUB_ANSWERS`."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +75,29 @@ class Task:
         if not self.metadata.keys().isdisjoint(_OWN_COLUMNS):
             name = next(column for column in _OWN_COLUMNS if column in self.metadata)
             raise BadInputError(f"metadata of task {self.id!r} may not be named {name!r}")
+
+    @property
+    def sub_answers(self) -> tuple[SubAnswer, ...]:
+        """What its calls must give, as the column `SUB_ANSWERS` lists them; none without it.
+
+        Raises:
+            BadInputError: an entry that does not have the three fields as strings, or an id twice.
+        """
+        rows = self.metadata.get(SUB_ANSWERS)
+        if rows is None:
+            return ()
+        found = []
+        for row in rows if isinstance(rows, list | tuple) else (rows,):
+            parts = [row.get(key) if isinstance(row, dict) else None for key in _PARTS]
+            if not all(isinstance(part, str) for part in parts):
+                raise BadInputError(
+                    f"task {self.id!r}: a sub-answer is {{'id', 'tool', 'answer'}} of texts, "
+                    f"not {row!r:.200}"
+                )
+            found.append(SubAnswer(*map(str, parts)))
+        if len({entry.id for entry in found}) < len(found):
+            raise BadInputError(f"task {self.id!r} has two sub-answers of one id: {rows!r:.200}")
+        return tuple(found)
 
     @property
     def target(self) -> str:
@@ -90,6 +137,7 @@ class Task:
         )
 
 
+_PARTS = tuple(part.name for part in fields(SubAnswer))
 RowReader = Callable[[Mapping[str, Any], str], Task]
 """Turns a row and a fallback id into a task; raises BadInputError without the place."""
 
@@ -260,9 +308,63 @@ class TaskSet(Sequence[Task]):
         random.Random(seed).shuffle(tasks)
         return TaskSet(tasks, source=self.source, name=self.name)
 
+    def describe(self) -> dict[str, Any]:
+        """Plain data for ``run.json``, which a hash of all rows stands in, too."""
+        return {"source": self.source, "name": self.name, "tasks": len(self)}
+
     def fingerprint(self) -> str:
         """SHA-256 over all rows in order: the same hash means the same tasks."""
         return value_hash([task.to_row() for task in self._tasks])
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What an environment knows of a task source before it is opened.
+
+    Args:
+        source: as `TaskSet.source` will say it.
+        tasks: how many there are, or None where only the source itself can say.
+        dataset: the hub's name of a data set that has to be in its cache, or will be fetched.
+    """
+
+    source: str
+    tasks: int | None = None
+    dataset: str = ""
+
+
+def given_tasks(given: Any, reader: RowReader = task_from_row, *, name: str = "tasks") -> TaskSet:
+    """Tasks that stand in memory.
+
+    Args:
+        given: a `TaskSet`, or `Task` objects or rows: a list, or a data set of the hub.
+        reader: turns a row into a task.
+        name: the family.
+
+    Raises:
+        BadInputError: something else, or a row that is not a task; its place is named.
+    """
+    if isinstance(given, TaskSet):
+        return given
+    if isinstance(given, Mapping | Task) or not isinstance(given, Iterable):
+        raise BadInputError(
+            "tasks are 'sample', 'hub', a registered name, a path, or a list of rows or tasks, "
+            f"not {given!r:.80}"
+        )
+    tasks = []
+    for number, row in enumerate(given):
+        if isinstance(row, Task):
+            tasks.append(row)
+            continue
+        if not isinstance(row, Mapping):
+            raise BadInputError(
+                f"row {number} of the tasks is {row!r:.80}, not a mapping of columns; of a data "
+                "frame give frame.to_dict('records'), of a DatasetDict one of its splits"
+            )
+        try:
+            tasks.append(reader(row, f"row-{number}"))
+        except BadInputError as error:
+            raise BadInputError(f"row {number} of the tasks: {error}") from error
+    return TaskSet(tasks, source=f"given by a {type(given).__name__}", name=name)
 
 
 def read_tasks(

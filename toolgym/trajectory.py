@@ -32,6 +32,7 @@ SCHEMA = 2
 _FAULT_OF_1 = re.compile(
     r"injected_(?P<kind>timeout|tool_error|empty|garbled|slow)(?: (?P<seconds>\S+) s)?$", re.M
 )
+_NOTHING_OF_1 = "No result for "
 MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call"})
 """Problems that are an attempt to call a tool which could not be read."""
 
@@ -314,7 +315,7 @@ def _result_row(result: ToolResult) -> dict[str, Any]:
         row["added_seconds"] = result.added_seconds
     if result.shown is not None:
         row["shown"] = result.shown
-    return row
+    return row | {"empty": True} if result.empty else row
 
 
 def _step_of_2(row: Mapping[str, Any]) -> Step:
@@ -333,13 +334,14 @@ def _step_of_2(row: Mapping[str, Any]) -> Step:
 
 
 def _step_of_1(row: Mapping[str, Any]) -> Step:
-    """A step of schema 1, in which faults and cuts stood in texts."""
+    """A step of schema 1, in which faults, cuts and searches without a hit stood in texts."""
     step = _step_of_2(row)
     step.results = tuple(_result_of_1(result, step.observation) for result in step.results)
     return step
 
 
 def _result_of_1(result: ToolResult, observation: str) -> ToolResult:
+    result = replace(result, empty=not result.error and result.content.startswith(_NOTHING_OF_1))
     for mark in (result.error, result.detail):
         found = _FAULT_OF_1.match(mark or "")
         if found is not None:

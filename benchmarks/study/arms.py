@@ -16,11 +16,11 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import UnknownNameError
 from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
-from toolgym.miniature.settings import BaseSettings
+from toolgym.miniature.preset import BaseSettings
 from toolgym.miniature.world import SHARES, World
 from toolgym.report.document import to_markdown
 from toolgym.selftrain.loop import selftrain
-from toolgym.selftrain.presets import default_settings, miniature_environments
+from toolgym.selftrain.settings import own_model, preset
 
 __all__ = ["ARMS", "run_study"]
 
@@ -133,8 +133,9 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _arm(place: Path, model: Path, arm: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
-    settings = default_settings(seed=seed).model_dump()
-    settings |= {"model": str(model), "environments": _environments(place / "world")}
+    settings = preset("miniature").settings(seed=seed).model_dump()
+    settings |= {"model": str(model), "build": {}}
+    settings |= {"environments": _environments(place / "world")}
     settings |= {"train": SFT, "dpo": DPO, "grpo": GRPO}
     settings |= {"baseline": False, "stop_when_worse": False} | ARMS[arm]
     for key, value in changes.items():
@@ -153,7 +154,7 @@ def _arm(place: Path, model: Path, arm: str, seed: int, changes: dict[str, Any])
 
 def _environments(world: Path) -> list[dict[str, Any]]:
     """Those of the miniature, and the same with held-out phrasings, for evaluation only."""
-    usual = miniature_environments(world)
+    usual = own_model("miniature").environments(world)
     other = [
         environment.model_copy(
             update={

@@ -6,18 +6,28 @@ import functools
 import inspect
 import json
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.rebuilding import plain
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import get_format
-from toolgym.grading.rubric import Rubric
-from toolgym.registry import Resource
-from toolgym.task import RowReader, Task, TaskSet, read_tasks, task_from_row
+from toolgym.grading.rubric import make_rubric
+from toolgym.registry import TASKS, Resource
+from toolgym.task import (
+    RowReader,
+    SourceFacts,
+    Task,
+    TaskSet,
+    given_tasks,
+    read_tasks,
+    task_from_row,
+)
+from toolgym.tools.base import Tool
 from toolgym.tools.service import check_service, serve
 from toolgym.tools.toolset import Toolset, make_toolset
 from toolgym.vector import ToolVectorEnv
@@ -36,11 +46,13 @@ class HubSet:
         config: its configuration, or None.
         cuts: our split to ``(hub split, number of rows)``; cuts of one hub split follow one another
             after the shuffle. None as number: all that is left.
+        whole: rows of the hub's splits of which all are left.
     """
 
     path: str
     config: str | None
     cuts: Mapping[str, tuple[str, int | None]]
+    whole: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_hub(hub: HubSet, split: str, reader: RowReader, name: str) -> TaskSet:
@@ -109,55 +121,82 @@ TOOLS = ("Calculator", "WikipediaSearch", "MachineTranslator")
 
 @dataclass(frozen=True)
 class Family:
-    """One question-answering data set as an environment family.
+    """One question-answering data set as an environment family; plug-ins may make theirs with it.
 
     Args:
         name: such as ``PopQA``.
-        sample: the bundled task file.
-        hub: where the published set lies and how the paper split it.
+        sample: the task file that its package carries; one of ours by its name.
+        hub: where the published set lies and how the paper split it, or None.
         reader: turns a row of any known schema (ours or the hub's columns) into a task.
         tools: default tool names.
+        reward: default rewards and weights.
     """
 
     name: str
-    sample: str
-    hub: HubSet
+    sample: str | Resource
+    hub: HubSet | None = None
     reader: RowReader = task_from_row
     tools: tuple[str, ...] = TOOLS
+    reward: Mapping[str, Any] = field(default_factory=lambda: {"accuracy": 1.0})
 
-    def tasks(self, source: str = "sample", split: str | None = None) -> TaskSet:
+    def source_facts(self, source: str, split: str | None) -> SourceFacts | None:
+        """What is known of a task source before it is opened; nothing of files.
+
+        Args:
+            source: see `tasks`.
+            split: see `tasks`.
+        """
+        if source != "hub" or self.hub is None:
+            return None
+        split = split or "test"
+        of, count = self.hub.cuts.get(split, (split, None))
+        count = self.hub.whole.get(of) if count is None else count
+        return SourceFacts(f"hub:{self.hub.path}:{split}", count, self.hub.path)
+
+    def tasks(self, source: Any = "sample", split: str | None = None) -> TaskSet:
         """Open a task source.
 
         Args:
-            source: ``sample`` (bundled), a ``.jsonl`` path, or ``hub``.
+            source: ``sample`` (bundled), a registered name, a ``.jsonl`` path, ``hub``, or tasks
+                that stand in memory, see `toolgym.task.given_tasks`.
             split: one split of it; default: all tasks, for the hub the ``test`` split.
 
         Raises:
             MissingFileError: no such file, or the hub cannot be reached.
             BadInputError: a broken line, an empty set, an unknown split.
         """
-        if source == "hub":
+        if not isinstance(source, str | Path):
+            tasks = given_tasks(source, self.reader, name=self.name)
+            return tasks.split(split) if split else tasks
+        if source == "hub" and self.hub is not None:
             return load_hub(self.hub, split or "test", self.reader, self.name)
+        sample = self.sample
+        if isinstance(sample, str):
+            sample = Resource("toolgym.envs.toolqa", f"samples/{sample}")
         if source == "sample":
-            path: str | Path = Resource("toolgym.envs.toolqa", f"samples/{self.sample}").path()
+            path: str | Path = sample.path()
+        elif source in TASKS:
+            path = TASKS.get(str(source)).path()
         elif str(source).endswith(".jsonl") or Path(source).is_file():
             path = source
         else:
+            known = ["sample", *(["hub"] if self.hub is not None else []), *TASKS]
             raise MissingFileError(
-                f"task source {source!r} is none of 'sample', 'hub' or the path of a .jsonl file"
+                f"task source {str(source)!r} is none of {', '.join(map(repr, known))} or the path "
+                f"of a .jsonl file{did_you_mean(str(source), known)}"
             )
         tasks = read_tasks(path, self.reader, source=str(source), name=self.name)
         return tasks.split(split) if split else tasks
 
     def make(
         self,
-        tasks: str = "sample",
+        tasks: Any = "sample",
         split: str | None = None,
-        corpus: str | None = None,
-        tools: Sequence[str | Mapping[str, Any]] | None = None,
+        corpus: str = "sample",
+        tools: Sequence[str | Tool | Mapping[str, Any]] | None = None,
         prompt: str = "tools_multi_step",
         format: str = "react",
-        reward: Mapping[str, Any] | None = None,
+        reward: Any = None,
         max_steps: int = 8,
         max_reply_chars: int = 100_000,
         max_result_chars: int = 20_000,
@@ -165,17 +204,22 @@ class Family:
         service: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> ToolEnv:
-        """Make an environment; all arguments are plain data.
+        """Make an environment.
+
+        All arguments may be plain data. Tools, rewards and tasks may also be objects, which then
+        have to pickle where environments run in processes.
 
         Args:
-            tasks: ``sample``, a ``.jsonl`` path, or ``hub``.
+            tasks: ``sample``, a registered name, a ``.jsonl`` path, ``hub``, or a list of rows or
+                tasks, or a data set of the hub.
             split: ``train``, ``validation`` or ``test``; see `tasks`.
             corpus: what WikipediaSearch searches: ``sample``, a ``.jsonl`` of passages, or an index
                 folder.
-            tools: names, or ``{"name": ..., option: value}``.
+            tools: names, ``{"name": ..., option: value}``, or `toolgym.Tool` objects.
             prompt: the prompting strategy.
             format: the codec of the policy's text.
-            reward: ``{name: weight}``; default ``{"accuracy": 1.0}``.
+            reward: ``{name: weight}``, ``{name: function}``, a name or a function; default:
+                ``{"accuracy": 1.0}``.
             max_steps: turns until truncation.
             max_reply_chars: characters of a reply that are read.
             max_result_chars: characters of a tool result that the policy sees.
@@ -192,11 +236,14 @@ class Family:
         if unknown:
             name, known = next(iter(unknown)), list(inspect.signature(self.make).parameters)[:-1]
             raise BadInputError(
-                f"ToolQA-{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
+                f"{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
                 f"arguments: {', '.join(known)}"
             )
-        if isinstance(tools, str):
-            raise BadInputError(f"tools must be a list of names, not the text {tools!r}")
+        if tools is not None and (isinstance(tools, str | Mapping | Tool) or not _listed(tools)):
+            raise BadInputError(
+                "tools are a list, such as ['Calculator'] or [a tool of your own], "
+                f"not {tools!r:.80}"
+            )
         codec = get_format(format, prompt)
         names = list(self.tools if tools is None else tools)
         settings = None if service is None else check_service(service)
@@ -204,7 +251,7 @@ class Family:
             self.tasks(tasks, split),
             _toolset(names, corpus, settings) if codec.strategy.tools else Toolset(),
             codec,
-            Rubric({"accuracy": 1.0} if reward is None else reward),
+            make_rubric(self.reward if reward is None else reward),
             max_steps=max_steps,
             max_reply_chars=max_reply_chars,
             max_result_chars=max_result_chars,
@@ -239,15 +286,22 @@ def shared_toolset(names: str, corpus: str | None) -> Toolset:
 _served: weakref.WeakValueDictionary[str, Toolset] = weakref.WeakValueDictionary()
 
 
+def _listed(tools: Any) -> bool:
+    return isinstance(tools, Iterable) and all(isinstance(t, str | Mapping | Tool) for t in tools)
+
+
 def _toolset(
-    names: Sequence[str | Mapping[str, Any]], corpus: str | None, service: dict[str, Any] | None
+    names: Sequence[str | Tool | Mapping[str, Any]], corpus: str, service: dict[str, Any] | None
 ) -> Toolset:
-    plain = shared_toolset(json.dumps(names), corpus)
+    if any(isinstance(item, Tool) for item in names):  # nothing says which of them are equal
+        own = make_toolset(names, corpus=corpus)
+        return serve(own, service, plain(names, "tools")) if service else own
+    shared = shared_toolset(json.dumps(names), corpus)
     if not service:
-        return plain
+        return shared
     found = _served.get(_served_key(names, corpus, service))
     if found is None:
-        found = serve(plain, service, names)
+        found = serve(shared, service, names)
         found.shared = True
         # Only now, since it names the state of a cassette that may just have been begun.
         _served[_served_key(names, corpus, service)] = found

@@ -40,6 +40,7 @@ FAMILY = Family(
         "openai/gsm8k",
         "main",
         {"train": ("train", None), "validation": ("test", 650), "test": ("test", 669)},
+        whole={"train": 7473},
     ),
     reader=_read,
 )

@@ -16,8 +16,8 @@ from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError, did_you_mean
 from toolgym.formats import Format, get_format
-from toolgym.grading.rubric import Rubric
-from toolgym.registry import Resource
+from toolgym.grading.rubric import Rubric, make_rubric
+from toolgym.registry import TASKS, Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
@@ -140,35 +140,44 @@ def _shared_service(sandbox: str, preset: str | None) -> _Service:
     return _Service(json.loads(sandbox), preset=preset)
 
 
-def scenario_file(tasks: str) -> Path:
+def scenario_file(tasks: str | Path) -> Path:
     """The file behind a task source.
 
     Args:
-        tasks: ``sample``, or the path of a ``.jsonl`` file.
+        tasks: ``sample``, a registered name, or the path of a ``.jsonl`` file.
 
     Raises:
         MissingFileError: it names no file.
+        BadInputError: it is something else.
     """
+    if not isinstance(tasks, str | Path):
+        raise BadInputError(
+            f"{ID} reads scenarios from a file: write yours with write_scenarios (of "
+            f"toolgym.envs.toolscenario.files) and give its path as tasks, not {tasks!r:.80}"
+        )
     if tasks == "sample":
         return Resource("toolgym.envs.toolscenario", SAMPLE).path()
+    if tasks in TASKS:
+        return Path(TASKS.get(str(tasks)).path())
     if tasks == "hub":
         raise MissingFileError(
             f"{ID} reads files: download the published set, and name its .jsonl file as tasks"
         )
     if not str(tasks).endswith(".jsonl") and not Path(tasks).is_file():
         raise MissingFileError(
-            f"task source {tasks!r} is neither 'sample' nor the path of a .jsonl file"
+            f"task source {str(tasks)!r} is neither {', '.join(map(repr, ['sample', *TASKS]))} nor "
+            "the path of a .jsonl file"
         )
     return Path(tasks)
 
 
 def make(
-    tasks: str = "sample",
+    tasks: str | Path = "sample",
     split: str | None = None,
     tools: Sequence[str] | None = None,
     prompt: str = "tools_multi_step",
     format: str = "hermes",
-    reward: Mapping[str, Any] | None = None,
+    reward: Any = None,
     max_steps: int = 20,
     max_reply_chars: int = 100_000,
     max_result_chars: int = 20_000,
@@ -234,7 +243,7 @@ def make(
         every.split(split) if split else every,
         scenarios,
         codec,
-        Rubric({"solve_f1": 1.0} if reward is None else reward),
+        make_rubric({"solve_f1": 1.0} if reward is None else reward),
         provider,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,

@@ -20,9 +20,9 @@ from toolgym._util.jsonl import (
     write_rows,
 )
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
-from toolgym.envs.toolscenario.records import Scenario
 from toolgym.errors import BadInputError
-from toolgym.task import AnswerType, Task
+from toolgym.scenario import Scenario
+from toolgym.task import SUB_ANSWERS, AnswerType, SubAnswer, Task
 
 __all__ = [
     *("Playable", "ScenarioFile", "open_scenarios", "playable", "read_scenarios"),
@@ -42,7 +42,7 @@ class Playable:
         answers: acceptable final answers, the canonical one first.
         documents: each with ``name``, ``description`` and ``parameters``.
         functions: tool names to sources.
-        sub_answers: ``{"id", "tool", "answer"}``, one for each sub-question.
+        sub_answers: one for each sub-question.
         answer_type: how an answer is compared.
         split: ``train``, ``validation``, ``test`` or empty.
         facts: for the task's metadata: shape, levels and complexity, where they are known.
@@ -54,7 +54,7 @@ class Playable:
     answers: tuple[str, ...]
     documents: list[dict[str, Any]]
     functions: dict[str, str]
-    sub_answers: list[dict[str, str]]
+    sub_answers: list[SubAnswer]
     answer_type: AnswerType = "text"
     split: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Playable:
     def to_task(self) -> Task:
         """The task; sources of functions are no part of it, a hash of them is."""
         metadata = {
-            "sub_answers": self.sub_answers,
+            SUB_ANSWERS: [entry.to_row() for entry in self.sub_answers],
             **self.facts,
             "tools_hash": value_hash([self.documents, self.functions, *[True] * self.published]),
         }
@@ -157,16 +157,11 @@ def playable(scenario: Scenario | PublicScenario) -> Playable:
         documents=[document.to_row() for document in scenario.documents],
         functions=scenario.functions,
         sub_answers=[
-            {"id": item.id, "tool": calls[item.id], "answer": item.answer}
-            for item in scenario.sub_questions
+            SubAnswer(item.id, calls[item.id], item.answer) for item in scenario.sub_questions
         ],
         answer_type=scenario.answer_type,
         split=scenario.split,
-        facts={
-            "shape": scenario.shape,
-            "complexity": scenario.levels.total,
-            "levels": scenario.levels.to_row(),
-        },
+        facts=scenario.facts(),
     )
 
 

@@ -11,12 +11,13 @@ from toolgym.envs.toolscenario.environment import scenario_file
 from toolgym.envs.toolscenario.files import read_scenarios
 from toolgym.envs.toolscenario.probing import entities, plausible
 from toolgym.envs.toolscenario.published_format import PublicScenario, to_own
-from toolgym.envs.toolscenario.records import RejectedError, Scenario
+from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.tool import run_references
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy, Reply, Request, question_of
+from toolgym.scenario import Scenario
 
 __all__ = ["NoCallPolicy", "OraclePolicy", "RandomCallPolicy", "SpamPolicy"]
 

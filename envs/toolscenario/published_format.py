@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolgym.envs.toolscenario.records import Scenario
 from toolgym.errors import BadInputError
+from toolgym.scenario import Scenario
+from toolgym.task import SubAnswer
 
 __all__ = ["OWN", "PublicScenario", "is_public", "to_own", "to_public"]
 
@@ -41,7 +42,7 @@ class PublicScenario:
         answers: the final answer, or several.
         documents: each with ``name``, ``description`` and ``parameters``.
         functions: tool names to sources.
-        sub_answers: ``{"id", "tool", "answer"}``, in the order of ``unsolved_set``.
+        sub_answers: in the order of ``unsolved_set``.
         split: in our words.
         facts: source and, where we wrote the row, shape and levels.
     """
@@ -52,7 +53,7 @@ class PublicScenario:
     answers: tuple[str, ...]
     documents: list[dict[str, Any]]
     functions: dict[str, str]
-    sub_answers: list[dict[str, str]]
+    sub_answers: list[SubAnswer]
     split: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -143,7 +144,7 @@ def _functions(codes: Any) -> dict[str, str]:
     return {str(name): source for name, source in codes.items()}
 
 
-def _sub_answers(unsolved: Any) -> list[dict[str, str]]:
+def _sub_answers(unsolved: Any) -> list[SubAnswer]:
     if not isinstance(unsolved, Mapping):
         raise BadInputError(
             f"field 'unsolved_set' must be names to sub-answers, found {unsolved!r:.80}"
@@ -153,10 +154,7 @@ def _sub_answers(unsolved: Any) -> list[dict[str, str]]:
         for tool, answers in unsolved.items()
         for answer in (answers if isinstance(answers, list) else [answers])
     ]
-    return [
-        {"id": f"s{number}", "tool": tool, "answer": answer}
-        for number, (tool, answer) in enumerate(pairs, 1)
-    ]
+    return [SubAnswer(f"s{number}", *pair) for number, pair in enumerate(pairs, 1)]
 
 
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,12 +163,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
         facts["data_source"] = row["data_source"]
     own = row.get(OWN)
     if isinstance(own, str):
-        scenario = _own_record(own)
-        facts |= {
-            "shape": scenario.shape,
-            "complexity": scenario.levels.total,
-            "levels": scenario.levels.to_row(),
-        }
+        facts |= _own_record(own).facts()
     return facts
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolgym._util.jsonl import copy_json, value_hash
-from toolgym.envs.toolscenario.records import STAGES, RejectedError, Scenario
+from toolgym.envs.toolscenario.records import STAGES, RejectedError
 from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
+from toolgym.scenario import Scenario
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.cache import ResultCache
 from toolgym.tools.toolset import Toolset

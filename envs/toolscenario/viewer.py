@@ -8,9 +8,10 @@ from typing import Any
 
 from toolgym.envs.toolscenario.files import playable
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
-from toolgym.envs.toolscenario.records import FROM, RejectedError, Scenario
+from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.tool import run_references
 from toolgym.errors import BadInputError
+from toolgym.scenario import FROM, Scenario
 
 __all__ = ["describe", "describe_row"]
 
@@ -162,13 +163,13 @@ def _public(scenario: PublicScenario, width: int) -> str:
     if isinstance(own, str):
         return _stage(json.loads(own), width)
     item = playable(scenario)
-    called = {entry["tool"] for entry in item.sub_answers}
+    called = {entry.tool for entry in item.sub_answers}
     lines = [
         f"=== {item.id}  published format",
         f"question: {_short(item.question, width)}",
         f"answer:   {_short(' | '.join(item.answers), width)}",
         "--- sub-answers (the format names no sub-questions and no calls)",
-        *(f"{entry['tool']}  == {_short(entry['answer'], width)}" for entry in item.sub_answers),
+        *(f"{entry.tool}  == {_short(entry.answer, width)}" for entry in item.sub_answers),
         "--- tools",
     ]
     for document in item.documents:

@@ -16,13 +16,13 @@ from toolgym.env import ToolEnv
 from toolgym.errors import CheckError, ToolError
 from toolgym.formats import Action
 from toolgym.formats.react import ReactFormat
-from toolgym.registry import FORMATS, PROMPTS, REWARDS, TOOLS
+from toolgym.registry import ENVIRONMENTS, FORMATS, PROMPTS, REWARDS, TOOLS
 from toolgym.task import Task
 from toolgym.tools.base import Tool
 from toolgym.tools.toolset import make_toolset
 from toolgym.trajectory import Trajectory
 
-IDS = sorted(i for i, s in gym.registry.items() if "toolgym" in str(s.entry_point))
+IDS = list(ENVIRONMENTS)
 EXAMPLES = {
     "Calculator": {"expression": "6*7"},
     "WikipediaSearch": {"query": "Marie Curie"},

@@ -311,7 +311,7 @@ TINY = {
     "filter": {"where": "reward>=0"},
     "train": {"max_updates": 2, "batch_size": 4, "max_length": 512},
     "sampling": {"max_new_tokens": 8},
-    "miniature": {"train": 10, "test": 10, "base": {"tiny": True}},
+    "build": {"train": 10, "test": 10, "base": {"tiny": True}},
 }
 
 

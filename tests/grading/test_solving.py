@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.grading.matching import coverage, tokens
-from toolgym.grading.solving import Solving, SubAnswer, assign, solves, sub_answers, turns
+from toolgym.grading.solving import Solving, assign, solves, turns
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.task import Task
+from toolgym.task import SubAnswer, Task
 from toolgym.trajectory import Problem, Step
 
 # answer, result, ours, paper
@@ -262,7 +262,7 @@ def test_each_sub_answer_is_solved_once_by_a_call_that_gave_it(
     for preset in ("ours", "paper"):
         played, gone = turns(on, steps, preset), []
         for step, one in zip(steps, played, strict=True):
-            assert one.open == tuple(e for e in sub_answers(on) if e.id not in gone)
+            assert one.open == tuple(e for e in on.sub_answers if e.id not in gone)
             for number, entry in one.solved.items():
                 assert entry in one.open
                 assert step.calls[number].name == entry.tool
@@ -285,7 +285,7 @@ def test_a_turn_never_solves_fewer_than_the_first_match_would(
     on = task(*entries)
     different = {(name, of): (name, of, said) for name, of, said in calls}.values()
     step = turn(*different)
-    greedy, left = 0, list(sub_answers(on))
+    greedy, left = 0, list(on.sub_answers)
     for call, result in zip(step.calls, step.results, strict=True):
         for entry in left:
             if entry.tool == call.name and solves(entry.answer, result.content):
@@ -330,14 +330,14 @@ def test_assignment_prefers_early_rows_and_copes_with_many_columns() -> None:
 )
 def test_a_broken_list_of_sub_answers_is_named(rows: Any) -> None:
     with pytest.raises(BadInputError, match="task 't': a sub-answer is"):
-        sub_answers(Task("t", "q", ("a",), {"sub_answers": rows}))
+        Task("t", "q", ("a",), {"sub_answers": rows}).sub_answers
 
 
 def test_sub_answers_of_a_task() -> None:
-    assert sub_answers(Task("t", "q", ("a",))) == ()
+    assert Task("t", "q", ("a",)).sub_answers == ()
     row = {"id": "q1", "tool": "f", "answer": "1"}
     with pytest.raises(BadInputError, match="one id"):
-        sub_answers(Task("t", "q", ("a",), {"sub_answers": [row, row]}))
+        Task("t", "q", ("a",), {"sub_answers": [row, row]}).sub_answers
 
 
 def test_real_calculations_as_docs_rewards_measures_them(data_dir: Path) -> None:

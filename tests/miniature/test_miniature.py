@@ -23,6 +23,7 @@ from toolgym.miniature import demonstrations, phrasings
 from toolgym.miniature.base import base_key, build_base
 from toolgym.miniature.model import build_model
 from toolgym.miniature.phrasings import calculate
+from toolgym.miniature.preset import BaseSettings
 from toolgym.miniature.pretrain import (
     PretrainingError,
     _probe_rows,
@@ -32,7 +33,6 @@ from toolgym.miniature.pretrain import (
     tool_accuracy,
 )
 from toolgym.miniature.scenarios import finder
-from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import SHARES, SPLITS, World
 from toolgym.tools.calculator.tool import calculate as calculator
 

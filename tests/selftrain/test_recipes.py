@@ -15,8 +15,7 @@ from toolgym.cli import app
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.formats import get_format
 from toolgym.registry import REWARDS
-from toolgym.selftrain.presets import default_settings, paper_settings
-from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings, preset
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -294,9 +293,9 @@ def test_rejected_episodes_come_from_the_run_without_tools(tasks: Path, tmp_path
 
 
 def test_the_ready_settings_are_recipes() -> None:
-    assert load_settings(RECIPES / "miniature.yaml") == default_settings()
+    assert load_settings(RECIPES / "miniature.yaml") == preset("miniature").settings()
     recipe = load_settings(RECIPES / "llama3-8b-triviaqa-gsm8k.yaml")
-    assert recipe == paper_settings(corpus="indexes/wikipedia")
+    assert recipe == preset("paper").settings(corpus="indexes/wikipedia")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -13,9 +13,8 @@ from toolgym._util.workfolder import hold
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.registry import REWARDS
 from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
-from toolgym.selftrain.presets import miniature_environments, paper_settings
 from toolgym.selftrain.report import Accuracy
-from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("trl")
     from toolgym._util.optional import quiet
     from toolgym.miniature.base import build_base
-    from toolgym.miniature.settings import BaseSettings
+    from toolgym.miniature.preset import BaseSettings
     from toolgym.miniature.world import World
 
     folder = tmp_path_factory.mktemp("selftrain")
@@ -33,7 +32,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     World(0).write(folder / "world", train=20, test=10)
     environments = [
         {**e.model_dump(), "train_tasks": 3, "test_tasks": 2}
-        for e in miniature_environments(folder / "world")
+        for e in own_model("miniature").environments(folder / "world")
         if e.label in ("arithmetic", "entities")
     ]
     settings = {
@@ -213,7 +212,7 @@ def test_settings_are_read_from_yaml_and_json(tmp_path: Path) -> None:
 
 
 def test_the_papers_job_practises_on_two_sets_and_is_evaluated_on_four() -> None:
-    settings = paper_settings("some/model")
+    settings = preset("paper").settings("some/model")
     assert [e.id for e in settings.environments if e.train] == [
         "ToolQA-TriviaQA-v0",
         "ToolQA-GSM8K-v0",

@@ -102,7 +102,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds through all stages and methods."""
     shared = {"batch_size": 4, "learning_rate": 1e-3, "save_every": 1, "max_updates": 3}
     chosen = {
-        "miniature": {"train": 6, "test": 5, "base": {"tiny": True}},
+        "build": {"train": 6, "test": 5, "base": {"tiny": True}},
         "rounds": 3,
         "methods": ["sft", "dpo", "grpo"],
         "stop_when_worse": False,

@@ -32,9 +32,10 @@ from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAn
 from toolgym.envs.toolscenario.compiler.pipeline import build_folder, compile_scenarios, make_author
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.records import Levels, Question, RejectedError
+from toolgym.envs.toolscenario.records import Question, RejectedError
 from toolgym.errors import BadInputError, EndpointError, UnknownNameError
 from toolgym.policies.client import Dialect
+from toolgym.scenario import Levels
 
 pytest.importorskip("openai")
 

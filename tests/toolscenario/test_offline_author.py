@@ -34,18 +34,7 @@ from toolgym.envs.toolscenario.compiler.integration import integrate
 from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.records import (
-    MAX_LEVEL,
-    SHAPES,
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    RejectedError,
-    Scaled,
-    Scenario,
-)
+from toolgym.envs.toolscenario.records import Question, RejectedError
 from toolgym.envs.toolscenario.worlds.families import RELATIONS
 from toolgym.envs.toolscenario.worlds.generated import generate, open_knowledge
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
@@ -53,6 +42,16 @@ from toolgym.envs.toolscenario.worlds.names import Names, Sound
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
 from toolgym.sandbox.language import check as check_language
+from toolgym.scenario import (
+    MAX_LEVEL,
+    SHAPES,
+    Decomposition,
+    Documented,
+    Integrated,
+    Levels,
+    Scaled,
+    Scenario,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 STRATEGIES = tuple(Levels.model_fields)

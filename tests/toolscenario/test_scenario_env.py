@@ -28,11 +28,12 @@ from toolgym.envs.toolscenario.policies import (
     SpamPolicy,
 )
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
-from toolgym.envs.toolscenario.records import SHAPES, Scenario
 from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy
+from toolgym.scenario import SHAPES, Scenario
+from toolgym.task import SubAnswer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 
@@ -201,8 +202,8 @@ def test_a_released_row_comes_back_without_loss(public: Path, tmp_path: Path) ->
     write_rows(tmp_path / "again.jsonl", [scenario.to_row()])
     assert (tmp_path / "again.jsonl").read_bytes() == public.read_bytes()
     assert scenario.sub_answers == [
-        {"id": "s1", "tool": "get_capital", "answer": "Doltha"},
-        {"id": "s2", "tool": "get-area", "answer": "120"},
+        SubAnswer("s1", "get_capital", "Doltha"),
+        SubAnswer("s2", "get-area", "120"),
     ]
     with pytest.raises(BadInputError, match="neither sub-questions nor reference calls"):
         to_own(scenario)
@@ -215,7 +216,7 @@ def test_our_scenarios_survive_the_published_format(sample: list[Scenario]) -> N
         again = PublicScenario.from_row(row, "x")
         assert to_own(again) == scenario
         plain = PublicScenario.from_row({k: v for k, v in row.items() if k != OWN}, "x")
-        assert sorted((e["tool"], e["answer"]) for e in plain.sub_answers) == sorted(
+        assert sorted((e.tool, e.answer) for e in plain.sub_answers) == sorted(
             (call.tool, item.answer)
             for call, item in zip(scenario.calls, scenario.sub_questions, strict=True)
         )

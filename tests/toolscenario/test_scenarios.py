@@ -22,21 +22,20 @@ from hypothesis import strategies as st
 from toolgym.envs.toolscenario.compiler.decomposition import combine
 from toolgym.envs.toolscenario.compiler.pipeline import BuildReport, build_folder, compile_scenarios
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.records import (
+from toolgym.envs.toolscenario.records import Question, RejectedError
+from toolgym.errors import BadInputError, RunMismatchError
+from toolgym.scenario import (
     Combination,
     Decomposition,
     Documented,
     Integrated,
     Levels,
-    Question,
     ReferenceCall,
-    RejectedError,
     Scaled,
     Scenario,
     SubQuestion,
     ToolDocument,
 )
-from toolgym.errors import BadInputError, RunMismatchError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 

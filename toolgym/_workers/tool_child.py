@@ -142,13 +142,15 @@ def _awaited(value: Awaitable[Any]) -> Any:
         future.cancel()
 
 
-def describe(error: BaseException) -> dict[str, str]:
+def describe(error: BaseException) -> dict[str, Any]:
     """A failure as a reply: errors meant for the model are told by a mark on their class."""
     kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "toolgym.errors"}
     try:
         said = str(error)
     except Exception:  # a broken __str__ of the tool's own
         said = "(its text cannot be shown)"
+    if "NothingFoundError" in kinds:
+        return {"text": _cut(said), "empty": True}
     if "ToolError" in kinds:
         kind = "timeout" if "ToolTimeoutError" in kinds else "tool_error"
         return {"error": kind, "text": _cut(f"Error: {said}")}
@@ -160,7 +162,7 @@ def describe(error: BaseException) -> dict[str, str]:
     }
 
 
-def attempt(function: Callable[[], Any]) -> dict[str, str]:
+def attempt(function: Callable[[], Any]) -> dict[str, Any]:
     """Call, and make a reply of what comes: a value, or an exception returned or raised.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.task import Task
+from toolgym.task import SUB_ANSWERS, SubAnswer, Task
 from toolgym.trajectory import Problem, Step, Trajectory
 
 __all__ = ["Adversary", "adversaries"]
@@ -53,12 +53,10 @@ _TOOLS = [_schema("population"), _schema("notes")]
 
 
 def _task(question: str, gold: str, *answers: str, number: bool = False) -> Task:
-    entries = [
-        {"id": f"q{n}", "tool": "population", "answer": answer}
-        for n, answer in enumerate(answers, 1)
-    ]
+    entries = [SubAnswer(f"q{n}", "population", answer) for n, answer in enumerate(answers, 1)]
+    parts = {SUB_ANSWERS: [entry.to_row() for entry in entries]}
     kind: Any = "number" if number else "text"
-    return Task(question, question, (gold,), {"sub_answers": entries}, answer_type=kind)
+    return Task(question, question, (gold,), parts, answer_type=kind)
 
 
 def _calls(*said: tuple[str, str], tool: str = "population", error: str | None = None) -> Step:

@@ -13,7 +13,7 @@ from toolgym.errors import ToolgymError, UnknownNameError
 from toolgym.formats import Action
 from toolgym.grading.rubric import RewardFunction, Rubric, Spec, make_rubric
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.task import Task
+from toolgym.task import SUB_ANSWERS, SubAnswer, Task
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem, Step, Trajectory
 
@@ -69,11 +69,9 @@ def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Traje
 
 def episodes() -> list[Trajectory]:
     """Episodes that a reward must cope with: right, wrong, empty, broken, cut off, no steps."""
-    parts = [
-        {"id": f"q{n}", "tool": "WikipediaSearch", "answer": answer}
-        for n, answer in enumerate(("Seine", "1,234.5", "*"), 1)
-    ]
-    solvable = {"sub_answers": parts}
+    parts = enumerate(("Seine", "1,234.5", "*"), 1)
+    entries = [SubAnswer(f"q{n}", "WikipediaSearch", answer) for n, answer in parts]
+    solvable = {SUB_ANSWERS: [entry.to_row() for entry in entries]}
     place = Task("place", "Which river flows through Paris?", ("Seine", "the Seine"), solvable)
     money = Task("money", "How much?", ("1,234.5",), solvable, answer_type="number")
     odd = Task("odd", "Which sign?", ("*", "ʻaʻa", "The The"), solvable)

@@ -9,25 +9,15 @@ __all__ = ["list_names"]
 
 
 def list_names(as_json: options.Json = False) -> None:
-    """List environments, and the names that their arguments take."""
-    import gymnasium as gym
+    """List environments and every other name that toolgym and its plug-ins have registered."""
+    from toolgym.registry import KINDS
 
-    from toolgym import registry
-    from toolgym.rollouts.engine import environment_ids
-
-    ids = environment_ids()
-    kinds = ("TOOLS", "FORMATS", "PROMPTS", "REWARDS", "POLICIES", "CORPORA", "AUTHORS")
-    names = {getattr(registry, kind).kind: list(getattr(registry, kind)) for kind in kinds}
     if as_json:
-        entries = {env_id: str(gym.registry[env_id].entry_point) for env_id in ids}
-        print_json({"environment": entries} | names)
+        print_json({kind.kind: {name: kind.about(name) for name in kind} for kind in KINDS})
         return
     rows = [
-        (kind, name) for kind, found in ({"environment": ids} | names).items() for name in found
+        (kind.kind if first else "", name, kind.about(name))
+        for kind in KINDS
+        for first, name in zip([True, *[False] * len(kind)], kind, strict=False)
     ]
-    seen: set[str] = set()
-    shown = []
-    for kind, name in rows:
-        shown.append(("" if kind in seen else kind, name))
-        seen.add(kind)
-    print(table(shown))
+    print(table(rows))

@@ -27,7 +27,7 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-EnvId = Annotated[str, typer.Argument(help="Environment id, such as ToolQA-PopQA-v0.")]
+EnvId = Annotated[str, typer.Argument(help="Environment id; `toolgym envs` lists them.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 TasksOption = Annotated[

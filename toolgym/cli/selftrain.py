@@ -98,15 +98,19 @@ if TYPE_CHECKING:
 
 def practise(
     settings: Annotated[
-        Path | None, typer.Argument(help="YAML or JSON file of settings; default: see --model.")
+        Path | None, typer.Argument(help="YAML or JSON file of settings; default: see --preset.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Folder or hub id: the paper's job. [default: the miniature]"),
+        typer.Option("--model", help="Folder or hub id; default: one that the job builds itself."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path(
         "runs/selftrain"
     ),
+    job: Annotated[
+        str | None,
+        typer.Option("--preset", help="Job; `toolgym envs` lists them. [default: by --model]"),
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="What --model searches: a .jsonl or an index.")
     ] = None,
@@ -132,7 +136,7 @@ def practise(
 
     said = {"model": model, "rounds": rounds, "samples_per_task": samples_per_task, "seed": seed}
     given = {key: value for key, value in said.items() if value is not None}
-    chosen = _settings(settings, given, corpus)
+    chosen = _settings(settings, given, corpus, job)
     if show_settings:
         print_json(chosen.model_dump(mode="json"))
         return
@@ -153,20 +157,24 @@ def practise(
     print(f"\nreport  {report} (and .html)")
 
 
-def _settings(file: Path | None, said: dict[str, Any], corpus: str | None) -> SelfTrainSettings:
-    from toolgym.selftrain.presets import default_settings, paper_settings
-    from toolgym.selftrain.settings import load_settings
+def _settings(
+    file: Path | None, said: dict[str, Any], corpus: str | None, job: str | None
+) -> SelfTrainSettings:
+    from toolgym.registry import PRESETS
+    from toolgym.selftrain.settings import load_settings, own_model, preset
 
-    paper = file is None and said.get("model", "miniature") != "miniature"
-    if corpus is not None and not paper:
-        raise typer.BadParameter("--corpus goes with --model; a settings file names it in 'args'")
     if file is not None:
-        begun = load_settings(file)
-    elif paper:
-        begun = paper_settings(said["model"], corpus=corpus)
-    else:
-        begun = default_settings(seed=said.get("seed", 0))
-    return load_settings(begun.model_dump() | said)
+        if corpus is not None or job is not None:
+            given = "--corpus" if corpus is not None else "--preset"
+            raise typer.BadParameter(f"{given} goes without a settings file, which says it itself")
+        return load_settings(load_settings(file).model_dump() | said)
+    model = said.get("model")
+    if model is not None and own_model(model) is not None:
+        job, model = job or model, None
+    if job is None:  # without a model: the first that builds one; with a model: one that does not
+        job = next(name for name in PRESETS.names() if (own_model(name) is None) is bool(model))
+    made = preset(job).settings(model, corpus=corpus, seed=said.get("seed", 0))
+    return load_settings(made.model_dump() | said)
 
 
 def _foretell(chosen: SelfTrainSettings, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.formats import Action, Format, get_format
 from toolgym.formats.scan import without_think
-from toolgym.grading.solving import sub_answers, turns
+from toolgym.grading.solving import turns
 from toolgym.messages import Chat, Message, to_chats
 from toolgym.trajectory import Step, Trajectory
 
@@ -168,7 +168,7 @@ def prefix_rows(
 def _rows(trajectory: Trajectory, style: str, preset: str, reasoning: bool) -> list[dict[str, Any]]:
     opening, rest, tools = conversation(trajectory, style, reasoning)
     places = [place for place, chat in enumerate(rest) if chat["role"] == "assistant"]
-    entries = sub_answers(trajectory.task)
+    entries = trajectory.task.sub_answers
     played = turns(trajectory.task, trajectory.steps, preset) if entries else []
     rows = []
     for number, (place, step) in enumerate(zip(places, trajectory.steps, strict=True)):

@@ -15,11 +15,11 @@ from toolgym.errors import BadInputError, did_you_mean
 from toolgym.evaluation.intervals import Interval, bootstrap
 from toolgym.evaluation.metrics import Figures, summarise
 from toolgym.evaluation.score import task_key
+from toolgym.scenario import SHAPES
 from toolgym.trajectory import Trajectory
 
 __all__ = [
     "MAX_GROUPS",
-    "SCENARIO_COLUMNS",
     "Group",
     "Grouping",
     "grouped",
@@ -27,15 +27,11 @@ __all__ = [
     "pass_rates",
 ]
 
-SCENARIO_COLUMNS = ("shape", "complexity")
-"""What scenarios are grouped by when nothing else is asked for."""
-
 MAX_GROUPS = 50
 MOST_NUMBERS = 14  # levels of complexity, and none
 _SHOWN = ("Solve-P", "Solve-R", "Solve-F1", "accuracy")
 _SHOWN_ELSE = ("exact_match", "accuracy", "token_f1")
 _NONE = "(none)"
-_SHAPES = ("single-hop", "parallel single-hop", "multi-hop", "parallel multi-hop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +175,7 @@ def _order(value: Any) -> tuple[int, float, str]:
         return (3, 0.0, "")
     if _is_number(value):
         return (0, float(value), "")
-    return (1, float(_SHAPES.index(value)), "") if value in _SHAPES else (2, 0.0, str(value))
+    return (1, float(SHAPES.index(value)), "") if value in SHAPES else (2, 0.0, str(value))
 
 
 def _labels(

@@ -12,8 +12,7 @@ from toolgym.evaluation.intervals import Interval, bootstrap, bounded_mean, grou
 from toolgym.evaluation.score import task_key
 from toolgym.grading.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
 from toolgym.grading.calls import count_calls
-from toolgym.grading.solving import PRESETS, Solving, sub_answers, turns
-from toolgym.tools.search.tool import is_empty_result
+from toolgym.grading.solving import PRESETS, Solving, turns
 from toolgym.trajectory import Trajectory
 
 __all__ = [
@@ -133,7 +132,7 @@ def measure(
     given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
     counts = count_calls(trajectory.steps)
     known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
-    passed = [r for _, r in trajectory.calls if r.error is None and not is_empty_result(r.content)]
+    passed = [result for _, result in trajectory.calls if result.passed]
 
     def total(scored: Sequence[float]) -> float:
         return float(sum(scored))
@@ -168,7 +167,7 @@ def measure(
 
 def _solving(trajectory: Trajectory) -> dict[str, Solving]:
     try:
-        total = len(sub_answers(trajectory.task))
+        total = len(trajectory.task.sub_answers)
     except BadInputError:  # other people's data may have a column of that name
         return {}
     if not total:

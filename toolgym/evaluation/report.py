@@ -10,12 +10,13 @@ from typing import Any
 
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
-from toolgym.evaluation.groups import SCENARIO_COLUMNS, Grouping, grouped
+from toolgym.evaluation.groups import Grouping, grouped
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
 from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.scenario import GROUPED_BY
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -231,7 +232,7 @@ def evaluate(
         by_tool.update(figure.by_tool)
     if by is None:
         having = [t.task.metadata for t, f in zip(trajectories, figures, strict=True) if f.solving]
-        by = [name for name in SCENARIO_COLUMNS if any(name in columns for columns in having)]
+        by = [name for name in GROUPED_BY if any(name in columns for columns in having)]
     return Report(
         rows=[Row(name, interval) for name, interval in rows.items()],
         source=source if source is not None else str(origin.get("task_source") or ""),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from toolgym._util.rebuilding import name_code, plain
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import REWARDS
 from toolgym.task import Task
@@ -45,6 +46,13 @@ class Rubric:
 
     def __repr__(self) -> str:
         return f"Rubric({self.weights})"
+
+    def describe(self) -> dict[str, Any]:
+        """Weights and functions in plain values; registered rewards by their names alone."""
+        return {
+            name: {"weight": self.weights[name], "function": _told(name, function)}
+            for name, function in self.functions.items()
+        }
 
     def parts(self, task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
         """Unweighted values by name.
@@ -85,16 +93,33 @@ class Rubric:
 
 
 def make_rubric(reward: Rubric | RewardFunction | str | Spec | None) -> Rubric:
-    """A rubric from whatever a user may write: a name, a function, a spec, a rubric, or nothing."""
+    """A rubric from whatever a user may write: a name, a function, a spec, a rubric, or nothing.
+
+    Raises:
+        UnknownNameError: no reward has that name.
+        BadInputError: something else, or see `Rubric`.
+    """
     if isinstance(reward, Rubric):
         return reward
     if reward is None:
         return Rubric({})
     if isinstance(reward, str):
         return Rubric({reward: 1.0})
-    if callable(reward):
+    if callable(reward) and not isinstance(reward, Mapping):
         return Rubric({getattr(reward, "__name__", "reward"): reward})
+    if not isinstance(reward, Mapping):
+        raise BadInputError(
+            "a reward is a name, {name: weight}, {name: function} or a function, such as "
+            f"{{'accuracy': 1.0}}, not {reward!r:.80}"
+        )
     return Rubric(reward)
+
+
+def _told(name: str, function: RewardFunction) -> Any:
+    registered = name in REWARDS and REWARDS.get(name) is getattr(function, "func", function)
+    told = name if registered else name_code(function)
+    options = getattr(function, "keywords", None)
+    return [told, plain(options, f"reward {name!r}")] if options else told
 
 
 def _read(name: str, value: Any) -> tuple[RewardFunction, float]:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.errors import UnknownNameError
 from toolgym.grading.matching import coverage
 from toolgym.messages import ToolCall
-from toolgym.task import Task
+from toolgym.task import SubAnswer, Task
 from toolgym.tools.cache import cache_key
 from toolgym.trajectory import MALFORMED_CALLS, Step
 
-__all__ = ["PRESETS", "Solving", "SubAnswer", "Turn", "assign", "solves", "sub_answers", "turns"]
+__all__ = ["PRESETS", "Solving", "Turn", "assign", "solves", "turns"]
 
 _SCALE = 1 << 30  # a fit as a whole number: finer than any difference that matters
 _ALONE = -1
@@ -108,21 +108,6 @@ PRESETS = ("ours", "paper")
 
 
 @dataclass(frozen=True, slots=True)
-class SubAnswer:
-    """What one sub-question of a scenario is answered by.
-
-    Args:
-        id: of the sub-question, such as ``q1``.
-        tool: name of the tool whose call must give it.
-        answer: the text; ``, `` separates parts that may stand apart in the result.
-    """
-
-    id: str
-    tool: str
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
     """What one assistant turn did to the sub-answers.
 
@@ -197,32 +182,6 @@ def _check_preset(preset: str) -> None:
         raise UnknownNameError("preset", preset, PRESETS)
 
 
-def sub_answers(task: Task) -> tuple[SubAnswer, ...]:
-    """The sub-answers of a task, as ``task.metadata["sub_answers"]`` lists them; none without.
-
-    Raises:
-        BadInputError: an entry that is no ``{"id", "tool", "answer"}`` of texts, or an id twice.
-    """
-    rows = task.metadata.get("sub_answers")
-    if rows is None:
-        return ()
-    found = []
-    for row in rows if isinstance(rows, list | tuple) else (rows,):
-        parts = [row.get(key) if isinstance(row, dict) else None for key in _KEYS]
-        if not all(isinstance(part, str) for part in parts):
-            raise BadInputError(
-                f"task {task.id!r}: a sub-answer is {{'id', 'tool', 'answer'}} of texts, "
-                f"not {row!r:.200}"
-            )
-        found.append(SubAnswer(*map(str, parts)))
-    if len({entry.id for entry in found}) < len(found):
-        raise BadInputError(f"task {task.id!r} has two sub-answers of one id: {rows!r:.200}")
-    return tuple(found)
-
-
-_KEYS = ("id", "tool", "answer")
-
-
 def solves(answer: str, result: str, preset: str = "ours") -> bool:
     """Whether a call's result gives a sub-answer; time is linear in both texts.
 
@@ -270,7 +229,7 @@ def turns(task: Task, steps: Sequence[Step], preset: str = "ours") -> list[Turn]
     same turn; arguments that differ in case or white space only are the same.
 
     Args:
-        task: with ``metadata["sub_answers"]``.
+        task: with sub-answers, see `Task.sub_answers`.
         steps: of the episode, in order; the turn of step *k* depends on nothing after it.
         preset: one of `PRESETS`.
 
@@ -282,7 +241,7 @@ def turns(task: Task, steps: Sequence[Step], preset: str = "ours") -> list[Turn]
         BadInputError: a broken list of sub-answers.
     """
     _check_preset(preset)
-    still_open = sub_answers(task)
+    still_open = task.sub_answers
     used: dict[str, list[ToolCall]] = {}
     played = []
     for step in steps:

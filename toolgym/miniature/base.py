@@ -15,8 +15,8 @@ from toolgym._util.jsonl import write_json
 from toolgym._util.workfolder import build_folder, move_in
 from toolgym.miniature.demonstrations import copy_drill, demonstration
 from toolgym.miniature.model import Checkpoint, build_model, build_tokenizer
+from toolgym.miniature.preset import BaseSettings
 from toolgym.miniature.pretrain import Progress, pretrain
-from toolgym.miniature.settings import BaseSettings
 from toolgym.miniature.world import World
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import publish
-from toolgym.miniature.settings import BaseSettings
+from toolgym.miniature.preset import BaseSettings
 
 __all__ = ["Checkpoint"]
 

@@ -17,7 +17,7 @@ from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
 from toolgym.miniature.model import Checkpoint, Optimizers
-from toolgym.miniature.settings import BaseSettings
+from toolgym.miniature.preset import BaseSettings
 from toolgym.miniature.world import World
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The miniature's scenarios: rows for ``ToolScenario-v0``, each with tools of its own.
+"""The miniature's scenarios: rows of a scenario file, each with tools of its own.
 
 A task's tools know what its question needs and a little beside it: the people who belong to the
 entity asked about and to a few others, and where they live. So a wrong call gives a wrong result,
@@ -14,6 +14,15 @@ from typing import Any, Final
 
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import Problem
+from toolgym.scenario import (
+    FROM,
+    Combination,
+    Levels,
+    ReferenceCall,
+    Scenario,
+    SubQuestion,
+    ToolDocument,
+)
 
 HOME_TOOL: Final = "home_of"
 OTHERS: Final = 5
@@ -40,7 +49,7 @@ def scenario_row(
     homes: Mapping[str, str],
     among: Sequence[str],
 ) -> dict[str, Any]:
-    """A scenario as a row of a file that ``ToolScenario-v0`` reads.
+    """A scenario as a row of a file.
 
     Args:
         name: its id.
@@ -62,47 +71,47 @@ def scenario_row(
     called = {step.tool for step in problem.steps}
     idle = [tool for tool in tables if tool not in called]
     last = f"q{len(problem.steps)}"
-    return {
-        "schema": 1,
-        "id": name,
-        "question": problem.question,
-        "answers": [problem.answer],
-        "sub_questions": _sub_questions(problem),
-        "combination": {"rule": "last", "of": [last], "labels": []},
-        "documents": [_document(tool) for tool in tables],
-        "calls": _calls(problem),
-        "levels": {"toolset_extension": min(3, len(idle))},
-        "distractors": idle,
-        "functions": {tool: _source(tool, table) for tool, table in tables.items()},
-        "author": "toolgym.miniature",
-    }
+    made = Scenario(
+        id=name,
+        question=problem.question,
+        answers=(problem.answer,),
+        sub_questions=_sub_questions(problem),
+        combination=Combination(of=(last,)),
+        documents=tuple(_document(tool) for tool in tables),
+        calls=_calls(problem),
+        levels=Levels(toolset_extension=min(3, len(idle))),
+        distractors=tuple(idle),
+        functions={tool: _source(tool, table) for tool, table in tables.items()},
+        author="toolgym.miniature",
+    )
+    return made.to_row()
 
 
-def _sub_questions(problem: Problem) -> list[dict[str, Any]]:
+def _sub_questions(problem: Problem) -> tuple[SubQuestion, ...]:
     """In words, as people are asked for; the second names the first's answer by its id."""
-    found: list[dict[str, Any]] = []
+    found = []
     for number, step in enumerate(problem.steps, 1):
         about = f"#q{number - 1}" if number > 1 else step.argument
         text = "Where does {} live?" if step.tool == HOME_TOOL else "Who {} {{}}?"
         if step.tool != HOME_TOOL:
             text = text.format(phrasings.RELATIONS[step.tool.removesuffix("_of")])
-        needs = [f"q{number - 1}"] if number > 1 else []
-        row = {"id": f"q{number}", "question": text.format(about), "answer": step.result}
-        found.append({**row, "needs": needs})
-    return found
+        needs = (f"q{number - 1}",) if number > 1 else ()
+        asked = text.format(about)
+        found.append(SubQuestion(id=f"q{number}", question=asked, answer=step.result, needs=needs))
+    return tuple(found)
 
 
-def _calls(problem: Problem) -> list[dict[str, Any]]:
-    return [
-        {
-            "sub_question": f"q{number}",
-            "tool": step.tool,
-            "arguments": {
-                _parameter(step.tool): {"$from": f"q{number - 1}"} if number > 1 else step.argument
+def _calls(problem: Problem) -> tuple[ReferenceCall, ...]:
+    return tuple(
+        ReferenceCall(
+            sub_question=f"q{number}",
+            tool=step.tool,
+            arguments={
+                _parameter(step.tool): {FROM: f"q{number - 1}"} if number > 1 else step.argument
             },
-        }
+        )
         for number, step in enumerate(problem.steps, 1)
-    ]
+    )
 
 
 def _parameter(tool: str) -> str:
@@ -115,18 +124,15 @@ def _about(tool: str) -> str:
     return f"Gives the {tool.removesuffix('_of')} of something."
 
 
-def _document(tool: str) -> dict[str, Any]:
+def _document(tool: str) -> ToolDocument:
     name = _parameter(tool)
-    return {
-        "name": tool,
-        "description": _about(tool),
-        "parameters": {
-            "type": "object",
-            "properties": {name: {"type": "string", "description": "Full name"}},
-            "required": [name],
-            "additionalProperties": False,
-        },
+    parameters = {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": "Full name"}},
+        "required": [name],
+        "additionalProperties": False,
     }
+    return ToolDocument(name=tool, description=_about(tool), parameters=parameters)
 
 
 def _source(tool: str, table: Mapping[str, str]) -> str:

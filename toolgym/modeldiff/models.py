@@ -18,7 +18,7 @@ from toolgym.modeldiff.general import Ability, compare_abilities
 from toolgym.modeldiff.heldout import Family, compare_families, find_runs, play_both
 from toolgym.modeldiff.weights import WeightChange, open_models, weight_change
 from toolgym.report.document import Block, Figure, to_html, to_markdown
-from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.playing import make_env
 
 __all__ = ["ModelComparison", "compare_models", "tokenizer_notes"]
 

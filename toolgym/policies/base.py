@@ -224,11 +224,12 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
 
     Raises:
         UnknownNameError: no policy has that name and no module of that name exists.
-        BadInputError: the module has no such callable.
+        BadInputError: the module has no such callable, or it is something else than these.
     """
     if isinstance(policy, Policy):
         return policy
-    if callable(policy):
+    if not isinstance(policy, str):
+        _require_callable(policy)
         return CallablePolicy(policy)
     name, _, argument = policy.partition(":")
     if name in POLICIES:
@@ -250,6 +251,25 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
         return CallablePolicy(_import_function(name, argument), name=policy)
     POLICIES.get(name)  # raises with near names
     raise AssertionError("unreachable")
+
+
+def _require_callable(policy: Any) -> None:
+    """Refuse what cannot be called with messages and tools.
+
+    Raises:
+        BadInputError: it is something else, or a class in place of what it makes.
+    """
+    wanted = "a policy is a callable (messages, tools) -> text, a Policy, or a name"
+    if not callable(policy):
+        raise BadInputError(f"{wanted}, not {policy!r:.80}")
+    if inspect.isclass(policy) and (issubclass(policy, Policy) or "__call__" in vars(policy)):
+        raise BadInputError(f"{wanted}, not the class {policy.__name__!r}: give an instance of it")
+    try:
+        inspect.signature(policy).bind([], [])
+    except TypeError as error:
+        raise BadInputError(f"{wanted}, and {policy!r:.80} takes others: {error}") from error
+    except ValueError:  # built in, without a signature to read
+        return
 
 
 def _import_function(module: str, attribute: str) -> PolicyFunction:

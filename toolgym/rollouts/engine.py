@@ -15,7 +15,6 @@ import gymnasium as gym
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import installed_versions
-from toolgym.env import ToolEnv
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -24,7 +23,6 @@ from toolgym.errors import (
     MissingFileError,
     PolicyError,
     ReplayMissError,
-    UnknownNameError,
     in_words,
 )
 from toolgym.policies.base import (
@@ -36,6 +34,7 @@ from toolgym.policies.base import (
     join_tokens,
     make_policy,
 )
+from toolgym.rollouts.playing import Opened, Playing, RefusedWrapperError, open_env
 from toolgym.rollouts.runs import Run, RunWriter, episode_seed
 from toolgym.task import TaskSet
 from toolgym.trajectory import Trajectory
@@ -59,7 +58,7 @@ class _Job:
 class _Episode:
     """One running episode: the environment and what the policy has said in tokens."""
 
-    env: ToolEnv
+    playing: Playing
     job: _Job
     info: dict[str, Any]
     turns: list[ReplyTokens | None] = field(default_factory=list)
@@ -69,20 +68,20 @@ class _Episode:
         return Request(
             messages=self.info["messages"],
             tools=self.info["tools"],
-            format=self.env.format,
+            format=self.playing.env.format,
             seed=episode_seed(self.job.seed, turn),
             episode=self.job.key,
             turn=turn,
         )
 
     def record(self, tokenizer: str) -> Trajectory:
-        trajectory = self.env.trajectory
+        trajectory = self.playing.record(self.info)
         trajectory.tokens = join_tokens(self.turns, tokenizer)
         return trajectory
 
 
 def rollout(
-    env: str,
+    env: str | gym.Env[Any, Any],
     policy: Policy | PolicyFunction | str,
     *,
     env_args: Mapping[str, Any] | None = None,
@@ -101,9 +100,10 @@ def rollout(
     are retried.
 
     Args:
-        env: an environment id.
+        env: an environment id, or an environment, which is copied for each episode. What is wrapped
+            around it is played and recorded, too, or refused; see `toolgym.rollouts.playing`.
         policy: a callable ``(messages, tools) -> text``, a `Policy`, or the name of one.
-        env_args: the environment's keyword arguments.
+        env_args: the environment's keyword arguments, for an id.
         episodes: how many in all; default: each task ``samples_per_task`` times.
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
@@ -118,17 +118,18 @@ def rollout(
 
     Raises:
         UnknownNameError: an unknown environment, policy, tool, format or reward.
-        BadInputError: counts that do not fit the tasks.
+        BadInputError: counts that do not fit the tasks, an argument or a policy that cannot be
+            used, or a wrapper that cannot be played.
         RunMismatchError: the folder was begun with other settings.
         PolicyError: too many failures in a row; what was finished is kept.
     """
-    probe = make_env(env, env_args)
+    opened = open_env(env, env_args)
     player = make_policy(policy)
     wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
     if wanted < 1:
         raise BadInputError(f"concurrency must be at least 1, not {wanted}")
-    jobs = _plan(probe.tasks, episodes, samples_per_task, seed)
-    settings = _settings(env, env_args, probe, player, len(jobs), samples_per_task, seed)
+    jobs = _plan(opened.env.tasks, episodes, samples_per_task, seed)
+    settings = _settings(opened, player, len(jobs), samples_per_task, seed)
     run = Run(settings, Path(out) if out is not None else None)
     writer = RunWriter(run)
     try:
@@ -136,33 +137,12 @@ def rollout(
         engine = _Engine(writer, player, max_failures, len(jobs), progress)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs:
-            (engine.batched if player.batched else engine.threaded)(probe, open_jobs, width)
+            (engine.batched if player.batched else engine.threaded)(opened, open_jobs, width)
     finally:
         writer.close()
         if player is not policy:
             player.close()
     return run
-
-
-def make_env(env: str, env_args: Mapping[str, Any] | None = None) -> ToolEnv:
-    """``gym.make`` for our environments, unwrapped, with near names when the id is unknown.
-
-    Raises:
-        UnknownNameError: no environment has that id.
-        BadInputError: an argument that cannot be used, or an environment that is no `ToolEnv`.
-    """
-    name = env.rpartition(":")[2]
-    if name not in gym.registry and ":" not in env:
-        raise UnknownNameError("environment", env, environment_ids())
-    made = gym.make(env, disable_env_checker=True, **dict(env_args or {})).unwrapped
-    if not isinstance(made, ToolEnv):
-        raise BadInputError(f"environment {env!r} is a {type(made).__name__}, not a ToolEnv")
-    return made
-
-
-def environment_ids() -> list[str]:
-    """The registered ids of toolgym's own environments."""
-    return [i for i, spec in gym.registry.items() if "toolgym" in str(spec.entry_point)]
 
 
 class _Engine:
@@ -181,16 +161,14 @@ class _Engine:
         self._in_a_row = 0
         self._lock = threading.Lock()
 
-    def batched(self, probe: ToolEnv, jobs: deque[_Job], width: int) -> None:
-        """One policy call a turn for all running episodes; finished ones make place."""
-        idle = [probe.clone() for _ in range(width)]
+    def batched(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
+        """One policy call a turn for all running episodes; others begin where some have ended."""
         running: list[_Episode] = []
         while jobs or running:
-            while idle and jobs:
-                episode = self._started(idle[-1], jobs.popleft())
+            while jobs and len(running) < width:
+                episode = self._started(opened, jobs.popleft())
                 if episode is not None:
                     running.append(episode)
-                    idle.pop()
             replies = self._replies(running)
             playing: list[tuple[_Episode, Reply]] = []
             for episode, reply in zip(running, replies, strict=True):
@@ -198,54 +176,51 @@ class _Engine:
                     playing.append((episode, reply))
                 else:
                     self._failed(episode, reply)
-                    idle.append(episode.env)
-            stepped = step_together([e.env for e, _ in playing], [r.turn for _, r in playing])
+            outer = [episode.playing.outer for episode, _ in playing]
+            stepped = step_together(outer, [reply.turn for _, reply in playing])
             running = []
             for (episode, reply), outcome in zip(playing, stepped, strict=True):
                 if self._played(episode, reply, outcome):
                     running.append(episode)
-                else:
-                    idle.append(episode.env)
 
-    def threaded(self, probe: ToolEnv, jobs: deque[_Job], width: int) -> None:
+    def threaded(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
         stop = threading.Event()
         if width == 1:
-            self._play_all(probe.clone(), jobs, stop)
+            self._play_all(opened, jobs, stop)
             return
         with ThreadPoolExecutor(width, thread_name_prefix="toolgym-episode") as pool:
             try:  # also Ctrl-C while the threads are being started must stop those that run
-                futures = [
-                    pool.submit(self._play_all, probe.clone(), jobs, stop) for _ in range(width)
-                ]
+                futures = [pool.submit(self._play_all, opened, jobs, stop) for _ in range(width)]
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()
             for future in futures:
                 future.result()
 
-    def _play_all(self, env: ToolEnv, jobs: deque[_Job], stop: threading.Event) -> None:
+    def _play_all(self, opened: Opened, jobs: deque[_Job], stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 job = jobs.popleft()
             except IndexError:
                 return
-            episode = self._started(env, job)
+            episode = self._started(opened, job)
             while episode is not None and not stop.is_set():
                 (reply,) = self._replies([episode])
                 if not isinstance(reply, Reply):
                     self._failed(episode, reply)
                     break
-                (outcome,) = step_together([env], [reply.turn])
+                (outcome,) = step_together([episode.playing.outer], [reply.turn])
                 if not self._played(episode, reply, outcome):
                     break
 
-    def _started(self, env: ToolEnv, job: _Job) -> _Episode | None:
+    def _started(self, opened: Opened, job: _Job) -> _Episode | None:
         """The job's episode, or None where it failed at once."""
-        episode = _Episode(env, job, {})
+        episode = _Episode(opened.play(), job, {})
         try:
-            options = {"task": job.task, "sample": job.sample}
-            _, episode.info = env.reset(seed=job.seed, options=options)
+            episode.info = episode.playing.reset(job.task, job.sample, job.seed)
+        except RefusedWrapperError:
+            raise
         except Exception as error:  # also what a user's codec or task raises
             self._failed(episode, error, "environment")
             return None
@@ -269,11 +244,13 @@ class _Engine:
         if isinstance(outcome, Exception):
             self._failed(episode, outcome, "environment")
             return False
-        episode.turns.append(reply.tokens)
-        episode.info = outcome[-1]
-        if episode.env.ended:
+        turn = len(episode.turns)
+        episode.info, unchanged = episode.playing.take(outcome, turn, reply.turn)
+        # The tokens of a reply that a wrapper has changed are not those of what was played.
+        episode.turns.append(reply.tokens if unchanged else None)
+        if episode.playing.env.ended:
             self._finished(episode)
-        return not episode.env.ended
+        return not episode.playing.env.ended
 
     def _finished(self, episode: _Episode) -> None:
         try:
@@ -362,14 +339,9 @@ def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list
 
 
 def _settings(
-    env_id: str,
-    env_args: Mapping[str, Any] | None,
-    env: ToolEnv,
-    policy: Policy,
-    episodes: int,
-    samples: int,
-    seed: int,
+    opened: Opened, policy: Policy, episodes: int, samples: int, seed: int
 ) -> dict[str, Any]:
+    env = opened.env
     hashes = {
         "tasks": env.tasks.fingerprint(),
         "tools": value_hash(env.toolset.schemas()),
@@ -378,7 +350,7 @@ def _settings(
     texts = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
     return {
         "schema": 1,
-        "env": {"id": env_id, "args": dict(env_args or {})},
+        "env": opened.told,
         "task_source": env.tasks.source,
         "task_family": env.tasks.name,
         "policy": policy.describe(),

@@ -9,23 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from toolgym._util.optional import require_extra
-from toolgym.errors import MissingFileError, UnknownNameError
+from toolgym.errors import MissingFileError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
-from toolgym.registry import TOOLS
-from toolgym.rollouts.engine import environment_ids, make_env
-from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
+from toolgym.registry import CORPORA, ENVIRONMENTS, TOOLS
+from toolgym.rollouts.playing import make_env, spec_of
+from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainSettings, own_model
 from toolgym.selftrain.stages import without_tools
 from toolgym.tools.translator.modelfiles import MODELS
 
-__all__ = ["Places", "Tasks", "places", "searched"]
+__all__ = ["Places", "Tasks", "bundled", "places", "searched"]
 
-_PUBLISHED = {("openai/gsm8k", "train"): 7473}
-"""Rows of hub splits that are used whole."""
+_OWN = "its own world"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +71,42 @@ def places(settings: SelfTrainSettings) -> list[Places]:
     """
     if settings.grpo.reward is not None:
         Rubric(settings.grpo.reward)
-    if settings.model == "miniature" and not settings.environments:
-        return _miniature(settings)
+    own = own_model(settings.model)
+    if own is not None and not settings.environments:
+        return _brought(own, settings)
     return [_place(environment) for environment in settings.environments]
 
 
-def _miniature(settings: SelfTrainSettings) -> list[Places]:
-    from toolgym.miniature.world import parts
-    from toolgym.selftrain.presets import miniature_environments
-
-    world, found = settings.miniature, []
-    trained, tested = parts(world.train), parts(world.test)
-    for environment in miniature_environments(Path("world")):
-        source = f"generated world {world.seed}"
-        found.append(
-            Places(
-                environment.label,
-                environment.id,
-                Tasks(trained[environment.label], source),
-                Tasks(tested[environment.label], source),
-                source if "corpus" in environment.args else "",
-                int(environment.args["max_steps"]),
-            )
-        )
+def _brought(own: OwnModel, settings: SelfTrainSettings) -> list[Places]:
+    """The environments that a preset brings; their files are not written yet."""
+    found, counts = [], own.tasks(settings.build)
+    for environment in own.environments(Path("world")):
+        practise, evaluate = (Tasks(count, _OWN) for count in counts[environment.label])
+        corpus = _OWN if "corpus" in environment.args else ""
+        turns = int(environment.args.get("max_steps", 1))
+        found.append(Places(environment.label, environment.id, practise, evaluate, corpus, turns))
     return found
 
 
 def searched(environment: EnvironmentSettings) -> str:
-    """What an environment searches: a corpus, ``sample``, or nothing where it has no search.
+    """What an environment searches, or nothing where it has no search.
 
     Raises:
         UnknownNameError: an environment that does not exist.
     """
-    if "corpus" not in inspect.signature(_creator(environment.id)).parameters:
+    known = inspect.signature(_creator(environment.id)).parameters
+    if "corpus" not in known:
         return ""
-    return str(environment.args.get("corpus") or "sample")
+    return str(environment.args.get("corpus") or known["corpus"].default or "")
+
+
+def bundled(corpus: str) -> str:
+    """What a registered corpus is, in words; any other is its own name."""
+    return (CORPORA.about(corpus) or repr(corpus)) if corpus in CORPORA else corpus
 
 
 def _creator(env_id: str) -> Any:
-    name = env_id.rpartition(":")[2]
-    if name not in gym.registry and ":" not in env_id:
-        raise UnknownNameError("environment", env_id, environment_ids())
-    return load_env_creator(str(gym.spec(env_id).entry_point))
+    return load_env_creator(str(spec_of(env_id).entry_point))
 
 
 def _place(environment: EnvironmentSettings) -> Places:
@@ -123,7 +115,7 @@ def _place(environment: EnvironmentSettings) -> Places:
     known = inspect.signature(creator).parameters
     _check(environment.args, known)
     practise, evaluate = (
-        None if extra is None else _tasks(environment, extra, limit, creator, needs)
+        None if extra is None else _tasks(environment, extra, limit, needs)
         for extra, limit in (
             (environment.train, environment.train_tasks),
             (environment.test, environment.test_tasks),
@@ -132,14 +124,14 @@ def _place(environment: EnvironmentSettings) -> Places:
     corpus = searched(environment)
     needs += _translators(environment.args.get("tools") or ())
     default = known["max_steps"].default if "max_steps" in known else 1
-    if corpus not in ("", "sample") and not _there(corpus):
+    if corpus and corpus not in CORPORA and not _there(corpus):
         needs.append(f"corpus {corpus!r}: not there; `toolgym index build` makes one")
     return Places(
         environment.label,
         environment.id,
         practise,
         evaluate,
-        "bundled encyclopedia" if corpus == "sample" else corpus,
+        bundled(corpus),
         int(environment.args.get("max_steps", default)),
         tuple(dict.fromkeys(needs)),
     )
@@ -159,12 +151,16 @@ def _tasks(
     environment: EnvironmentSettings,
     extra: Mapping[str, Any],
     limit: int | None,
-    creator: Any,
     needs: list[str],
 ) -> Tasks:
     args = {**environment.args, **extra}
-    if args.get("tasks") == "hub":
-        return _hub(creator, str(args.get("split", "test")), limit, needs)
+    name = spec_of(environment.id).id
+    facts = ENVIRONMENTS.source_facts(name, str(args.get("tasks", "sample")), args.get("split"))
+    if facts is not None:
+        if facts.dataset and not _cached(facts.dataset):
+            needs.append(f"data set {facts.dataset!r}: not in the hub's cache; it will be fetched")
+        counts = [count for count in (facts.tasks, limit) if count is not None]
+        return Tasks(min(counts, default=None), facts.source)
     # Without tools no corpus is opened and no translator loaded.
     args = {key: value for key, value in args.items() if key not in ("tools", "corpus")}
     try:
@@ -188,19 +184,6 @@ def _translators(tools: Sequence[Any]) -> list[str]:
         for model in models
         if not Path(model).exists() and not _in_hub_cache("models", MODELS.get(model, model))
     ]
-
-
-def _hub(creator: Any, split: str, limit: int | None, needs: list[str]) -> Tasks:
-    hub = getattr(getattr(creator, "__self__", None), "hub", None)
-    if hub is None:
-        return Tasks(limit, "hub")
-    of, count = hub.cuts.get(split, (split, None))
-    count = _PUBLISHED.get((hub.path, of)) if count is None else count
-    if limit is not None:
-        count = limit if count is None else min(limit, count)
-    if not _cached(hub.path):
-        needs.append(f"data set {hub.path!r}: not in the hub's cache; it will be fetched")
-    return Tasks(count, f"hub:{hub.path}:{split}")
 
 
 def _cached(path: str) -> bool:

@@ -16,13 +16,12 @@ from toolgym.data.export import message_rows, token_row
 from toolgym.data.filter import select
 from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError
-from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.playing import open_env
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain import preflight, stages
-from toolgym.selftrain.presets import miniature_environments
 from toolgym.selftrain.report import write_report
 from toolgym.selftrain.report_sections import fell
-from toolgym.selftrain.settings import SelfTrainSettings, base_settings, load_settings
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
 from toolgym.trajectory import Trajectory
@@ -175,7 +174,7 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         given = {**environment.args, **environment.train}
         if settings.grpo.reward is not None:
             given["reward"] = settings.grpo.reward
-        world = make_env(environment.id, given)
+        world = open_env(environment.id, given).bare("GRPO")
         if from_prefixes:
             played.append(Run.open(begun / PRACTICE / environment.label))
         elif environment.train_tasks is not None:
@@ -252,28 +251,28 @@ def selftrain(
 
 
 def _base(work: Work) -> str:
-    """The model to begin with; the miniature and its world are built in the run's folder."""
-    if work.settings.model != "miniature":
-        return work.settings.model
-    results = stage(work, "base", partial(_build_miniature, work))
+    """The model to begin with; one that its preset builds, and its world, lie in the run's folder.
+
+    Raises:
+        BadInputError: options that the preset cannot use.
+    """
+    settings = work.settings
+    own = own_model(settings.model)
+    if own is None:
+        return settings.model
+
+    def build(folder: Path) -> dict[str, Any]:
+        def tell(stage: str, done: int, total: int, note: str) -> None:
+            work.tell(f"base: {stage}", done, total, note)
+
+        model, world = own.build(settings.build, folder, tell)
+        return {"model": model, "world": world}
+
+    results = stage(work, "base", build)
     folder = work.out / "base"
     if not work.environments:
-        work.environments = miniature_environments(folder / results["world"])
+        work.environments = own.environments(folder / results["world"])
     return str(folder / results["model"])
-
-
-def _build_miniature(work: Work, folder: Path) -> dict[str, Any]:
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.world import World
-
-    chosen, base = work.settings.miniature, base_settings(work.settings)
-
-    def tell(done: Any) -> None:
-        work.tell(f"base: {done.stage}", done.step, done.steps, f"loss {done.loss:.2f}")
-
-    World(chosen.seed).write(folder / "world", train=chosen.train, test=chosen.test)
-    model = build_base(folder, seed=chosen.seed, settings=base, progress=tell)
-    return {"model": model.name, "world": "world"}
 
 
 def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, Any], str]:

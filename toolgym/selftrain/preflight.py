@@ -28,7 +28,7 @@ from toolgym.selftrain.memory import (
     shape_of,
     training_memory,
 )
-from toolgym.selftrain.settings import SelfTrainSettings, base_settings
+from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.training.loop import check_version
 from toolgym.training.output import FREE
 
@@ -50,7 +50,7 @@ def check(settings: SelfTrainSettings) -> None:
         MissingFileError: a model or a DeepSpeed configuration that is not there.
         MissingExtraError: TRL is missing or untested, or a package of ``report_to`` is missing.
     """
-    if settings.model != "miniature":
+    if own_model(settings.model) is None:
         require_whole(settings.model)
     places(settings)
     try:
@@ -205,15 +205,10 @@ def plan(settings: SelfTrainSettings) -> Plan:
 
 
 def _shape(settings: SelfTrainSettings) -> Shape | None:
-    if settings.model != "miniature":
+    own = own_model(settings.model)
+    if own is None:
         return find_shape(settings.model)
-    from toolgym.miniature.model import configuration
-
-    base = base_settings(settings)
-    config = configuration(
-        base.vocabulary, hidden=base.hidden, layers=base.layers, heads=base.heads
-    )
-    return shape_of(config, "built by the run")
+    return shape_of(own.configuration(settings.build), "built by the run")
 
 
 def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> RoundPlan:

@@ -10,6 +10,7 @@ from toolgym._util.jsonl import write_json, write_text
 from toolgym.data.conditions import measure
 from toolgym.data.export import source_sentence
 from toolgym.evaluation.intervals import mcnemar, wilson
+from toolgym.registry import CORPORA
 from toolgym.report.document import (
     Block,
     Heading,
@@ -21,8 +22,8 @@ from toolgym.report.document import (
 )
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import searched
-from toolgym.selftrain.settings import SelfTrainSettings
+from toolgym.selftrain.environments import bundled, searched
+from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work
 from toolgym.trajectory import Trajectory
 
@@ -297,21 +298,13 @@ def _care(
         "Only the final answer decided what was kept. A right answer by luck, without a tool, was "
         "kept as well unless the filter says otherwise.",
     ]
-    if work.settings.model == "miniature":
-        lines.append(
-            "The miniature's world is generated: its people and entities are invented. Held-out "
-            "questions have other numbers and entities than those of practice, in the same few "
-            "phrasings, and the base model was shown right tool use in part of its pre-training. "
-            "The figures show that the chain works. They say nothing about questions that people "
-            "ask, or about larger models."
-        )
+    own = own_model(work.settings.model)
+    lines += [own.caution] if own is not None else []
     counts = [c for found in history for way in _WAYS for c in found[way].values()]
     if any(count.get("task_source") == "sample" for count in counts):
         lines.append("Some tasks are the bundled sample: these are not figures on a benchmark.")
-    if any(searched(environment) == "sample" for environment in work.environments):
-        lines.append(
-            "WikipediaSearch looked in the bundled encyclopedia of about a thousand articles."
-        )
+    corpora = dict.fromkeys(searched(environment) for environment in work.environments)
+    lines += [f"The search looked in {bundled(corpus)}." for corpus in corpora if corpus in CORPORA]
     shared, held_out = report_sections.overlap(work)
     lines.append(
         f"{shared} of {held_out} held-out questions were practised, too: their answers may have "

@@ -12,7 +12,8 @@ from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, mcnemar
 from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.report.document import Block, Heading, Paragraph, Table
-from toolgym.rollouts.engine import Run, make_env
+from toolgym.rollouts.engine import Run
+from toolgym.rollouts.playing import make_env
 from toolgym.rollouts.sources import open_recording
 from toolgym.selftrain.stages import BASELINE, Work
 from toolgym.trajectory import Trajectory

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, explain
+from toolgym.registry import PRESETS
 from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
 
-__all__ = ["EnvironmentSettings", "SelfTrainSettings", "base_settings", "load_settings"]
-
-if TYPE_CHECKING:
-    from toolgym.miniature.settings import BaseSettings
+__all__ = [
+    *("EnvironmentSettings", "OwnModel", "Preset", "SelfTrainSettings", "load_settings"),
+    *("own_model", "preset"),
+]
 
 
 class _Settings(BaseModel):
@@ -29,7 +31,7 @@ class EnvironmentSettings(_Settings):
     """One environment of the run.
 
     Args:
-        id: such as ``ToolQA-PopQA-v0``.
+        id: such as ``ToolQA-PopQA-v0``, registered.
         name: for folders and the report; default: the id.
         args: arguments of the environment, for training and evaluation alike.
         train: further arguments for practice, such as ``{"split": "train"}``; None: evaluate only.
@@ -104,30 +106,13 @@ class GrpoSettings(GroupConfig):
     reward: dict[str, Any] | None = None
 
 
-class MiniatureSettings(_Settings):
-    """The base model that toolgym builds itself, see `toolgym.miniature`.
-
-    Args:
-        seed: of its world and its training.
-        train: questions to practise on, over both environments.
-        test: held-out questions, over both environments.
-        base: sizes and steps, as in `toolgym.miniature.settings.BaseSettings`; ``{"tiny": true}``
-            is a model of a few steps for trying the chain.
-    """
-
-    seed: int = 0
-    train: int = Field(default=500, ge=5)
-    test: int = Field(default=500, ge=5)
-    base: dict[str, Any] = Field(default_factory=dict)
-
-
 class SelfTrainSettings(_Settings):
     """One self-training run.
 
     Args:
-        model: ``miniature``, a folder, or a hub id.
-        environments: where it practises and where it is evaluated; for the miniature they may be
-            left out: it brings its own.
+        model: a folder, a hub id, or a registered preset that builds one; default: the first.
+        environments: where it practises and where it is evaluated; a preset that builds its model
+            brings its own where they are left out.
         rounds: practise, filter, train, evaluate; 0 only evaluates.
         methods: how each round trains, ``sft``, ``dpo`` or ``grpo``; the last one goes on.
         begin_with: what a round trains: the ``last`` round's model, or the ``base``.
@@ -141,10 +126,10 @@ class SelfTrainSettings(_Settings):
         train: how a round of SFT trains, see `toolgym.training.config.SftConfig`.
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
-        miniature: for ``model: miniature``.
+        build: options of the preset that builds the model.
     """
 
-    model: str = Field(default="miniature", min_length=1)
+    model: str = Field(default_factory=lambda: PRESETS.names()[0], min_length=1)
     environments: list[EnvironmentSettings] = Field(default_factory=list)
     rounds: int = Field(default=3, ge=0)
     methods: list[Method] = Field(default=["sft"], min_length=1)
@@ -158,7 +143,7 @@ class SelfTrainSettings(_Settings):
     train: SftConfig = Field(default_factory=SftConfig)
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
-    miniature: MiniatureSettings = Field(default_factory=MiniatureSettings)
+    build: dict[str, Any] = Field(default_factory=dict)
 
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
@@ -182,7 +167,12 @@ class SelfTrainSettings(_Settings):
         bad = next((label for label in labels if not label or set(label) & set('/\\:*?"<>|')), None)
         if bad is not None:
             raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
-        if self.model == "miniature" and not self.environments:
+        own = own_model(self.model)
+        if own is not None:
+            own.check(self.build)
+        elif self.build:
+            raise ValueError("'build' goes with a model that the run builds, which this one is not")
+        if own is not None and not self.environments:
             return self
         if all(environment.train is None for environment in self.environments):
             raise ValueError("no environment to practise in: give one a 'train'")
@@ -191,19 +181,85 @@ class SelfTrainSettings(_Settings):
         return self
 
 
-def base_settings(settings: SelfTrainSettings) -> BaseSettings:
-    """Sizes and steps of the miniature.
+class Preset(ABC):
+    """A ready job of self-training. Plug-ins register theirs in `toolgym.registry.PRESETS`."""
+
+    @abstractmethod
+    def settings(
+        self, model: str | None = None, *, corpus: str | None = None, seed: int = 0
+    ) -> SelfTrainSettings:
+        """The settings of the job.
+
+        Args:
+            model: a folder or a hub id; None for the job's own.
+            corpus: what its searches look in; None for what it says itself.
+            seed: of everything that is drawn.
+        """
+
+
+class OwnModel(Preset):
+    """A preset whose model the run builds itself: its name stands as `SelfTrainSettings.model`."""
+
+    caution: str
+    """What the report says of such a model."""
+
+    @abstractmethod
+    def check(self, build: Mapping[str, Any]) -> None:
+        """Refuse options that `build` cannot use.
+
+        Raises:
+            BadInputError: an unknown option or a wrong value.
+        """
+
+    @abstractmethod
+    def build(
+        self, build: Mapping[str, Any], folder: Path, tell: Callable[[str, int, int, str], None]
+    ) -> tuple[str, str]:
+        """Build the model, and what its environments read; goes on from what a kill left.
+
+        Args:
+            build: the options.
+            folder: where to.
+            tell: told the stage, what is done, what is planned, and a note.
+
+        Returns:
+            The folders of the model and of what the environments read, both below ``folder``.
+        """
+
+    @abstractmethod
+    def environments(self, world: Path) -> list[EnvironmentSettings]:
+        """Those of a run that names none.
+
+        Args:
+            world: the second folder of `build`.
+        """
+
+    @abstractmethod
+    def tasks(self, build: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+        """By label of an environment, how many tasks it practises on and is evaluated on."""
+
+    @abstractmethod
+    def configuration(self, build: Mapping[str, Any]) -> Any:
+        """The model's configuration, as ``transformers`` has it."""
+
+
+def own_model(name: str) -> OwnModel | None:
+    """The preset that builds the model of this name, or None: then it is a folder or a hub id."""
+    found = preset(name) if name in PRESETS else None
+    return found if isinstance(found, OwnModel) else None
+
+
+def preset(name: str) -> Preset:
+    """A registered preset.
 
     Raises:
-        BadInputError: a setting that it does not have.
+        UnknownNameError: there is none of this name.
+        BadInputError: what is registered makes something else.
     """
-    from toolgym.miniature.settings import BaseSettings
-
-    options = dict(settings.miniature.base)
-    try:
-        return BaseSettings.tiny() if options.pop("tiny", False) else BaseSettings(**options)
-    except TypeError as error:
-        raise BadInputError(f"miniature.base: {error}") from error
+    made = PRESETS.get(name)()
+    if not isinstance(made, Preset):
+        raise BadInputError(f"preset {name!r} is registered, but makes {made!r:.80}, not a Preset")
+    return made
 
 
 def load_settings(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_json, write_json
-from toolgym.rollouts.engine import Run, make_env, rollout
+from toolgym.rollouts.engine import Run, rollout
+from toolgym.rollouts.playing import make_env
 from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
 
 __all__ = [
@@ -37,7 +38,7 @@ class Work:
 
     Args:
         settings: the run's settings.
-        environments: its environments; the miniature's are filled in.
+        environments: its environments; those that the preset brings are filled in.
         out: the run's folder.
         progress: told how far each stage is.
         seconds: measured for each stage that was executed now or before.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import re
@@ -13,7 +12,8 @@ from typing import Any, overload
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from toolgym._util.jsonl import copy_json
+from toolgym._util.jsonl import copy_json, value_hash
+from toolgym._util.rebuilding import name_code
 from toolgym._workers.pool import WorkerPool
 from toolgym._workers.tool_child import attempt, by_name, describe
 from toolgym.errors import BadInputError, ToolError, did_you_mean
@@ -81,6 +81,9 @@ class Tool:
         self._model, self.parameters = _arguments(signature, self.name, described)
         self._fields = dict(zip(self._model.model_fields, signature, strict=True))
         self._call = by_name(function)
+        self._options: dict[str, Any] = {"name": self.name, "description": description}
+        self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
+        self._options |= {"fingerprint": fingerprint}
         self._pool = None if inline else WorkerPool(function, self.name)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -155,18 +158,38 @@ class Tool:
             values = [self._run_one(arguments) for _, arguments, _ in ready]
         for (index, _, key), reply in zip(ready, values, strict=True):
             replies[index] = reply
-            if cache is not None and key is not None and "error" not in reply:
+            if cache is not None and key is not None and reply.keys() == {"text"}:
                 cache.put(key, reply["text"])
         return [
-            ToolResult(call.id, reply["text"], reply.get("error"), reply.get("detail"))
+            ToolResult(
+                call.id,
+                reply["text"],
+                reply.get("error"),
+                reply.get("detail"),
+                empty="empty" in reply,
+            )
             for call, reply in zip(calls, replies, strict=True)
         ], hits
 
     def fork(self) -> Tool:
         """The same tool behind a document of its own: what is changed there stays there."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
         twin.parameters = copy_json(self.parameters)
         return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
+        """As `fork`: gymnasium copies the arguments of every environment that it makes."""
+        return self.fork()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again from its function, in whatever process."""
+        return functools.partial(type(self), **self._options), (self.function,)
+
+    def describe(self) -> dict[str, str]:
+        """Plain data for ``run.json``: the name, the function, and the document's hash."""
+        told = {"tool": self.name, "function": name_code(self.function)}
+        return told | {"document": value_hash(self.schema())}
 
     def close(self) -> None:
         """End the child processes that wait for a call; the next call starts a new one."""

@@ -7,6 +7,7 @@ import json
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ class Recorder:
             "content": result.content,
             "error": result.error,
         }
+        row |= {"detail": result.detail} if result.detail else {}
         with self._lock:
-            append_row(self._stream, row | ({"detail": result.detail} if result.detail else {}))
+            append_row(self._stream, row | ({"empty": True} if result.empty else {}))
 
 
 class Replayer:
@@ -135,7 +137,8 @@ class Replayer:
                 ) from error
 
     def _learn(self, row: Mapping[str, Any]) -> None:
-        result = ToolResult("", row["content"], row["error"], row.get("detail"))
+        empty = bool(row.get("empty"))
+        result = ToolResult("", row["content"], row["error"], row.get("detail"), empty=empty)
         call = (row["tool"], row["arguments"])
         self._exact[row["episode"], row["call"], *call] = result
         known = self._anywhere.setdefault(call, result)
@@ -157,7 +160,7 @@ class Replayer:
             found = self._anywhere.get((call.name, arguments))
         if found is None:
             raise ReplayMissError(self._miss(episode, call, arguments))
-        return ToolResult(call.id, found.content, found.error, found.detail)
+        return replace(found, call_id=call.id)
 
     def _miss(self, episode: str, call: ToolCall, arguments: str) -> str:
         where = f"{_WHAT} {str(self.path)!r}"

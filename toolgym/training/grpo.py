@@ -16,7 +16,7 @@ from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
-from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.playing import open_env
 from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.training.config import (
     GrpoConfig,
@@ -204,7 +204,7 @@ def worlds_of(
         BadInputError: no environment, no weighted reward, or rewards that differ.
     """
     if isinstance(env, str):
-        worlds = [make_env(env, env_args)]
+        worlds = [open_env(env, env_args).bare("training")]
     else:
         worlds = [env] if isinstance(env, ToolEnv) else list(env)
     if not worlds or not any(worlds[0].rubric.weights.values()):

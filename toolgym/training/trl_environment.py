@@ -18,7 +18,7 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Strategy
 from toolgym.messages import Chat, Message, ToolCall
-from toolgym.rollouts.engine import make_env
+from toolgym.rollouts.playing import open_env
 from toolgym.task import Task
 from toolgym.tools.base import Schema
 from toolgym.tools.toolset import Toolset
@@ -276,14 +276,8 @@ def trl_environment(
 
 
 def _opened(env: str | gym.Env[str, str], env_args: Mapping[str, Any] | None) -> ToolEnv:
-    if isinstance(env, str):
-        made: gym.Env[Any, Any] = make_env(env, {"format": NATIVE[0], **(env_args or {})})
-    elif env_args:
-        raise BadInputError("env_args are for ids: give them where the environment is made")
-    else:
-        made = env.unwrapped
-    if not isinstance(made, ToolEnv):
-        raise BadInputError(f"an environment must be a ToolEnv, not {type(made).__name__}")
+    args = {"format": NATIVE[0], **(env_args or {})} if isinstance(env, str) else env_args
+    made = open_env(env, args).bare("TRL's own loop")
     if made.format.name not in NATIVE:
         raise BadInputError(
             f"format {made.format.name!r} writes calls as text of its own, and TRL reads them with "

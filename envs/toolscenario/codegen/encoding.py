@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolgym.envs.toolscenario.codegen.params import Param, parameter_name
-from toolgym.envs.toolscenario.records import FROM
+from toolgym.scenario import FROM
 
 __all__ = ["Field", "arguments", "fields_of", "grouped", "schema_of", "signature"]
 

@@ -10,9 +10,9 @@ from toolgym.envs.toolscenario.codegen.encoding import Field, arguments, fields_
 from toolgym.envs.toolscenario.codegen.kinds import KINDS
 from toolgym.envs.toolscenario.codegen.params import Param, parameter_name
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, core, options
-from toolgym.envs.toolscenario.records import FROM, ReferenceCall, ToolDocument
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.scenario import FROM, ReferenceCall, ToolDocument
 
 __all__ = ["DEMANDED", "Step", "Tool", "call", "document"]
 

@@ -25,9 +25,10 @@ from toolgym.envs.toolscenario.compiler.verification import (
 )
 from toolgym.envs.toolscenario.files import playable, read_scenarios
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
-from toolgym.envs.toolscenario.records import RejectedError, Scenario
+from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.schemas import document_problems
 from toolgym.envs.toolscenario.tool import PUBLISHED, function_problems
+from toolgym.scenario import Scenario
 
 __all__ = ["Finding", "app", "build", "check", "check_file", "check_public", "convert"]
 
@@ -86,7 +87,7 @@ def check_file(
                 finding = replace(finding, reason="duplicate_id", message=message)
             if not finding.reason:
                 item = playable(scenario)
-                answers = [entry["answer"] for entry in item.sub_answers]
+                answers = [entry.answer for entry in item.sub_answers]
                 other = duplicates.add(item.id, item.question, answers)
                 if other is not None:
                     message = f"it asks the same as {other!r}, with the same sub-answers"
@@ -159,18 +160,18 @@ def check_public(scenario: PublicScenario, timeout: float = 10.0) -> None:
             f"the documents are {sorted(names)}, the functions {sorted(scenario.functions)}",
         )
     for item in scenario.sub_answers:
-        if item["tool"] not in names or not item["answer"].strip():
+        if item.tool not in names or not item.answer.strip():
             raise RejectedError(STAGE, "unknown_tool", f"no tool can give the sub-answer {item!r}")
     settings = {**PUBLISHED, "timeout": timeout}
     for name, problem in function_problems(scenario.functions, settings).items():
         raise RejectedError(STAGE, "bad_function", f"{name!r}: {problem}"[:1000])
-    opened = [Open(item["id"], item["tool"], item["answer"]) for item in scenario.sub_answers]
+    opened = [Open(item.id, item.tool, item.answer) for item in scenario.sub_answers]
     check_leaks(scenario.question, scenario.documents, scenario.functions, opened, timeout)
 
 
 if TYPE_CHECKING:
     from toolgym.envs.toolscenario.compiler.pipeline import BuildReport
-    from toolgym.envs.toolscenario.records import Levels
+    from toolgym.scenario import Levels
 
 
 app = typer.Typer(help="Scenarios for ToolScenario-v0: build, check, convert.")
@@ -272,7 +273,7 @@ def build(
 
 
 def _levels(level: int | None, levels: str | None) -> Levels | None:
-    from toolgym.envs.toolscenario.records import MAX_LEVEL, Levels
+    from toolgym.scenario import MAX_LEVEL, Levels
 
     if level is not None and levels is not None:
         raise typer.BadParameter("give --level or --levels, not both")
@@ -364,8 +365,8 @@ def convert(
     """Write a file in the other format; ours in the published one can be converted back."""
     from toolgym.envs.toolscenario.files import read_scenarios, write_scenarios
     from toolgym.envs.toolscenario.published_format import to_own, to_public
-    from toolgym.envs.toolscenario.records import Scenario
     from toolgym.errors import BadInputError
+    from toolgym.scenario import Scenario
 
     def converted(number: int, scenario: Scenario | PublicScenario) -> Scenario | PublicScenario:
         try:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless
-from toolgym.envs.toolscenario.records import Combination, Decomposition, Question, SubQuestion
+from toolgym.envs.toolscenario.records import Question
 from toolgym.grading.answers import last_number, normalise
+from toolgym.scenario import Combination, Decomposition, SubQuestion
 
 __all__ = ["check", "combine", "decompose", "follows", "mentions", "reaches"]
 

@@ -6,8 +6,8 @@ from toolgym.envs.toolscenario.compiler import documents
 from toolgym.envs.toolscenario.compiler.decomposition import SETTLED
 from toolgym.envs.toolscenario.compiler.scaling import check_distractors
 from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless, same_fields
-from toolgym.envs.toolscenario.records import Scaled, Scenario
 from toolgym.envs.toolscenario.tool import function_problems
+from toolgym.scenario import Scaled, Scenario
 
 __all__ = ["check_functions", "deploy"]
 

@@ -7,15 +7,9 @@ from typing import Any
 
 from toolgym.envs.toolscenario.compiler.decomposition import SETTLED, mentions
 from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless, same_fields
-from toolgym.envs.toolscenario.records import (
-    FROM,
-    Decomposition,
-    Documented,
-    ReferenceCall,
-    references,
-)
 from toolgym.envs.toolscenario.schemas import document_problems, misfits
 from toolgym.grading.answers import normalise
+from toolgym.scenario import FROM, Decomposition, Documented, ReferenceCall, references
 
 __all__ = ["check", "document"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolgym.envs.toolscenario.compiler import documents
 from toolgym.envs.toolscenario.compiler.decomposition import SETTLED
 from toolgym.envs.toolscenario.compiler.stages import Author, ask, refuse_unless, same_fields
-from toolgym.envs.toolscenario.records import Documented, Integrated
+from toolgym.scenario import Documented, Integrated
 
 __all__ = ["integrate"]
 

@@ -17,18 +17,9 @@ from toolgym.envs.toolscenario.compiler.integration import integrate
 from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
 from toolgym.envs.toolscenario.compiler.stages import Author, seed_of
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.records import (
-    STAGES,
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    RejectedError,
-    Scaled,
-    Scenario,
-)
+from toolgym.envs.toolscenario.records import STAGES, Question, RejectedError
 from toolgym.errors import BadInputError, ToolgymError
+from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scaled, Scenario
 
 __all__ = ["MADE", "Make", "Maker", "Outcome", "default_workers", "working"]
 

@@ -17,9 +17,10 @@ from toolgym.envs.toolscenario.compiler.folder import SETTINGS, BuildFolder
 from toolgym.envs.toolscenario.compiler.making import Make, Maker, Outcome, working
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import Duplicates
-from toolgym.envs.toolscenario.records import SHAPES, STAGES, Levels, Question, Scenario
+from toolgym.envs.toolscenario.records import STAGES, Question
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import AUTHORS
+from toolgym.scenario import SHAPES, Levels, Scenario
 
 __all__ = ["BuildReport", "build_folder", "compile_scenarios", "make_author"]
 

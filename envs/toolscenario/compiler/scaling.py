@@ -11,7 +11,7 @@ from toolgym.envs.toolscenario.compiler.stages import (
     same_fields,
     seed_of,
 )
-from toolgym.envs.toolscenario.records import MAX_LEVEL, Integrated, Levels, Scaled
+from toolgym.scenario import MAX_LEVEL, Integrated, Levels, Scaled
 
 __all__ = ["draw_levels", "scale"]
 

@@ -8,17 +8,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import ValidationError
 
-from toolgym.envs.toolscenario.records import (
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    Record,
-    RejectedError,
-    Scaled,
-    Scenario,
-)
+from toolgym.envs.toolscenario.records import Question, RejectedError
+from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Record, Scaled, Scenario
 
 __all__ = ["Author", "ask", "refuse_unless", "same_fields", "seed_of"]
 

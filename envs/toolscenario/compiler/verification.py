@@ -21,11 +21,12 @@ from toolgym.envs.toolscenario.probing import (
     run_probes,
     wrong,
 )
-from toolgym.envs.toolscenario.records import RejectedError, Scenario
+from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.tool import Reference, result_text, run_references, sandbox_for
 from toolgym.grading.answers import normalise
 from toolgym.grading.solving import solves
 from toolgym.sandbox import Sandbox
+from toolgym.scenario import Scenario
 
 __all__ = ["Duplicates", "Open", "check_leaks", "verify", "words"]
 

@@ -281,7 +281,7 @@ def test_damaged_remains_are_no_harm(tmp_path: Path, damage: str) -> None:
     if damage == "manifest":
         (work / "spill" / "manifest.json").write_text("{")
     elif damage == "passages":
-        (work / "passages.jsonl").write_bytes(b"x" * 50)
+        (work / "corpus.jsonl").write_bytes(b"x" * 50)
     else:
         min((work / "spill").glob("*.often")).unlink()
     assert files(build_index(corpus, out)) == files(build_index(corpus, tmp_path / "fresh"))

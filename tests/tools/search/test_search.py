@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import read_rows
 from toolgym._util.text import fold
-from toolgym.errors import BadInputError, MissingFileError
+from toolgym.errors import BadInputError, MissingFileError, NothingFoundError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.base import Tool
 from toolgym.tools.search import tool as search_module
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage
 from toolgym.tools.search.index import HEADER, Index, build_index, open_index
-from toolgym.tools.search.tool import NO_RESULT, is_empty_result, make_search, open_corpus
+from toolgym.tools.search.tool import make_search, open_corpus
 
 ROWS = [
     {"id": "a", "title": "Gösta Eriksson", "text": "A Swedish rower from Vaxholm."},
@@ -127,13 +127,20 @@ def test_several_passages_are_numbered_lines(corpus: Path) -> None:
 def test_no_hit_is_an_empty_result_and_no_error(corpus: Path) -> None:
     hit, miss = ask(make_search(str(corpus)), "rower", "zzzqqq" * 1_000)
     assert miss.error is None
-    assert miss.content.startswith(NO_RESULT)
+    assert miss.content.startswith("No result for ")
     assert len(miss.content) < 200
-    assert [is_empty_result(text) for text in (miss.content, hit.content, " \n")] == [
-        True,
-        False,
-        True,
-    ]
+    assert (miss.empty, hit.empty) == (True, False)
+    assert [result.passed for result in (miss, hit)] == [False, True]
+    # Also where many are answered at once, and by the plain function.
+    both = make_search(str(corpus)).run_many(
+        [
+            ToolCall(f"call_{n}", "WikipediaSearch", {"query": q})
+            for n, q in enumerate(["zzz", "rower"])
+        ]
+    )
+    assert [result.empty for result in both] == [True, False]
+    with pytest.raises(NothingFoundError, match="no article holds a word of it"):
+        make_search(str(corpus))("zzzqqq")
 
 
 def test_batch_equals_one_by_one(corpus: Path) -> None:
@@ -292,7 +299,7 @@ def test_progress_reaches_the_end(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["data.csc.index.npy", "maxima.npy", "passages.jsonl", "vocab.index.json"]
+    "name", ["data.csc.index.npy", "maxima.npy", "corpus.jsonl", "vocab.index.json"]
 )
 def test_damaged_index_is_one_clear_line(index: Index, name: str) -> None:
     path = index.folder / name

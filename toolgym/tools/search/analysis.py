@@ -95,6 +95,10 @@ class Analyzer:
         capitals = "|".join(re.escape(word.capitalize()) for word in sorted(stop_words))
         self._capital = re.compile(rf"\s(?:{capitals})\b") if capitals else None
 
+    def pieces(self, text: str) -> list[str]:
+        """What a query is cut into; the terms of each piece can be remembered."""
+        return pieces(text)
+
     def terms(self, text: str) -> list[str]:
         """The terms of a text in order, repeats included."""
         found: list[str] = []

@@ -9,31 +9,36 @@ a corpus and its terms in memory to build; this passes over most postings, and b
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import mmap
 import re
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toolgym.errors import BadInputError, MissingFileError
 from toolgym.tools.search import layout
-from toolgym.tools.search.analysis import Analyzer, pieces
+from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.building import build_index
 from toolgym.tools.search.corpora.passages import Passage
-from toolgym.tools.search.layout import HEADER, SORTED, Recipe, disk_name, open_vocabulary
+from toolgym.tools.search.folders import open_folder
+from toolgym.tools.search.layout import HEADER, disk_name
 from toolgym.tools.search.ranking import Found, Postings, Ranker
 
-__all__ = ["HEADER", "Hit", "Index", "best_passage", "build_index", "disk_name", "open_index"]
+__all__ = [
+    "HEADER",
+    "Hit",
+    "Index",
+    "best_passage",
+    "build_index",
+    "disk_name",
+    "open_index",
+]
 
 MAX_TEXT_CHARS = 1_000_000  # what is beyond is not read: a call's cost stays bounded
 _SATURATION = 0.9  # k1 of BM25; windows are about equally long, so that b plays no part
@@ -129,45 +134,29 @@ class Index:
     """An opened index; safe to search from several threads.
 
     Args:
-        folder: where `build_index` wrote it.
+        folder: where `build_index` wrote it, or ``bm25s.BM25.save(folder, corpus=...)``.
+        options: that it was built with, where they are known; see
+            `toolgym.tools.search.folders.open_folder`.
 
     Raises:
         MissingFileError: there is no such folder.
-        BadInputError: it holds no index, a damaged one, or one that this version cannot search.
+        BadInputError: it holds no index, a damaged one, one that this version cannot search, or one
+            that was built with other options.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, options: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
-        self.header, self.recipe = _read_header(self.folder)
-        try:
-            # (postings,) float32, (postings,) int32, (terms + 1 or 2,) int
-            self._data = np.asarray(np.load(self.folder / layout.DATA, mmap_mode="r"))
-            self._documents = np.asarray(np.load(self.folder / layout.INDICES, mmap_mode="r"))
-            starts = np.asarray(np.load(self.folder / layout.INDPTR, mmap_mode="r"))
-            self._offsets = np.asarray(np.load(self.folder / layout.OFFSETS, mmap_mode="r"))
-            maxima = np.load(self.folder / layout.MAXIMA, mmap_mode="r")  # (terms,) float32
-            self._number = open_vocabulary(
-                self.folder / layout.VOCABULARY, ordered=self.header.get("vocabulary") == SORTED
-            )
-        except (OSError, ValueError, EOFError) as error:
-            raise BadInputError(
-                f"index {str(folder)!r} is damaged ({error}); {layout.AGAIN}"
-            ) from error
+        self._parts = parts = open_folder(self.folder, dict(options or {}))
+        self.recipe, self._analyzer, self._number = parts.recipe, parts.analyzer, parts.number
+        self._data, self._documents, self._offsets = parts.data, parts.documents, parts.offsets
         # Numbers of a list are read faster; a large one would cost memory and time at opening.
         self._starts: list[int] | npt.NDArray[np.int64]
         self._maxima: list[float] | npt.NDArray[np.float32]
-        listed = len(starts) <= _LISTED
-        self._starts, self._maxima = (
-            (starts.tolist(), maxima.tolist()) if listed else (starts, np.asarray(maxima))
-        )
-        sizes = {len(self._data), len(self._documents), int(starts[-1]) if len(starts) else -1}
-        if len(sizes) > 1 or len(maxima) not in (len(starts) - 1, len(starts) - 2):
-            raise BadInputError(
-                f"index {str(folder)!r} is damaged (sizes disagree); {layout.AGAIN}"
-            )
+        listed = len(parts.starts) <= _LISTED
+        self._starts = parts.starts.tolist() if listed else parts.starts
+        self._maxima = parts.maxima.tolist() if listed else parts.maxima
         with (self.folder / layout.PASSAGES).open("rb") as stream:
             self._passages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self._analyzer = self.recipe.analyzer()
         self._memo: dict[str, tuple[Postings, ...]] = {}
         self._local = threading.local()
 
@@ -177,13 +166,12 @@ class Index:
     @property
     def fingerprint(self) -> str:
         """Hash of the passages and of everything that decides the order of hits."""
-        return str(self.header["fingerprint"])
+        return self._parts.fingerprint
 
     def passage(self, number: int) -> Passage:
         """The passage with that number, counted from 0 in the order of the corpus."""
         start, end = int(self._offsets[number]), int(self._offsets[number + 1])
-        row = json.loads(self._passages[start:end])
-        return Passage(row["id"], row["title"], row["text"])
+        return self._parts.read(json.loads(self._passages[start:end]), number)
 
     def search(self, query: str, k: int = 1) -> list[Hit]:
         """The best passages, best first; equal scores in the order of the corpus.
@@ -223,7 +211,11 @@ class Index:
         Returns:
             Passage numbers and scores: [hits] each.
         """
-        return self._ranker().top(self._postings(query) if k > 0 else [], k)
+        terms = self._postings(query) if k > 0 else []
+        passages, scores = self._ranker().top(terms, k)
+        if self._parts.absent is not None:  # each passage has a part of the score for nothing
+            scores = scores + sum(self._parts.absent[term.number] * term.times for term in terms)
+        return passages, scores
 
     def ranking_many(self, queries: Sequence[str], k: int) -> list[Found]:
         """`search_many` without reading the passages; a query that comes again is ranked once."""
@@ -252,7 +244,7 @@ class Index:
         """This thread's own: it adds up scores in place."""
         ranker: Ranker | None = getattr(self._local, "ranker", None)
         if ranker is None:
-            ranker = self._local.ranker = Ranker(len(self))
+            ranker = self._local.ranker = Ranker(len(self), self._data.dtype)
         return ranker
 
     def terms(self, query: str) -> list[str]:
@@ -270,13 +262,13 @@ class Index:
     def _postings(self, query: str) -> list[Postings]:
         memo, found = self._memo, dict[int, Postings]()
         query = query[:MAX_QUERY_CHARS]
-        special = self._analyzer.vietnamese_terms(query)
-        for piece in () if special else pieces(query):
+        analyzer = self._analyzer
+        special = analyzer.vietnamese_terms(query)
+        for piece in () if special else analyzer.pieces(query):
             known = memo.get(piece)
             for term in self._look_up(piece) if known is None else known:
                 before = found.get(term.number)
                 found[term.number] = term if before is None else before.once_more(term)
-        analyzer = self._analyzer
         found_any = found or special
         special += (analyzer.named_stop_words if found_any else analyzer.kept_terms)(query)
         for name in special:
@@ -303,40 +295,6 @@ class Index:
             yield Postings(number, passages, gains, 1, float(self._maxima[number]))
 
 
-def open_index(folder: str | Path) -> Index:
-    """Open an index folder; see `Index` for what it raises."""
-    return Index(folder)
-
-
-def _read_header(folder: Path) -> tuple[dict[str, Any], Recipe]:
-    name = repr(str(folder))
-    if not folder.is_dir():
-        raise MissingFileError(f"index folder {name} does not exist; {layout.AGAIN}")
-    header: Any = None
-    with contextlib.suppress(OSError, ValueError):
-        header = json.loads((folder / layout.HEADER).read_text(encoding="utf-8"))
-    if not isinstance(header, dict) or header.get("kind") != layout.KIND:
-        raise BadInputError(
-            f"folder {name} holds no toolgym index; name one that `toolgym index build` wrote"
-        )
-    recipe = Recipe.of_header(header)
-    if header.get("format") != layout.FORMAT or recipe is None:
-        raise BadInputError(f"index {name} was built by another version of toolgym; {layout.AGAIN}")
-    files = header.get("files")
-    for file, size in files.items() if isinstance(files, dict) else [("its file list", -1)]:
-        path = folder / file
-        actual = path.stat().st_size if path.is_file() else None
-        if actual != size:
-            raise BadInputError(
-                f"index {name} is damaged: {file} has {actual} bytes instead of {size}; "
-                f"{layout.AGAIN}"
-            )
-    built, here = header["versions"]["PyStemmer"], version("PyStemmer")
-    if built.split(".")[0] != here.split(".")[0]:
-        warnings.warn(
-            f"index {name} was stemmed with PyStemmer {built}, this is {here}: some words may be "
-            f"missed; {layout.AGAIN}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return header, recipe
+def open_index(folder: str | Path, options: Mapping[str, Any] | None = None) -> Index:
+    """Open an index folder; see `Index` for what it takes and raises."""
+    return Index(folder, options)

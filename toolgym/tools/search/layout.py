@@ -173,10 +173,10 @@ def _shown(value: Any) -> str:
 
 
 HEADER = "toolgym-index.json"
-KIND, FORMAT = "toolgym-bm25", 2
+KIND, FORMAT = "toolgym-bm25", 3
 DATA, INDICES, INDPTR = (f"{name}.csc.index.npy" for name in ("data", "indices", "indptr"))
 VOCABULARY, PARAMS = "vocab.index.json", "params.index.json"
-PASSAGES, OFFSETS = "passages.jsonl", "offsets.npy"
+PASSAGES, OFFSETS = "corpus.jsonl", "offsets.npy"
 MAXIMA = "maxima.npy"  # the largest score of each term, so that a search can pass over postings
 FILES = (DATA, INDICES, INDPTR, MAXIMA, VOCABULARY, PARAMS, PASSAGES, OFFSETS)
 AGAIN = "build it again with `toolgym index build`"

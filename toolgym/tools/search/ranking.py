@@ -52,15 +52,15 @@ class Postings(NamedTuple):
 
     def added(self) -> Floats:
         """What it adds to the scores of its passages: [postings]."""
-        return self.gains if self.times == 1 else self.gains * np.float32(self.times)
+        return self.gains if self.times == 1 else self.gains * self.gains.dtype.type(self.times)
 
     def added_to(self, passages: Numbers) -> Floats:
         """What it adds to the scores of some passages, 0 where it does not stand: [passages]."""
-        where = self.passages.searchsorted(passages.astype(np.int32))
+        where = self.passages.searchsorted(passages.astype(self.passages.dtype))
         found = self.passages.take(where, mode="clip") == passages
         gains = self.gains.take(where, mode="clip")
         gains *= found
-        return gains if self.times == 1 else gains * np.float32(self.times)
+        return gains if self.times == 1 else gains * gains.dtype.type(self.times)
 
 
 class Ranker:
@@ -68,11 +68,12 @@ class Ranker:
 
     Args:
         passages: how many there are.
+        kind: of the scores: float32, or float64 where bm25s was told so.
     """
 
-    def __init__(self, passages: int) -> None:
+    def __init__(self, passages: int, kind: npt.DTypeLike = np.float32) -> None:
         # All zero between two queries: only what a query touched is set back.
-        self._scores = np.zeros(passages, np.float32)
+        self._scores: Floats = np.zeros(passages, kind)
 
     def top(self, terms: Sequence[Postings], k: int) -> Found:
         """The k best passages with a positive score; equal ones in the order of the corpus.

@@ -7,6 +7,7 @@ text of the first hit (k = 1); the same happens here over any corpus of passages
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,25 +15,17 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.workfolder import cache_folder, scratch_folder
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
+from toolgym.tools.search.corpora.hub_rows import is_hub
+from toolgym.tools.search.folders import hub_folder
 from toolgym.tools.search.index import HEADER, Hit, Index, build_index, disk_name, open_index
-from toolgym.tools.search.layout import Recipe, make_recipe
+from toolgym.tools.search.layout import PARAMS, Recipe, make_recipe
 
-__all__ = ["NO_RESULT", "is_empty_result", "make_search", "open_corpus"]
+__all__ = ["make_search", "open_corpus"]
 
 _PASSAGES = ("whole", "best")
-NO_RESULT = "No result for "
-"""How the answer begins when no passage holds a word of the query: an answer, not an error."""
-
-
-def is_empty_result(content: str) -> bool:
-    """Whether a tool result holds nothing: blank, or a search without a hit.
-
-    The paper's pass rate counts calls "whose result is not an error or empty".
-    """
-    return not content.strip() or content.startswith(NO_RESULT)
 
 
 def make_search(
@@ -45,7 +38,8 @@ def make_search(
     """The ``WikipediaSearch`` tool.
 
     Args:
-        corpus: a registered name (``sample``), a ``.jsonl`` of passages, or an index folder.
+        corpus: a registered name (``sample``), a ``.jsonl`` of passages, or an index folder, also
+            one that bm25s saved; see `open_corpus`.
         k: passages in an answer; with more than one they are numbered lines.
         passage: ``whole``: documents are read whole, as in the paper; ``best``: of a longer one
             only the sentences that answer to the query best.
@@ -67,7 +61,7 @@ def make_search(
         )
     opened = open_corpus(corpus, index)
 
-    def shown(query: str, hits: list[Hit]) -> str:
+    def shown(query: str, hits: list[Hit]) -> str | NothingFoundError:
         if passage == "best":
             hits = [Hit(opened.excerpt(query, h.passage, passage_chars), h.score) for h in hits]
         return _answer(query, hits, not hits and opened.only_stop_words(query))
@@ -78,9 +72,12 @@ def make_search(
         Args:
             query: a name or a few key words.
         """
-        return shown(query, opened.search(query, k))
+        found = shown(query, opened.search(query, k))
+        if isinstance(found, NothingFoundError):
+            raise found
+        return found
 
-    def answer_all(calls: list[dict[str, Any]]) -> list[str]:
+    def answer_all(calls: list[dict[str, Any]]) -> list[str | NothingFoundError]:
         # Concurrent episodes of one task often ask the same.
         queries = list(dict.fromkeys(call["query"] for call in calls))
         found = opened.search_many(queries, k)
@@ -102,12 +99,13 @@ def _check_number(name: str, value: Any, meaning: str, least: int) -> None:
         raise BadInputError(f"{name} is {meaning}, at least {least}, not {value!r}")
 
 
-def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str:
+def _answer(query: str, hits: list[Hit], only_stop_words: bool) -> str | NothingFoundError:
     if not hits:
         shown = query if len(query) <= 100 else query[:97] + "..."
+        why = "no article holds a word of it"
         if only_stop_words:
-            return f"{NO_RESULT}{shown!r}: its words are too common, and no title is made of them."
-        return f"{NO_RESULT}{shown!r}: no article holds a word of it."
+            why = "its words are too common, and no title is made of them"
+        return NothingFoundError(f"No result for {shown!r}: {why}.")
     if len(hits) == 1:
         return str(hits[0].passage)
     lines = (" ".join(str(hit.passage).split()) for hit in hits)
@@ -121,7 +119,9 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
     (``$TOOLGYM_CACHE``, else ``~/.cache/toolgym``) under the hash of its content and options.
 
     Args:
-        corpus: a registered name, a file of passages, or an index folder.
+        corpus: a registered name, a file of passages, an index folder (one that
+            ``bm25s.BM25.save(..., corpus=...)`` saved, too), or ``hf:OWNER/NAME`` for one that
+            ``save_to_hub`` saved.
         options: how passages are indexed; see `toolgym.tools.search.layout.make_recipe`.
 
     Raises:
@@ -133,18 +133,15 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
     stated = dict(options or {})
     recipe = make_recipe(**stated)
     path = Path(CORPORA.get(corpus).path() if corpus in CORPORA else corpus)
+    if is_hub(corpus):
+        path = hub_folder(corpus)
     if path.is_dir():
-        stamp = (path / HEADER).stat().st_mtime_ns if (path / HEADER).is_file() else 0
-        index = _opened(str(path.resolve()), stamp, 0, None)
-        if different := index.recipe.differences(stated):
-            raise BadInputError(
-                f"index {str(corpus)!r} was built with {', '.join(different)}; build another one "
-                "with `toolgym index build`, or leave the option out"
-            )
-        return index
+        marks = [path / name for name in (HEADER, PARAMS) if (path / name).is_file()]
+        stamp = marks[0].stat().st_mtime_ns if marks else 0
+        return _opened(str(path.resolve()), stamp, 0, None, json.dumps(stated, sort_keys=True))
     if path.is_file():
         status = path.stat()
-        return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe)
+        return _opened(str(path.resolve()), status.st_mtime_ns, status.st_size, recipe, "{}")
     raise MissingFileError(
         f"corpus {str(corpus)!r} does not exist"
         f"{did_you_mean(str(corpus), CORPORA)}; name a registered one "
@@ -153,10 +150,10 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(path: str, stamp: int, size: int, recipe: Recipe | None) -> Index:
+def _opened(path: str, stamp: int, size: int, recipe: Recipe | None, stated: str) -> Index:
     """Opened once for one state of the file or folder, which time and size stand for."""
     if recipe is None:
-        return open_index(path)
+        return open_index(path, json.loads(stated))
     name = disk_name(Path(path), recipe)
     folder = cache_folder() / name
     try:

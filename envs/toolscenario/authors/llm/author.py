@@ -34,16 +34,9 @@ from toolgym.envs.toolscenario.compiler.integration import integrate
 from toolgym.envs.toolscenario.compiler.scaling import scale
 from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
-from toolgym.envs.toolscenario.records import (
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    Scaled,
-    Scenario,
-)
+from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError
+from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scaled, Scenario
 
 __all__ = ["EndpointAuthor"]
 

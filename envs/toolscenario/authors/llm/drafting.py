@@ -18,25 +18,24 @@ from toolgym.envs.toolscenario.authors.llm.replies import (
 )
 from toolgym.envs.toolscenario.compiler.decomposition import combine
 from toolgym.envs.toolscenario.compiler.verification import GUESSABLE, words
-from toolgym.envs.toolscenario.records import (
-    Combination,
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    ReferenceCall,
-    RejectedError,
-    Scaled,
-    Scenario,
-    SubQuestion,
-    ToolDocument,
-)
+from toolgym.envs.toolscenario.records import Question, RejectedError
 from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.envs.toolscenario.tool import function_problems, result_text, sandbox_for
 from toolgym.formats.scan import read_json
 from toolgym.grading.answers import normalise
 from toolgym.grading.solving import solves
+from toolgym.scenario import (
+    Combination,
+    Decomposition,
+    Documented,
+    Integrated,
+    Levels,
+    ReferenceCall,
+    Scaled,
+    Scenario,
+    SubQuestion,
+    ToolDocument,
+)
 
 __all__ = [
     "decomposed",

@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_rows, value_hash
-from toolgym.envs.toolscenario.records import (
-    Decomposition,
-    Documented,
-    Integrated,
-    Levels,
-    Question,
-    Scaled,
-)
+from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scaled
 
 __all__ = [
     "FINGERPRINT",

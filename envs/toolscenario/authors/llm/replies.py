@@ -216,7 +216,7 @@ class SubQuestionReply(Reply):
 
 
 class CombinationReply(Reply):
-    """How the answer follows: see `toolgym.envs.toolscenario.records.Combination`."""
+    """How the answer follows: see `toolgym.scenario.Combination`."""
 
     rule: Literal[
         "last",

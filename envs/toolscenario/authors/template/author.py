@@ -18,22 +18,21 @@ from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call, docume
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import combine, reaches
-from toolgym.envs.toolscenario.records import (
+from toolgym.envs.toolscenario.records import Question, RejectedError
+from toolgym.envs.toolscenario.worlds.generated import open_knowledge
+from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
+from toolgym.errors import BadInputError
+from toolgym.scenario import (
     FROM,
     SHAPES,
     Decomposition,
     Documented,
     Integrated,
     Levels,
-    Question,
-    RejectedError,
     Scaled,
     Scenario,
     SubQuestion,
 )
-from toolgym.envs.toolscenario.worlds.generated import open_knowledge
-from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
-from toolgym.errors import BadInputError
 
 __all__ = ["OfflineAuthor"]
 

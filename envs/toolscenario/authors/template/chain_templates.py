@@ -11,8 +11,8 @@ from toolgym.envs.toolscenario.authors.template.wording import ask, day, join, u
 from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.formulas import round_number
 from toolgym.envs.toolscenario.codegen.kinds import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
-from toolgym.envs.toolscenario.records import FROM, Combination
 from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.scenario import FROM, Combination
 
 __all__ = ["CHAINS", "SINGLES", "Plan", "dated", "number_words"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from toolgym.envs.toolscenario.authors.template.wording import day, mention, phrase
 from toolgym.envs.toolscenario.codegen.rendering import Step
 from toolgym.envs.toolscenario.codegen.sources import json_value
-from toolgym.envs.toolscenario.records import FROM, Combination
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Value
 from toolgym.envs.toolscenario.worlds.relations import TYPES, Relation
+from toolgym.scenario import FROM, Combination
 
 __all__ = ["FINDERS", "Chain", "Draft", "Drawer", "NoPlanError", "telling"]
 

@@ -11,9 +11,9 @@ from toolgym.envs.toolscenario.codegen.kinds import KINDS, OPERATIONS
 from toolgym.envs.toolscenario.codegen.merging import DIMENSIONS, fact_name, unique
 from toolgym.envs.toolscenario.codegen.params import DEMANDABLE
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, eligible
-from toolgym.envs.toolscenario.records import Levels
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.scenario import Levels
 
 __all__ = ["distractors", "harder"]
 

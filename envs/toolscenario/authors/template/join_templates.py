@@ -15,8 +15,8 @@ from toolgym.envs.toolscenario.authors.template.wording import (
     plural,
 )
 from toolgym.envs.toolscenario.codegen.sources import json_value
-from toolgym.envs.toolscenario.records import FROM, Combination
 from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.scenario import FROM, Combination
 
 __all__ = ["ALONE", "BRANCHES", "alike", "close", "its", "starts"]
 

@@ -24,7 +24,7 @@ from toolgym.envs.toolscenario.authors.template.join_templates import (
 from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.formulas import round_number
 from toolgym.envs.toolscenario.codegen.kinds import WEEKDAYS
-from toolgym.envs.toolscenario.records import FROM, Shape
+from toolgym.scenario import FROM, Shape
 
 __all__ = ["PLANS"]
 

@@ -13,10 +13,10 @@ from toolgym._util.jsonl import dump_line
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 
-__all__ = ["BrokenDownloadError", "HubName", "HubRows", "is_hub"]
+__all__ = ["COLUMNS", "BrokenDownloadError", "HubName", "HubRows", "is_hub"]
 
 _PREFIX = "hf:"
-_COLUMNS = {
+COLUMNS = {
     "id": ("id", "_id", "docid", "doc_id", "wikipedia_id", "pid", "passage_id", "page_id"),
     "title": ("title", "wikipedia_title", "page_title", "name"),
     "text": (
@@ -71,10 +71,10 @@ class HubName:
             )
         columns = dict(parse_qsl(found[4] or "", keep_blank_values=True))
         for use in columns:
-            if use not in _COLUMNS:
+            if use not in COLUMNS:
                 raise BadInputError(
-                    f"{name!r}: unknown column use {use!r}{did_you_mean(use, _COLUMNS)}; "
-                    f"known: {', '.join(_COLUMNS)}"
+                    f"{name!r}: unknown column use {use!r}{did_you_mean(use, COLUMNS)}; "
+                    f"known: {', '.join(COLUMNS)}"
                 )
         config, split = (*(part or None for part in parts), None, None)[:2]
         return cls(found["path"], found["revision"], config, split, columns)
@@ -197,7 +197,7 @@ def _choose(named: Mapping[str, str], columns: Sequence[str], shown: str) -> dic
                 f"{', '.join(columns)}"
             )
     usual = {
-        use: column for use, names in _COLUMNS.items() for column in reversed(names)
+        use: column for use, names in COLUMNS.items() for column in reversed(names)
         if column in columns
     }  # fmt: skip
     chosen = usual | dict(named)
