@@ -179,7 +179,7 @@ class ScenarioTool(Tool):
         kind, text = _KINDS.get(result.error, "bug"), result.text
         if self._published:
             if self._source is None:
-                text = repr(self.name)  # of the KeyError
+                kind, text = "bug", repr(self.name)  # of the KeyError
             elif kind == "timeout":
                 called = (self.name, arguments, self._source)
                 text = f"Function call_function (args={called!r}) (kwargs={{}}) timed out after "

@@ -96,7 +96,7 @@ def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[
         except MemoryError:
             raise
         except Exception as error:
-            kind, text = b"e", _said(error)
+            kind, text = b"e", str(error) if published else _said(error)
         answers.append([kind.decode(), text])
     return b"v", json.dumps(answers, ensure_ascii=False)
 
