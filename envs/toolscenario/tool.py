@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 PUBLISHED = {"published": True, "output_chars": 1_000_000}
-"""Settings of the sandbox for rows of others in the published format, whose results have no limit."""
+"""Settings of the sandbox for published rows of others: there, no result is too long."""
 _FAILED = "an error occured when call {0}: {1}"
 _SETTINGS = ("timeout", "memory_mb", "output_chars", "require", "rules")
 _KINDS = {"timeout": "timeout", "exception": "tool_error", "arguments": "invalid_arguments"}
