@@ -27,7 +27,7 @@ from toolgym.messages import ToolCall
 FORMATS = ("react", "react-paper", "tags", "hermes", "llama3")
 LONGEST = 100_000  # characters, as many as an environment reads of a reply
 LIMIT_MS = 50.0
-HOSTILE_SHARE = 0.001
+HOSTILE_SHARE = 0.004
 _TRIES = 5
 
 NAMES = ("Calculator", "WikipediaSearch", "now", "my tool", "a/b", "answer")
@@ -75,6 +75,7 @@ PIECES = (
     *("é", "العربية", "😀", "a", "Calculator", "A[", 'A[{"a": "', "A['", "name", "\\u", "\\u0041"),
 )
 OPENINGS = (
+    *("Calculator", "```", '<tool_call>{"name": "f"}}', '{"name": "f"}}', 'Action: A[{"x": 1}}'),
     *("", "Action: ", "Thought: x\nAction: A[", 'Action: A[{"a": ', 'Action: A["', "<tool_call>"),
     *('<tool_call>{"name": "f", "arguments": {"x": "', "<tool_call>{'name': 'f', 'arguments': ['"),
     *('{"name": "a", "parameters": {"x": ', "{'name': 'a', 'parameters': {'x': '", "<search>"),

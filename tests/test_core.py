@@ -23,7 +23,7 @@ from toolgym.errors import (
     UnknownNameError,
 )
 from toolgym.messages import to_chats
-from toolgym.registry import Registry, Resource
+from toolgym.registry import ENVIRONMENTS, Registry, Resource
 from toolgym.task import read_tasks, task_from_row
 from toolgym.trajectory import Problem, Step, Tokens, read_trajectories
 
@@ -235,7 +235,9 @@ class TestRegistries:
             registry.get("broken")
         with pytest.raises(BadInputError, match="registered already"):
             registry.add("json", "json:loads")
-        registry.add("json", "json:loads", replace=True)
+        registry.add("json", "json:loads", about="reads", replace=True)
+        assert (registry.about("json"), registry.about("broken")) == ("reads", "")
+        assert registry.names() == ["json", "broken"]
         assert registry.get("json") is json.loads
 
     def test_missing_package_data(self) -> None:
@@ -276,3 +278,12 @@ class TestErrors:
         with pytest.raises(MissingExtraError, match=r"pip install 'toolgym\[train\]'"):
             require_extra("no_such_library", "train")
         assert require_extra("json", "train") is json
+
+
+def test_an_id_that_is_taken_is_refused() -> None:
+    make = "toolgym.envs.toolqa.popqa:make"
+    ENVIRONMENTS.add("ToolQA-PopQA-v0", make, about=ENVIRONMENTS.about("ToolQA-PopQA-v0"))
+    for name in ("ToolQA-PopQA-v0", "CartPole-v1"):
+        with pytest.raises(BadInputError, match=f"'{name}' already"):
+            ENVIRONMENTS.add(name, "other:make")
+    assert "CartPole-v1" not in ENVIRONMENTS

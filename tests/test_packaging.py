@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -131,5 +133,82 @@ def test_importing_loads_nothing_heavy(code: str) -> None:
 
 def test_the_core_needs_few_packages() -> None:
     always = [line for line in requires("toolgym") or [] if "extra ==" not in line]
-    assert len(always) <= 8
+    assert len(always) <= 10
     assert not [line for line in always if line.split(">")[0].strip() in {"torch", "transformers"}]
+
+
+# What a requirement is imported as, where that is not its own name.
+IMPORTED_AS = {"pystemmer": "Stemmer", "pyyaml": "yaml"}
+# Imported by nobody here, and needed nevertheless.
+NEEDED_UNSEEN = {
+    "accelerate": "transformers' Trainer asks for it",
+    "sentencepiece": "transformers reads NLLB's vocabulary with it",
+    "build": "the Makefile runs it",
+    "mypy": "the Makefile runs it",
+    "ruff": "the Makefile runs it",
+    "pytest-xdist": "pytest takes its options",
+    "mkdocs-material": "mkdocs names it as its theme",
+}
+# Imported here, and brought by nobody: the user's own, if there is one.
+BROUGHT_BY_USERS = {"deepspeed"}
+
+
+def imported_by(*folders: str) -> set[str]:
+    """Top-level modules that sources import, at any depth, or ask `require_extra` for."""
+    found: set[str] = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        siblings = {other.stem for other in path.parent.glob("*.py")}
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            elif isinstance(node, ast.Call) and node.args:
+                called = node.func.id if isinstance(node.func, ast.Name) else ""
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else called
+                first = node.args[0]
+                if called in ("require_extra", "importorskip") and isinstance(first, ast.Constant):
+                    names = [str(first.value)]
+            tops = {name.split(".")[0] for name in names}
+            # Child scripts are run by path, and import the modules beside them.
+            found |= tops if not path.stem.startswith("_") else tops - siblings
+    ours = {"toolgym", "tests", "benchmarks", "__future__", "no_such_library"}
+    return found - ours - set(sys.stdlib_module_names)
+
+
+def declared(*extras: str) -> set[str]:
+    """Module names of what pyproject.toml names for an installation with these extras."""
+    table = project()["project"]
+    lines = [*table["dependencies"]]
+    for extra in extras:
+        lines += table["optional-dependencies"][extra]
+    names = {re.split(r"[\[<>=!~; ]", line)[0].lower() for line in lines} - {"toolgym"}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
+@pytest.mark.sources
+def test_every_import_is_declared_and_every_declaration_imported() -> None:
+    extras = list(project()["project"]["optional-dependencies"])
+    for_users = [extra for extra in extras if extra not in ("dev", "docs")]
+    unseen = {name.replace("-", "_") for name in NEEDED_UNSEEN}
+    package = imported_by("toolgym", "envs", "rewards")
+    assert package - BROUGHT_BY_USERS - declared(*for_users) == set(), "imported, not declared"
+    assert declared(*for_users) - package - unseen == set(), "declared, not imported"
+    tests = imported_by("tests")
+    assert tests - declared(*extras) == set(), "imported by the tests, not declared"
+    assert declared(*extras) - package - tests - unseen == set(), "declared, not imported"
+    assert unseen <= declared(*extras), "no longer declared"
+
+
+@pytest.mark.sources
+def test_what_is_declared_is_constrained() -> None:
+    extras = list(project()["project"]["optional-dependencies"])
+    pinned = {
+        line.partition("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    named = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in pinned}
+    # The bridge to lm-eval brings a whole stack of its own, and is tested where it is installed.
+    assert declared(*extras) - named == {"lm_eval"}

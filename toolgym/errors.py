@@ -152,7 +152,7 @@ class ToolTimeoutError(ToolError, TimeoutError):
     """A tool call that was ended at its deadline."""
 
 
-class NothingFoundError(ToolgymError):
+class NothingFoundError(ToolgymError, LookupError):
     """What a tool raises, or gives, when it has no result: an answer to the model, not a failure.
 
     The paper's pass rate (arXiv 2502.05867) counts calls whose result is "not an error or empty".

@@ -110,7 +110,7 @@ class Message:
         """Read a chat dict.
 
         Raises:
-            BadInputError: no known role, or content that is no text.
+            BadInputError: no known role, or content that is not a string.
         """
         role, content = chat.get("role"), chat.get("content")
         if role not in _ROLES:

@@ -315,7 +315,7 @@ def _refuse_malformed(value: Any) -> None:
         named = isinstance(value[FROM], str) and value.keys() <= {FROM, "path"}
         if not named or not all(isinstance(step, str | int) for step in steps):
             raise ValueError(
-                f'{value!r:.200} is no reference such as {{"{FROM}": "q1", "path": ["city", 0]}}'
+                f'{value!r:.200} is not a reference such as {{"{FROM}": "q1", "path": ["city", 0]}}'
             )
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:

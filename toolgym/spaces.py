@@ -56,7 +56,7 @@ class UnicodeText(gym.spaces.Space[str]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """False: a text is no array."""
+        """False: a text is not an array."""
         return False
 
     def contains(self, x: Any) -> bool:

@@ -199,7 +199,7 @@ def whole_number(what: str, value: Any) -> int:
         BadInputError: it is something else.
     """
     try:
-        # numpy's truth values have an index, too, and are no bools.
+        # numpy's truth values have an index, too, and are not bools.
         truth = type(value).__name__ in ("bool", "bool_")
         number = -1 if truth else operator.index(value)
     except TypeError:

@@ -241,7 +241,7 @@ class Family:
             )
         if tools is not None and (isinstance(tools, str | Mapping | Tool) or not _listed(tools)):
             raise BadInputError(
-                "tools are a list, such as ['Calculator'] or [a tool of your own], "
+                "tools are a list of names, mappings or Tool objects, such as ['Calculator'], "
                 f"not {tools!r:.80}"
             )
         codec = get_format(format, prompt)

@@ -20,7 +20,7 @@ def _answers(row: Mapping[str, Any]) -> Any:
         return json.loads(possible)
     except ValueError as error:
         raise BadInputError(
-            f"column 'possible_answers' is no JSON list: {possible!r:.80}"
+            f"column 'possible_answers' is not a JSON list: {possible!r:.80}"
         ) from error
 
 

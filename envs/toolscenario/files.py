@@ -61,7 +61,7 @@ class Playable:
     published: bool = False
 
     def to_task(self) -> Task:
-        """The task; sources of functions are no part of it, a hash of them is."""
+        """The task; sources of functions are not part of it, a hash of them is."""
         metadata = {
             SUB_ANSWERS: [entry.to_row() for entry in self.sub_answers],
             **self.facts,
@@ -107,7 +107,7 @@ def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Scenario
 def _own(row: Mapping[str, Any]) -> Scenario:
     if "functions" not in row or "sub_questions" not in row:
         raise BadInputError(
-            "it is no scenario: neither 'functions' and 'sub_questions' (ours) nor 'tools' and "
+            "it is not a scenario: neither 'functions' and 'sub_questions' (ours) nor 'tools' and "
             f"'codes' (published format) are among its keys: {', '.join(row) or 'none'}"[:400]
         )
     try:
@@ -173,7 +173,7 @@ class ScenarioFile(Mapping[str, Playable]):
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a line that is no scenario, or an id that stands twice.
+        BadInputError: a line that is not a scenario, or an id that stands twice.
     """
 
     def __init__(self, path: str | Path) -> None:

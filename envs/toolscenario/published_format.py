@@ -93,7 +93,7 @@ def _decoded(row: Mapping[str, Any], key: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"field {key!r} is no JSON ({error}): {value!r:.80}") from error
+        raise BadInputError(f"field {key!r} is not JSON ({error}): {value!r:.80}") from error
 
 
 def _list(value: Any, key: str) -> list[Any]:
@@ -124,7 +124,7 @@ def _answers(answer: Any) -> tuple[str, ...]:
 def _document(item: Any) -> dict[str, Any]:
     function = item.get("function", item) if isinstance(item, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise BadInputError(f"field 'tools' holds what is no document with a name: {item!r:.80}")
+        raise BadInputError(f"field 'tools' holds what is not a document with a name: {item!r:.80}")
     parameters = function.get("parameters")
     schema = dict(parameters) if isinstance(parameters, Mapping) else {}
     if not isinstance(schema.get("properties"), Mapping):

@@ -55,7 +55,7 @@ _MOST_PROBLEMS = 10
 _HERE, _HERE_LISTS = ("not", "if", "then", "else"), ("allOf", "anyOf", "oneOf")
 _MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
 _MAPS |= {"dependentRequired", "dependencies"}
-_VALUES = ("const", "default", "example", "examples")
+_VALUES = ("enum", "const", "default", "example", "examples")
 _FIELDS = ("additionalProperties", "unevaluatedProperties", "propertyNames")
 _ITEMS = ("items", "additionalItems", "unevaluatedItems", "contains")
 _COUNTS = re.compile("(min|max)(Length|Items|Properties|Contains)")
@@ -70,7 +70,7 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     """
     name = document.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        yield f"the name {name!r:.80} is no function name of at most 64 ASCII signs"
+        yield f"the name {name!r:.80} is not a function name of at most 64 ASCII signs"
     elif not function_name(name).isidentifier() or keyword.iskeyword(name):
         yield f"the name {name!r} cannot be that of a Python function"
     if not isinstance(document.get("description"), str) or not document["description"].strip():
@@ -85,22 +85,17 @@ def document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     for parameter in parameters["properties"]:
         if not parameter.isidentifier() or keyword.iskeyword(parameter):
             yield f"the parameter {parameter!r:.80} cannot be that of a Python function"
-    found = list(_schema_problems(parameters, "parameters", 0))
-    yield from found
-    if not found:
-        try:
-            _Checker(parameters)  # which knows bounds
-            Draft202012Validator(dict(parameters), offline=True, pattern_options=_REGEX)
-        except (ValueError, ReferencingError) as error:
-            yield f"the parameters are no valid JSON Schema: {_line(error)}"
+    yield from _schema_problems(parameters, "parameters")
+    try:
+        _Checker(parameters)  # which knows bounds
+        Draft202012Validator(dict(parameters), offline=True, pattern_options=_REGEX)
+    except (ValueError, ReferencingError) as error:
+        yield f"the parameters are not valid JSON Schema: {_invalid(error)}"
 
 
-def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
-    """What is no mistake in JSON Schema, but one in a document: a type that is none, say."""
-    if isinstance(schema, bool):
-        return
+def _schema_problems(schema: Any, where: str, depth: int = 0) -> Iterator[str]:
+    """What JSON Schema allows, or says in words that help nobody: depth, types, required names."""
     if not isinstance(schema, Mapping):
-        yield f"{where} must be a schema, found {schema!r:.80}"
         return
     if depth > _DEPTH:
         yield f"{where} is nested more than {_DEPTH} levels deep"
@@ -109,31 +104,15 @@ def _schema_problems(schema: Any, where: str, depth: int) -> Iterator[str]:
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         if kind is not None and kind not in _TYPES:
             yield f"{where} has the type {kind!r:.80}; types: {', '.join(_TYPES)}"
-    if "enum" in schema and (not isinstance(schema["enum"], list) or not schema["enum"]):
-        yield f"{where} has an 'enum' that is no list of values"
     properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, Mapping):
-        yield f"{where} has 'properties' that are no object"
-        return
-    if not isinstance(required, list) or not all(isinstance(item, str) for item in required):
-        yield f"{where} has a 'required' that is no list of names"
-        return
-    for item in required:
-        if item not in properties:
+    for item in _list_of(required):
+        if isinstance(item, str) and item not in properties:
             yield f"{where} requires {item!r}, which is not among its properties"
-    if len(set(required)) < len(required):
-        yield f"{where} requires a name twice"
-    for name, inner in properties.items():
+    for name, inner in properties.items() if isinstance(properties, Mapping) else ():
         yield from _schema_problems(inner, f"{where}.{name}", depth + 1)
-    if "items" in schema:
-        yield from _schema_problems(schema["items"], f"{where}[]", depth + 1)
-    for word in _HERE_LISTS:
-        branches = schema.get(word, [])
-        if not isinstance(branches, list):
-            yield f"{where} has an {word!r} that is no list"
-            continue
-        for branch in branches:
-            yield from _schema_problems(branch, where, depth + 1)
+    yield from _schema_problems(schema.get("items"), f"{where}[]", depth + 1)
+    for branch in (branch for word in _HERE_LISTS for branch in _list_of(schema.get(word))):
+        yield from _schema_problems(branch, where, depth + 1)
 
 
 def misfits(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
@@ -146,12 +125,12 @@ def misfits(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list
             certain says nothing.
 
     Raises:
-        BadInputError: the parameters are no schema that can be enforced.
+        BadInputError: the parameters are not schema that can be enforced.
     """
     try:
         text = json.dumps(parameters, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadInputError(f"they are no JSON: {error}") from error
+        raise BadInputError(f"they are not JSON: {error}") from error
     checker = _checker(text)
     if isinstance(checker, BadInputError):
         raise checker
@@ -186,7 +165,7 @@ class _Checker:
                 schema, offline=True, pattern_options=_REGEX, mask="it"
             )
         except (ValueError, LookupError, TypeError, RecursionError, ReferencingError) as error:
-            raise BadInputError(_line(error)) from error
+            raise BadInputError(_invalid(error)) from error
 
     def problems(self, arguments: Mapping[str, Any]) -> list[str]:
         """See `misfits`."""
@@ -196,7 +175,7 @@ class _Checker:
         try:
             errors = list(self._validator.iter_errors(dict(arguments)))
         except ValueError as error:  # half of a surrogate pair, a number that is none
-            return [f"they are no JSON: {_line(error)}"]
+            return [f"they are not JSON: {_line(error)}"]
         lines = [line for error in errors[:_MOST_PROBLEMS] for line in self._told(error)]
         more = len(errors) - _MOST_PROBLEMS
         return [*lines, f"and {more} more problems"] if more > 0 else lines
@@ -226,6 +205,12 @@ class _Checker:
 def _line(error: Any) -> str:
     """What an error says, as one short line."""
     return " ".join(str(getattr(error, "message", error)).split())[:300]
+
+
+def _invalid(error: Any) -> str:
+    """What is wrong with a schema, and where in it."""
+    where = ".".join(map(str, getattr(error, "instance_path", ())))
+    return f"{where}: {_line(error)}"[:300] if where else _line(error)
 
 
 def _size(value: Any) -> int | None:
@@ -285,6 +270,10 @@ def _read(schema: Any, depth: int) -> Any:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _plain(word: str, value: Any, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class TestHold:
     def test_a_kill_lets_go(self, tmp_path: Path) -> None:
         killed(f"with hold(out, 'x'): {DIE}", tmp_path / "run")
         with hold(tmp_path / "run", "writing"):
-            pass
+            held = list((tmp_path / "run").iterdir())
+        assert [path.name for path in held] == [".lock"]
 
     def test_many_take_turns_though_each_removes_the_lock(self, tmp_path: Path) -> None:
         folder, inside = tmp_path / "run", [0]

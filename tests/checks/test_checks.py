@@ -247,5 +247,5 @@ def test_an_environment_with_an_object_in_its_info_is_caught(
 
 
 def test_other_environments_are_not_ours_to_check() -> None:
-    with pytest.raises(CheckError, match="is no ToolEnv"):
+    with pytest.raises(CheckError, match="is not a ToolEnv"):
         check_env(gym.make("CartPole-v1"))

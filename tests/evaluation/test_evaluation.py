@@ -160,7 +160,7 @@ def test_one_episode_by_hand() -> None:
         call("The Seine flows through Paris."),
         call("Lyon"),
         call("  "),
-        call("Error: 'Seine' is no number", "tool_error", "Calculator"),
+        call("Error: 'Seine' is not a number", "tool_error", "Calculator"),
         call("Sein does not exist.", "unknown_tool", "Sein" * 1000),
         Step("", problems=(Problem("bad_json", ""), Problem("wrote_result", ""))),
     ]

@@ -413,6 +413,7 @@ def test_hermes_tags() -> None:
         ('WikipediaSearch["{\\"query\\": \\"a\\"}"]', ["a"], ["repaired_json"]),
         ('WikipediaSearch[{"query": NaN}]', [], ["bad_json"]),
         ("WikipediaSearch[a\nAnswer: 5", [], ["unclosed_call", "answer_with_call"]),
+        ("WikipediaSearch[a\nAction: WikipediaSearch[b[0]]", ["b[0]"], ["unclosed_call"]),
     ],
 )
 def test_react_calls(action: str, calls: list[str], kinds: list[str]) -> None:
@@ -490,7 +491,13 @@ def test_native_calls_are_read_as_those_in_text(
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "react-paper"])
-@pytest.mark.parametrize("begin", ["", "Action: ", "Action: A[", "<tool_call>", "<search>{'q': '"])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        *("", "Action: ", "Action: A[", "<tool_call>", "<search>{'q': '", 'Action: A[{"x": 1}}'),
+        *('<tool_call>{"name": "f"}}', '{"name": "f"}}', "<search>{'q': 1}}", "Calculator", "```"),
+    ],
+)
 def test_hostile_repetition_is_read_in_linear_time(name: str, begin: str) -> None:
     codec = get_format(name)
     units = (
@@ -514,6 +521,23 @@ def test_hostile_repetition_is_read_in_linear_time(name: str, begin: str) -> Non
             "<tool_call>{",
             "''",
             "\\",
+        ),
+        *(
+            "\nAction: A[x ",
+            "\nAction: A[",
+            " ",
+            "\n",
+            "\t\n",
+            "{} ",
+            "}",
+            "} ",
+            "\x0b",
+            "A ",
+            "`",
+            "```",
+            "Thought:",
+            "( ",
+            "*",
         ),
         *('{"name": ', "{'name': 'f', 'parameters': {}}; ", "{'a':1},", "[/THINK]", '\\"', "\\f"),
     )

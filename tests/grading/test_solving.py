@@ -330,14 +330,14 @@ def test_assignment_prefers_early_rows_and_copes_with_many_columns() -> None:
 )
 def test_a_broken_list_of_sub_answers_is_named(rows: Any) -> None:
     with pytest.raises(BadInputError, match="task 't': a sub-answer is"):
-        Task("t", "q", ("a",), {"sub_answers": rows}).sub_answers
+        _ = Task("t", "q", ("a",), {"sub_answers": rows}).sub_answers
 
 
 def test_sub_answers_of_a_task() -> None:
     assert Task("t", "q", ("a",)).sub_answers == ()
     row = {"id": "q1", "tool": "f", "answer": "1"}
     with pytest.raises(BadInputError, match="one id"):
-        Task("t", "q", ("a",), {"sub_answers": [row, row]}).sub_answers
+        _ = Task("t", "q", ("a",), {"sub_answers": [row, row]}).sub_answers
 
 
 def test_real_calculations_as_docs_rewards_measures_them(data_dir: Path) -> None:

@@ -357,7 +357,7 @@ def test_models_that_cannot_be_compared_are_one_clear_line(base: Path, tmp_path:
     refused(base, tmp_path / "link", "are the same folder")
     refused(base, base.with_name("bas"), r"does not exist \(did you mean 'base'", MissingFileError)
     refused(base, base / "config.json", "is a file", MissingFileError)
-    refused(base, "no-such-model", "is no folder, and the hub's cache", MissingFileError)
+    refused(base, "no-such-model", "is not a folder, and the hub's cache", MissingFileError)
     refused(base, "nobody/nothing", "fetch it with: hf download", MissingFileError)
     llama(hidden_size=32).save_pretrained(tmp_path / "wide")
     refused(base, tmp_path / "wide", "is 64 x 16 in .* and 64 x 32")
@@ -386,7 +386,7 @@ def test_broken_files_are_one_clear_line(base: Path, tmp_path: Path) -> None:
     refused(base, other, "is cut off")
     for content in (b"", b"{}", whole[:40], b"\xff" * 64):
         file.write_bytes(content)
-        refused(base, other, "is no safetensors file")
+        refused(base, other, "is not a safetensors file")
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     refused(base, other, "git lfs pull")
     state = safetensors.load_file(base / "model.safetensors")
@@ -419,7 +419,7 @@ def test_adapters_of_other_kinds_or_models_are_refused(base: Path, tmp_path: Pat
         llama(), peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2])
     )
     tokens.save_pretrained(tmp_path / "tokens")
-    refused(base, tmp_path / "tokens", "trainable_tokens_delta', which is no LoRA pair")
+    refused(base, tmp_path / "tokens", "trainable_tokens_delta', which is not a LoRA pair")
     (tmp_path / "deep" / "adapter_model.safetensors").unlink()
     refused(base, tmp_path / "deep", "has no adapter_model.safetensors", MissingFileError)
 

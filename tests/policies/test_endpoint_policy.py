@@ -318,9 +318,8 @@ def test_native_calls_become_the_formats_text(server: Server) -> None:
     # What is broken is repaired or refused as in a reply that is text.
     for action in (parsed, reply.said):
         assert [c.arguments for c in action.calls] == [{"query": "Emma"}, {"query": "Emma"}, {}]
-    assert [problem.kind for problem in parsed.problems] == ["bad_json"]
-    kinds = [problem.kind for problem in reply.said.problems]
-    assert kinds == ["repaired_json", "repaired_json", "bad_json"]
+        kinds = [problem.kind for problem in action.problems]
+        assert kinds == ["repaired_json", "repaired_json", "bad_json"]
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,7 @@ def test_a_cut_reply_is_no_answer(server: Server) -> None:
         (episode,) = run
         step = episode.steps[0]
         assert (step.cut, step.answer, step.calls) == (True, None, ())
-        assert step.problems[0].kind == "cut_reply"
+        assert "cut_reply" in [problem.kind for problem in step.problems]
         assert step.action == said
         assert "cut at the limit" in step.observation
         assert evaluate(run)["cut"].value == 1.0
@@ -388,7 +387,7 @@ def test_native_results_go_to_the_server_as_such(server: Server) -> None:
     # The id is ours: a server's random one would make two runs of one seed differ.
     assert said["tool_calls"] == [{"id": "call_0", "type": "function", "function": function}]
     assert told["tool_call_id"] == "call_0"
-    assert told["content"].startswith("42\nNote: tool call 1 was not valid JSON")
+    assert told["content"].startswith("42\nNote: tool call 1 was repaired: single quotes")
     assert episode.answer == "42"
 
 

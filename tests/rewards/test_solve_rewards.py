@@ -241,7 +241,7 @@ def test_a_broken_call_of_any_format_is_malformed_markup() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_without_sub_answers_says_who_has_them(name: str) -> None:
     bare = Task("t", "q?", ("gold",))
-    with pytest.raises(BadInputError, match=r"no sub-answers.*ToolScenario-v0 has them"):
+    with pytest.raises(BadInputError, match=r"no sub-answers.*scenarios have them"):
         REWARDS.get(name)(bare, Trajectory(bare, steps=[Step("x")]))
     with pytest.raises(UnknownNameError, match="unknown preset 'mine'"):
         REWARDS.get(name)(task("1"), Trajectory(task("1")), preset="mine")

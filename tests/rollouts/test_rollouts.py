@@ -250,7 +250,8 @@ class TestFailures:
             raise RuntimeError("my reward is broken")
 
         REWARDS.add("broken", broken, replace=True)
-        arguments = {"env_args": tasks | {"reward": {"broken": 1.0}}}
+        arguments: dict[str, Any] = {"env_args": tasks | {"reward": {"broken": 1.0}}}
+        arguments["concurrency"] = 1
         with pytest.raises(CheckError, match=r"20 episodes in a row.*my reward is broken"):
             rollout(ENV, adder, **arguments)
         run = rollout(ENV, adder, **arguments, episodes=3)
@@ -360,7 +361,7 @@ def test_killed_again_and_again_loses_and_repeats_nothing(
         time.sleep(rng.random() * 0.15)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        finished = len(Run.open(out))  # a line that the kill tore is no episode
+        finished = len(Run.open(out))  # a line that the kill tore is not an episode
         assert finished == _lines(out)
         assert finished < 1200, "the kill came after the end: it tested nothing"
         assert finished >= finished_before

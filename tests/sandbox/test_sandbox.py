@@ -115,7 +115,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def parents() -> dict[int, int]:
-    """Each process that is no zombie, and its parent."""
+    """Each process that is not a zombie, and its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

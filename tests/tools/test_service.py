@@ -395,7 +395,7 @@ class TestCassette:
         return serve(Toolset(tools), {"cassette": str(path), "mode": mode})
 
     def test_tools_that_raise_when_called_are_not_called(self, tmp_path: Path) -> None:
-        """Also failures, unknown tools and arguments that are no JSON come back as they were."""
+        """Also failures, unknown tools and arguments that are not JSON come back as they were."""
         counted = Counted()
         path = tmp_path / "c.jsonl"
         calls = [
@@ -496,7 +496,7 @@ class TestCassette:
         notes = tmp_path / "notes.jsonl"
         notes.write_text('{"text": "dear diary"}\n')
         for mode in ("record", "replay"):
-            with pytest.raises(BadInputError, match="is no cassette"):
+            with pytest.raises(BadInputError, match="is not a cassette"):
                 self.served(notes, mode, echo)
         assert notes.read_text() == '{"text": "dear diary"}\n'
         for nowhere in (tmp_path, notes / "c.jsonl"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import enum
 import functools
 import gc
@@ -20,13 +21,14 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cloudpickle
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from toolgym import ToolCall, Toolset, tool
 from toolgym._workers.tool_child import MAX_CHARS
-from toolgym.errors import BadInputError, ToolError, UnknownNameError
+from toolgym.errors import BadInputError, NothingFoundError, ToolError, UnknownNameError
 from toolgym.formats import Action, get_format
 from toolgym.registry import TOOLS
 from toolgym.tools.base import Tool
@@ -690,3 +692,42 @@ class TestKindsOfFunctions:
     def test_what_is_no_function_is_refused(self) -> None:
         with pytest.raises(BadInputError, match="made of a function"):
             Tool(3)  # type: ignore[arg-type]
+
+
+def find(name: str) -> str:
+    """Look a name up.
+
+    Args:
+        name: to look for.
+    """
+    if name == "nobody":
+        raise NothingFoundError("nobody of this name")
+    return f"{name} was found"
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_tool_says_that_it_found_nothing(inline: bool) -> None:
+    toolset = Toolset([Tool(find, inline=inline, cache=True)])
+    for _ in range(2):  # what was not found is looked for again
+        names = enumerate(("nobody", "Ann"))
+        calls = [ToolCall(f"call_{n}", "find", {"name": name}) for n, name in names]
+        nothing, found = toolset.execute(calls)
+        assert (nothing.content, nothing.error) == ("nobody of this name", None)
+        assert (nothing.empty, found.empty) == (True, False)
+        assert found.content == "Ann was found"
+        assert (nothing.passed, found.passed) == (False, True)
+    toolset.close()
+
+
+def test_copies_and_pickles_of_a_tool_work() -> None:
+    original = Tool(find, name="seek", description="Seek.", timeout=3.0)
+    copied = copy.deepcopy({"tools": [original]})["tools"][0]
+    copied.description = "Another."
+    assert original.description == "Seek."
+    again = cloudpickle.loads(cloudpickle.dumps(original))
+    for each in (original, copied, again):
+        assert (each.name, each.timeout) == ("seek", 3.0)
+        assert each.run(ToolCall("a", "seek", {"name": "Ann"})).content == "Ann was found"
+        each.close()
+    assert again.describe() == original.describe()
+    assert copied.describe()["document"] != original.describe()["document"]

@@ -254,7 +254,7 @@ def test_unknown_fields_and_odd_values_are_kept(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tools": "[broken"}, "field 'tools' is no JSON"),
+        ({"tools": "[broken"}, "field 'tools' is not JSON"),
         ({"tools": "[]"}, "'tools' must be a list with an entry"),
         ({"codes": "[]"}, "'codes' must be names to sources"),
         ({"messages": []}, "'messages' must be a list with an entry"),
@@ -417,7 +417,7 @@ def test_files_that_hold_no_scenarios(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     for text, message in (
         ("", "is empty"),
-        ('{"question": "6*7?", "answers": ["42"]}\n', "line 1: it is no scenario"),
+        ('{"question": "6*7?", "answers": ["42"]}\n', "line 1: it is not a scenario"),
         ("not json\n", "line 1: not valid JSON"),
         ('{"functions": {}, "sub_questions": [], "schema": 2}\n', "schema 2 is not 1"),
         ('{"functions": {}, "sub_questions": [], "schema": 1}\n', "field 'id': Field required"),

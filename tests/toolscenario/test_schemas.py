@@ -191,7 +191,8 @@ def test_hostile_values_end() -> None:
         ({"parameters": of({"pattern": "[a-"})}, "no valid JSON Schema"),
         ({"parameters": of({"minLength": -1})}, "no valid JSON Schema"),
         ({"parameters": of({"$ref": "http://127.0.0.1:9/"})}, "nothing is fetched"),
-        ({"parameters": of({"enum": []})}, "no list of values"),
+        ({"parameters": of({"enum": {}})}, "properties.x.enum: "),
+        ({"parameters": of({}, required=["y"])}, "requires 'y', which is not among"),
         ({"parameters": nested(25)}, "levels deep"),
     ],
 )

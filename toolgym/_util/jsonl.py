@@ -48,7 +48,7 @@ def read_rows(
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a line is no JSON object or no UTF-8; its number stands in the message.
+        BadInputError: a line is not a JSON object or no UTF-8; its number stands in the message.
     """
     for number, _, raw in read_lines(path, what, torn=torn):
         yield number, parse_line(raw, path, number, what)
@@ -70,7 +70,7 @@ def row_at(path: str | Path, position: int, what: str = "file") -> dict[str, Any
     """The object of the line that begins at a position in bytes.
 
     Raises:
-        BadInputError: it is no JSON object or no UTF-8.
+        BadInputError: it is not a JSON object or no UTF-8.
     """
     with Path(path).open("rb") as stream:
         stream.seek(position)
@@ -103,7 +103,7 @@ def parse_line(
         finite: refuse NaN and infinite numbers, which JSON does not have and Python reads.
 
     Raises:
-        BadInputError: it is no JSON object or no UTF-8.
+        BadInputError: it is not a JSON object or no UTF-8.
     """
     decoder = _FINITE if finite else _PYTHON
     try:
@@ -147,17 +147,19 @@ def exact_line(row: Mapping[str, Any]) -> str:
         BadInputError: JSON cannot hold it, or would change it silently: keys that are not strings,
             halves of one character apart.
     """
-    line = dump_line(row)
-    again = json.loads(line)
-    if again != row and again != _with_lists(row):
-        raise BadInputError(f"JSON cannot hold this: {not_json(row) or 'it reads back otherwise'}")
-    return line
+    check_json(row)
+    return dump_line(row)
 
 
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
+def check_json(row: Mapping[str, Any]) -> None:
+    """Refuse a row that JSON cannot hold as it is.
+
+    Raises:
+        BadInputError: it cannot; what it is stands in the message.
+    """
+    why = not_json(row)
+    if why:
+        raise BadInputError(f"JSON cannot hold this: {why}")
 
 
 _HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON reads them as one character
@@ -189,9 +191,12 @@ def not_json(value: Any, depth: int = 0) -> str:
         pairs = enumerate(value)
     else:
         return f"is of type {type(value).__name__}"
+    keyed = isinstance(value, dict)
     for key, item in pairs:
-        if not isinstance(key, str) and isinstance(value, dict):
+        if keyed and not isinstance(key, str):
             return f"has a key of type {type(key).__name__}"
+        if type(item) is str and item.isascii():  # most are
+            continue
         why = not_json(item, depth + 1)
         if why:
             return f"{key!r:.80}{' ' if why[0].isalpha() else '.'}{why}"

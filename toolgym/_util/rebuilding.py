@@ -65,14 +65,20 @@ def plain(value: Any, what: str) -> Any:
         return sorted((plain(item, what) for item in value), key=repr)
     if callable(getattr(value, "tolist", None)):  # an array, or a number out of one
         return plain(value.tolist(), what)
+    if callable(value):
+        held = {key: item for key, item in vars(value).items() if not key.startswith("_")}
+        return {"callable": name_code(type(value)), "with": plain(held, what)}
     raise BadInputError(
         f"{what} is {value!r:.80}, which a run cannot be told by: give strings, numbers, lists or "
         "mappings, a function, or an object with a describe() that returns such"
     )
 
 
+_VERSIONED = ("toolgym", "gymnasium", "builtins")  # their versions stand beside it
+
+
 def name_code(function: Callable[..., Any] | type) -> str:
-    """``module:name`` of a function or class, with a hash of its source where that can be read.
+    """``module:name`` of a function or class, and of a user's own a hash of its source.
 
     Args:
         function: also a closure or a lambda: what their code is decides, and what they hold.
@@ -80,7 +86,10 @@ def name_code(function: Callable[..., Any] | type) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{named.__module__}:{named.__qualname__}"
+    module = getattr(named, "__module__", None) or "builtins"
+    name = f"{module}:{named.__qualname__}"
+    if module.partition(".")[0] in _VERSIONED:
+        return name
     try:
         source = inspect.getsource(named)
     except (OSError, TypeError):  # typed into an interpreter, or built in

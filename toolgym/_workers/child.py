@@ -19,7 +19,7 @@ from types import ModuleType
 __all__ = ["Channel", "end_with_parent", "load"]
 
 _LENGTH = struct.Struct("!Q")  # bytes of the message that follows
-_PIECE = 1 << 20  # bytes that are read at once
+_PIECE = 1 << 16  # bytes that are read at once: what a pipe holds
 _NO_LIMIT = 1 << 40  # bytes
 
 
@@ -33,6 +33,7 @@ class Channel:
 
     def __init__(self, reading: int, writing: int) -> None:
         self.reading, self.writing = reading, writing
+        self._held = bytearray()  # what has come and belongs to no message yet
 
     def send(self, *parts: bytes, end: float | None = None) -> None:
         """Send one message.
@@ -64,27 +65,38 @@ class Channel:
         Raises:
             EOFError: the other side is gone.
             TimeoutError: nothing came in time.
-            ValueError: what came is no message: it is too large, or it was never completed.
+            ValueError: what came is not a message: it is too large, or it was never completed.
         """
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, end))
-        if length > largest:
-            raise ValueError(f"a message of {length} bytes")
-        try:
-            return self._read(length, end)
-        except TimeoutError as error:
-            raise ValueError("part of a message") from error
+        held = self._held
+        while True:
+            if len(held) >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(held)
+                if length > largest:
+                    raise ValueError(f"a message of {length} bytes")
+                if len(held) >= (whole := _LENGTH.size + length):
+                    message = bytes(memoryview(held)[_LENGTH.size : whole])
+                    del held[:whole]
+                    return message
+            try:
+                held += self._read(end)
+            except TimeoutError as error:
+                if held:
+                    raise ValueError("part of a message") from error
+                raise
 
     def quiet(self) -> bool:
         """Whether nothing has come that was not asked for, and the other side is there."""
         poll = select.poll()
         poll.register(self.reading, select.POLLIN)
-        return not poll.poll(0)
+        return not self._held and not poll.poll(0)
 
-    def _read(self, count: int, end: float | None) -> bytes:
-        parts = []
-        while count:
+    def _read(self, end: float | None) -> bytes:
+        """What has come; waits for it."""
+        if end is not None:
+            _wait(self.reading, select.POLLIN, end)
+        while True:
             try:
-                part = os.read(self.reading, min(count, _PIECE))
+                part = os.read(self.reading, _PIECE)
             except BlockingIOError:
                 _wait(self.reading, select.POLLIN, end)
                 continue
@@ -92,9 +104,7 @@ class Channel:
                 raise EOFError from error
             if not part:
                 raise EOFError
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
+            return part
 
 
 def _wait(descriptor: int, event: int, end: float | None) -> None:

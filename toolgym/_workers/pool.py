@@ -154,7 +154,7 @@ class WorkerPool:
 
     They end with the pool: when it is closed, when nobody holds it any more, and with this process.
     The function travels once (cloudpickle: also functions of notebooks and closures), then every
-    call costs two small messages. This is for trusted tools: it is no sandbox.
+    call costs two small messages. This is for trusted tools: it is not a sandbox.
 
     Args:
         function: called with keyword arguments in the child; its result comes back as text.

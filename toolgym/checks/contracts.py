@@ -70,7 +70,7 @@ def check_tool(tool: Tool, example: Mapping[str, Any] | None = None) -> None:
         CheckError: what is wrong, and the likely cause.
     """
     if not isinstance(tool, Tool):
-        raise CheckError(f"{tool!r:.80} is no Tool: decorate the function with @toolgym.tool")
+        raise CheckError(f"{tool!r:.80} is not a Tool: decorate the function with @toolgym.tool")
     properties, required = _check_schema(tool)
     probes: list[tuple[dict[str, Any], bool]] = [({"no such parameter": 1}, True)]
     probes.append(({}, bool(required)))
@@ -96,7 +96,7 @@ def _check_schema(tool: Tool) -> tuple[list[str], list[str]]:
         json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckError(
-            f"the schema of tool {tool.name!r} is no JSON ({error}); is a default value no JSON?"
+            f"the schema of tool {tool.name!r} is not JSON ({error}); is a default value no JSON?"
         ) from error
     function = schema["function"]
     if not _TOOL_NAME.fullmatch(function["name"]):
@@ -109,7 +109,9 @@ def _check_schema(tool: Tool) -> tuple[list[str], list[str]]:
     parameters = function["parameters"]
     properties, required = list(parameters["properties"]), list(parameters["required"])
     if parameters.get("type") != "object" or not set(required) <= set(properties):
-        raise CheckError(f"the parameters of tool {tool.name!r} are no object: {parameters!r:.200}")
+        raise CheckError(
+            f"the parameters of tool {tool.name!r} are not an object: {parameters!r:.200}"
+        )
     if tool.schema() is schema or tool.schema() != schema:
         raise CheckError(f"tool {tool.name!r} must give a fresh, equal schema each time")
     return properties, required
@@ -267,7 +269,7 @@ def check_env(env: gym.Env[Any, Any], *, seed: int = 7) -> None:
     """
     inner = env.unwrapped
     if not isinstance(inner, ToolEnv):
-        raise CheckError(f"{inner!r:.80} is no ToolEnv: gymnasium's own check_env is for others")
+        raise CheckError(f"{inner!r:.80} is not a ToolEnv: gymnasium's own check_env is for others")
     gymnasium_check_env(inner)
     first, second = _transcript(inner, seed), _transcript(inner, seed)
     for number, (one, other) in enumerate(zip(first, second, strict=True)):
@@ -302,7 +304,7 @@ def _check_info(returned: Sequence[Any]) -> None:
         json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckError(
-            f"info is no plain JSON ({error}): keep objects and NaN out of it"
+            f"info is not plain JSON ({error}): keep objects and NaN out of it"
         ) from error
     if not isinstance(observation, str):
         raise CheckError(f"the observation must be text, not {type(observation).__name__}")

@@ -41,7 +41,8 @@ def _app() -> typer.Typer:
     )
     from toolgym.cli import eval as evaluation
     from toolgym.cli import filter as filtering
-    from toolgym.cli.shell import new_app
+    from toolgym.cli.shell import new_app, warn
+    from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
 
     made = new_app()
@@ -59,7 +60,10 @@ def _app() -> typer.Typer:
     made.command("compare")(compare.compare)
     made.command("report")(report.report)
     for name in COMMANDS:
-        made.add_typer(COMMANDS.get(name), name=name)
+        try:
+            made.add_typer(COMMANDS.get(name), name=name)
+        except Exception as error:  # a plug-in's own: the other commands must stay
+            warn(f"the commands {name!r} of a plug-in cannot be loaded: {in_words(error)}")
     return made
 
 

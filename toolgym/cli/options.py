@@ -36,7 +36,9 @@ TasksOption = Annotated[
 ]
 CorpusOption = Annotated[
     str | None,
-    typer.Option("--corpus", help="What is searched: sample, a .jsonl path, an index folder."),
+    typer.Option(
+        "--corpus", help="What is searched: sample, a .jsonl path, an index folder, hf:OWNER/NAME."
+    ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="train, validation or test; default: all tasks.")
@@ -112,7 +114,7 @@ def named_weights(texts: Sequence[str] | None) -> dict[str, float]:
     """``name=weight`` texts, or plain names with weight 1.
 
     Raises:
-        typer.BadParameter: a weight that is no finite number, or no name.
+        typer.BadParameter: a weight that is not a finite number, or no name.
     """
     read: dict[str, float] = {}
     for text in texts or ():

@@ -75,7 +75,7 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
-    """A progress bar on stderr; nothing at all when stderr is no terminal.
+    """A progress bar on stderr; nothing at all when stderr is not a terminal.
 
     Args:
         label: what is going on.
@@ -112,7 +112,7 @@ def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
-    """One progress bar a stage on stderr; a line a finished stage when stderr is no terminal.
+    """One progress bar a stage on stderr; a line a finished stage when stderr is not a terminal.
 
     Yields:
         A function of stage, finished and planned counts, and a note.

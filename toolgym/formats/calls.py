@@ -297,7 +297,7 @@ def outcome(
     offered: bool,
     cut: bool,
 ) -> Action:
-    """What a reply comes to: a call beats an answer, and what is not finished is no answer.
+    """What a reply comes to: a call beats an answer, and what is not finished is not an answer.
 
     Args:
         scan: over the whole reply.

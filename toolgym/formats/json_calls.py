@@ -67,7 +67,7 @@ _FOREIGN = re.compile(
     r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
     re.M,
 )
-_AT_START = re.compile(r"\s*(?:```\w*\s*)?[<\[]?\s*([\w.-]+)\s*[\[(>]")
+_AT_START = re.compile(r"\s*+(?:```\w*+\s*+)?[<\[]?\s*+([\w.-]++)\s*+[\[(>]")
 
 
 def read_reply(

@@ -107,7 +107,7 @@ class _Objects(Scanner):
         return self.skip(begin, self._next(match.end()) if end is None else end)
 
     def _next(self, position: int) -> int:
-        """Where another object begins that is no part of the one that could not be read."""
+        """Where another object begins that is not part of the one that could not be read."""
         for match in _BEGIN.finditer(self.text, position):
             before = self.text[max(0, match.start() - 40) : match.start()].rstrip()[-1:]
             if before and before not in _WITHIN:

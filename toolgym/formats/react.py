@@ -11,7 +11,7 @@ from toolgym.formats.base import Action, Format, argument_name, bound, describe_
 from toolgym.formats.calls import Calls, arguments_text, json_argument, outcome
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.repair import read_value
-from toolgym.formats.scan import Scanner, closing_bracket, marks_and
+from toolgym.formats.scan import Scanner, bracket_pairs, closing_bracket, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -167,6 +167,7 @@ class _Fields(Scanner):
         super().__init__(text, _LABELS)
         self.calls, self.tools = Calls(), tools
         self._fields: list[tuple[str, list[str]]] = [("", self.visible)]
+        self._pairs: dict[int, int] | None = None
 
     @property
     def labels(self) -> bool:
@@ -231,13 +232,15 @@ class _Fields(Scanner):
         while text[begin : begin + 1] in (" ", "\t"):
             begin += 1
         if text.startswith("{", begin):
-            value, stop = json_argument(text, begin, _CLOSING, self.calls, closing_bracket)
+            value, stop = json_argument(
+                text, begin, _CLOSING, self.calls, lambda *_: self._closing(bracket)
+            )
             if value is not None:
                 self.calls.add(name, *value)
         elif (quoted := _QUOTED.match(text, begin)) is not None:
             stop = self._quoted_argument(name, quoted)
         if stop is None:
-            stop = closing_bracket(text, begin)
+            stop = self._closing(bracket)
             if stop is None:
                 what = f"the call {name}[ has no closing bracket: {name}[...]"
                 self.calls.fail("unclosed_call", what)
@@ -250,6 +253,15 @@ class _Fields(Scanner):
         if self.calls.exhausted:
             return self.stop(self._from)
         return self._from
+
+    def _closing(self, bracket: int) -> int | None:
+        """Where a bracket closes; behind the first that does not, all are looked up at once."""
+        if self._pairs is not None:
+            return self._pairs.get(bracket)
+        found = closing_bracket(self.text, bracket + 1)
+        if found is None:
+            self._pairs = bracket_pairs(self.text, bracket + 1)
+        return found
 
     def _quoted_argument(self, name: str, quoted: re.Match[str]) -> int | None:
         """One string in quotes, which may hold an object that was encoded twice."""

@@ -116,7 +116,7 @@ def read_value(
             except ValueError:
                 return value, stop, notes
             notes = reader.notes
-    if text[stop : stop + 1] in ("}", "]") and (extra := _extra(end).match(text, stop)):
+    if text[stop : stop + 1] in ("}", "]", " ", "\n") and (extra := _extra(end).match(text, stop)):
         notes.append("extra closing bracket")
         stop = extra.end()
     return value, stop, list(dict.fromkeys(notes))
@@ -124,7 +124,7 @@ def read_value(
 
 @functools.lru_cache(maxsize=64)
 def _extra(end: re.Pattern[str]) -> re.Pattern[str]:
-    return re.compile(rf"[}}\]][}}\]\s]*?(?={end.pattern})")
+    return re.compile(rf"\s*+[}}\]](?:\s*+[}}\]])*?(?={end.pattern})")
 
 
 def _told(strict: str, tolerant: str) -> str:
@@ -254,7 +254,7 @@ class _Reader:
         if name.lstrip("-") in ("NaN", "Infinity", "nan", "inf", "infinity"):
             raise ValueError(f"{name} is not a JSON number")
         if name not in _LITERALS:
-            where = f"the word {name[:40]!r} has no quotes" if name else f"{sign!r} is no value"
+            where = f"the word {name[:40]!r} has no quotes" if name else f"{sign!r} is not a value"
             raise ValueError(where if sign else "it ends in the middle")
         if name[0].isupper():
             self.notes.append("Python literal")

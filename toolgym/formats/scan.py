@@ -92,9 +92,9 @@ class Scanner:
         """Read what begins here.
 
         Returns:
-            Where reading goes on; None: it is text.
+            Where reading goes on; None: it is text, as all is to a scanner that knows no format.
         """
-        raise NotImplementedError
+        return None
 
     def forget(self) -> None:
         """All before was reasoning: drop what was read."""
@@ -286,7 +286,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return not levels or any(_is_deeper(part, levels - 1) for part in parts)
 
 
-# A quoted string within an argument may hold a bracket; a mark of inches is no quote.
+# A quoted string within an argument may hold a bracket; a mark of inches is not a quote.
 _BRACKETS = re.compile(r"[\[\]]|(?<=[\s\[(=,:])\"[^\"\[\n]*\"(?!\w)")
 
 
@@ -302,3 +302,14 @@ def closing_bracket(text: str, begin: int) -> int | None:
             if depth == 0:
                 return match.start()
     return None
+
+
+def bracket_pairs(text: str, begin: int) -> dict[int, int]:
+    """Where each bracket from a place on is closed, found in one pass."""
+    pairs, opened = {}, []
+    for match in _BRACKETS.finditer(text, begin):
+        if match[0] == "[":
+            opened.append(match.start())
+        elif match[0] == "]" and opened:
+            pairs[opened.pop()] = match.start()
+    return pairs

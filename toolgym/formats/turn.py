@@ -95,14 +95,15 @@ def begin_turn(
         refused: whether tools may no longer be called.
     """
     said, cut = (action.said, action.cut) if isinstance(action, Turn) else (None, False)
-    read = codec.parse(action[:limit], tools) if said is None else said
+    read = _cut_short(said) if said is not None and cut else said
+    if read is None:
+        # Codecs of others may not know of cuts.
+        read = codec.parse(action[:limit], tools, **({"cut": True} if cut else {}))
     if len(action) > limit:
         text = f"it has {len(action):,} characters; only the first {limit:,} count"
         read = replace(read, problems=(Problem("too_long", text), *read.problems))
     if read.calls:
         read = _holdable(read)
-    if cut:
-        read = _cut_short(read)
     if read.calls and refused and said is None:
         read = codec.without_calls(read, action[:limit])
     if not read.calls:
@@ -134,8 +135,8 @@ def _holdable(read: Action) -> Action:
 
 
 def _cut_short(read: Action) -> Action:
-    """What a reply that was cut says for sure: no answer, and no call that had to be completed."""
+    """What native calls that were cut say for sure: none that had to be repaired."""
     doubtful = any(problem.kind == REPAIRED for problem in read.problems)
-    problem = Problem("cut_reply", "it was cut at the limit of its length before it ended")
+    problem = Problem("cut_reply", "it was cut at the limit of its length: write less")
     calls = () if doubtful else read.calls
-    return replace(read, calls=calls, answer=None, problems=(problem, *read.problems))
+    return replace(read, calls=calls, problems=(*read.problems, problem))

@@ -1,11 +1,11 @@
 """How an answer is compared with the gold: normalisations, the last-number rule, EM, accuracy, F1.
 
-Everything here takes time linear in its texts, so that megabytes are as safe as a few words. The
-formulas and what they were checked against stand in docs/rewards.md.
+All takes time linear in its texts. Formulas and what they were checked against: docs/rewards.md.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
@@ -113,6 +113,8 @@ _FILLERS = frozenset(
         *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
         *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
         *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
+        *("antwort", "das", "die", "der", "es", "ist", "c", "est", "la", "le", "el", "respuesta"),
+        *"答案是为為年市でですだのはがえ",
     )
 )
 _ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
@@ -255,10 +257,12 @@ def right(
     if numbers not in NUMBER_RULES:
         raise UnknownNameError("number rule", numbers, NUMBER_RULES)
     if task.answer_type == "number":
-        if preset == "ours" and not _one_number(prediction):
-            return False
         if numbers == "value":
-            value = last_number(prediction)
+            value = (
+                None
+                if preset == "ours" and not _one_number(prediction)
+                else last_number(prediction)
+            )
             return value is not None and any(value == last_number(gold) for gold in task.targets)
         found = _paper_number(prediction)
         if numbers == "paper_filter":
@@ -286,11 +290,17 @@ def _one_number(prediction: str) -> bool:
 
 def _says(prediction: str, golds: Sequence[str], normalisation: str) -> bool:
     """Whether a text says one gold answer and offers nothing beside it."""
-    found = normalise(prediction, normalisation)
-    held = [
-        gold for gold, wanted in _normalised(golds, normalisation) if f" {wanted} " in f" {found} "
-    ]
-    return committed(prediction, held, normalisation) or exact(prediction, golds, normalisation)
+    found = f" {normalise(prediction, normalisation)} "
+    held = []
+    for gold, wanted in _normalised(golds, normalisation):
+        if not wanted:
+            if _same(prediction, gold):
+                return True
+        elif (spaced := f" {wanted} ") == found:
+            return True
+        elif spaced in found:
+            held.append(gold)
+    return bool(held) and committed(prediction, held, normalisation)
 
 
 def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:
@@ -298,11 +308,6 @@ def committed(prediction: str, golds: Sequence[str], normalisation: str = "paper
 
     Words such as "it is" are not counted. Two parts between commas, lines, slashes, "and" or "or"
     are two answers, unless the gold has such parts itself.
-
-    Args:
-        prediction: the policy's answer.
-        golds: gold answers.
-        normalisation: one of `NORMALISATIONS`.
     """
     said = _counted(normalise(prediction, normalisation))
     alone = not _offers_several(prediction, normalisation)
@@ -320,7 +325,7 @@ def _counted(normalised: str) -> Counter[str]:
 
 
 def _offers_several(text: str, normalisation: str) -> bool:
-    """Whether a text lists: two parts with words, between commas, lines, "and" or "or"."""
+    """Whether a text lists: two parts between commas, lines, "and" or "or"."""
     return sum(bool(normalise(part, normalisation)) for part in _ALTERNATIVES.split(text)) > 1
 
 
@@ -366,11 +371,8 @@ def contains_answer(
 def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[float]:
     """Score the policy's own answer at the step that gave it; every other step gets 0.0.
 
-    An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too.
-
-    Args:
-        trajectory: read for nothing but ``step.answer``.
-        score: the answer to a number or truth value.
+    An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too. Of
+    the trajectory nothing is read but ``step.answer``.
 
     Returns:
         [steps] floats.
@@ -384,7 +386,13 @@ def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[floa
 
 
 def _normalised(golds: Sequence[str], normalisation: str) -> Iterator[tuple[str, str]]:
-    return ((gold, normalise(gold, normalisation)) for gold in golds)
+    return ((gold, _gold(gold, normalisation)) for gold in golds)
+
+
+@functools.lru_cache(maxsize=8192)
+def _gold(gold: str, normalisation: str) -> str:
+    """Kept, since the golds of a task are asked for at each of its steps and by each reward."""
+    return normalise(gold, normalisation)
 
 
 def _same(prediction: str, gold: str) -> bool:

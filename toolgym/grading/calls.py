@@ -1,4 +1,4 @@
-"""How tool calls are counted: what was attempted, what could be read, what came through."""
+"""How tool calls are counted: what was attempted, what could be read, what succeeded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def count_calls(steps: Iterable[Step]) -> CallCounts:
     """Count the calls of some steps.
 
     A call succeeded when its result carries no error. Unknown tools, invalid arguments, failures of
-    the tool, time-outs, bugs and refused calls are marked as errors. An empty result is no error.
+    the tool, time-outs, bugs and refused calls are marked as errors. An empty one is not.
     """
     made = succeeded = malformed = 0
     for step in steps:

@@ -35,7 +35,7 @@ class Rubric:
 
     Raises:
         UnknownNameError: no reward has that name.
-        BadInputError: a weight that is no finite number, or an unknown option.
+        BadInputError: a weight that is not a finite number, or an unknown option.
     """
 
     def __init__(self, spec: Spec) -> None:

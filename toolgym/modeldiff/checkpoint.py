@@ -75,7 +75,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
     Raises:
         MissingExtraError: safetensors or torch is not installed.
-        BadInputError: it is no safetensors file, or it is cut off.
+        BadInputError: it is not a safetensors file, or it is cut off.
     """
     library, torch = require_extra("safetensors", "train"), require_extra("torch", "train")
     try:
@@ -87,7 +87,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         with file.open("rb") as stream:
             pointer = stream.read(8) == b"version "
         hint = " (a Git LFS pointer: run `git lfs pull`)" if pointer else ""
-        raise BadInputError(f"{str(file)!r} is no safetensors file{hint}") from error
+        raise BadInputError(f"{str(file)!r} is not a safetensors file{hint}") from error
 
     def tensor(name: str) -> Tensor:
         about = opened.get_slice(name)
@@ -98,7 +98,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         shape, dtype = tuple(about.get_shape()), about.get_dtype()
         return Tensor((str(file.resolve()), name), shape, dtype, read)
 
-    return {name: tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+    return {name: tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is not a mapping
 
 
 def _rows(value: Any, first: int, last: int, torch: Any) -> Floats:
@@ -194,8 +194,8 @@ def find_folder(model: str | Path) -> Path:
     if (cached := _cached(name)) is not None:
         return cached
     raise MissingFileError(
-        f"model {name!r} is no folder{hint}, and the hub's cache does not hold it; fetch it with: "
-        f"hf download {name}"
+        f"model {name!r} is not a folder{hint}, and the hub's cache does not hold it; "
+        f"fetch it with: hf download {name}"
     )
 
 
@@ -299,7 +299,7 @@ def open_adapter(name: str, folder: Path, base: Checkpoint) -> Checkpoint:
             tensors[key] = tensor  # modules_to_save, and trained biases: whole
         else:
             raise BadInputError(
-                f"adapter {name!r} holds {key!r}, which is no LoRA pair and no tensor of "
+                f"adapter {name!r} holds {key!r}, which is not a LoRA pair and no tensor of "
                 f"{base.name!r}: {_MERGE}"
             )
     for module, pair in pairs.items():
@@ -347,7 +347,7 @@ def _delta(
     """``scale * B @ A``, and its transpose for embeddings and for layers stored [in, out]."""
     sides = [pair[side] for side in "BA"]
     if any(len(side.shape) != 2 or side.dtype not in FLOATS for side in sides):
-        raise BadInputError(f"adapter {name!r}: {module!r} is no plain LoRA pair: {_MERGE}")
+        raise BadInputError(f"adapter {name!r}: {module!r} is not a plain LoRA pair: {_MERGE}")
     rank = sides[1].shape[0]
     scale, shape = _scale(config, module, rank), (sides[0].shape[0], sides[1].shape[1])
     # Embeddings, [vocabulary, width], and layers stored [in, out]; of a square one the setting

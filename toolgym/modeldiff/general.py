@@ -146,7 +146,7 @@ def _paired_error(
         after["results"][task][f"{metric},{rule}"] - before["results"][task][f"{metric},{rule}"]
     )
     if not math.isclose(float(differences.mean()), change, abs_tol=1e-6):
-        return None, 0  # a metric that is no mean over documents, such as perplexity
+        return None, 0  # a metric that is not a mean over documents, such as perplexity
     error = float(differences.std(ddof=1) / math.sqrt(len(common)))
     return error or None, len(common)  # where all documents agree, zero would not be honest
 

@@ -130,7 +130,7 @@ def paired(before: Checkpoint, after: Checkpoint) -> tuple[list[Pair], list[str]
         The pairs in order of their names, and what a reader has to know about them.
 
     Raises:
-        BadInputError: other architectures, tensors or shapes, or elements that are no floats.
+        BadInputError: other architectures, tensors or shapes, or elements that are not floats.
     """
     if before.kind and after.kind and before.kind != after.kind:
         raise BadInputError(

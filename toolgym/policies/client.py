@@ -153,8 +153,8 @@ def failure_of(error: Exception, openai: Any, address: str) -> EndpointError:
     if isinstance(error, openai.APIStatusError):
         return _status(error, f"{address}: {_detail(error)}{tail}")
     if isinstance(error, openai.APIResponseValidationError | ValueError):
-        # json.JSONDecodeError is a ValueError: the body was no JSON.
-        text = f"{address} sent what is no chat completion: {error!s:.200}"
+        # json.JSONDecodeError is a ValueError: the body was not JSON.
+        text = f"{address} sent what is not a chat completion: {error!s:.200}"
         return EndpointError("bad_reply", text)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error

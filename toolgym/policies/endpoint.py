@@ -54,13 +54,13 @@ def reply_of(completion: Any, request: Request) -> Reply:
     """A completion as a reply, native calls written in the request's format, too.
 
     Raises:
-        EndpointError: it is no chat completion.
+        EndpointError: it is not a chat completion.
         NothingError: it holds neither text nor calls.
     """
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
         raise EndpointError(
-            "bad_reply", f"the server sent what is no chat completion: {completion!r:.200}"
+            "bad_reply", f"the server sent what is not a chat completion: {completion!r:.200}"
         )
     choice = choices[0]
     told = any(getattr(choice.message, field, None) for field in ("tool_calls", "refusal"))
@@ -73,7 +73,7 @@ def reply_of(completion: Any, request: Request) -> Reply:
     try:
         reply = read_native(completion, request, own_ids=False)
     except PolicyError as error:
-        raise EndpointError("bad_reply", f"the server sent what is no reply: {error}") from error
+        raise EndpointError("bad_reply", f"the server sent what is not a reply: {error}") from error
     if reply.said is not None:
         return reply
     text = cut_at_stop(reply.text, request)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from toolgym._util.jsonl import not_json
 from toolgym.errors import PolicyError
 from toolgym.formats import Action
-from toolgym.formats.calls import REPAIRED
-from toolgym.formats.repair import repaired
-from toolgym.formats.scan import read_json
+from toolgym.formats.calls import Calls, NativeCall, native_call
+from toolgym.formats.repair import Budget, read_value, repaired
 from toolgym.messages import Chat, Message, ToolCall
 from toolgym.policies.base import Reply, Request
-from toolgym.trajectory import Problem
 
 __all__ = ["read_native", "with_text_arguments", "wrote_text_arguments"]
 
 _CUT = ("length", "max_tokens", "model_length")  # OpenAI and vLLM; Anthropic; Mistral
+_END = re.compile(r"\Z")
 _FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
-_BLANK = "\ue000"  # private use: stands where a broken call is put back as it was written
 
 
 def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
@@ -53,34 +53,53 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     if role not in (None, "assistant"):
         raise PolicyError(f"the policy returned a message of role {str(role)!r:.80}, not assistant")
     text = _text(_field(value, "content") or _field(value, "refusal"))
-    calls = _calls(value)
-    if not calls:
+    found = _calls(value)
+    if not found:
         return Reply(text, cut=cut)
-    thought = text.strip()
-    read, problems, written = [], list[Problem](), list[tuple[ToolCall, str]]()
-    taken: set[str] = set()
-    for number, (call_id, name, given) in enumerate(calls):
-        known = own_ids and isinstance(call_id, str) and call_id not in taken
-        taken.add(call_id if known else "")  # the same id twice cannot tell calls apart
-        try:
-            arguments, notes = _arguments(given, complete=not cut)
-        except ValueError as error:
-            problems.append(Problem("bad_json", f"tool call {number + 1}: {error}"[:300]))
-            blank = f"{_BLANK}{number}"
-            written.append((ToolCall("", name, {blank: blank}), _as_text(given)))
-            continue
-        problems += [
-            Problem(REPAIRED, f"tool call {number + 1} was not valid JSON and was repaired: {note}")
-            for note in notes
-        ]
-        read.append(ToolCall(call_id if known else "", name, arguments))
-        written.append((read[-1], ""))
-    whole = request.format.write(Action(thought, tuple(call for call, _ in written)), request.tools)
-    for call, raw in written:
-        if raw:
-            whole = whole.replace(json.dumps(call.arguments, ensure_ascii=False), raw)
-    said = Action(thought, tuple(read), None, tuple(problems))
+    thought, calls = text.strip(), Calls()
+    read, written, taken = list[ToolCall](), list[ToolCall](), {""}
+    for call_id, name, given in found:
+        before = len(calls.made)
+        written.append(_add(calls, name, given, complete=not cut))
+        if len(calls.made) > before:
+            # The same id twice cannot tell calls apart.
+            known = own_ids and isinstance(call_id, str) and call_id not in taken
+            read.append(replace(calls.made[-1], id=call_id if known else ""))
+            taken.add(read[-1].id)
+    said = Action(thought, tuple(read), None, tuple(calls.problems))
+    whole = request.format.write(Action(thought, tuple(written)), request.tools)
     return Reply(whole, cut=cut, said=said)
+
+
+def _add(calls: Calls, name: str, given: Any, *, complete: bool) -> ToolCall:
+    """Make or refuse a call by the rules of those in text; gives it as it was written."""
+    if isinstance(given, Mapping):
+        given = dict(given)
+    if not isinstance(given, str):
+        why = not_json(given)
+        if why:
+            calls.fail("bad_json", f"{{call}} is not valid JSON (its argument {why})")
+            return NativeCall("", name, {}, "(what JSON cannot hold)")
+        calls.add_arguments(name, given)
+        return native_call(name, given, 0)
+    value, notes = None, list[str]()
+    if given.strip():
+        try:
+            value, notes = _decoded(given.strip(), complete, calls.budget)
+        except ValueError as error:
+            calls.fail("bad_json", f"the arguments of {{call}} are not valid JSON ({error})")
+            return NativeCall("", name, {}, given)
+    calls.add_arguments(name, value, notes)
+    return native_call(name, given, 0)
+
+
+def _decoded(text: str, complete: bool, budget: Budget) -> tuple[Any, list[str]]:
+    if text.startswith("`"):  # a code fence
+        return repaired(text, complete=complete)
+    value, end, notes = read_value(text, 0, _END, complete=complete, budget=budget)
+    if end != len(text):
+        raise ValueError(f"more follows behind character {end}")
+    return value, notes
 
 
 def _unwrapped(value: Any) -> tuple[Any, bool]:
@@ -157,49 +176,3 @@ def _calls(value: Any) -> list[tuple[Any, str, Any]]:
             (_field(item, "id"), name, _field(item, "args") if arguments is None else arguments)
         )
     return found
-
-
-def _arguments(given: Any, *, complete: bool) -> tuple[dict[str, Any], list[str]]:
-    """Arguments as an object, and what had to be repaired, as in calls that are written as text.
-
-    Raises:
-        ValueError: they have no one reading.
-    """
-    notes: list[str] = []
-    for level in range(3):
-        if given is None or (isinstance(given, str) and not given.strip()):
-            return {}, notes
-        if isinstance(given, Mapping):
-            why = not_json(dict(given))
-            if why:
-                raise ValueError(f"it is not valid JSON (its argument {why})")
-            return dict(given), notes
-        if isinstance(given, list | tuple) and len(given) == 1:
-            given = given[0]
-            notes.append("a list around the arguments")
-        elif isinstance(given, str):
-            notes += ["arguments encoded as text"] if level else []
-            given, more = _decoded(given, complete)
-            notes += more
-        else:
-            break
-    raise ValueError(f"its arguments must be an object, not of type {type(given).__name__}")
-
-
-def _decoded(text: str, complete: bool) -> tuple[Any, list[str]]:
-    try:
-        return read_json(text), []
-    except ValueError as error:
-        try:
-            return repaired(text, complete=complete)
-        except ValueError:
-            raise ValueError(f"its arguments are not valid JSON ({error})") from error
-
-
-def _as_text(given: Any) -> str:
-    if isinstance(given, str):
-        return given
-    try:
-        return json.dumps(given, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):
-        return "(what JSON cannot hold)"

@@ -191,6 +191,7 @@ def _told(layer: gym.Wrapper[Any, Any, Any, Any]) -> dict[str, Any]:
     given = getattr(layer, "_saved_kwargs", None)
     if given is None:
         given = {k: v for k, v in vars(layer).items() if k != "env" and not k.startswith("_")}
+    given = {k: repr(v) if isinstance(v, gym.Space) else v for k, v in given.items()}
     return {"wrapper": name_code(type(layer)), "with": plain(given, f"wrapper {name}")}
 
 

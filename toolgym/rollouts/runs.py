@@ -13,6 +13,7 @@ from toolgym._util.jsonl import (
     append_line,
     append_row,
     appending,
+    check_json,
     parse_line,
     read_json,
     read_lines,
@@ -61,7 +62,7 @@ class Run:
             hint = did_you_mean(folder.name, names)
             raise MissingFileError(f"run folder {str(folder)!r} does not exist{hint}")
         if not (folder / SETTINGS).is_file():
-            raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is no run folder")
+            raise MissingFileError(f"{str(folder)!r} holds no {SETTINGS}: it is not a run folder")
         return cls(read_json(folder / SETTINGS), folder)
 
     def trajectories(self) -> list[Trajectory]:
@@ -193,11 +194,11 @@ class RunWriter:
         Raises:
             BadInputError: the record cannot be held; nothing was written.
         """
-        line = trajectory.to_line()
         if self.run.path is None:
+            check_json(trajectory.to_row())
             self.run._recorded.append(trajectory)
         else:
-            append_line(self._streams[TRAJECTORIES], line)
+            append_line(self._streams[TRAJECTORIES], trajectory.to_line())
         self.finished.add(trajectory.id)
 
     def fail(self, row: dict[str, Any]) -> None:

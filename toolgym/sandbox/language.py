@@ -166,7 +166,7 @@ def check(source: str, modules: tuple[str, ...] = MODULES) -> ast.Module:
 
     Raises:
         RefusedError: what is not part of the subset, with its line.
-        SyntaxError: the source is no Python.
+        SyntaxError: the source is not Python.
     """
     tree = ast.parse(source, "<tool>")
     guarded = False

@@ -118,7 +118,7 @@ def _value(
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_json)
     except (TypeError, ValueError, RecursionError) as error:
-        return b"j", f"{name} returned what is no JSON: {error}"
+        return b"j", f"{name} returned what is not JSON: {error}"
     if len(text) > limit:
         return b"o", f"{name} returned {len(text)} characters; at most {limit} are allowed"
     return b"v", text

@@ -113,7 +113,7 @@ class Sandbox:
             ``str``, and the text of a failure is the exception's alone.
 
     Raises:
-        BadInputError: a required layer is missing here, a limit is no positive number, or a
+        BadInputError: a required layer is missing here, a limit is not a positive number, or a
             source is too long.
 
     Example:
@@ -231,7 +231,7 @@ class Sandbox:
         try:
             text = json.dumps(dict(arguments), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            return SandboxResult(f"Error: arguments of {name} are no JSON: {error}", "arguments")
+            return SandboxResult(f"Error: arguments of {name} are not JSON: {error}", "arguments")
         if len(text) > _ARGUMENT_CHARS:
             return SandboxResult(
                 f"Error: arguments of {name} have {len(text)} characters; "

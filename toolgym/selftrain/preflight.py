@@ -15,8 +15,9 @@ from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
 from toolgym.data.conditions import named, read_conditions
-from toolgym.errors import UnknownNameError
+from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.policies.local.models import require_whole
+from toolgym.rollouts.playing import spec_of
 from toolgym.selftrain.environments import Places, places
 from toolgym.selftrain.memory import (
     Memory,
@@ -64,6 +65,13 @@ def check(settings: SelfTrainSettings) -> None:
     if not settings.rounds:
         return
     check_version()
+    if "grpo" in map(settings.method, range(1, settings.rounds + 1)):
+        for environment in settings.environments:
+            if environment.train is not None and spec_of(environment.id).additional_wrappers:
+                raise BadInputError(
+                    f"GRPO cannot play {environment.id!r} with the wrappers of its registration: "
+                    "practise in an environment without them, or train by SFT or DPO"
+                )
     for method in {settings.method(number) for number in range(1, settings.rounds + 1)}:
         settings.training(method).resolve()
 

@@ -323,7 +323,7 @@ def _arguments(
     itself, and takes none that begins with ``_``.
 
     Raises:
-        BadInputError: a type that is no JSON.
+        BadInputError: a type that is not JSON.
     """
     fields: dict[str, Any] = {}
     for number, (parameter, found) in enumerate(signature.items()):
@@ -351,11 +351,11 @@ def _unusable(
                 f"the type {found.annotation!r:.80} of parameter {parameter!r} of tool {name!r} "
                 f"cannot be given as JSON: {why:.200}"
             )
-    return BadInputError(f"tool {name!r} has parameters that are no JSON: {error!s:.200}")
+    return BadInputError(f"tool {name!r} has parameters that are not JSON: {error!s:.200}")
 
 
 class _Quiet(GenerateJsonSchema):
-    """A default that is no JSON is left out of the document without a warning."""
+    """A default that is not JSON is left out of the document without a warning."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - theirs
 

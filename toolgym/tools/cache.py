@@ -18,7 +18,7 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 def cache_key(arguments: Mapping[str, Any]) -> str | None:
-    """Canonical JSON of validated arguments, or None when they are no JSON: then no cache."""
+    """Canonical JSON of validated arguments, or None when they are not JSON: then no cache."""
     try:
         return _encode(arguments)
     except (TypeError, ValueError, RecursionError):

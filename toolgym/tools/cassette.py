@@ -57,7 +57,7 @@ class Recorder:
 
         Raises:
             RunMismatchError: it was recorded with other tools, or another process is writing.
-            BadInputError: the file is no cassette, or cannot be written.
+            BadInputError: the file is not a cassette, or cannot be written.
         """
         path = Path(path)
         with _recorders_lock:
@@ -117,7 +117,7 @@ class Replayer:
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: the file is no cassette, or a line is broken.
+        BadInputError: the file is not a cassette, or a line is broken.
         RunMismatchError: it was recorded with other tools.
     """
 
@@ -182,7 +182,7 @@ class Replayer:
 def _tools_of(path: Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
     if header.get("cassette") != SCHEMA or not isinstance(header.get("tools"), dict):
         raise BadInputError(
-            f"{str(path)!r} is no cassette of version {SCHEMA}: its first line must say so"
+            f"{str(path)!r} is not a cassette of version {SCHEMA}: its first line must say so"
         )
     tools: Mapping[str, Any] = header["tools"]
     return tools

@@ -63,7 +63,7 @@ def serve(toolset: Toolset, service: Mapping[str, Any], tools: Any = None) -> To
         tools: names and options that the toolset was made from, for a cassette's first line.
 
     Raises:
-        BadInputError: wrong settings, or a file that is no cassette.
+        BadInputError: wrong settings, or a file that is not a cassette.
         MissingFileError: no cassette to replay.
         RunMismatchError: a cassette of other tools, or one that another process is writing.
     """

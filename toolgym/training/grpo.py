@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
@@ -58,7 +60,7 @@ Play = Callable[[Any, Sequence[str], int], Played]
 
 
 def train_grpo(
-    env: str | ToolEnv | Sequence[ToolEnv],
+    env: str | gym.Env[Any, Any] | Sequence[gym.Env[Any, Any]],
     model: str | Path,
     out: str | Path,
     config: GrpoConfig | Mapping[str, Any] | None = None,
@@ -191,7 +193,8 @@ def _require_step(starts: Sequence[Start], config: GrpoConfig) -> None:
 
 
 def worlds_of(
-    env: str | ToolEnv | Sequence[ToolEnv], env_args: Mapping[str, Any] | None = None
+    env: str | gym.Env[Any, Any] | Sequence[gym.Env[Any, Any]],
+    env_args: Mapping[str, Any] | None = None,
 ) -> list[ToolEnv]:
     """The environments of a training, checked: they have one rubric, and it rewards something.
 
@@ -201,12 +204,14 @@ def worlds_of(
 
     Raises:
         UnknownNameError: no such environment, tool, format or reward.
-        BadInputError: no environment, no weighted reward, or rewards that differ.
+        BadInputError: no environment, one whose wrappers would be dropped, no weighted reward, or
+            rewards that differ.
     """
-    if isinstance(env, str):
-        worlds = [open_env(env, env_args).bare("training")]
-    else:
-        worlds = [env] if isinstance(env, ToolEnv) else list(env)
+    many = [env] if isinstance(env, str | gym.Env) else list(env)
+    worlds = [
+        item if isinstance(item, ToolEnv) else open_env(item, env_args).bare("training")
+        for item in many
+    ]
     if not worlds or not any(worlds[0].rubric.weights.values()):
         raise BadInputError("the environment has no reward with a weight: there is nothing to gain")
     for world in worlds[1:]:

@@ -107,8 +107,8 @@ class Outcome:
             return None
         if not (self.target / RECORD).is_file():
             raise RunMismatchError(
-                f"{str(self.target)!r} exists and is no model that toolgym trained; choose another "
-                "folder"
+                f"{str(self.target)!r} exists and is not a model that toolgym trained; "
+                "choose another folder"
             )
         found = read_json(self.target / RECORD)
         before = {key: found.get(key) for key in self.record}

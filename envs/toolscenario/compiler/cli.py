@@ -74,7 +74,7 @@ def check_file(
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a line that is no scenario, or a sandbox that does not work here.
+        BadInputError: a line that is not a scenario, or a sandbox that does not work here.
     """
     duplicates, seen = Duplicates(), dict[str, int]()
     lines = require_file(path, "scenario file").read_bytes().count(b"\n")

@@ -175,7 +175,7 @@ def _check_graph(sub_questions: Sequence[SubQuestion]) -> None:
     earlier: set[str] = set()
     ids = [item.id for item in sub_questions]
     for item in sub_questions:
-        _refuse(bool(_ID.fullmatch(item.id)), "bad_id", f"{item.id!r} is no id such as 'q1'")
+        _refuse(bool(_ID.fullmatch(item.id)), "bad_id", f"{item.id!r} is not an id such as 'q1'")
         _refuse(ids.count(item.id) == 1, "duplicate_id", f"{item.id!r} stands twice")
         _refuse(
             bool(item.question.strip()) and bool(item.answer.strip()),

@@ -305,7 +305,7 @@ def _object(value: Any, where: str) -> Value:
         raise BadInputError(f"{where}: the object must be a text, number or point, not {value!r}")
     if isinstance(value, int | float):
         if abs(value) > 1e15 or value != value:
-            raise BadInputError(f"{where}: the object {value!r} is no ordinary number")
+            raise BadInputError(f"{where}: the object {value!r} is not an ordinary number")
         return int(value) if value == int(value) else value
     numbers = isinstance(value, list) and all(type(part) in (int, float) for part in value)
     if not numbers or len(value) != 2:

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 VALUES = ("date", "year", "number", "text", "point")
-"""Kinds of value that are no entities."""
+"""Kinds of value that are not entities."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def number_relation(
 def text_relation(
     name: str, subject: str, label: str, asks: tuple[str, ...], names: tuple[str, ...] = ()
 ) -> Relation:
-    """A relation to a text that is no entity."""
+    """A relation to a text that is not an entity."""
     first = f"What is the {label} of {{s}}?"
     return Relation(
         name, subject, "text", label, (f"the {label} of {{s}}",), (first, *asks), names=names

@@ -298,7 +298,7 @@ def test_a_product_without_a_sign_after_a_quotient_is_never_guessed(a: int, b: i
 def test_two_expressions_have_no_value(parts: list[Tree], joint: str) -> None:
     texts = [written(part, _WAYS[1], grouped=False) for part in parts]
     assume(not any(text.startswith(("-", "(")) for text in texts))
-    refusal(joint.join(texts))
+    assert refusal(joint.join(texts))
 
 
 @given(trees, trees)

@@ -406,7 +406,7 @@ def test_solutions_of_quadratics_by_substitution(coefficients: list[int]) -> Non
 
 
 def processes() -> dict[int, int]:
-    """Each process that is no zombie, and its parent."""
+    """Each process that is not a zombie, and its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

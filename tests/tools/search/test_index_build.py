@@ -339,7 +339,7 @@ def test_too_little_memory_is_refused(tmp_path: Path, memory_mb: int) -> None:
 
 def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus.jsonl", rows_of(5))
-    with pytest.raises(BadInputError, match="is no index"):
+    with pytest.raises(BadInputError, match="is not an index"):
         build_index(corpus, corpus)
     assert len(list(read_rows(corpus))) == 5
 

@@ -132,12 +132,11 @@ def test_no_hit_is_an_empty_result_and_no_error(corpus: Path) -> None:
     assert (miss.empty, hit.empty) == (True, False)
     assert [result.passed for result in (miss, hit)] == [False, True]
     # Also where many are answered at once, and by the plain function.
-    both = make_search(str(corpus)).run_many(
-        [
-            ToolCall(f"call_{n}", "WikipediaSearch", {"query": q})
-            for n, q in enumerate(["zzz", "rower"])
-        ]
-    )
+    asked = [
+        ToolCall(f"call_{n}", "WikipediaSearch", {"query": query})
+        for n, query in enumerate(["zzz", "rower"])
+    ]
+    both = make_search(str(corpus)).run_many(asked)
     assert [result.empty for result in both] == [True, False]
     with pytest.raises(NothingFoundError, match="no article holds a word of it"):
         make_search(str(corpus))("zzzqqq")
@@ -270,7 +269,7 @@ def test_unknown_corpus_names_the_options(tmp_path: Path) -> None:
         make_search("sampel")
     with pytest.raises(MissingFileError, match="does not exist"):
         make_search(str(tmp_path / "nothing.jsonl"))
-    with pytest.raises(BadInputError, match="holds no toolgym index"):
+    with pytest.raises(BadInputError, match="holds no index"):
         make_search(str(tmp_path))
     with pytest.raises(MissingFileError, match="does not exist"):
         open_index(tmp_path / "nothing")
@@ -286,7 +285,7 @@ def test_build_replaces_an_index_but_nothing_else(corpus: Path, tmp_path: Path) 
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("precious")
-    with pytest.raises(BadInputError, match="is no index"):
+    with pytest.raises(BadInputError, match="is not an index"):
         build_index(corpus, other)
     assert (other / "thesis.tex").read_text() == "precious"
 

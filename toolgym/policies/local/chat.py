@@ -75,7 +75,7 @@ class TokenChat:
                 f"the chat template of {tokenizer.name_or_path!r} leaves assistant texts out"
             )
         # What a template puts in front of a reply (Qwen3: an empty reasoning) is what models write
-        # themselves: only what opens and ends turns is no text.
+        # themselves: only what opens and ends turns is not text.
         asked = self._render([_chat("user", "a")], [])
         structure, after = self._encode([asked, whole.partition(_MARK)[2]])
         added = set(tokenizer.added_tokens_decoder)

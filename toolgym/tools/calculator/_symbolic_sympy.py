@@ -115,10 +115,10 @@ def value(expression: Any) -> tuple[Any, bool]:
     """A result that can be said, and whether it was rounded.
 
     Raises:
-        RefusedError: it is undefined, or no closed form was found and it is no number either.
+        RefusedError: it is undefined, or no closed form was found and it is not a number either.
     """
     if not isinstance(expression, sp.Expr | sp.Rel):
-        raise RefusedError("the result is no expression")
+        raise RefusedError("the result is not an expression")
     if expression.has(sp.nan, sp.zoo):
         raise RefusedError("the result is undefined (division by zero?)")
     if not expression.has(*_UNDONE) and _known(expression):

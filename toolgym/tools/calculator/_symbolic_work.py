@@ -182,7 +182,7 @@ def _solve(request: dict[str, Any]) -> Reply:
         return {"every": True}
     if any(relation == sp.false for relation in relations):
         return {"solutions": []}
-    # Real solutions of what is no polynomial, where there are any; all of a polynomial's.
+    # Real solutions of what is not a polynomial, where there are any; all of a polynomial's.
     real = any(_transcendental(relation) for relation in relations)
     for attempt in (real, not real):
         equations = [_build(tree, request, real=attempt) for tree in request["equations"]]
@@ -247,7 +247,7 @@ def _numeric(equations: list[Any], variables: list[Any]) -> list[dict[Any, Any]]
             continue
         with mpmath.workdps(20):
             root = left if low == 0 else right if high == 0 else _between(at, left, right)
-        # A change of sign at a pole is no root.
+        # A change of sign at a pole is not a root.
         if root is not None and abs(at(root) or 0) < 1e-9 and root not in found:
             found.append(sp.Float(str(root), 15))
     if not found:

@@ -225,7 +225,7 @@ def read_number(word: str) -> Number:
     """
     plain = word.replace(",", "")
     if plain.isdigit():
-        return int(plain)  # leading zeros are no sign of octal here
+        return int(plain)  # leading zeros are not a sign of octal here
     mantissa, _, exponent = plain.lower().partition("e")
     # Two exponents: `1.5e3 million`, each with its own.
     shift = sum(int(part) if len(part) <= 6 else MAX_BITS for part in exponent.split("e") if part)

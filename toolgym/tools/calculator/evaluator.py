@@ -129,7 +129,7 @@ class _Evaluator(Parser[Number]):
         """The value of all tokens; of a chain of ``=`` the first side.
 
         Raises:
-            ToolError: they are no expression, or sides that are no results differ.
+            ToolError: they are not an expression, or sides that are not results differ.
         """
         if self.tokens[0][0] == "end":
             raise ToolError("the expression is empty")
@@ -186,7 +186,7 @@ class _Evaluator(Parser[Number]):
         return holds
 
     def function(self, name: str) -> str | None:
-        """The function that a name means; ``P`` is no variable here."""
+        """The function that a name means; ``P`` is not a variable here."""
         return "perm" if name == "P" else function_name(name)
 
     def number(self, word: str) -> Number:

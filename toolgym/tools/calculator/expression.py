@@ -28,7 +28,7 @@ __all__ = ["CONSTANTS", "OPERATIONS", "Node", "Reader", "from_lists", "operation
 
 CONSTANTS = ("pi", "e", "i", "infinity", "tau", "E", "I")
 _CONSTANT_ALIASES = {"oo": "infinity", "inf": "infinity", "Pi": "pi", "PI": "pi"}
-MAX_EXPONENT = 10_000  # of a power whose base is no number
+MAX_EXPONENT = 10_000  # of a power whose base is not a number
 MAX_NUMBER_BITS = 10_000  # 3 010 digits: below Python's limit for the text of an integer
 MAX_TREE = 100  # levels
 
@@ -84,7 +84,7 @@ class Node:
             yield from part.walk()
 
     def variables(self) -> list[str]:
-        """Names that are no constants, sorted."""
+        """Names that are not constants, sorted."""
         found = {str(n.value) for n in self.walk() if n.kind == "name"}
         return sorted(found.difference(CONSTANTS))
 
@@ -181,7 +181,7 @@ class Reader(Parser[Node]):
         """The tree of all tokens.
 
         Raises:
-            ToolError: they are no expression.
+            ToolError: they are not an expression.
         """
         tree = self.argument()
         kind, word = self.tokens[self.next]

@@ -95,7 +95,7 @@ class Parser(ABC, Generic[V]):
 
     @abstractmethod
     def named(self, name: str) -> V:
-        """The value of a name that is no function.
+        """The value of a name that is not a function.
 
         Raises:
             ToolError: it is unknown.

@@ -124,7 +124,7 @@ def plain(text: str) -> str:
 
 
 def refuse_dates(text: str) -> None:
-    """Refuse what may be a date: ``2024-03-15`` is no difference.
+    """Refuse what may be a date: ``2024-03-15`` is not a difference.
 
     Raises:
         ToolError: it holds one.

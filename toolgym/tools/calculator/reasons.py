@@ -48,7 +48,7 @@ def reason(text: str, written: str, evaluate: Callable[[str], object]) -> str | 
     comma = _DECIMAL_COMMA.search(text)
     if comma and not (len(comma[2]) == 3 and "." not in comma[1]) and "(" not in text:
         number = f"{comma[1].replace('.', '')}.{comma[2]}"
-        return f"a comma is no decimal sign; if {comma[0]} is one number, write {number}"
+        return f"a comma is not a decimal sign; if {comma[0]} is one number, write {number}"
     try:
         found = tokens(text, commas)
     except ToolError:
@@ -99,7 +99,7 @@ _SPACED = ("+", "-", "*", "/", "//", "of", "off", "mod", "=", "<", ">", "<=", ">
 
 
 def _split(found: list[Token]) -> tuple[list[str], str]:
-    """The words behind numbers that are no functions, and the expression without them."""
+    """The words behind numbers that are not functions, and the expression without them."""
     units: list[str] = []
     kept: list[str] = []
     last_number, index = "", 0

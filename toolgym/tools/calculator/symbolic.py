@@ -99,7 +99,7 @@ _RIGHT_OR_LEFT = re.compile(r"->\s*([^,()]+?)\s*(?:\^?([+-])|\^\(([+-])\))\s*(?=
 
 
 def is_asked_for(expression: str) -> bool:
-    """Whether a text that is no arithmetic looks like symbolic work."""
+    """Whether a text that is not arithmetic looks like symbolic work."""
     return len(expression) <= MAX_CHARS and _ASKED.search(expression) is not None
 
 

@@ -51,7 +51,7 @@ def tokens(text: str, commas: Callable[[str], Commas], *, symbolic: bool = False
 
     Args:
         text: from `plain`.
-        commas: what they part in the call of a name; ``digits`` where it is no function.
+        commas: what they part in the call of a name; ``digits`` where it is not a function.
         symbolic: ``x`` is a variable, never a sign for times, and ``k`` no thousand.
 
     Raises:
@@ -126,7 +126,7 @@ def _separates(call: Commas, found: list[Token], text: str, end: int) -> bool:
     if call in ("pair", "unclear"):
         closed = text.find(")", end)
         inner = text[text.rfind("(", 0, end) + 1 : closed if closed > 0 else None]
-        # mean(80,90,100): where the first comma is no thousand's, and none has a space, all part.
+        # mean(80,90,100): the first comma is not a thousand's and none has a space, so all part.
         return (call == "pair" and inner.count(",") == 1) or _TIGHT.fullmatch(inner) is not None
     if call != "bounds":
         return call == "arguments"

@@ -72,7 +72,7 @@ def _calculate(expression: str, symbolic_seconds: float) -> str:
             except ToolError:
                 if _VARIABLE_OR_CALL.search(expression):
                     raise
-            raise  # "sum of 1,200 and 1,300" is no work with variables
+            raise  # "sum of 1,200 and 1,300" is not a work with variables
         return to_answer(value)
     except ToolError as error:
         shown = expression if len(expression) <= 80 else expression[:77] + "..."

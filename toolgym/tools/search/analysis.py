@@ -57,7 +57,7 @@ PART = b"\x01"
 _PART_SIGN = " \x01 "
 _CUT_PARTS = _CUT[:1] + PART + _CUT[2:]
 _MEMO_PIECES = 200_000  # then it starts anew, so that it cannot grow without bound
-_MAX_WORD = 100  # characters; what is longer is no word
+_MAX_WORD = 100  # characters; what is longer is not a word
 
 # Letters that Vietnamese alone writes. Nearly each of its words has a mark, and many are without it
 # words of other languages ("thế", "cho"), so a question in it is asked with its marks.

@@ -80,7 +80,7 @@ def build_index(
     workers = _workers(processes, source)
     if target.exists() and not _replaceable(target):
         raise BadInputError(
-            f"{str(target)!r} exists and is no index; name an empty or a new folder"
+            f"{str(target)!r} exists and is not an index; name an empty or a new folder"
         )
     with _work_folder(target) as work:
         made = work / "index"

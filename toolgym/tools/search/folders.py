@@ -36,7 +36,7 @@ __all__ = ["Parts", "hub_folder", "is_index", "open_folder"]
 _ABSENT = "nonoccurrence_array.index.npy"  # of BM25L and BM25+: the score of absent words
 _SAVED = "save it with bm25s.BM25.save(folder, corpus=...)"
 _STEMMED = 0.8  # of English words 55 % are their own stem, of stems 97 %
-_SURE = 200  # words of a vocabulary from which that share is no accident
+_SURE = 200  # words of a vocabulary from which that share is not an accident
 _ACCIDENTS = 20  # stems of one letter, where words of one letter were left out
 _RARE = 0.05  # of the passages: a word of every text that stands in fewer of them was left out,
 _MOST = 0.7  # if that holds for so many of these; the stem of "its" is a stop word, too

@@ -226,12 +226,12 @@ def open_vocabulary(path: Path, *, ordered: bool) -> Callable[[str], int | None]
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     if not ordered or path.stat().st_size < _WHOLE:
         numbers = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(numbers, dict):
-            raise ValueError("the vocabulary is no JSON object")
+            raise ValueError("the vocabulary is not a JSON object")
         return numbers.get
     return _SortedLines(path)
 

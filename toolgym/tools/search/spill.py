@@ -62,7 +62,7 @@ class Numbering:
         low, high, sizes = _machine_numbers(raw, begins, ends)
         slots = (((low * _SPREAD_LOW) ^ (high * _SPREAD_HIGH)) >> _SHIFT).astype(np.int64)
         numbers = self._found[slots]
-        # No piece holds a zero byte, so that an empty slot equals none and padding is no letter.
+        # No piece holds a zero byte, so that an empty slot equals none and padding is not a letter.
         missed = (self._low[slots] != low) | (self._high[slots] != high) | (sizes > 2 * _WORD)
         new: list[bytes] = []
         where = np.flatnonzero(missed)

@@ -105,7 +105,7 @@ class PhraseBook:
             return False
         known = sum(word in self._english_words for word in words)
         telling = sum(word in _ENGLISH for word in words)
-        # Names are no English words, so a part of the words has to do.
+        # Names are not English words, so a part of the words has to do.
         return (
             not _QUESTION.isdisjoint(words[:3]) or known == len(words) or telling * 4 >= len(words)
         )

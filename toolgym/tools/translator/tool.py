@@ -69,7 +69,7 @@ def make_translator(
 
     Raises:
         BadInputError: an option that cannot be used.
-        UnknownNameError: ``source`` is no language of the phrase book.
+        UnknownNameError: ``source`` is not a language of the phrase book.
         MissingExtraError: the packages of the ``nllb`` back end are not installed.
         MissingFileError: its model cannot be found.
     """
@@ -233,7 +233,7 @@ def _readable(text: str) -> str:
         )
     bad = {char for char in set(text) - _PLAIN if unicodedata.category(char) in _UNPRINTABLE}
     if sum(map(text.count, bad)) * 10 > len(text):
-        raise ToolError("this is no text: more than a tenth of it are characters without meaning")
+        raise ToolError("this is not text: more than a tenth of it are characters without meaning")
     text = text.translate(dict.fromkeys(map(ord, bad), " "))
     if not text.strip():
         raise ToolError("there is no text to translate")

@@ -48,7 +48,7 @@ _MILLION = 1_000_000
 class EndpointAuthor:
     """Writes scenarios with a language model behind a server.
 
-    Each stage is one request. A reply that is no valid JSON of the stage's schema, or whose record
+    Each stage is one request. A reply that is not valid JSON of the stage's schema, or whose record
     the stage's own checks or a run of its functions refuse, goes back to the model with what is
     wrong, up to ``max_retries`` times; then the question is rejected with that reason. Requests
     and replies are kept in ``folder``, and a request that was answered once is never sent again.

@@ -173,7 +173,7 @@ def integrated(reply: IntegrationReply, made: Documented) -> Integrated:
     for merge in reply.merges:
         for name in merge.replaces:
             if name not in documents:
-                raise UnusableError("bad_merge", f"{name!r} is no tool, or is merged twice")
+                raise UnusableError("bad_merge", f"{name!r} is not a tool, or is merged twice")
             del documents[name]
             if name != merge.tool.name:
                 merged[name] = merge.tool.name

@@ -218,7 +218,7 @@ class ModelServer:
             shown = self.masked(data[:200].decode("utf-8", "replace"))
             raise ValueError(f"{type(error).__name__} in {shown!r}") from error
         if text is not None and not isinstance(text, str):
-            raise ValueError(f"the content is no text: {text!r:.100}")
+            raise ValueError(f"the content is not a string: {text!r:.100}")
         counted = {
             key: value
             for key, value in (usage if isinstance(usage, dict) else {}).items()

@@ -69,7 +69,7 @@ def _question(row: Mapping[str, Any], fallback: str) -> Question:
     if not isinstance(text, str) or not text.strip():
         raise BadInputError(f"column 'question' must be text, found {text!r:.80}")
     if not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise BadInputError("column 'question' holds half of a surrogate pair: it is no text")
+        raise BadInputError("column 'question' holds half of a surrogate pair: it is not text")
     if len(text) > _LONGEST:
         raise BadInputError(f"a question of {len(text):,} characters; at most {_LONGEST:,}")
     if split and split not in SPLITS:
@@ -113,7 +113,7 @@ def _check_columns(row: Mapping[str, Any]) -> None:
     missing = [column for column in COLUMNS if column not in row]
     for column in row:
         alike = difflib.get_close_matches(column.casefold(), missing, n=1, cutoff=_NEAR)
-        # `answers` is no misspelt `answer`: both are columns.
+        # `answers` is not a misspelt `answer`: both are columns.
         if column not in COLUMNS and alike:
             raise BadInputError(f"unknown column {column!r} (did you mean {alike[0]!r}?)")
 

@@ -69,7 +69,7 @@ def read_reply(text: str, kind: type[Kind], complete: bool) -> Kind:
     except ValidationError as error:
         raise UnusableError("wrong_schema", _told(error)) from error
     except ValueError as error:
-        raise UnusableError("bad_json", f"a number in it is no JSON: {error}") from error
+        raise UnusableError("bad_json", f"a number in it is not JSON: {error}") from error
 
 
 def _told(error: ValidationError) -> str:

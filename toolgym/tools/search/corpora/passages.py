@@ -276,7 +276,7 @@ def read_passages(path: str | Path) -> Iterator[tuple[Passage, int]]:
 
     Raises:
         MissingFileError: no such file.
-        BadInputError: a line that is no JSON object or has no text; its number is named. A
+        BadInputError: a line that is not a JSON object or has no text; its number is named. A
             compressed or XML file that is torn, or a file of another kind.
         MissingExtraError: zstd, or a data set, without the extra ``wiki``.
     """

@@ -115,7 +115,7 @@ _TEXTS = {"title", "ns", "id", "model", "text"}
 
 
 def article_rows(stream: IO[bytes], name: str) -> Iterator[bytes]:
-    """Pages of the article namespace that are no redirects.
+    """Pages of the article namespace that are not redirects.
 
     Args:
         stream: the unpacked XML.
@@ -123,7 +123,7 @@ def article_rows(stream: IO[bytes], name: str) -> Iterator[bytes]:
 
     Yields:
         JSON lines of ``id``, ``title``, ``wikitext`` and, where they are not the English ones, the
-        names of the namespaces whose links are no text.
+        names of the namespaces whose links are not text.
 
     Raises:
         BadInputError: no dump, broken or truncated XML, or XML that no dump has; the line is named.

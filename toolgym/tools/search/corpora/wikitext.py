@@ -328,7 +328,7 @@ def _close(stack: list[_Frame], opening: str, namespaces: Collection[str]) -> No
 
 
 def _torn(frame: _Frame) -> str:
-    """The text of what was never closed: of a table what is no row, else what follows a bar."""
+    """The text of what was never closed: of a table what is not a row, else what follows a bar."""
     content = "".join(frame.parts)
     first, newline, rest = content.partition("\n")
     if frame.sign == "{|":

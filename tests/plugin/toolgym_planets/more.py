@@ -1,0 +1,48 @@
+"""What a plug-in adds beside an environment: an author, a job, commands, a viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
+from toolgym.selftrain.settings import EnvironmentSettings, Preset, SelfTrainSettings
+from toolgym_planets.environment import MOONS
+
+app = typer.Typer(help="What is known of planets.")
+
+
+@app.command("list")
+def list_planets() -> None:
+    """Print the planets."""
+    print("\n".join(MOONS))
+
+
+@app.command("moons")
+def print_moons(planet: str) -> None:
+    """Print the moons of a planet."""
+    print(MOONS[planet])
+
+
+def describe_row(row: dict[str, Any], width: int = 600) -> tuple[str, str] | None:
+    """A row of a task file of planets."""
+    if "planet" not in row:
+        return None
+    return str(row["id"]), f"{row['planet']}: {row['question']}"[:width]
+
+
+class PlanetaryAuthor(OfflineAuthor):
+    """The author without a model, under a name of its own."""
+
+
+class Stargazing(Preset):
+    """Practise on the bundled planets, be measured on giants."""
+
+    def settings(
+        self, model: str | None = None, *, corpus: str | None = None, seed: int = 0
+    ) -> SelfTrainSettings:
+        """One round."""
+        planets = EnvironmentSettings(id="Planets-v0", train={}, test={"tasks": "giants"})
+        model = model or "some/model"
+        return SelfTrainSettings(model=model, environments=[planets], rounds=1, seed=seed)
