@@ -61,3 +61,18 @@ def test_cuts_become_fields() -> None:
     told = [chat["content"] for chat in rest if chat["role"] == "tool"]
     assert told == [result.seen for result in results]
     assert all(text in "\n".join(s.observation for s in episode.steps) for text in told)
+
+
+def test_searches_without_a_hit_become_fields(tmp_path: Path) -> None:
+    row = next(row for _, row in read_rows(FILES / "cut.jsonl"))
+    step = next(step for step in row["steps"] if step.get("results"))
+    said = "No result for 'zzz': no article holds a word of it."
+    step["results"][0] |= {"content": said, "error": None}
+    old = Trajectory.from_row(row)
+    first, *others = [result for _, result in old.calls]
+    assert (first.empty, first.passed) == (True, False)
+    assert not any(result.empty for result in others)
+    again = Trajectory.from_row(old.to_row())
+    assert again == old
+    step["results"][0]["error"] = "tool_error"  # what a tool says of its failure is no search
+    assert not next(iter(Trajectory.from_row(row).calls))[1].empty
