@@ -202,7 +202,8 @@ class Calls:
                 if end != len(text):
                     raise ValueError(f"more follows behind character {end}")
             except ValueError as error:
-                self.fail("bad_json", f"the arguments of {{call}} are not valid JSON ({error})")
+                what = f"valid JSON ({error})" if text[0] in '{["' else f"an object: {text[:40]!r}"
+                self.fail("bad_json", f"the arguments of {{call}} are not {what}")
                 return
             said += more
         if isinstance(given, list) and len(given) == 1 and isinstance(given[0], dict):

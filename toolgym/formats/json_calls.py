@@ -56,7 +56,7 @@ def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
 
 OTHER_FORMAT = Problem("no_call", "it seems to call a tool, but not in this format")
 _EMPTY = Problem("empty_reply", "it holds no answer")
-_ANSWER = re.compile(r"^[ \t]*\**Answer\**:\**[ \t]*", re.M | re.I)
+_ANSWER = re.compile(r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*", re.M | re.I)
 # Calls in the manner of other formats: such a text is an attempt, never an answer.
 _FOREIGN = re.compile(
     r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"

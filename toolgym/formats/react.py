@@ -19,7 +19,7 @@ from toolgym.trajectory import Problem
 __all__ = ["PaperReactFormat", "ReactFormat"]
 
 _RESPONSE = "\nResponse from tool "
-_FIELD = r"[ \t]*\**(?i:(Thought|Action|Rationale|Answer)\**:)\**[ \t]*"
+_FIELD = r"[ \t]*\**(?i:(?:Final (?=Answer))?(Thought|Action|Rationale|Answer)\**:)\**[ \t]*"
 _LABEL = re.compile(_FIELD)
 _LABELS = marks_and(rf"\n{_FIELD}", r"\n(Response from tool )")
 _CALLING = marks_and(
@@ -30,6 +30,7 @@ _NOTHING = {"", "none", "n/a", "no action", "none."}
 _NAME = re.compile(r"\w[\w.-]*\Z")
 _LONGEST_NAME = 64  # characters; also what keeps the search for names linear
 _CLOSING = re.compile(r"\s*\]")
+_STRAY = re.compile(r"\][ \t]*+[^\[\]\s][^\[\]\n]*+\]")  # words, and a bracket that closes nothing
 _QUOTED = re.compile(r"\"|'[^'\\\n]*+'\s*\]")
 
 
@@ -246,7 +247,11 @@ class _Fields(Scanner):
                 self.calls.fail("unclosed_call", what)
                 self.pattern = _LABELS
                 return None
-            self.calls.add(name, bound(name, text[begin:stop].strip(), self.tools))
+            if _STRAY.match(text, stop):
+                what = f"the call {name}[ holds a ']' that closes nothing: put its text in quotes"
+                self.calls.fail("bad_call", what)
+            else:
+                self.calls.add(name, bound(name, text[begin:stop].strip(), self.tools))
         self.take(bracket - len(name))
         closing = _CLOSING.match(text, stop)
         self._from = closing.end() if closing is not None else stop

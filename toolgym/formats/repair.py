@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym.formats.scan import MAX_DEPTH, decode_json
+from toolgym.formats.scan import MAX_DEPTH, decode_json, no_second
 
 __all__ = ["UNCLEAR", "Budget", "dumped", "read_value", "repaired"]
 
@@ -128,7 +128,11 @@ def _extra(end: re.Pattern[str]) -> re.Pattern[str]:
 
 
 def _told(strict: str, tolerant: str) -> str:
-    told = strict if "number" in strict or "deep" in strict else f"{strict}; {tolerant}"
+    told = (
+        strict
+        if any(word in strict for word in ("number", "deep", "twice"))
+        else f"{strict}; {tolerant}"
+    )
     return f"{told}; a backslash in a string is written twice" if "escape" in told else told
 
 
@@ -202,7 +206,8 @@ class _Reader:
             if self._peek() != ":":
                 raise ValueError(f"no ':' follows the key {key[:40]!r}")
             self.at += 1
-            found[key] = self.value(depth + 1)
+            value = self.value(depth + 1)
+            no_second(key, found.setdefault(key, value), value)
         return found
 
     def _list(self, depth: int) -> list[Any]:

@@ -42,16 +42,20 @@ _HEADS = (
 )
 _ENDS = (
     r"\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|eot|eos|return|call|endofturn|"
-    r"end_of_turn|END_OF_TURN_TOKEN|im_start|start_header_id|user|observation)\|>|/s>|eos>|"
+    r"end_of_turn|END_OF_TURN_TOKEN|END_RESPONSE|end_of_sentence|EOT|eom|eod|message_end|role_end|"
+    r"im_start|start_header_id|user|observation)\|>|/s>|eos>|seed:eos>|"
     r"end_of_turn>|start_of_turn>|turn\|>|｜end▁of▁sentence｜>|｜User｜>"
 )
 _HEAD = re.compile(f"<(?:{_HEADS})")
 _END = re.compile(rf"<(?:{_ENDS.replace('|/s>', '')})|</s>\s*\Z")
+_LAST = (
+    r"\[(?:EOS|/INST|\|endofturn\|)\](?=(?:\s|</s>)*+\Z)"  # elsewhere they are words in brackets
+)
 _FOLLOWING = re.compile(rf"(?:\s|<(?:\|python_tag\|>|{_HEADS}|{_ENDS}))*+")
 _WORDS = [re.escape(word) for pair in REASONING.items() for word in pair]
 _OTHERS = "|".join(word for word in _WORDS if word[0] != "<")
-_MARKS = f"<(?:{'|'.join(w[1:] for w in _WORDS if w[0] == '<')}|{_HEADS}|{_ENDS})|{_OTHERS}"
-_ANSWERING = re.compile(r"^\s*\**answer\**:\**\s*\S", re.I)
+_MARKS = f"<(?:{'|'.join(w[1:] for w in _WORDS if w[0] == '<')}|{_HEADS}|{_ENDS})|{_OTHERS}|{_LAST}"
+_ANSWERING = re.compile(r"^\s*\**(?:final )?answer\**:\**\s*\S", re.I)
 _WINDOW = 200  # characters of a line before a marker that are looked at
 
 
@@ -160,7 +164,7 @@ class Scanner:
 
     def _open(self, match: re.Match[str]) -> int:
         begin, end, closer = match.start(), match.end(), REASONING[match[0]]
-        if self._quoted(begin, end):
+        if self._quoted(begin, end) or (self.unfinished and closer in self._absent):
             return end
         close = -1 if closer in self._absent else self.text.find(closer, end)
         if close >= 0:
@@ -241,16 +245,36 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_number)
+def no_second(key: str, before: Any, value: Any) -> None:
+    """Refuse a key that an object holds twice with two values: one of them would be dropped.
+
+    Raises:
+        ValueError: the values differ.
+    """
+    if before != value:
+        raise ValueError(f"the key {key[:40]!r} stands twice, with two values")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            no_second(key, found[key], value)
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    parse_float=_finite, parse_constant=_no_number, object_pairs_hook=_object
+)
 
 
 def read_json(text: str) -> Any:
     """Read one JSON value that a policy wrote.
 
     Raises:
-        ValueError: it is not JSON, holds NaN or an infinite number, or is nested deeper than
-            `MAX_DEPTH`: what is read here is copied and written again, which must not exhaust the
-            stack.
+        ValueError: it is not JSON, holds NaN, an infinite number or a key with two values, or is
+            nested deeper than `MAX_DEPTH`: what is read here is copied and written again, which
+            must not exhaust the stack.
     """
     try:
         value = _DECODER.decode(text)
