@@ -109,6 +109,17 @@ def test_envs_lists_every_kind_of_name() -> None:
     assert "ToolQA-PopQA-v0" in json.loads(fine("envs", "--json"))["environment"]
 
 
+def test_commands_of_a_broken_plug_in_leave_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    COMMANDS.add("out-of-order", "no.such.module:app")
+    try:
+        made = cli._app.__wrapped__()
+    finally:
+        del COMMANDS._entries["out-of-order"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the commands 'out-of-order' of a plug-in cannot be loaded")
+    assert {group.name for group in made.registered_groups} == {"index", "export", "train", *COMMANDS}
+
+
 def test_help_and_version() -> None:
     assert "rollout" in fine("--help")
     assert fine() == fine("--help")
