@@ -9,6 +9,7 @@ _FORMATS = (
     ("react-paper", "react:PaperReactFormat", "react as arXiv 2502.05867 parses it, quirks too"),
     ("tags", "tags:TagsFormat", "calls and answer between tags"),
     ("hermes", "hermes:HermesFormat", "JSON calls between <tool_call> tags, as Qwen's and Hermes'"),
+    ("hermes-paper", "hermes:PaperHermesFormat", "hermes as arXiv 2508.08791 parses it"),
     ("llama3", "llama3:Llama3Format", "bare JSON calls, as Llama 3's"),
 )
 _PROMPTS = (

@@ -58,6 +58,6 @@ class PaperPreset(Preset):
             sampling=SamplingSettings(
                 temperature=0.6, top_p=0.9, max_new_tokens=512, batch_size=16
             ),
-            filter=FilterSettings(per_task=None),
+            filter=FilterSettings(where="accuracy_paper_filter>=1", per_task=None),
             train=SftConfig(epochs=3, batch_size=16, max_length=8192, lora=16),
         )

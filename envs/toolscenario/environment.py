@@ -14,7 +14,7 @@ from typing import Any
 from toolgym.env import ToolEnv
 from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, UnknownNameError, did_you_mean
 from toolgym.formats import Format, get_format
 from toolgym.grading.rubric import Rubric, make_rubric
 from toolgym.registry import TASKS, Resource
@@ -30,7 +30,7 @@ __all__ = ["ID", "ScenarioEnv", "make", "make_vector", "scenario_file"]
 
 ID = "ToolScenario-v0"
 SAMPLE = "samples/scenario_sample.jsonl"
-_ARGUMENTS = ("schema", "paper")
+_PRESETS = ("ours", "paper")
 _KEPT = 512  # toolsets of recent scenarios that a process holds
 
 
@@ -74,7 +74,7 @@ class _Service:
         sandbox: its settings, checked.
         service: its settings, checked, or None.
         tasks: hash of all tasks, which stands in a cassette's first line.
-        checked: see `toolgym.envs.toolscenario.tool.ScenarioTool`.
+        preset: see `make`.
     """
 
     def __init__(
@@ -82,15 +82,16 @@ class _Service:
         sandbox: Mapping[str, Any],
         service: Mapping[str, Any] | None = None,
         tasks: str = "",
-        checked: bool = True,
+        preset: str | None = None,
     ) -> None:
-        self._sandbox, self._served, self._checked = dict(sandbox), service is not None, checked
+        self._sandbox, self._served, self._preset = dict(sandbox), service is not None, preset
         settings = dict(service or {})
         self._faults = Faults(settings["faults"]) if settings.get("faults") else None
         self._cache = bool(settings.get("cache", True))
         self._recorder: Recorder | None = None
         self._replayer: Replayer | None = None
-        identity = {"options": ID, "schemas": {}, "data": {"tasks": tasks}}
+        options = ID if preset is None else f"{ID}, {preset}"
+        identity = {"options": options, "schemas": {}, "data": {"tasks": tasks}}
         if settings.get("mode") == "record":
             self._recorder = Recorder.open(settings["cassette"], identity)
         elif settings.get("mode") == "replay":
@@ -112,7 +113,8 @@ class _Service:
                 self._toolsets.move_to_end(key)
                 return found
         scenario = scenarios[name]
-        plain = make_tools(scenario.documents, scenario.functions, self._sandbox, self._checked)
+        published = scenario.published if self._preset is None else self._preset == "paper"
+        plain = make_tools(scenario.documents, scenario.functions, self._sandbox, published)
         made = plain if not self._served else self._behind(plain)
         made.shared = True
         with self._lock:
@@ -134,8 +136,8 @@ class _Service:
 # Environments of equal settings share their toolsets, so that the calls of a vector's episodes are
 # answered together where they play the same scenario.
 @functools.lru_cache(maxsize=8)
-def _shared_service(sandbox: str, checked: bool) -> _Service:
-    return _Service(json.loads(sandbox), checked=checked)
+def _shared_service(sandbox: str, preset: str | None) -> _Service:
+    return _Service(json.loads(sandbox), preset=preset)
 
 
 def scenario_file(tasks: str | Path) -> Path:
@@ -182,7 +184,7 @@ def make(
     render_mode: str | None = None,
     service: Mapping[str, Any] | None = None,
     sandbox: Mapping[str, Any] | None = None,
-    arguments: str = "schema",
+    preset: str | None = None,
     **unknown: Any,
 ) -> ScenarioEnv:
     """Make an environment; all arguments are plain data.
@@ -200,13 +202,14 @@ def make(
         render_mode: ``ansi`` or None.
         service: cassette, faults and cache of the tools; see `toolgym.tools.service.check_service`.
         sandbox: where functions run; see `toolgym.envs.toolscenario.tool.check_sandbox`.
-        arguments: ``schema``: a call that does not fit the JSON Schema of its tool is refused;
-            ``paper``: its arguments go to the function as they are, as in the published code of
-            arXiv 2508.08791, so that a missing one may have a default and a wrong one may pass.
+        preset: who runs the calls. ``ours``: a call that does not fit the JSON Schema of its tool
+            is refused, and a failure is told in our words. ``paper``: the published executor of
+            arXiv 2508.08791, see docs/scenarios.md. None: ``paper`` for rows of others in the
+            published format, else ``ours``.
         unknown: refused with near names.
 
     Raises:
-        UnknownNameError: an unknown format, prompt, reward or sandbox layer.
+        UnknownNameError: an unknown format, prompt, reward, preset or sandbox layer.
         MissingFileError: a file that does not exist.
         RunMismatchError: a cassette of other scenarios, or one that another process is writing.
         BadInputError: anything else that is wrong with an argument, or a file that holds no
@@ -223,11 +226,8 @@ def make(
             f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
             f"{tools!r:.80}"
         )
-    if arguments not in _ARGUMENTS:
-        raise BadInputError(
-            f"arguments is {' or '.join(map(repr, _ARGUMENTS))}, not {arguments!r:.80}"
-            f"{did_you_mean(str(arguments), _ARGUMENTS)}"
-        )
+    if preset is not None and preset not in _PRESETS:
+        raise UnknownNameError("preset", str(preset), _PRESETS)
     codec = get_format(format, prompt)
     settings = check_sandbox({} if sandbox is None else sandbox)
     served = None if service is None else check_service(service)
@@ -235,11 +235,10 @@ def make(
     scenarios = open_scenarios(file)
     every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
     provider: _Service | None = None
-    checked = arguments == "schema"
     if tools is None and served:
-        provider = _Service(settings, served, every.fingerprint(), checked)
+        provider = _Service(settings, served, every.fingerprint(), preset)
     elif tools is None:
-        provider = _shared_service(json.dumps(settings, sort_keys=True), checked)
+        provider = _shared_service(json.dumps(settings, sort_keys=True), preset)
     return ScenarioEnv(
         every.split(split) if split else every,
         scenarios,

@@ -19,7 +19,7 @@ from toolgym._util.jsonl import (
     value_hash,
     write_rows,
 )
-from toolgym.envs.toolscenario.published_format import PublicScenario, is_public
+from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
 from toolgym.errors import BadInputError
 from toolgym.scenario import Scenario
 from toolgym.task import SUB_ANSWERS, AnswerType, SubAnswer, Task
@@ -46,6 +46,7 @@ class Playable:
         answer_type: how an answer is compared.
         split: ``train``, ``validation``, ``test`` or empty.
         facts: for the task's metadata: shape, levels and complexity, where they are known.
+        published: whether others wrote it, for the executor of the published code.
     """
 
     id: str
@@ -57,13 +58,14 @@ class Playable:
     answer_type: AnswerType = "text"
     split: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    published: bool = False
 
     def to_task(self) -> Task:
         """The task; sources of functions are not part of it, a hash of them is."""
         metadata = {
             SUB_ANSWERS: [entry.to_row() for entry in self.sub_answers],
             **self.facts,
-            "tools_hash": value_hash([self.documents, self.functions]),
+            "tools_hash": value_hash([self.documents, self.functions, *[True] * self.published]),
         }
         return Task(self.id, self.question, self.answers, metadata, self.split, self.answer_type)
 
@@ -145,6 +147,7 @@ def playable(scenario: Scenario | PublicScenario) -> Playable:
             sub_answers=scenario.sub_answers,
             split=scenario.split,
             facts=scenario.facts,
+            published=OWN not in scenario.row,
         )
     calls = {call.sub_question: call.tool for call in scenario.calls}
     return Playable(

@@ -20,6 +20,7 @@ from toolgym.tools.cache import ResultCache
 from toolgym.tools.toolset import Toolset
 
 __all__ = [
+    "PUBLISHED",
     "Reference",
     "ScenarioTool",
     "check_sandbox",
@@ -30,6 +31,9 @@ __all__ = [
     "sandbox_for",
 ]
 
+PUBLISHED = {"published": True, "output_chars": 1_000_000}
+"""Sandbox settings of rows of others in the published format, whose results have no limit."""
+_FAILED = "an error occured when call {0}: {1}"
 _SETTINGS = ("timeout", "memory_mb", "output_chars", "require", "rules")
 _KINDS = {"timeout": "timeout", "exception": "tool_error", "arguments": "invalid_arguments"}
 
@@ -123,30 +127,31 @@ class ScenarioTool(Tool):
     """A tool made of a function-calling document and the source of a function.
 
     Arguments are checked against the JSON Schema of the document, so that a wrong one is told like
-    any tool's.
+    any tool's. ``published`` is the executor of arXiv 2508.08791 instead, see docs/scenarios.md.
 
     Args:
         document: ``name``, ``description`` and ``parameters``.
         box: runs the functions of the scenario.
-        fingerprint: hash of the function's source.
+        source: of the function; None: there is none.
         timeout: seconds, of the sandbox.
-        checked: False gives arguments to the function as they are, as the published code does.
+        published: arguments go to the function as they are, and a failure is told in the published
+            words.
     """
 
     def __init__(
         self,
         document: Mapping[str, Any],
         box: Sandbox,
-        fingerprint: str = "",
+        source: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        checked: bool = True,
+        published: bool = False,
     ) -> None:
         self.name, self.description = document["name"], document["description"]
         self.parameters = copy_json(dict(document["parameters"]))
-        self.fingerprint, self.timeout = fingerprint, timeout
-        self.cache = ResultCache(entries=256, characters=1_000_000) if fingerprint else None
+        self.fingerprint, self.timeout = value_hash(source or ""), timeout
+        self.cache = ResultCache(entries=256, characters=1_000_000)
         self.function, self.batch, self.inline = self._value, None, False
-        self._pool, self._box, self._checked = None, box, checked
+        self._pool, self._box, self._source, self._published = None, box, source, published
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Check arguments against the document; nothing is converted.
@@ -154,7 +159,7 @@ class ScenarioTool(Tool):
         Raises:
             ToolError: with one line for the model that names each wrong argument.
         """
-        if not self._checked:
+        if self._published:
             return dict(arguments)
         try:
             problems = misfits(arguments, self.parameters)
@@ -171,15 +176,23 @@ class ScenarioTool(Tool):
         result = self._box.call(self.name, arguments)
         if result.error is None:
             return {"text": result_text(result.text)}
-        kind = _KINDS.get(result.error, "bug")
-        return {"text": result.text, "error": kind, "detail": f"sandbox: {result.error}"}
+        kind, text = _KINDS.get(result.error, "bug"), result.text
+        if self._published:
+            if self._source is None:
+                kind, text = "bug", repr(self.name)  # of the KeyError
+            elif kind == "timeout":
+                called = (self.name, arguments, self._source)
+                text = f"Function call_function (args={called!r}) (kwargs={{}}) timed out after "
+                text += f"{self.timeout:f} seconds.\n"  # of func_timeout, which they use
+            text = _FAILED.format(self.name, text)
+        return {"text": text, "error": kind, "detail": f"sandbox: {result.error}"}
 
 
 def make_tools(
     documents: list[dict[str, Any]],
     functions: Mapping[str, str],
     settings: Mapping[str, Any] | None = None,
-    checked: bool = True,
+    published: bool = False,
 ) -> Toolset:
     """The tools of one scenario.
 
@@ -187,19 +200,21 @@ def make_tools(
         documents: each with ``name``, ``description`` and ``parameters``.
         functions: a source for each name.
         settings: of the sandbox.
-        checked: see `ScenarioTool`.
+        published: see `ScenarioTool`.
 
     Raises:
         BadInputError: two tools have one name, or the sandbox does not work here.
     """
     # A document without a function is a tool that says so when it is called.
     sources = {document["name"]: functions.get(document["name"], "") for document in documents}
-    box = sandbox_for(sources, settings)
-    timeout = float((settings or {}).get("timeout", DEFAULT_TIMEOUT))
-    return Toolset(
-        ScenarioTool(document, box, value_hash(sources[document["name"]]), timeout, checked)
+    settings = {**(PUBLISHED if published else {}), **(settings or {})}
+    box, timeout = sandbox_for(sources, settings), float(settings.get("timeout", DEFAULT_TIMEOUT))
+    made = Toolset(
+        ScenarioTool(document, box, functions.get(document["name"]), timeout, published)
         for document in documents
     )
+    made.unknown = _FAILED.format("{0}", "{0!r}") if published else ""
+    return made
 
 
 _STAGE = STAGES[-1]  # who cannot be played is refused where scenarios are verified

@@ -310,7 +310,7 @@ def test_selftrain_shows_its_settings() -> None:
     assert searched is None
     searching = ("selftrain", "--model", "some/llama", "--corpus", "idx", "--show-settings")
     assert json.loads(fine(*searching))["environments"][0]["args"]["corpus"] == "idx"
-    assert "--model" in refused(2, "selftrain", "--corpus", "idx")
+    assert "makes its model and its corpus itself" in refused(3, "selftrain", "--corpus", "idx")
     Path("settings.json").write_text(json.dumps(chosen | {"samples_per_task": 3}))
     told = json.loads(fine("selftrain", "settings.json", "--rounds", "2", "--show-settings"))
     assert (told["rounds"], told["samples_per_task"], told["seed"]) == (2, 3, 5)

@@ -67,8 +67,38 @@ def published(task: Task, steps: list[Step], variant: str) -> list[float]:
     return rewards
 
 
-ANSWERS = ["1", "10", "1,0", "10, 20", "Paris", "paris, 1", "", ", ", "a, b", "A", "-1", "20 , 1"]
-RESULTS = [*ANSWERS, "It is 10 and 20.", '{"n": 1}', "PARIS 1", "b a", "Error: no 10", "nothing"]
+ANSWERS = [
+    "1",
+    "10",
+    "1,0",
+    "10, 20",
+    "Paris",
+    "paris, 1",
+    "",
+    "None",
+    "10.000000 seconds",
+    ", ",
+    "a, b",
+    "A",
+    "-1",
+    "20 , 1",
+]
+RESULTS = [
+    *(
+        *ANSWERS,
+        "It is 10 and 20.",
+        '{"n": 1}',
+        "PARIS 1",
+        "b a",
+        "Error: no 10",
+        "nothing",
+        "None",
+    ),
+    *("an error occured when call f: '10'", "an error occured when call g: ", "(1, 'a')", "True"),
+    "an error occured when call f: Function call_function (args=('f', {}, 'def f(): sleep(20)')) "
+    "(kwargs={}) timed out after 10.000000 seconds.\n",
+    *('[1, null, "Paris, 10"]', '{"a": NaN, "b": "20"}'),
+]
 REPLIES = [
     *(
         "",

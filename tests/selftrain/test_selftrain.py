@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from toolgym._util.workfolder import hold
+from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.grading.rubric import Rubric
 from toolgym.registry import REWARDS
 from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
+from toolgym.task import AnswerType, Task
+from toolgym.trajectory import Step, Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +224,31 @@ def test_the_papers_job_practises_on_two_sets_and_is_evaluated_on_four() -> None
     assert len([e for e in settings.environments if e.test]) == 4
     assert (settings.sampling.temperature, settings.sampling.top_p) == (0.6, 0.9)
     assert SelfTrainSettings.model_validate(settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "answer", "paper", "ours"),
+    [
+        ("text", "Paris", "Paris, Rome or Oslo", True, False),
+        ("text", "art", "a party", True, False),
+        ("text", "Paris", "Rome", False, False),
+        ("number", "990", "It is 990.00", False, True),  # compared raw, as published
+        ("number", "7", "5 or 6 or 7", True, False),
+        ("number", "7", "7", True, True),
+    ],
+)
+def test_the_papers_job_filters_by_the_papers_rule(
+    kind: AnswerType, gold: str, answer: str, paper: bool, ours: bool
+) -> None:
+    task = Task("t", "q?", (gold,), answer_type=kind)
+    record = Trajectory(task, steps=[Step("hm"), Step(answer, answer=answer)])
+    for name, right in (("paper", paper), ("miniature", ours)):
+        where = preset(name).settings("some/model" if name == "paper" else None).filter.where
+        assert where is not None
+        assert condition(where)(record) is right
+    options = {"preset": "paper", "numbers": "paper_filter", "weight": 1.0}
+    rubric = Rubric({"accuracy": options})
+    assert rubric.parts(task, record)["accuracy"][-1] == float(paper)
 
 
 def test_intervals_decide_whether_before_and_after_are_told_apart() -> None:

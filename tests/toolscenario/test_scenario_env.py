@@ -29,7 +29,7 @@ from toolgym.envs.toolscenario.policies import (
 )
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
 from toolgym.envs.toolscenario.tool import make_tools
-from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, UnknownNameError
 from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy
 from toolgym.scenario import SHAPES, Scenario
@@ -297,19 +297,20 @@ def test_the_paper_gives_arguments_to_the_function_as_they_are(tmp_path: Path) -
     path = tmp_path / "default.jsonl"
     write_rows(path, [PUBLIC | {"codes": json.dumps({"get_capital": source})}])
 
-    def said(mode: str, arguments: dict[str, Any]) -> str:
-        env = unwrapped(gym.make(ID, tasks=str(path), arguments=mode))
+    def said(mode: str | None, arguments: dict[str, Any]) -> str:
+        env = unwrapped(gym.make(ID, tasks=str(path), preset=mode))
         env.reset()
         call = json.dumps({"name": "get_capital", "arguments": arguments})
         return env.step(f"<tool_call>\n{call}\n</tool_call>")[0]
 
-    assert "got Arvenia" in said("paper", {})
-    assert "got 7" in said("paper", {"country": 7})
-    assert "unexpected keyword" in said("paper", {"contry": "x"})
-    assert "'country' is missing" in said("schema", {})
-    assert "must be of type string" in said("schema", {"country": 7})
-    with pytest.raises(BadInputError, match="did you mean 'paper'"):
-        gym.make(ID, tasks=str(path), arguments="papers")
+    for mode in ("paper", None):  # the default for a row that others wrote
+        assert "got Arvenia" in said(mode, {})
+        assert "got 7" in said(mode, {"country": 7})
+        assert "unexpected keyword" in said(mode, {"contry": "x"})
+    assert "'country' is missing" in said("ours", {})
+    assert "must be of type string" in said("ours", {"country": 7})
+    with pytest.raises(UnknownNameError, match="did you mean 'paper'"):
+        gym.make(ID, tasks=str(path), preset="papers")
 
 
 def test_endless_functions_are_ended_and_the_episode_goes_on(tmp_path: Path) -> None:

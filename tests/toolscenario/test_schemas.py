@@ -227,7 +227,7 @@ def test_a_tool_that_cannot_be_checked_says_so_and_the_unchecked_one_runs() -> N
     (refused,) = make_tools([document], sources).execute([call])
     assert refused.error == "invalid_arguments"
     assert "f cannot be called" in refused.content
-    (result,) = make_tools([document], sources, checked=False).execute([call])
+    (result,) = make_tools([document], sources, published=True).execute([call])
     assert (result.content, result.error) == ("d", None)
 
 

@@ -217,7 +217,7 @@ def check_format(name: str, *, prompt: str = "tools_multi_step", hard: bool = Tr
         name: a registered format.
         prompt: the prompting strategy.
         hard: try brackets, quotes, line breaks and several arguments too; a format that cannot
-            carry them (``react-paper``) is checked without.
+            carry them (``react-paper``, ``hermes-paper``) is checked without.
 
     Raises:
         CheckError: what is wrong, and the likely cause.

@@ -1,4 +1,4 @@
-"""`probe_reward`: scripted adversaries against a reward, each with a verdict and its episode."""
+"""Samples for the checks, and `probe_reward`: scripted adversaries, each with a verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands fail: every error is one line on stderr and a documented exit code."""
+"""What commands print, and how they fail: one line on stderr and a documented exit code."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = ["STYLES", "conversation", "opening_length", "prefix_rows", "style_of"
 
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
-_NATIVE_FORMATS = ("hermes", "llama3")
+_NATIVE_FORMATS = ("hermes", "hermes-paper", "llama3")
 _REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 

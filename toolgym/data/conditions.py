@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.grading.answers import per_answer, right
 from toolgym.grading.rubric import make_rubric
 from toolgym.registry import REWARDS
 from toolgym.trajectory import Trajectory
@@ -19,9 +20,16 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "tool_errors": lambda trajectory: float(sum(r.error is not None for _, r in trajectory.calls)),
     "problems": lambda trajectory: float(sum(len(step.problems) for step in trajectory.steps)),
     "cut": lambda trajectory: float(sum(step.cut for step in trajectory.steps)),
+    "accuracy_paper_filter": lambda trajectory: sum(
+        per_answer(
+            trajectory,
+            lambda answer: right(answer, trajectory.task, numbers="paper_filter", preset="paper"),
+        )
+    ),
 }
 """What can be compared beside registered rewards and metrics; ``reward`` is the recorded one, and
-``cut`` counts replies that ended at the limit of their length."""
+``cut`` counts replies that ended at the limit of their length; by ``accuracy_paper_filter`` filters
+arXiv 2502.05867: it is no registered reward, since copying earns it."""
 
 _NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
 _CONDITION = re.compile(rf"\s*([A-Za-z_][\w./-]*?)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from toolgym.formats.base import Action, Format
 from toolgym.formats.calls import Calls, call_json
 from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
-from toolgym.formats.scan import Scanner, marks_and
+from toolgym.formats.scan import Scanner, marks_and, read_json
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
+from toolgym.trajectory import Problem
 
-__all__ = ["HermesFormat"]
+__all__ = ["HermesFormat", "PaperHermesFormat"]
 
 _TAG = "<tool_call>"
 _OPEN = re.compile(rf"(?:\s*{_TAG})+")
@@ -110,3 +112,42 @@ class _Tags(Scanner):
     def resumes(self, position: int) -> bool:
         """Whether a call begins here."""
         return self.text.startswith(_TAG, position)
+
+
+class PaperHermesFormat(HermesFormat):
+    """The parser as published with arXiv 2508.08791 for Qwen: nothing is repaired or refused.
+
+    From the first ``<tool_call>`` on, each part before ``</tool_call>`` is a call where it begins
+    with the tag and is JSON with name and arguments; all else is passed over. A reply without such
+    a call ends the episode. Unlike there, arguments that are no object or hold NaN are no call.
+    """
+
+    name = "hermes-paper"
+
+    def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
+        """Read a reply as the paper's code does; that it was cut is a problem, no more."""
+        begin = text.find(_TAG) if self.strategy.tools else -1
+        parts = text[begin:].split("</tool_call>") if begin >= 0 else ()
+        found = [call for part in parts if (call := _published_call(part.strip())) is not None]
+        calls = tuple(ToolCall(f"call_{n}", *call) for n, call in enumerate(found))
+        problems = (Problem("cut_reply", "it was cut at the limit of its length"),) if cut else ()
+        if calls:
+            return Action(text[:begin].strip(), calls, None, problems)
+        thought, _, answer = f"\n{text}".rpartition("\nAnswer:")
+        return Action(thought.strip(), (), answer.strip(), problems)
+
+
+def _published_call(part: str) -> tuple[str, dict[str, Any]] | None:
+    if not part.startswith(_TAG):
+        return None
+    try:
+        value = read_json(part.lstrip(_TAG).strip())  # all signs of the tag, as published
+        name, given = value["name"], value["arguments"]
+        arguments = given if isinstance(given, dict) else read_json(given)
+    except (LookupError, TypeError, ValueError):
+        return None
+    return (
+        (name, arguments)
+        if name and isinstance(name, str) and isinstance(arguments, dict)
+        else None
+    )

@@ -19,13 +19,16 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MODULES", "RefusedError", "check", "names", "public_modules"]
+__all__ = ["MODULES", "PUBLISHED", "RefusedError", "check", "names", "public_modules"]
 
 MODULES = (
     *("bisect", "calendar", "collections", "collections.abc", "copy", "datetime", "decimal"),
     *("fractions", "functools", "heapq", "itertools", "json", "math", "random", "re"),
     *("statistics", "string", "textwrap", "typing", "unicodedata"),
 )
+
+PUBLISHED = (*MODULES, "hashlib", "time")
+"""Modules for functions of the published format: with ``hashlib.sha256`` and ``time``."""
 
 # What C code of the library imports by itself, through the caller's ``__import__``.
 _INNER = ("_strptime", "time")
@@ -104,7 +107,7 @@ def _check_word(node: ast.AST, word: str) -> None:
     _refuse(node, f"names such as {word!r} are not available")
 
 
-def _check_node(node: ast.AST) -> None:
+def _check_node(node: ast.AST, modules: tuple[str, ...]) -> None:
     if isinstance(node, ast.Import):
         wanted = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -116,8 +119,8 @@ def _check_node(node: ast.AST) -> None:
     else:
         wanted = []
     for name in wanted:
-        if name not in MODULES and name != "__future__":
-            _refuse(node, f"module {name!r} is not available; these are: {', '.join(MODULES)}")
+        if name not in modules and name != "__future__":
+            _refuse(node, f"module {name!r} is not available; these are: {', '.join(modules)}")
     if isinstance(node, ast.MatchClass) and node.patterns:
         # Positions are names of attributes, in a list that a class can give itself.
         _refuse(node, "patterns of classes take names, as in case Point(x=1)")
@@ -154,8 +157,12 @@ class _Guarded(ast.NodeTransformer):
         return node
 
 
-def check(source: str) -> ast.Module:
+def check(source: str, modules: tuple[str, ...] = MODULES) -> ast.Module:
     """The tree to run.
+
+    Args:
+        source: of a function, and what it needs beside it.
+        modules: `MODULES` or `PUBLISHED`.
 
     Raises:
         RefusedError: what is not part of the subset, with its line.
@@ -164,7 +171,7 @@ def check(source: str) -> ast.Module:
     tree = ast.parse(source, "<tool>")
     guarded = False
     for node in ast.walk(tree):
-        _check_node(node)
+        _check_node(node, modules)
         guarded = guarded or _is_guarded(node)
     if not guarded:  # rewriting the tree would take longer than all the rest
         return tree
@@ -284,7 +291,7 @@ def public_modules() -> dict[str, types.ModuleType]:
     reach the original.
     """
     copies = {}
-    for name in MODULES:
+    for name in (*MODULES, "time"):
         original = importlib.import_module(name)
         copy = types.ModuleType(name)
         for word in getattr(original, "__all__", None) or dir(original):
@@ -294,6 +301,10 @@ def public_modules() -> dict[str, types.ModuleType]:
             if not isinstance(value, types.ModuleType):
                 setattr(copy, word, value)
         copies[name] = copy
+    # The one hash in the authors' scope, from C: hashlib's own is OpenSSL's, which reads files.
+    sha = importlib.import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256")
+    copies["hashlib"] = types.ModuleType("hashlib")
+    copies["hashlib"].sha256 = sha.sha256  # type: ignore[attr-defined]
     copies["typing"].Type = _Class  # type: ignore[attr-defined]
     copies["functools"].wraps = _wraps  # type: ignore[attr-defined]
     copies["functools"].total_ordering = _total_ordering  # type: ignore[attr-defined]
@@ -302,15 +313,16 @@ def public_modules() -> dict[str, types.ModuleType]:
     return copies
 
 
-def names(modules: dict[str, types.ModuleType]) -> dict[str, Any]:
+def names(modules: dict[str, types.ModuleType], published: bool = False) -> dict[str, Any]:
     """A fresh global namespace with the builtins of the subset.
 
     Args:
         modules: from `public_modules`.
+        published: with the names that the code of arXiv 2508.08791 leaves in a function's scope.
     """
 
     def load(name: str, _g: Any = None, _l: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if name in _INNER:  # no source that passed the check can ask for these
+        if name in _INNER and name not in modules:  # no source that passed the check can ask
             return sys.modules[name]
         if level or name not in modules:
             raise ImportError(f"module {name!r} is not available")
@@ -324,4 +336,7 @@ def names(modules: dict[str, types.ModuleType]) -> dict[str, Any]:
     _own.classes.clear()
     allowed |= {_FORMAT: _format, _OWN: _own.check, "__build_class__": _own.build}
     _own.names = {"__builtins__": allowed, "__name__": "tool"}
+    if published:
+        _own.names |= {"json": modules["json"], "deepcopy": modules["copy"].deepcopy}
+        _own.names |= {"sha256": modules["hashlib"].sha256, "sleep": modules["time"].sleep}
     return _own.names

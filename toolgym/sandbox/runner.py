@@ -6,6 +6,7 @@ request, checks or runs the source, and gives the answer as bytes: one letter an
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib
 import json
@@ -57,37 +58,45 @@ def _to_json(value: Any) -> Any:
 def _compile(asked: dict[str, Any], rules: bool) -> tuple[bytes, str | bytes]:
     """The program of a source, checked; nothing of it runs."""
     try:
-        tree = language.check(asked["source"]) if rules else asked["source"]
+        modules = language.PUBLISHED if asked.get("published", False) else language.MODULES
+        tree = language.check(asked["source"], modules) if rules else asked["source"]
         return b"c", marshal.dumps(compile(tree, "<tool>", "exec"))
     except (language.RefusedError, SyntaxError, ValueError, RecursionError) as error:
+        if asked.get("published", False):
+            if isinstance(error, SyntaxError):
+                error.filename = "<string>"  # as their exec() says
+            return b"r", str(error)
         return b"r", f"{asked['name']} was refused: {error}"
 
 
 def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[bytes, str]:
     """The value of a function as JSON; of several calls, a list of kinds and texts."""
-    name = asked["name"]
-    names = language.names(_MODULES) if rules else {"__name__": "tool"}
+    name, published = asked["name"], asked.get("published", False)
+    allowed = language.names(_MODULES, published)
+    names = allowed if rules else {**allowed, "__builtins__": builtins}
     program = marshal.loads(code)  # noqa: S302 - from _compile, in a runner that ran nothing
     # The one place where text of a model becomes running code: a forked process with neither
     # files, network, children nor a next call, which the keeper ends after its answer.
     exec(program, names)  # noqa: S102
     function = names.get(name)
-    if not callable(function):
+    if published and name not in names:
+        raise NameError(f"name {name} is not defined")
+    if not published and not callable(function):
         return b"r", f"{name} was refused: its source defines no function of that name"
     arguments = asked["arguments"]
     if arguments is None:
         return b"v", "null"
     sys.modules["random"].seed(0)  # the same call gives the same answer
     if isinstance(arguments, dict):
-        return _value(name, function, arguments, limit)
+        return _value(name, function, arguments, limit, published)
     answers = []
     for item in arguments:
         try:
-            kind, text = _value(name, function, item, asked["limit"])
+            kind, text = _value(name, function, item, asked["limit"], published)
         except MemoryError:
             raise
         except Exception as error:
-            kind, text = b"e", _said(error)
+            kind, text = b"e", str(error) if published else _said(error)
         answers.append([kind.decode(), text])
     return b"v", json.dumps(answers, ensure_ascii=False)
 
@@ -97,9 +106,15 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _value(name: str, function: Any, arguments: dict[str, Any], limit: int) -> tuple[bytes, str]:
+def _value(
+    name: str, function: Any, arguments: dict[str, Any], limit: int, published: bool
+) -> tuple[bytes, str]:
     """What one call returns, as JSON."""
     value = function(**arguments)
+    if published and type(value) in (dict, list):
+        value = json.dumps(value, ensure_ascii=False)
+    elif published and type(value) is not str:
+        value = str(value)
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_json)
     except (TypeError, ValueError, RecursionError) as error:
@@ -113,14 +128,22 @@ def _answer(request: bytes, limit: int, rules: bool) -> tuple[bytes, str | bytes
     """(kind of answer, text): ``v`` a value, ``c`` a program, else an error."""
     head, _, code = request.partition(b"\0")
     asked = json.loads(head)
-    return _call(asked, code, limit, rules) if code else _compile(asked, rules)
+    if not code:
+        return _compile(asked, rules)
+    try:
+        return _call(asked, code, limit, rules)
+    except Exception as error:
+        if not asked.get("published", False) or isinstance(error, MemoryError):
+            raise
+        return b"e", str(error)[:limit]
 
 
 @functools.cache
 def _warming() -> bytes:
     """The request that warms a runner up; the keeper makes it once, from our own source."""
     program = marshal.dumps(compile(language.check(_WARM_UP), "<warm>", "exec"))
-    return json.dumps({"name": "warm", "arguments": {"a": 1}}).encode() + b"\0" + program
+    asked = {"name": "warm", "arguments": {"a": 1}}
+    return json.dumps(asked).encode() + b"\0" + program
 
 
 def answer(request: bytes, memory: int, limited: bool) -> bytes | None:

@@ -108,6 +108,9 @@ class Sandbox:
         require: layers of `LAYERS` without which the sandbox refuses to work.
         rules: whether the rules of the language are checked; False gives the function all of
             Python, and leaves its isolation to the layers of the operating system.
+        published: call as the published code of arXiv 2508.08791 does: ``json``, ``deepcopy``,
+            ``sha256`` and ``sleep`` are in scope, dicts and lists become JSON text and all else
+            ``str``, and the text of a failure is the exception's alone.
 
     Raises:
         BadInputError: a required layer is missing here, a limit is not a positive number, or a
@@ -131,6 +134,7 @@ class Sandbox:
         output_chars: int = 20_000,
         require: Sequence[str] = ("seccomp",),
         rules: bool = True,
+        published: bool = False,
     ) -> None:
         for what, value in (
             *(("timeout", timeout), ("memory_mb", memory_mb)),
@@ -146,7 +150,7 @@ class Sandbox:
                 )
         self._functions, self._keepers = dict(functions), shared
         self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
-        self._limit, self._rules = int(output_chars), rules
+        self._limit, self._rules, self._published = int(output_chars), rules, published
         self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
         active = self.layers()
         for layer in require:
@@ -240,17 +244,19 @@ class Sandbox:
         program = self._programs.get(name) or self._compiled(name)
         if isinstance(program, SandboxResult):
             return program
-        called = json.dumps(function_name(name))
-        head = f'{{"name": {called}, "arguments": {arguments}, "limit": {self._limit}}}'
+        called = f'"name": {json.dumps(function_name(name))}, "arguments": {arguments}'
+        how = f'"limit": {self._limit}, "published": {json.dumps(self._published)}'
         # Text within the JSON text of many answers is escaped once more.
         limit = 2 * many * (self._limit + _ERROR_CHARS) if many else self._limit
-        reply = self._send(head.encode() + b"\0" + program, min(limit, _ALL_CHARS))
+        head = f"{{{called}, {how}}}".encode()
+        reply = self._send(head + b"\0" + program, min(limit, _ALL_CHARS))
         return self._read(name, reply, limit)
 
     def _compiled(self, name: str) -> bytes | SandboxResult:
         """The program of a function, or why there is none; compiled by a jailed process too."""
-        request = json.dumps({"name": function_name(name), "source": self._functions[name]})
-        reply = self._send(request.encode(), _PROGRAM_CHARS)
+        asked = {"name": function_name(name), "source": self._functions[name]}
+        request = json.dumps({**asked, "published": self._published}).encode()
+        reply = self._send(request, _PROGRAM_CHARS)
         if reply is not None and reply[:1] == b"c":
             self._programs[name] = reply[1:]
             return reply[1:]
@@ -269,7 +275,8 @@ class Sandbox:
         text = reply[1:].decode("utf-8", "replace")
         if kind is None:
             return self._value(name, text, limit or self._limit)
-        return SandboxResult(f"Error: {self._explained(name, kind, text)}.", kind)
+        said = self._explained(name, kind, text)
+        return SandboxResult(said if self._published else f"Error: {said}.", kind)
 
     def _value(self, name: str, text: str, limit: int) -> SandboxResult:
         # A function that finds the pipe can write its own answer: it must still be one.
@@ -287,7 +294,7 @@ class Sandbox:
         if kind == "died":
             return f"{name} ended its process without an answer"
         if kind == "exception":
-            return f"{name} raised {text}"
+            return text if self._published else f"{name} raised {text}"
         if kind == "memory":
             return f"{name} ran out of {text}"
         return text or f"{name} wrote more than {self._limit} characters"

@@ -105,6 +105,7 @@ class ServedToolset(Toolset):
         cache: bool = True,
     ) -> None:
         super().__init__(toolset, cache=cache)
+        self.unknown = toolset.unknown
         self._faults, self._recorder, self._replayer = faults, recorder, replayer
 
     def execute(

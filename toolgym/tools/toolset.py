@@ -33,6 +33,8 @@ class Toolset:
 
     shared = False
     """Whether all environments of the process hold this one; see `fork`."""
+    unknown = ""
+    """What a call of a tool that does not exist gets, if not our text; ``{0}`` is the name."""
 
     def __init__(self, tools: Iterable[Tool] = (), *, cache: bool = True) -> None:
         self._tools: dict[str, Tool] = {}
@@ -142,6 +144,7 @@ class Toolset:
         else:
             text = f"{name[:100]} does not exist.{did_you_mean(name[:100], self._tools)}"
             text += f" Tools: {', '.join(self._tools) or 'none'}."
+            text = self.unknown.format(name) or text
             found = [ToolResult(call.id, text, "unknown_tool") for call in calls]
         self._counters.add(None if item is None else name, found, time.perf_counter() - began, hits)
         return found

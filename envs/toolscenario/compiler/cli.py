@@ -27,7 +27,7 @@ from toolgym.envs.toolscenario.files import playable, read_scenarios
 from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
 from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.schemas import document_problems
-from toolgym.envs.toolscenario.tool import function_problems
+from toolgym.envs.toolscenario.tool import PUBLISHED, function_problems
 from toolgym.scenario import Scenario
 
 __all__ = ["Finding", "app", "build", "check", "check_file", "check_public", "convert"]
@@ -162,7 +162,8 @@ def check_public(scenario: PublicScenario, timeout: float = 10.0) -> None:
     for item in scenario.sub_answers:
         if item.tool not in names or not item.answer.strip():
             raise RejectedError(STAGE, "unknown_tool", f"no tool can give the sub-answer {item!r}")
-    for name, problem in function_problems(scenario.functions, {"timeout": timeout}).items():
+    settings = {**PUBLISHED, "timeout": timeout}
+    for name, problem in function_problems(scenario.functions, settings).items():
         raise RejectedError(STAGE, "bad_function", f"{name!r}: {problem}"[:1000])
     opened = [Open(item.id, item.tool, item.answer) for item in scenario.sub_answers]
     check_leaks(scenario.question, scenario.documents, scenario.functions, opened, timeout)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
 from toolgym._util.jsonl import read_rows
-from toolgym.errors import BadInputError, MissingFileError
+from toolgym.errors import BadInputError, MissingFileError, NothingFoundError
 from toolgym.tools.search import folders
 from toolgym.tools.search.index import Index, build_index, open_index
 from toolgym.tools.search.tool import make_search, open_corpus
@@ -125,7 +125,8 @@ def test_an_environment_searches_it(tmp_path: Path) -> None:
     env = gym.make("ToolQA-PopQA-v0", corpus=str(tmp_path / "index"))
     env.reset(seed=1)
     assert "purr" in env.step("Thought: a\nAction: WikipediaSearch[feline]")[0]
-    assert "no article holds a word" in make_search(str(tmp_path / "index")).function("zzz")
+    with pytest.raises(NothingFoundError, match="no article holds a word"):
+        make_search(str(tmp_path / "index")).function("zzz")
     best = make_search(str(tmp_path / "index"), passage="best", passage_chars=50)
     assert "feline" in best.function("feline")
 

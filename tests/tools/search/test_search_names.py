@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import dump_line, read_rows
 from toolgym._util.text import fold
-from toolgym.errors import BadInputError
+from toolgym.errors import BadInputError, NothingFoundError
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.index import Index, build_index, open_index
 from toolgym.tools.search.tool import make_search, open_corpus
@@ -78,9 +78,11 @@ def test_a_question_in_vietnamese_finds_no_words_of_others(index: Index) -> None
 
 def test_what_was_left_out_is_not_said_to_be_absent(index: Index) -> None:
     tool = make_search(str(index.folder))
-    assert "too common, and no title is made of them" in tool.function("there was such")
-    assert "no article holds a word of it" in tool.function("zzz")
-    assert "no article holds a word of it" in tool.function("!?")
+    with pytest.raises(NothingFoundError, match="too common, and no title is made of them"):
+        tool.function("there was such")
+    for query in ("zzz", "!?"):
+        with pytest.raises(NothingFoundError, match="no article holds a word of it"):
+            tool.function(query)
 
 
 def test_stop_words_of_titles_are_no_words_of_texts(index: Index) -> None:

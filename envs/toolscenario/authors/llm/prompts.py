@@ -1,4 +1,4 @@
-"""What a model is asked in each stage: one text a stage, with the material of the scenario."""
+"""What a model is asked in each stage, and the files of questions that scenarios begin with."""
 
 from __future__ import annotations
 

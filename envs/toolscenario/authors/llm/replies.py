@@ -1,4 +1,4 @@
-"""What a model has to reply in each stage: strict pydantic models, also sent as JSON Schemas."""
+"""What a model has to reply in each stage, as strict models, and how it is read from its text."""
 
 from __future__ import annotations
 
