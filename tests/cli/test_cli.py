@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from toolgym import cli
 from toolgym.cli import app, options, shell
+from toolgym.registry import COMMANDS
 
 POLICIES = """
 import time
@@ -117,7 +119,8 @@ def test_commands_of_a_broken_plug_in_leave_the_others(capsys: pytest.CaptureFix
         del COMMANDS._entries["out-of-order"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the commands 'out-of-order' of a plug-in cannot be loaded")
-    assert {group.name for group in made.registered_groups} == {"index", "export", "train", *COMMANDS}
+    groups = {group.name for group in made.registered_groups}
+    assert groups == {"index", "export", "train", *COMMANDS}
 
 
 def test_help_and_version() -> None:
