@@ -242,7 +242,7 @@ def test_an_environment_with_an_object_in_its_info_is_caught(
 ) -> None:
     plain = ToolEnv._info
     monkeypatch.setattr(ToolEnv, "_info", lambda self: plain(self) | {"tool": {"a set"}})
-    with pytest.raises(CheckError, match="no plain JSON"):
+    with pytest.raises(CheckError, match="not plain JSON"):
         check_env(env)
 
 

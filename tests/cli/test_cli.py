@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from toolgym import cli
 from toolgym.cli import app, options, shell
+from toolgym.registry import COMMANDS
 
 POLICIES = """
 import time
@@ -107,6 +109,18 @@ def test_envs_lists_every_kind_of_name() -> None:
     for name in ("ToolQA-NQOpen-v0", "Calculator", "hermes", "no_tool_cot", "token_f1", "lookup"):
         assert name in text
     assert "ToolQA-PopQA-v0" in json.loads(fine("envs", "--json"))["environment"]
+
+
+def test_commands_of_a_broken_plug_in_leave_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    COMMANDS.add("out-of-order", "no.such.module:app")
+    try:
+        made = cli._app.__wrapped__()
+    finally:
+        del COMMANDS._entries["out-of-order"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the commands 'out-of-order' of a plug-in cannot be loaded")
+    groups = {group.name for group in made.registered_groups}
+    assert groups == {"index", "export", "train", *COMMANDS}
 
 
 def test_help_and_version() -> None:

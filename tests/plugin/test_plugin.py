@@ -162,7 +162,10 @@ def test_self_training_plans_with_it(installed: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_package_its_names_are_gone() -> None:
-    from toolgym.registry import KINDS
-
-    here = {kind.kind: kind for kind in KINDS}
+    code = (
+        "import json, toolgym; from toolgym.registry import KINDS; "
+        "print(json.dumps({kind.kind: list(kind) for kind in KINDS}))"
+    )
+    command = [sys.executable, "-c", code]
+    here = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     assert not [name for kind, name in NAMES.items() if name in here[kind]]

@@ -184,7 +184,7 @@ class TestRollout:
         (tmp_path / "first").mkdir()
         with pytest.raises(MissingFileError, match="did you mean 'first'"):
             Run.open(tmp_path / "frist")
-        with pytest.raises(MissingFileError, match="no run folder"):
+        with pytest.raises(MissingFileError, match="not a run folder"):
             Run.open(tmp_path / "first")
 
 

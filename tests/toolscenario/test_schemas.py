@@ -177,19 +177,19 @@ def test_hostile_values_end() -> None:
         deep = [deep]
     recursive = of({"$ref": "#/$defs/t"}, **{"$defs": {"t": {"items": {"$ref": "#/$defs/t"}}}})
     assert "too deep" in misfits({"x": deep}, recursive)[0]
-    assert "no JSON" in misfits({"x": "\ud800"}, of({"pattern": "a"}))[0]
-    assert "no JSON" in misfits({"x": object()}, of({"type": "string"}))[0]
+    assert "not JSON" in misfits({"x": "\ud800"}, of({"pattern": "a"}))[0]
+    assert "not JSON" in misfits({"x": object()}, of({"type": "string"}))[0]
     assert misfits({"x": float("nan")}, of({"type": "number"}))
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"name": "get capital"}, "no function name"),
+        ({"name": "get capital"}, "not a function name"),
         ({"name": "class"}, "cannot be that of a Python function"),
         ({"parameters": of({"type": "dict"})}, "has the type 'dict'"),
-        ({"parameters": of({"pattern": "[a-"})}, "no valid JSON Schema"),
-        ({"parameters": of({"minLength": -1})}, "no valid JSON Schema"),
+        ({"parameters": of({"pattern": "[a-"})}, "not valid JSON Schema"),
+        ({"parameters": of({"minLength": -1})}, "not valid JSON Schema"),
         ({"parameters": of({"$ref": "http://127.0.0.1:9/"})}, "nothing is fetched"),
         ({"parameters": of({"enum": {}})}, "properties.x.enum: "),
         ({"parameters": of({}, required=["y"])}, "requires 'y', which is not among"),

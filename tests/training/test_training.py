@@ -261,7 +261,7 @@ def test_training_learns_stops_at_its_steps_and_is_found_again(
     assert train_sft(episodes, tiny_base, tmp_path / "model", **OPTIONS) == made
     with pytest.raises(RunMismatchError, match="begun with rows"):
         train_sft(episodes[:20], tiny_base, tmp_path / "model", **OPTIONS)
-    with pytest.raises(RunMismatchError, match="no model that toolgym trained"):
+    with pytest.raises(RunMismatchError, match="not a model that toolgym trained"):
         train_sft(episodes, tiny_base, tmp_path, **OPTIONS)
 
 

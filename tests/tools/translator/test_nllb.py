@@ -269,8 +269,8 @@ def test_rows_of_an_overlong_sentence(miniature: str) -> None:
     ("text", "reason"),
     [
         ("x" * 2_000_000, "2,000,000 characters"),
-        ("\x00\x01\x02\x03GIF89a", "no text"),
-        ("\ud800" * 5, "no text"),
+        ("\x00\x01\x02\x03GIF89a", "not text"),
+        ("\ud800" * 5, "not text"),
         (" \n ", "no text to translate"),
     ],
 )

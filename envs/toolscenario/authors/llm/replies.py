@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -98,7 +99,16 @@ def read_object(text: str, complete: bool) -> dict[str, Any]:
     Raises:
         UnusableError: there is no such object.
     """
-    text = without_think(text).strip()
+    begin = text[: text.find("{") + 1]
+    if (
+        without_think(begin) == begin
+    ):  # no mark of reasoning before the object: those in it are text
+        with contextlib.suppress(UnusableError):
+            return _read_object(text.strip(), complete)
+    return _read_object(without_think(text).strip(), complete)
+
+
+def _read_object(text: str, complete: bool) -> dict[str, Any]:
     if not text:
         if not complete:
             raise UnusableError("cut_off", _CUT_OFF)
