@@ -105,6 +105,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{page.name} links to {link}: no such heading"
 
 
+@pytest.mark.sources
 def test_a_dead_link_would_be_seen(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()

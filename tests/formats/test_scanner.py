@@ -547,6 +547,7 @@ def test_hostile_repetition_is_read_in_linear_time(name: str, begin: str) -> Non
         assert action.calls or action.answer is not None or action.problems, unit
 
 
+@pytest.mark.sources
 def test_a_short_run_of_the_fuzz_benchmark() -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "formats_fuzz.py"
     spec = importlib.util.spec_from_file_location("formats_fuzz", path)
