@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -267,23 +268,48 @@ def load_settings(
 ) -> SelfTrainSettings:
     """Settings from a model, plain data, or a YAML or JSON file.
 
+    In a file ``${NAME}`` stands for the environment variable, so that a recipe can name data that
+    lies elsewhere on every machine.
+
     Raises:
         MissingFileError: no such file.
         MissingExtraError: a YAML file, and no YAML reader is installed.
-        BadInputError: an unknown key (near ones are named) or a value that does not fit.
+        BadInputError: an unknown key (near ones are named), a value that does not fit, or a file
+            names an environment variable that is not set.
     """
     if isinstance(settings, SelfTrainSettings):
         return settings
     where = "settings"
     if isinstance(settings, str | Path):
         where = f"settings file {str(settings)!r}"
-        settings = _read(require_file(settings, "settings file"))
+        settings = _filled_in(_read(require_file(settings, "settings file")), where)
     if not isinstance(settings, Mapping):
         raise BadInputError(f"{where} must be a mapping, not {type(settings).__name__}")
     try:
         return SelfTrainSettings.model_validate(dict(settings))
     except ValidationError as error:
         raise BadInputError(f"{where}: {explain(error, SelfTrainSettings)}") from error
+
+
+def _filled_in(value: Any, where: str) -> Any:
+    """Plain data with the environment's variables in its strings."""
+    if isinstance(value, dict):
+        return {key: _filled_in(part, where) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(part, where) for part in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if not found:
+            raise BadInputError(
+                f"{where} needs the environment variable {match[1]} (in {value!r}), which is not "
+                "set; export it, or write the value into a copy of the file"
+            )
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", variable, value)
 
 
 def _read(path: Path) -> Any:
