@@ -25,7 +25,6 @@ FLOORS = {
     "scenario": 1,
     "_builtin": 2,
     "_workers": 2,
-    "report": 2,
     "task": 2,
     "trajectory": 3,
     "tools": 3,

@@ -19,7 +19,7 @@ from toolgym._util.jsonl import (
     value_hash,
     write_rows,
 )
-from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
+from toolgym.envs.toolscenario.records import OWN, PublicScenario, is_public
 from toolgym.errors import BadInputError
 from toolgym.scenario import Scenario
 from toolgym.task import SUB_ANSWERS, AnswerType, SubAnswer, Task

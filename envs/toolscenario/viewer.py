@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from toolgym.envs.toolscenario.files import playable
-from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, is_public
-from toolgym.envs.toolscenario.records import RejectedError
+from toolgym.envs.toolscenario.records import OWN, PublicScenario, RejectedError, is_public
 from toolgym.envs.toolscenario.tool import run_references
 from toolgym.errors import BadInputError
 from toolgym.scenario import FROM, Scenario

@@ -32,8 +32,7 @@ from toolgym.miniature.pretrain import (
     pretrain,
     tool_accuracy,
 )
-from toolgym.miniature.scenarios import finder
-from toolgym.miniature.world import SHARES, SPLITS, World
+from toolgym.miniature.world import SHARES, SPLITS, World, finder
 from toolgym.tools.calculator.tool import calculate as calculator
 
 TINY = BaseSettings.tiny()

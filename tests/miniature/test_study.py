@@ -79,7 +79,7 @@ def test_an_unknown_arm_names_near_ones(tmp_path: Path) -> None:
 
 def test_the_page_says_what_the_figures_say(tmp_path: Path) -> None:
     from benchmarks.study.page import KINDS, blocks
-    from toolgym.report.document import to_markdown
+    from toolgym.evaluation.document import to_markdown
 
     def measured(right: int) -> dict[str, dict[str, dict[str, int]]]:
         labels = [f"{kind}{ending}" for kind in KINDS for ending in ("", "-heldout")]

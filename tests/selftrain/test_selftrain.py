@@ -12,9 +12,9 @@ import pytest
 from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.evaluation.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import REWARDS
-from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
 from toolgym.task import AnswerType, Task

@@ -6,8 +6,8 @@ import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from toolgym.evaluation.document import ceiling, line, path, svg, text
 from toolgym.modeldiff.weights import THIRDS, Change, WeightChange
-from toolgym.report.document import ceiling, line, path, svg, text
 
 __all__ = ["layer_chart", "layer_map"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolgym._util.text import number, text_table
+from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Quote, Table
 from toolgym.modeldiff.drawing import layer_chart, layer_map
 from toolgym.modeldiff.general import Ability
 from toolgym.modeldiff.heldout import Family
 from toolgym.modeldiff.weights import Change, WeightChange
-from toolgym.report.document import Block, Figure, Heading, Paragraph, Quote, Table
 
 __all__ = ["TITLE", "blocks", "to_text"]
 

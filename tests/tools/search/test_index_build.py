@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from toolgym._util.jsonl import dump_line, read_rows
 from toolgym._util.workfolder import build_folder
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.tools.search import index, layout, spill, workers
+from toolgym.tools.search import index, layout, spill
+from toolgym.tools.search import merge as workers
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage, passage_line, read_passages
 from toolgym.tools.search.index import HEADER, build_index, open_index
