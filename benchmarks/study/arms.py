@@ -15,9 +15,9 @@ from toolgym._util.jsonl import read_json, read_rows, write_json, write_rows
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import UnknownNameError
 from toolgym.evaluation.document import to_markdown
-from toolgym.miniature.base import build_base
 from toolgym.miniature.demonstrations import demonstration
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.model import BaseSettings
+from toolgym.miniature.preset import build_base
 from toolgym.miniature.world import SHARES, World
 from toolgym.selftrain.loop import selftrain
 from toolgym.selftrain.settings import own_model, preset

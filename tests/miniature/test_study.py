@@ -24,7 +24,7 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
     from benchmarks.study.arms import ARMS, run_study
     from benchmarks.study.page import write_page
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
 
     lines: list[str] = []
     quick = {"batch_size": 4, "device_batch_size": 4, "max_updates": 1}

@@ -26,8 +26,8 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds: an untrained model, four questions, everything kept."""
     pytest.importorskip("trl")
     from toolgym._util.optional import quiet
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
+    from toolgym.miniature.preset import build_base
     from toolgym.miniature.world import World
 
     folder = tmp_path_factory.mktemp("selftrain")

@@ -24,7 +24,7 @@ from toolgym import Run, ToolCall, Toolset, evaluate, rollout, tool
 from toolgym.checks import check_tool
 from toolgym.cli import app
 from toolgym.envs.toolqa import family
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy
+from toolgym.envs.toolqa.lookup import LookupPolicy
 from toolgym.errors import (
     BadInputError,
     CheckError,
