@@ -29,47 +29,11 @@ RELIGIONS: Final[dict[str, list[str]]] = _WORDS["religions"]
 DEMONYMS: Final[dict[str, str]] = _WORDS["demonyms"]
 
 
-_JOINING = frozenset(
-    (
-        "of",
-        "de",
-        "la",
-        "le",
-        "les",
-        "du",
-        "des",
-        "del",
-        "della",
-        "di",
-        "da",
-        "dos",
-        "do",
-        "van",
-        "von",
-        "der",
-        "den",
-        "zu",
-        "am",
-        "an",
-        "im",
-        "sur",
-        "en",
-        "upon",
-        "on",
-        "the",
-        "el",
-        "al",
-        "bin",
-        "ibn",
-        "y",
-        "e",
-        "i",
-        "los",
-        "las",
-        "sous",
-        "près",
-    )
-)
+_JOINING = frozenset([
+    "of", "de", "la", "le", "les", "du", "des", "del", "della", "di", "da", "dos", "do", "van",
+    "von", "der", "den", "zu", "am", "an", "im", "sur", "en", "upon", "on", "the", "el", "al",
+    "bin", "ibn", "y", "e", "i", "los", "las", "sous", "près",
+])  # fmt: skip
 _WORD = re.compile(r"[^\W_][\w'’.&-]*|[,;:()–—\"“”/]|\S")
 _TITLES = frozenset(("Mrs.", "Prof."))
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
-from toolgym.envs.toolscenario.codegen.params import COMMON, OPTIONS, Param, parameter_name
+from toolgym.envs.toolscenario.codegen.kinds import COMMON, KINDS, OPTIONS, Param, parameter_name
 from toolgym.envs.toolscenario.worlds.relations import EntityType, Relation
 
 __all__ = ["ToolSpec", "core", "eligible", "options"]

@@ -8,8 +8,15 @@ from dataclasses import replace
 
 from toolgym.envs.toolscenario.authors.template.chains import FINDERS
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.kinds import AREAS, KINDS, LENGTHS, MASSES, OPERATIONS, TIMES
-from toolgym.envs.toolscenario.codegen.params import DEMANDABLE
+from toolgym.envs.toolscenario.codegen.kinds import (
+    AREAS,
+    DEMANDABLE,
+    KINDS,
+    LENGTHS,
+    MASSES,
+    OPERATIONS,
+    TIMES,
+)
 from toolgym.envs.toolscenario.codegen.rendering import Step
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, eligible
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge

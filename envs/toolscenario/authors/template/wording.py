@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolgym._util.text import MONTHS
-from toolgym.envs.toolscenario.worlds.families import COMPOSITES
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
-from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.envs.toolscenario.worlds.relations import COMPOSITES, Relation
 
 __all__ = [
     "answer_text",
