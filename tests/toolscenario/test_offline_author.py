@@ -24,10 +24,9 @@ from hypothesis import strategies as st
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.kinds import KINDS, WEEKDAYS
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS, WEEKDAYS, ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
 from toolgym.envs.toolscenario.compiler.stages import document, draw_levels, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify

@@ -249,7 +249,7 @@ def workers_in(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"jobs_child" in command and process.name != str(os.getpid()):
+            if command.count(b"/child.py") == 2 and process.name != str(os.getpid()):
                 parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 running += [process.name] if parent in (1, os.getpid()) else []
     return running

@@ -16,7 +16,7 @@ from toolgym.envs.toolscenario.authors.template.complexity import (
     harder,
     merge,
 )
-from toolgym.envs.toolscenario.authors.template.question_templates import PLANS
+from toolgym.envs.toolscenario.authors.template.join_templates import PLANS
 from toolgym.envs.toolscenario.authors.template.wording import answer_text, variants
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call, document
 from toolgym.envs.toolscenario.codegen.sources import Secret, source

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from toolgym.envs.toolscenario.authors.template.chains import FINDERS
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.kinds import (
+from toolgym.envs.toolscenario.codegen.rendering import Step
+from toolgym.envs.toolscenario.codegen.toolspecs import (
     AREAS,
     DEMANDABLE,
     KINDS,
@@ -16,9 +17,9 @@ from toolgym.envs.toolscenario.codegen.kinds import (
     MASSES,
     OPERATIONS,
     TIMES,
+    ToolSpec,
+    eligible,
 )
-from toolgym.envs.toolscenario.codegen.rendering import Step
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, eligible
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import Levels
