@@ -474,20 +474,20 @@ class TestRegistered:
 
 class TestPaperSplits:
     def test_cuts_follow_one_another(self) -> None:
-        from toolgym.envs.toolqa import gsm8k, triviaqa
+        from toolgym.envs.toolqa.families import GSM8K, TRIVIAQA
         from toolgym.envs.toolqa.family import paper_splits
 
-        assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
-        assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)
-        assert paper_splits(gsm8k.FAMILY.hub, "test", 1319) == (650, 1319)
-        assert paper_splits(triviaqa.FAMILY.hub, "test", 7993) == (1000, 2000)
+        assert paper_splits(GSM8K.hub, "train", 7473) == (0, 7473)
+        assert paper_splits(GSM8K.hub, "validation", 1319) == (0, 650)
+        assert paper_splits(GSM8K.hub, "test", 1319) == (650, 1319)
+        assert paper_splits(TRIVIAQA.hub, "test", 7993) == (1000, 2000)
 
     def test_hub_columns_are_read_and_shuffled_with_the_papers_seed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import datasets
 
-        from toolgym.envs.toolqa import nqopen, popqa, triviaqa
+        from toolgym.envs.toolqa.families import NQOPEN, POPQA, TRIVIAQA
 
         rows = {
             "akariasai/PopQA": [
@@ -506,15 +506,15 @@ class TestPaperSplits:
             datasets, "load_dataset", lambda path, *a, **k: datasets.Dataset.from_list(rows[path])
         )
         seen = {}
-        for module, answers in (
-            (popqa, ("a", "b")),
-            (triviaqa, ("v", "w")),
-            (nqopen, ("x", "y")),
+        for family, answers in (
+            (POPQA, ("a", "b")),
+            (TRIVIAQA, ("v", "w")),
+            (NQOPEN, ("x", "y")),
         ):
-            test, valid = (module.FAMILY.tasks("hub", split) for split in ("test", "validation"))
+            test, valid = (family.tasks("hub", split) for split in ("test", "validation"))
             assert len(test) == len(valid) == 1000
             assert test[0].answers == answers
             assert not {t.question for t in test} & {t.question for t in valid}
-            seen[module.__name__] = test[0].question
+            seen[family.name] = test[0].question
         order = datasets.Dataset.from_dict({"n": list(range(2500))}).shuffle(seed=19)["n"]
         assert set(seen.values()) == {f"Q{order[1000]}"}

@@ -90,7 +90,7 @@ def test_the_wheel_has_one_package_at_top_level(wheel: list[str]) -> None:
 
 
 def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]) -> None:
-    for name in ("__init__.py", "py.typed", "cli/__init__.py", "envs/toolqa/popqa.py"):
+    for name in ("__init__.py", "py.typed", "cli/__init__.py", "envs/toolqa/families.py"):
         assert f"toolgym/{name}" in wheel
     assert "toolgym/rewards/answer.py" in wheel
     samples = {Path(name).name for name in wheel if name.startswith("toolgym/envs/")}

@@ -21,8 +21,7 @@ from toolgym.registry import TASKS, Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
-from toolgym.tools.faults import Faults
-from toolgym.tools.service import ServedToolset, check_service
+from toolgym.tools.service import Faults, ServedToolset, check_service
 from toolgym.tools.toolset import Toolset
 from toolgym.vector import ToolVectorEnv
 

@@ -16,7 +16,7 @@ from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
 from toolgym.scenario import Scenario
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
-from toolgym.tools.cache import ResultCache
+from toolgym.tools.cassette import ResultCache
 from toolgym.tools.toolset import Toolset
 
 __all__ = [

@@ -20,10 +20,9 @@ import pytest
 from toolgym.errors import BadInputError
 from toolgym.formats import get_format
 from toolgym.miniature import demonstrations, phrasings
-from toolgym.miniature.base import base_key, build_base
-from toolgym.miniature.model import build_model
+from toolgym.miniature.model import BaseSettings, build_model
 from toolgym.miniature.phrasings import calculate
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.preset import base_key, build_base
 from toolgym.miniature.pretrain import (
     PretrainingError,
     _probe_rows,
@@ -32,8 +31,7 @@ from toolgym.miniature.pretrain import (
     pretrain,
     tool_accuracy,
 )
-from toolgym.miniature.scenarios import finder
-from toolgym.miniature.world import SHARES, SPLITS, World
+from toolgym.miniature.world import SHARES, SPLITS, World, finder
 from toolgym.tools.calculator.tool import calculate as calculator
 
 TINY = BaseSettings.tiny()

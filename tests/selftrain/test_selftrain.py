@@ -12,9 +12,9 @@ import pytest
 from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.evaluation.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import REWARDS
-from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
 from toolgym.task import AnswerType, Task
@@ -26,8 +26,8 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds: an untrained model, four questions, everything kept."""
     pytest.importorskip("trl")
     from toolgym._util.optional import quiet
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
+    from toolgym.miniature.preset import build_base
     from toolgym.miniature.world import World
 
     folder = tmp_path_factory.mktemp("selftrain")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
 from toolgym.env import ToolEnv
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy, arithmetic, guess, plan_of, read
-from toolgym.envs.toolqa.baseline.reading import READERS, first_name
+from toolgym.envs.toolqa.lookup import LookupPolicy, arithmetic, guess, plan_of, read
+from toolgym.envs.toolqa.reading import READERS, first_name
 from toolgym.formats import get_format
 from toolgym.grading.answers import normalise
 from toolgym.messages import Message, to_chats

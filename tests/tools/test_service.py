@@ -24,7 +24,7 @@ from toolgym import Run, ToolCall, Toolset, evaluate, rollout, tool
 from toolgym.checks import check_tool
 from toolgym.cli import app
 from toolgym.envs.toolqa import family
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy
+from toolgym.envs.toolqa.lookup import LookupPolicy
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -36,10 +36,8 @@ from toolgym.errors import (
 from toolgym.formats import Action
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.tools.base import Tool
-from toolgym.tools.cache import ResultCache
-from toolgym.tools.cassette import Recorder, Replayer, canonical
-from toolgym.tools.faults import KINDS, Faults
-from toolgym.tools.service import ServedToolset, check_service, serve
+from toolgym.tools.cassette import Recorder, Replayer, ResultCache, canonical
+from toolgym.tools.service import KINDS, Faults, ServedToolset, check_service, serve
 from toolgym.tools.toolset import MAX_PARALLEL
 
 POPQA = "ToolQA-PopQA-v0"

@@ -24,21 +24,17 @@ from hypothesis import strategies as st
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.kinds import KINDS, WEEKDAYS
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
-from toolgym.envs.toolscenario.compiler.decomposition import decompose
-from toolgym.envs.toolscenario.compiler.documents import document
-from toolgym.envs.toolscenario.compiler.integration import integrate
-from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
-from toolgym.envs.toolscenario.compiler.stages import Author
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS, WEEKDAYS, ToolSpec
+from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
+from toolgym.envs.toolscenario.compiler.stages import document, draw_levels, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.worlds.families import RELATIONS
 from toolgym.envs.toolscenario.worlds.generated import generate, open_knowledge
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
 from toolgym.envs.toolscenario.worlds.names import Names, Sound
+from toolgym.envs.toolscenario.worlds.relations import RELATIONS
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
 from toolgym.sandbox.language import check as check_language
@@ -184,7 +180,7 @@ def test_all_kinds_of_tool_occur() -> None:
 _DIGEST = """
 import hashlib, json
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
-from toolgym.envs.toolscenario.compiler.scaling import draw_levels
+from toolgym.envs.toolscenario.compiler.stages import draw_levels
 who, found = OfflineAuthor("{knowledge}", seed=4), hashlib.sha256()
 for question in who.questions(8):
     made = who.integrate(who.document(who.decompose(question)))

@@ -11,8 +11,7 @@ from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.intervals import Interval, bootstrap, bounded_mean, group, proportion
 from toolgym.evaluation.score import task_key
 from toolgym.grading.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
-from toolgym.grading.calls import count_calls
-from toolgym.grading.solving import PRESETS, Solving, turns
+from toolgym.grading.solving import PRESETS, Solving, count_calls, turns
 from toolgym.trajectory import Trajectory
 
 __all__ = [

@@ -23,8 +23,7 @@ from toolgym.miniature.phrasings import (
     person,
     town,
 )
-from toolgym.miniature.scenarios import HOME_TOOL, finder
-from toolgym.miniature.world import CALCULATOR, LARGEST, SEARCH, SMALLEST, World
+from toolgym.miniature.world import CALCULATOR, HOME_TOOL, LARGEST, SEARCH, SMALLEST, World, finder
 
 Chat = list[dict[str, str]]
 """A conversation: dicts of `role` and `content`."""

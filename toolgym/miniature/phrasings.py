@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from toolgym.errors import BadInputError
-from toolgym.miniature import phrasings
 
 HELD_OUT: Final = 2
 """How many phrasings at the end of every list are kept for the held-out files."""
@@ -219,9 +218,9 @@ def fact(relation: str, entity: str, person: str) -> str:
 
 def town(rng: random.Random) -> str:
     """An invented town's name."""
-    return f"{rng.choice(phrasings.TOWN_KINDS)} {rng.choice(phrasings.TOWN_NAMES)}"
+    return f"{rng.choice(TOWN_KINDS)} {rng.choice(TOWN_NAMES)}"
 
 
 def person(rng: random.Random) -> str:
     """An invented person's name."""
-    return f"{rng.choice(phrasings.FIRST_NAMES)} {rng.choice(phrasings.LAST_NAMES)}"
+    return f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"

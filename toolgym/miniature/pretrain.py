@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
-from toolgym.miniature.model import Checkpoint, Optimizers
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.model import BaseSettings, Checkpoint, Optimizers
 from toolgym.miniature.world import World
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ from typing import Any
 from toolgym._util.jsonl import write_json, write_text
 from toolgym.data.conditions import measure
 from toolgym.data.export import source_sentence
-from toolgym.evaluation.intervals import mcnemar, wilson
-from toolgym.registry import CORPORA
-from toolgym.report.document import (
+from toolgym.evaluation.document import (
     Block,
     Heading,
     Paragraph,
@@ -20,6 +18,8 @@ from toolgym.report.document import (
     to_html,
     to_markdown,
 )
+from toolgym.evaluation.intervals import mcnemar, wilson
+from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
 from toolgym.selftrain.environments import bundled, searched

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from toolgym.data.conditions import measure
-from toolgym.evaluation.compare import compare
+from toolgym.evaluation.compare import KINDS, compare, need_rows, tool_need
+from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, mcnemar
-from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
-from toolgym.report.document import Block, Heading, Paragraph, Table
 from toolgym.rollouts.engine import Run
 from toolgym.rollouts.playing import make_env
 from toolgym.rollouts.sources import open_recording

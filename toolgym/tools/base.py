@@ -18,7 +18,7 @@ from toolgym._workers.pool import WorkerPool
 from toolgym._workers.tool_child import attempt, by_name, describe
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.tools.cache import ResultCache, cache_key
+from toolgym.tools.cassette import ResultCache, cache_key
 from toolgym.tools.docstring import read_docstring
 
 __all__ = ["DEFAULT_TIMEOUT", "Schema", "Tool", "tool"]

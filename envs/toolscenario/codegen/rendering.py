@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolgym.envs.toolscenario.codegen.encoding import Field, arguments, fields_of, schema_of
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
-from toolgym.envs.toolscenario.codegen.params import Param, parameter_name
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, core, options
+from toolgym.envs.toolscenario.codegen.toolspecs import (
+    KINDS,
+    Param,
+    ToolSpec,
+    core,
+    options,
+    parameter_name,
+)
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import FROM, ReferenceCall, ToolDocument

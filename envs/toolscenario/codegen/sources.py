@@ -21,8 +21,8 @@ from toolgym.envs.toolscenario.codegen.bodies import (
     reading,
 )
 from toolgym.envs.toolscenario.codegen.encoding import signature
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, document
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Value
 
 __all__ = ["Secret", "json_value", "source"]

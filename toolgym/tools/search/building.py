@@ -23,9 +23,8 @@ from toolgym.errors import BadInputError
 from toolgym.tools.search import layout
 from toolgym.tools.search.corpora.passages import CorpusLines, corpus_size, find_corpus
 from toolgym.tools.search.layout import SORTED, make_recipe
-from toolgym.tools.search.merge import Merge
+from toolgym.tools.search.merge import LENGTHS, SPILL, Crew, LostWorkerError, Merge, Plan
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion
-from toolgym.tools.search.workers import LENGTHS, SPILL, Crew, LostWorkerError, Plan
 
 __all__ = ["build_index"]
 

@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 
 from toolgym.errors import BadInputError, ToolTimeoutError, did_you_mean
 from toolgym.tools.translator.engines import ENGINES, Engine, OutOfTimeError, Tokens, choose
+from toolgym.tools.translator.languages import Layout, lay_out, space_between
 from toolgym.tools.translator.modelfiles import ModelFiles, converted_model, find_model
-from toolgym.tools.translator.sentences import Layout, lay_out, space_between
 
 __all__ = ["Gatherer", "Job", "NllbTranslator", "load_nllb"]
 

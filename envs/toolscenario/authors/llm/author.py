@@ -27,12 +27,8 @@ from toolgym.envs.toolscenario.authors.llm.replies import (
     fenced_functions,
     read_reply,
 )
-from toolgym.envs.toolscenario.compiler.decomposition import decompose
-from toolgym.envs.toolscenario.compiler.deployment import deploy
-from toolgym.envs.toolscenario.compiler.documents import document
-from toolgym.envs.toolscenario.compiler.integration import integrate
-from toolgym.envs.toolscenario.compiler.scaling import scale
-from toolgym.envs.toolscenario.compiler.stages import Author
+from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
+from toolgym.envs.toolscenario.compiler.stages import deploy, document, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError

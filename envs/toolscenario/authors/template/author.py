@@ -10,10 +10,14 @@ from typing import Any
 
 from toolgym._util.jsonl import file_hash, require_file
 from toolgym.envs.toolscenario.authors.template.chains import Draft, Drawer, NoPlanError, telling
-from toolgym.envs.toolscenario.authors.template.complexity import distractors, harder
-from toolgym.envs.toolscenario.authors.template.question_templates import PLANS
+from toolgym.envs.toolscenario.authors.template.complexity import (
+    distractors,
+    first_spec,
+    harder,
+    merge,
+)
+from toolgym.envs.toolscenario.authors.template.join_templates import PLANS
 from toolgym.envs.toolscenario.authors.template.wording import answer_text, variants
-from toolgym.envs.toolscenario.codegen.merging import first_spec, merge
 from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call, document
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec

@@ -10,7 +10,7 @@ from toolgym.envs.toolscenario.authors.template.chains import Chain, Draft, Draw
 from toolgym.envs.toolscenario.authors.template.wording import ask, day, join, unit
 from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.formulas import round_number
-from toolgym.envs.toolscenario.codegen.kinds import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
+from toolgym.envs.toolscenario.codegen.toolspecs import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import FROM, Combination
 

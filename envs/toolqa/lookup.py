@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from toolgym.envs.toolqa.baseline.reading import READERS, names
-from toolgym.envs.toolqa.baseline.vocabulary import DEMONYMS, MONTHS
+from toolgym._util.text import MONTHS
+from toolgym.envs.toolqa.reading import DEMONYMS, READERS, names
 from toolgym.formats import Action
 from toolgym.formats.base import argument_name
 from toolgym.messages import ToolCall
@@ -103,7 +103,7 @@ def guess(plan: Plan, passage: str) -> str | None:
     if plan.relation in ("when", "what year", "which year"):
         found = _YEAR.search(passage)
         return found[0] if found else None
-    asked, known = plan.subject.casefold(), MONTHS | DEMONYMS.keys()
+    asked, known = plan.subject.casefold(), {*MONTHS, *DEMONYMS}
     fresh = (name for name in names(passage) if name.casefold() not in asked)
     return next((name for name in fresh if name not in known), None)
 

@@ -1,8 +1,4 @@
-"""Documents of blocks, as Markdown, HTML and JSON, and the drawings in them as SVG.
-
-Drawings are written here since a page has to stand alone, and be the same bytes for the same
-figures: matplotlib writes ids and dates into its SVG, and is larger than all of the core.
-"""
+"""Documents of blocks, as Markdown, HTML and JSON, and the drawings in them as SVG."""
 
 from __future__ import annotations
 

@@ -3,55 +3,37 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from importlib import resources
+from typing import Any, Final
 
-from toolgym.envs.toolqa.baseline import vocabulary
+from toolgym._util.text import MONTHS
 
 __all__ = ["READERS", "first_name", "names"]
 
-_JOINING = frozenset(
-    (
-        "of",
-        "de",
-        "la",
-        "le",
-        "les",
-        "du",
-        "des",
-        "del",
-        "della",
-        "di",
-        "da",
-        "dos",
-        "do",
-        "van",
-        "von",
-        "der",
-        "den",
-        "zu",
-        "am",
-        "an",
-        "im",
-        "sur",
-        "en",
-        "upon",
-        "on",
-        "the",
-        "el",
-        "al",
-        "bin",
-        "ibn",
-        "y",
-        "e",
-        "i",
-        "los",
-        "las",
-        "sous",
-        "près",
-    )
+# General vocabulary, made from no data set.
+_WORDS: Final[dict[str, Any]] = json.loads(
+    resources.files(__package__).joinpath("vocabulary.json").read_text("utf-8")
 )
+OCCUPATIONS, GENRES, COLOURS, COUNTRIES = (
+    tuple[str, ...](_WORDS[key]) for key in ("occupations", "genres", "colours", "countries")
+)
+OFFICES: Final[list[str]] = _WORDS["offices"]
+"""Who holds one of these, and has no other occupation named, is a politician."""
+SPORTS: Final[dict[str, list[str]]] = _WORDS["sports"]
+"""Sport to the words that betray it."""
+RELIGIONS: Final[dict[str, list[str]]] = _WORDS["religions"]
+"""Religion to the words that betray it, the particular before the general."""
+DEMONYMS: Final[dict[str, str]] = _WORDS["demonyms"]
+
+
+_JOINING = frozenset([
+    "of", "de", "la", "le", "les", "du", "des", "del", "della", "di", "da", "dos", "do", "van",
+    "von", "der", "den", "zu", "am", "an", "im", "sur", "en", "upon", "on", "the", "el", "al",
+    "bin", "ibn", "y", "e", "i", "los", "las", "sous", "près",
+])  # fmt: skip
 _WORD = re.compile(r"[^\W_][\w'’.&-]*|[,;:()–—\"“”/]|\S")
 _TITLES = frozenset(("Mrs.", "Prof."))
 
@@ -113,7 +95,7 @@ def after(text: str, *patterns: str) -> str | None:
     for pattern in patterns:
         for match in re.finditer(pattern, text):
             found = first_name(text, match.end())
-            if found and found not in vocabulary.MONTHS and len(found) > 1:
+            if found and found not in MONTHS and len(found) > 1:
                 return found
     return None
 
@@ -146,13 +128,13 @@ def birthplace(text: str, subject: str) -> str | None:
 def occupation(text: str, subject: str) -> str | None:
     """The first occupation that the opening sentences name."""
     opening = predicate(text)
-    found = earliest(opening, vocabulary.OCCUPATIONS) or None
+    found = earliest(opening, OCCUPATIONS) or None
     lowered = opening.casefold()
-    if found is None and any(office in lowered for office in vocabulary.OFFICES):
+    if found is None and any(office in lowered for office in OFFICES):
         return "politician"
     if found is not None:
         return found
-    return earliest(text, vocabulary.OCCUPATIONS)
+    return earliest(text, OCCUPATIONS)
 
 
 def predicate(text: str) -> str:
@@ -191,16 +173,16 @@ def betrayed(text: str, table: dict[str, tuple[str, ...]]) -> str | None:
 
 def genre(text: str, subject: str) -> str | None:
     """The first genre that the opening names."""
-    return earliest(predicate(text), vocabulary.GENRES) or earliest(text, vocabulary.GENRES)
+    return earliest(predicate(text), GENRES) or earliest(text, GENRES)
 
 
 def country(text: str, subject: str) -> str | None:
     """The first country named, else the one that an adjective points to."""
-    found = earliest(text.replace(subject, " "), vocabulary.COUNTRIES)
+    found = earliest(text.replace(subject, " "), COUNTRIES)
     if found:
         return found
-    adjective = earliest(text, vocabulary.DEMONYMS)
-    return vocabulary.DEMONYMS[adjective] if adjective else None
+    adjective = earliest(text, DEMONYMS)
+    return DEMONYMS[adjective] if adjective else None
 
 
 # Nationality and trade stand between: "by the English author Jane Austen".
@@ -209,7 +191,7 @@ _BLANK: Final = r"\s+"
 _LONGEST_NAME: Final = 80  # characters
 _BY: Final = (
     r"\s+(?:and\s+\w+\s+)?by\s+(?:the\s+)?"
-    rf"(?:(?:{'|'.join(vocabulary.DEMONYMS)})\s+)?(?:[a-z-]+\s+){{0,3}}"
+    rf"(?:(?:{'|'.join(DEMONYMS)})\s+)?(?:[a-z-]+\s+){{0,3}}"
 )
 
 
@@ -284,7 +266,7 @@ def capital(text: str, subject: str) -> str | None:
 
 def capital_of(text: str, subject: str) -> str | None:
     """What the subject is the capital of."""
-    nation = f"(?:{'|'.join(vocabulary.DEMONYMS)})"
+    nation = f"(?:{'|'.join(DEMONYMS)})"
     return after(
         text,
         rf"\b(?:capital|seat)(?: city| and [a-z ]+)? (?:of|for)\s+(?:the\s+)?(?:{nation} )?"
@@ -300,7 +282,7 @@ READERS: Final[dict[str, Reader]] = {
     "birthplace": birthplace,
     "capital": capital,
     "capital_of": capital_of,
-    "colour": lambda text, subject: earliest(text, vocabulary.COLOURS),
+    "colour": lambda text, subject: earliest(text, COLOURS),
     "composer": maker("composer", "composed", "music", "score", "opera", "scored"),
     "country": country,
     "director": maker("director", "directed", "film"),
@@ -309,8 +291,8 @@ READERS: Final[dict[str, Reader]] = {
     "mother": mother,
     "occupation": occupation,
     "producer": maker("producer", "produced", "production"),
-    "religion": lambda text, subject: betrayed(text, vocabulary.RELIGIONS),
+    "religion": lambda text, subject: betrayed(text, RELIGIONS),
     "screenwriter": maker("screenwriter|writer", "screenplay", "written", "wrote", "script"),
-    "sport": lambda text, subject: betrayed(text, vocabulary.SPORTS),
+    "sport": lambda text, subject: betrayed(text, SPORTS),
 }
 """By relation: takes a passage and the subject, gives a short answer or None."""
