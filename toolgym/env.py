@@ -353,8 +353,7 @@ class ToolEnv(gym.Env[str, str]):
         self, begun: Begun, results: list[ToolResult], seconds: float
     ) -> tuple[str, float, bool, bool, Info]:
         record, parsed = self._current(), begun.parsed
-        for result in results:
-            seconds += result.added_seconds
+        seconds = sum([result.added_seconds for result in results], seconds)
         limit = self.max_reply_chars
         said, *fresh = begun.messages(results, self.format, self._schemas, limit)
         record.messages += [said, *fresh]

@@ -23,7 +23,6 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +39,8 @@ _TOKEN = 8  # bytes of a request that its reply repeats
 
 def as_text(value: Any) -> str:
     """A tool's return value as the text that a policy reads: strings as they are, else JSON."""
+    if type(value) is str:  # most are
+        return _cut(value)
     if not isinstance(value, str | dict | list | tuple | bool | int | float) or _is_enum(value):
         value = _plain(value)
     if value is None:
@@ -99,9 +100,14 @@ def by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
     places = [kind.name for kind in kinds if kind.kind is kind.POSITIONAL_ONLY]
 
     def call(arguments: Mapping[str, Any]) -> Any:
-        named = dict(arguments)
-        placed = [named.pop(name) for name in places]
-        value = function(*placed, **named)
+        if places:
+            named = dict(arguments)
+            placed = [named.pop(name) for name in places]
+            value = function(*placed, **named)
+        else:
+            value = function(**arguments)
+        if type(value) is str:
+            return value
         if isinstance(value, AsyncGeneratorType):
             value = _listed(value)
         return _awaited(value) if isinstance(value, Awaitable) else value
@@ -162,14 +168,18 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
-def attempt(function: Callable[[], Any]) -> dict[str, Any]:
+def attempt(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     """Call, and make a reply of what comes: a value, or an exception returned or raised.
+
+    Args:
+        function: what is called.
+        given: its arguments, by place.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which is not the tool's.
     """
     try:
-        value = function()
+        value = function(*given)
         return describe(value) if isinstance(value, BaseException) else {"text": as_text(value)}
     except KeyboardInterrupt:
         raise
@@ -201,5 +211,5 @@ def serve(channel: Channel) -> None:
             return
         token, pickled = request[:_TOKEN], memoryview(request)[_TOKEN:]
         # Arguments may need a module that is missing here: a failure of the call as well.
-        reply = attempt(partial(_run, function, pickled))
+        reply = attempt(_run, function, pickled)
         channel.send(token, json.dumps(reply).encode())

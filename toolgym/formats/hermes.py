@@ -66,10 +66,13 @@ class HermesFormat(Format):
 
 def _common(text: str) -> Action | None:
     thought, *parts = text.split(_TAG)
-    bodies = [part.rstrip().removesuffix("</tool_call>") for part in parts]
-    if any(len(body) + 12 != len(part.rstrip()) for body, part in zip(bodies, parts, strict=True)):
-        return None
-    return None if any("<" in body for body in bodies) else common_reply(thought, bodies)
+    bodies = []
+    for part in parts:
+        body, closing, behind = part.partition("</tool_call>")
+        if not closing or "<" in body or (behind and not behind.isspace()):
+            return None
+        bodies.append(body)
+    return common_reply(thought, bodies)
 
 
 class _Tags(Scanner):

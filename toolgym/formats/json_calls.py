@@ -16,7 +16,7 @@ from toolgym.trajectory import Problem
 
 __all__ = ["OTHER_FORMAT", "common_reply", "looks_like_call", "read_reply", "written_instructions"]
 
-_SIGNS = ("<", "[", "{", "(", "◁", "Action")  # without these a text holds no mark and no call
+_SIGNS = re.compile(r"[<\[{(◁]|Action")  # without these a text holds no mark and no call
 
 
 def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
@@ -28,9 +28,9 @@ def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
         thought: the text before the calls, or all of it.
         bodies: the objects of the calls.
     """
-    if any(sign in thought for sign in _SIGNS):
+    if thought and _SIGNS.search(thought) is not None:
         return None
-    before, answer = labelled(thought, _ANSWER)
+    before, answer = labelled(thought, _ANSWER) if thought else ("", None)
     if not bodies:
         if answer is None:
             return Action("", (), before) if before else None
