@@ -11,7 +11,7 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, group, proportion
 from toolgym.evaluation.metrics import measure
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.sources import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Need", "need_rows", "tool_need"]
@@ -55,9 +55,9 @@ def tool_need(with_tools: Recording, without: Recording) -> list[Need]:
         BadInputError: no question in common.
     """
     alone: dict[tuple[str, str], list[float]] = {}
-    for trajectory in read_recording(without)[0]:
+    for trajectory in some_episodes(without):
         alone.setdefault(task_key(trajectory), []).append(measure(trajectory).accuracy)
-    played = [t for t in read_recording(with_tools)[0] if task_key(t) in alone]
+    played = [t for t in some_episodes(with_tools) if task_key(t) in alone]
     if not played:
         raise BadInputError(
             "the run with tools and the one without have no question in common; play both on the "
