@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from toolgym.data.conditions import MEASURES, measure
-from toolgym.errors import UnknownNameError
+from toolgym.data.conditions import measure
+from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.intervals import Interval, bootstrap, mcnemar, proportion
-from toolgym.evaluation.metrics import Figures, summarise
+from toolgym.evaluation.metrics import SOLVE, Figures, summarise
 from toolgym.evaluation.metrics import measure as figures_of
 from toolgym.registry import REWARDS
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain.stages import Work
 from toolgym.trajectory import Trajectory
 
-__all__ = ["WAYS", "Change", "Evaluated", "Evaluations", "check_judge", "fell"]
+__all__ = [
+    *("WAYS", "Change", "Evaluated", "Evaluations", "average", "check_judge", "fell", "share"),
+]
 
 WAYS = ("sampled", "greedy")
 _P = 0.05
-_PAPERS = tuple(name for name in MEASURES if name.startswith("accuracy_paper"))
+_SAME = 1e-9  # sums of floats that are closer are equal
+_FIGURES = ("exact_match", "accuracy", "accuracy_paper", "token_f1", *SOLVE)
 
 
 def check_judge(name: str | None) -> None:
     """Refuse what cannot judge a round.
 
     Raises:
-        UnknownNameError: neither a registered reward nor one of the paper's rules.
+        UnknownNameError: neither a figure of right answers nor a registered reward.
     """
-    if name is not None and name not in (*REWARDS, *_PAPERS):
-        raise UnknownNameError("metric to judge by", name, {*REWARDS, *_PAPERS})
+    if name is not None and name not in (*_FIGURES, *REWARDS):
+        raise UnknownNameError("metric to judge by", name, {*_FIGURES, *REWARDS})
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,34 @@ class Change:
     """What became of the same questions.
 
     Args:
-        gained: questions whose score rose.
-        lost: questions whose score fell.
-        interval: mean change of the score, bootstrapped over questions.
+        changes: [questions] the later score minus the earlier one.
         binary: every score is 0 or 1.
+        seed: fixes the bootstrap.
     """
 
-    gained: int
-    lost: int
-    interval: Interval
+    changes: Sequence[float]
     binary: bool
+    seed: int
+
+    @property
+    def gained(self) -> int:
+        """Questions whose score rose."""
+        return sum(change > _SAME for change in self.changes)
+
+    @property
+    def lost(self) -> int:
+        """Questions whose score fell."""
+        return sum(change < -_SAME for change in self.changes)
+
+    @property
+    def mean(self) -> float:
+        """Mean change of the score."""
+        return sum(self.changes) / max(1, len(self.changes))
+
+    @functools.cached_property
+    def interval(self) -> Interval:
+        """Of the mean change, bootstrapped over questions."""
+        return bootstrap(self.changes, [1.0] * len(self.changes), seed=self.seed)
 
     @property
     def p(self) -> float:
@@ -77,11 +99,10 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` where the test and the mean say so, else ``no difference``."""
-        mean = self.interval.value or 0.0
-        if self.p >= _P or (self.gained - self.lost) * mean <= 0:
+        """``better`` or ``worse`` where the test and the mean agree, else that none is shown."""
+        if self.p >= _P or (self.gained - self.lost) * self.mean <= 0:
             return "no difference shown"
-        return "better" if mean > 0 else "worse"
+        return "better" if self.mean > 0 else "worse"
 
 
 @dataclass
@@ -90,9 +111,11 @@ class Evaluations:
 
     Args:
         work: see `Work`.
+        last: the number of the last one.
     """
 
     work: Work
+    last: int = 0
     _read: dict[tuple[int, str, str], Evaluated] = field(default_factory=dict)
 
     @property
@@ -113,13 +136,26 @@ class Evaluations:
         found = (self.of(0, label).judges for label in labels or self.labels)
         return " or ".join(dict.fromkeys(name for names in found for name in names))
 
-    def score(self, number: int, way: str, *labels: str) -> Interval:
-        """The judged metric over the questions of these environments, or of all."""
+    def score(self, number: int, way: str, *labels: str) -> str:
+        """The judged metric over the questions of these environments, or of all, as text."""
         parts = [self.of(number, label, way) for label in labels or self.labels]
         scores = [score for part in parts for score in part.scores.values()]
+        ones = [1.0] * len(scores)
         if _binary(scores):
-            return proportion(scores, [1.0] * len(scores))
-        return bootstrap(scores, [1.0] * len(scores), seed=self.work.settings.seed)
+            return share(proportion(scores, ones))
+        found = bootstrap(scores, ones, seed=self.work.settings.seed)
+        return share(found) if self.in_percent else average(found)
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the judged metric always lies from 0 to 1."""
+        parts = (
+            self.of(number, label, way)
+            for number in range(self.last + 1)
+            for label in self.labels
+            for way in WAYS
+        )
+        return all(0 <= score <= 1 for part in parts for score in part.scores.values())
 
     def change(
         self,
@@ -148,13 +184,28 @@ class Evaluations:
                 for key, score in old.scores.items()
                 if key in new.scores
             ]
+        binary = _binary([score for pair in pairs for score in pair])
         changes = [later - earlier for earlier, later in pairs]
-        return Change(
-            sum(change > 1e-9 for change in changes),
-            sum(change < -1e-9 for change in changes),
-            bootstrap(changes, [1.0] * len(changes), seed=self.work.settings.seed),
-            _binary([score for pair in pairs for score in pair]),
-        )
+        return Change(changes, binary, self.work.settings.seed)
+
+
+def share(found: Interval) -> str:
+    """A share in percent with its interval."""
+    return _text(found, lambda value: f"{100 * value:.1f}", " %")
+
+
+def average(found: Interval) -> str:
+    """A mean or a median with its interval."""
+    return _text(found, lambda value: f"{value:.2f}")
+
+
+def _text(found: Interval, write: Callable[[float], str], unit: str = "") -> str:
+    if found.value is None:
+        return "-"
+    ends = ""
+    if found.low is not None and found.high is not None:
+        ends = f" [{write(found.low)}, {write(found.high)}]"
+    return write(found.value) + unit + ends
 
 
 def _binary(scores: Sequence[float]) -> bool:
@@ -162,16 +213,23 @@ def _binary(scores: Sequence[float]) -> bool:
 
 
 def _evaluated(run: Run, judge: str | None, seed: int) -> Evaluated:
-    values: dict[str, Callable[[Trajectory], float]] = {}
+    reward = None if judge is None or judge in _FIGURES else measure(judge)
+    judges: dict[str, None] = {}
     scores, figures, tasks = {}, {}, []
     for trajectory in run:
         found = figures_of(trajectory)
-        name = judge or ("solve_f1" if found.solving else "exact_match")
-        value = values.setdefault(name, measure(name))
-        scores[trajectory.id], figures[trajectory.id] = float(value(trajectory)), found
+        name = judge or ("Solve-F1" if found.solving else "exact_match")
+        judges[name] = None
+        if name in SOLVE and not found.solving:
+            raise BadInputError(
+                f"judge_by {name!r} needs tasks with sub-answers, which {trajectory.task.id!r} of "
+                f"{trajectory.env_id!r} has not; 'exact_match' judges any"
+            )
+        score = reward(trajectory) if reward is not None else found.value(name)
+        scores[trajectory.id], figures[trajectory.id] = float(score), found
         tasks.append(Trajectory(trajectory.task, env_id=trajectory.env_id))
     rows = summarise(tasks, list(figures.values()), seed, tools=False)
-    return Evaluated(tuple(values), scores, figures, rows)
+    return Evaluated(tuple(judges), scores, figures, rows)
 
 
 def fell(work: Work, number: int) -> bool:

@@ -24,7 +24,6 @@ from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
 from toolgym.selftrain.environments import Used, bundled, used
 from toolgym.selftrain.judging import WAYS, Evaluations
-from toolgym.selftrain.report_sections import share
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work
 from toolgym.trajectory import Trajectory
@@ -75,7 +74,7 @@ def write_report(
         The Markdown file.
     """
     tables = [{way: accuracies(found[way]) for way in WAYS} for found in history]
-    found, last = Evaluations(work), len(history) - 1
+    found, last = Evaluations(work, len(history) - 1), len(history) - 1
     parts = _parts(work, last)
     title = "Self-training report"
     blocks: list[Block] = [
@@ -210,7 +209,7 @@ def _by_round(
             cells += [str(trained["steps"]), f"{trained['loss']:.3f}"]
             if "reward" in figures:
                 cells[-1] += f" (reward {figures['reward']:.3f})"
-        held_out = (share(found.score(number, way)) for way in WAYS)
+        held_out = (found.score(number, way) for way in WAYS)
         lines.append([str(number) if number else "before", *cells, *held_out])
     head = ["round", "method", "right in practice", "kept", "steps", "loss", *WAYS]
     text = (

@@ -8,33 +8,38 @@ from typing import Any
 from toolgym.data.conditions import COPIED_WORDS
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, holm
-from toolgym.evaluation.metrics import SOLVE
 from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.report.document import Block, Heading, Paragraph, Table
 from toolgym.rollouts.playing import make_env
 from toolgym.rollouts.sources import open_recording
-from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations
+from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
 from toolgym.selftrain.stages import BASELINE, Work
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result", "share"),
+    *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result"),
 ]
 
 _SHOWN = (
-    *("exact_match", "token_f1", "accuracy", "accuracy_paper", *SOLVE, "invoke_rate"),
-    *("malformed_rate", "answer_words_median", "answer_words", "copied_passage", "empty_answers"),
+    *("exact_match", "token_f1", "accuracy", "accuracy_paper", "Solve-P", "Solve-R"),
+    *(
+        "Solve-F1",
+        "invoke_rate",
+        "malformed_rate",
+        "answer_words_median",
+        "answer_words",
+        "copied_passage",
+        "empty_answers",
+    ),
 )
 _NOT_SHARES = frozenset({"invoke_rate", "answer_words_median", "answer_words"})
-_SAME_AS = {"solve_f1": "Solve-F1"}
-"""Rewards that are figures of another name."""
 
 
 def result(found: Evaluations, last: int) -> list[Block]:
     """The verdict, what else changed, and the judged metric before and after."""
     judge, labels = found.judge(), found.labels
     questions = sum(len(found.of(0, label).scores) for label in labels)
-    before, after = (share(found.score(number, "sampled")) for number in (0, last))
+    before, after = (found.score(number, "sampled") for number in (0, last))
     if not last:
         text = f"Nothing was trained. {judge} on {questions} held-out questions, sampled: {before}."
         return [Paragraph(text), Heading("Before"), _before_and_after(found, last)]
@@ -42,15 +47,15 @@ def result(found: Evaluations, last: int) -> list[Block]:
     rounds = f"{last} round{'s' * (last > 1)}"
     return [
         Paragraph(
-            f"Verdict, by {judge} on {questions} held-out questions, sampled: {change.verdict}. "
+            f"Verdict: {change.verdict}. By {judge} on {questions} held-out questions, sampled: "
             f"{before} before, {after} after {rounds}; {change.gained} questions got better and "
             f"{change.lost} worse ({change.test}: p = {change.p:.2g})."
         ),
         Paragraph(_beside(found, last)),
         Paragraph(
             f"This is one test: the model after {rounds} against the base, on the same questions "
-            "with the same seeds. The tests below, by environment and by round, are several: p is "
-            "given as it is and corrected for their number (Holm 1979)."
+            "with the same seeds. Each table below holds several: there p is given as it is and "
+            "corrected for their number (Holm 1979)."
         ),
         Heading("Before and after"),
         _before_and_after(found, last),
@@ -62,19 +67,18 @@ def _beside(found: Evaluations, last: int) -> str:
     verdict, parts = found.change(0, last).verdict, []
     for name in ("exact_match", "accuracy", "accuracy_paper"):
         change = found.change(0, last, metric=name)
-        value = 100 * (change.interval.value or 0.0)
         against = change.verdict not in (verdict, "no difference shown")
         other = f", which says {change.verdict} (p = {change.p:.2g})" if against else ""
-        parts.append(f"{name} {value:+.1f} points{other}")
-    for label in found.labels:
-        sides = [found.of(number, label).rows for number in (0, last)]
-        words, copied = (
-            " to ".join(write(rows[name]).partition(" [")[0] for rows in sides)
-            for name, write in (("answer_words_median", _mean), ("copied_passage", share))
-        )
-        parts.append(
-            f"{label}: median answer of {words} words, answers that copy a passage {copied}"
-        )
+        parts.append(f"{name} {_points(change.mean)} points{other}")
+    sides = [
+        [figures for label in found.labels for figures in found.of(n, label).figures.values()]
+        for n in (0, last)
+    ]
+    words = (sorted(f.answer_words for f in side if f.answered) for side in sides)
+    medians = (str(each[(len(each) - 1) // 2]) if each else "-" for each in words)
+    copied = (f"{100 * sum(f.copied_passage for f in side) / len(side):.1f} %" for side in sides)
+    parts.append(f"median answer of {' to '.join(medians)} words")
+    parts.append(f"answers that copy a passage {' to '.join(copied)}")
     return "Beside it: " + "; ".join(parts) + "."
 
 
@@ -83,7 +87,7 @@ def _before_and_after(found: Evaluations, last: int) -> Table:
     rows, changes = [], []
     for way in WAYS:
         for label in found.labels:
-            sides = [share(found.score(n, way, label)) for n in ((0, last) if last else (0,))]
+            sides = [found.score(n, way, label) for n in ((0, last) if last else (0,))]
             count = str(len(found.of(0, label, way).scores))
             rows.append([f"{label}, {way}", found.judge(label), count, *sides])
             changes.append(found.change(0, last, way, [label]))
@@ -107,16 +111,16 @@ def by_environment(found: Evaluations, last: int) -> list[Block]:
         rows = [
             [
                 f"{judge} (judges)",
-                *(share(found.score(n, "sampled", label)) for n in range(last + 1)),
+                *(found.score(n, "sampled", label) for n in range(last + 1)),
             ]
         ]
         known = found.of(0, label).rows
-        names = [n for n in _SHOWN if n in known and n not in (judge, _SAME_AS.get(judge))]
+        names = [n for n in _SHOWN if n in known and n != judge]
         for name in names:
             cells = (found.of(n, label).rows[name] for n in range(last + 1))
-            rows.append([name, *(map(_mean if name in _NOT_SHARES else share, cells))])
+            rows.append([name, *(map(average if name in _NOT_SHARES else share, cells))])
         rows.append(
-            [f"{judge}, greedy", *(share(found.score(n, "greedy", label)) for n in range(last + 1))]
+            [f"{judge}, greedy", *(found.score(n, "greedy", label) for n in range(last + 1))]
         )
         for name in ("accuracy", "copied_passage"):
             cells = (found.of(n, label, "greedy").rows[name] for n in range(last + 1))
@@ -190,7 +194,7 @@ def passed(work: Work, rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
     practised = [e.label for e in work.environments if e.train is not None]
     folders = [work.out / f"round-{number}" / "practice" / label for label in practised]
-    episodes = list(open_recording([folder for folder in folders if folder.is_dir()]))
+    episodes = open_recording([folder for folder in folders if folder.is_dir()])
     return pass_rates(episodes, seed=work.settings.seed)
 
 
@@ -223,24 +227,6 @@ def _sampled(work: Work, number: int) -> list[Trajectory]:
 def _alone(work: Work) -> list[Trajectory]:
     tested = [e.label for e in work.environments if e.test is not None]
     return list(open_recording([work.out / BASELINE / label for label in tested]))
-
-
-def share(found: Interval) -> str:
-    """A share in percent with its interval."""
-    if found.value is None:
-        return "-"
-    ends = ""
-    if found.low is not None and found.high is not None:
-        ends = f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    return f"{100 * found.value:.1f} %{ends}"
-
-
-def _mean(found: Interval) -> str:
-    """A mean or median with its interval."""
-    if found.value is None:
-        return "-"
-    whole = found.low is not None and found.high is not None
-    return f"{found.value:.2f}" + (f" [{found.low:.2f}, {found.high:.2f}]" if whole else "")
 
 
 def overlap(work: Work) -> tuple[int, int]:

@@ -133,9 +133,10 @@ class SelfTrainSettings(_Settings):
             tools were needed.
         stop_when_worse: end after a round that made the held-out answers worse (paired sign test,
             p < 0.05, by the metric of ``judge_by``).
-        judge_by: the metric that says whether a round was a gain: a registered reward, or
-            ``accuracy_paper``. None: one that copying cannot raise, ``exact_match``, and
-            ``solve_f1`` where the tasks have sub-answers.
+        judge_by: the metric that says whether a round was a gain: ``exact_match``, ``accuracy``,
+            ``accuracy_paper``, ``token_f1``, ``Solve-F1`` and the like, or a registered reward.
+            None: one that copying cannot raise, ``exact_match``, and ``Solve-F1`` where the tasks
+            have sub-answers.
         samples_per_task: episodes of each question in a round.
         seed: fixes everything that is drawn.
         sampling: how the model writes.
