@@ -164,7 +164,7 @@ def _lexicon(vocabulary: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[st
     return spelt, re.compile(pattern)
 
 
-def betrayed(text: str, table: dict[str, tuple[str, ...]]) -> str | None:
+def betrayed(text: str, table: Mapping[str, Sequence[str]]) -> str | None:
     """The key one of whose words stands first in the text."""
     owner = {word: key for key, listed in table.items() for word in listed}
     found = earliest(text, owner)

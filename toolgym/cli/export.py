@@ -42,6 +42,10 @@ Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl o
 RowsOut = Annotated[
     Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied==0'."),
+]
 StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
 ReasoningOption = Annotated[
     bool, typer.Option("--reasoning/--no-reasoning", help="Keep what stands between <think> tags.")
@@ -52,6 +56,7 @@ ReasoningOption = Annotated[
 def sft(
     source: Source,
     out: RowsOut = Path("sft.jsonl"),
+    where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
     as_json: options.Json = False,
@@ -59,7 +64,8 @@ def sft(
     """Rows of messages for supervised fine-tuning; filter first."""
     from toolgym.data.export import export
 
-    _tell(export(source, "sft", style=style.value, reasoning=reasoning), out, as_json)
+    made = export(source, "sft", style=style.value, reasoning=reasoning, where=where)
+    _tell(made, out, as_json)
 
 
 @app.command("dpo")
@@ -102,6 +108,7 @@ def dpo(
 def prefixes(
     source: Source,
     out: RowsOut = Path("prefixes.jsonl"),
+    where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
     as_json: options.Json = False,
@@ -109,7 +116,7 @@ def prefixes(
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     from toolgym.data.export import export
 
-    made = export(source, "prefixes", style=style.value, reasoning=reasoning)
+    made = export(source, "prefixes", style=style.value, reasoning=reasoning, where=where)
     _tell(made, out, as_json)
 
 

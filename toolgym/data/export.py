@@ -86,7 +86,7 @@ def export(
     style: str = "auto",
     reasoning: bool = True,
     pairing: str = "first_turn",
-    where: str = "accuracy>=1",
+    where: str | None = None,
     per_task: int | None = None,
     out: str | Path | None = None,
 ) -> Rows:
@@ -103,7 +103,8 @@ def export(
         reasoning: keep what replies hold between marks such as ``<think>``; False leaves it out of
             every reply.
         pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.
-        where: for ``dpo``: which episodes are right. ``sft`` takes what it is given: select first.
+        where: which episodes are taken, see `toolgym.data.conditions`; None: all that there are.
+            For ``dpo``: which are right; None: ``accuracy>=1``.
         per_task: for ``dpo``: most pairs of one question.
         out: write there too, see `Rows.write`.
 
@@ -123,10 +124,23 @@ def export(
     about: dict[str, Any] = {"episodes": 0, "style": style, "origin": episodes.origin}
     about["reasoning"] = "kept" if reasoning else "left out"
 
+    right = where if where is not None else "accuracy>=1"
+    holds = condition(right, episodes) if where is not None and kind != "dpo" else lambda _: True
+    if where is not None or kind == "dpo":
+        about["where"] = right
+
+    left = 0
+
     def counted() -> Iterator[Trajectory]:
+        nonlocal left
         for trajectory in episodes:
             about["episodes"] += 1
-            yield trajectory
+            if holds(trajectory):
+                yield trajectory
+            else:
+                left += 1
+        if left and left == about["episodes"]:
+            raise BadInputError(f"none of {left} episodes is {where!r}: loosen where")
 
     if kind == "sft":
         rows, dropped = message_rows(counted(), style=style, reasoning=reasoning)
@@ -134,12 +148,13 @@ def export(
         rows, dropped = prefix_rows(counted(), style=style, reasoning=reasoning)
     else:
         trajectories = list(counted())
-        about |= {"pairing": pairing, "where": where, "per_task": per_task}
+        about |= {"pairing": pairing, "per_task": per_task}
         pairs, dropped = make_pairs(
-            trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
+            trajectories, condition(right, trajectories), pairing=pairing, per_task=per_task
         )
         rows = [pair_row(pair, style, reasoning) for pair in pairs]
         about["balance"] = balance(pairs)
+    dropped |= {f"not {where}": left} if left else {}
     made = Rows(rows, kind, about, dropped)
     if out is not None:
         made.write(out)
@@ -236,7 +251,7 @@ def card_text(rows: Rows, file: str) -> str:
         "Style": rows.about.get("style"),
         "Reasoning": rows.about.get("reasoning"),
         "Pairing": rows.about.get("pairing"),
-        "Counted as right": rows.about.get("where"),
+        "Counted as right" if rows.kind == "dpo" else "Taken": rows.about.get("where"),
         "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),
         "Environment": _plain(origin.get("env")),
         "Task source": source_sentence(source, str(origin.get("task_family", ""))),

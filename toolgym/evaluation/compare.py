@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,13 @@ from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, pr
 from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.sources import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Comparison", "Difference", "Need", "compare", "need_rows", "tool_need"]
 
 _METRICS = ("exact_match", "accuracy", "accuracy_paper", "token_f1")
+_ByTask = defaultdict[tuple[str, str], list[Figures]]
 _HEAD = ("metric", "before", "after", "change", "low", "high", "p", "tasks", "95 % interval")
 
 
@@ -138,9 +140,15 @@ def compare(
         BadInputError: a run without episodes, or no task in common.
         UnknownNameError: an unknown normalisation.
     """
-    old = _by_task(read_recording(before)[0])
-    later, origin = read_recording(after)
-    new = _by_task(later)
+
+    def figures(source: Recording) -> tuple[_ByTask, dict[str, Any]]:
+        """By task; of a large run nothing else is held."""
+        episodes, found = some_episodes(source), _ByTask(list)
+        for trajectory in episodes:
+            found[task_key(trajectory)].append(measure(trajectory, normalisation, whole_words))
+        return found, episodes.origin
+
+    (old, _), (new, origin) = figures(before), figures(after)
     common = [key for key in old if key in new]
     if not common:
         raise BadInputError(
@@ -148,8 +156,7 @@ def compare(
             f"{next(iter(new))[1]!r} and others); roll both out on the same tasks and environment"
         )
     metrics = list(_METRICS)
-    old_figures = [[measure(t, normalisation, whole_words) for t in old[key]] for key in common]
-    new_figures = [[measure(t, normalisation, whole_words) for t in new[key]] for key in common]
+    old_figures, new_figures = ([side[key] for key in common] for side in (old, new))
     if all(figure.solving for pair in (old_figures, new_figures) for g in pair for figure in g):
         metrics += SOLVE
     return Comparison(
@@ -160,13 +167,6 @@ def compare(
         source=str(origin.get("task_source") or ""),
         family=str(origin.get("task_family") or ""),
     )
-
-
-def _by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[Trajectory]]:
-    groups: dict[tuple[str, str], list[Trajectory]] = {}
-    for trajectory in trajectories:
-        groups.setdefault(task_key(trajectory), []).append(trajectory)
-    return groups
 
 
 def _difference(
@@ -231,9 +231,9 @@ def tool_need(with_tools: Recording, without: Recording) -> list[Need]:
         BadInputError: no question in common.
     """
     alone: dict[tuple[str, str], list[float]] = {}
-    for trajectory in read_recording(without)[0]:
+    for trajectory in some_episodes(without):
         alone.setdefault(task_key(trajectory), []).append(measure(trajectory).accuracy)
-    played = [t for t in read_recording(with_tools)[0] if task_key(t) in alone]
+    played = [t for t in some_episodes(with_tools) if task_key(t) in alone]
     if not played:
         raise BadInputError(
             "the run with tools and the one without have no question in common; play both on the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -225,7 +225,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def pass_rates(
-    trajectories: Sequence[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
+    trajectories: Iterable[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
 ) -> dict[int, Interval]:
     """pass@k of a run with several samples a task, with bootstrap intervals over tasks.
 

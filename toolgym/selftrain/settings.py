@@ -8,9 +8,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
@@ -80,6 +88,11 @@ class FilterSettings(_Settings):
     dedupe: Literal["text", "tokens"] | None = "text"
 
 
+Filters = Annotated[
+    Annotated[FilterSettings, Tag("one")] | Annotated[list[FilterSettings], Tag("by round")],
+    Discriminator(lambda given: "by round" if isinstance(given, list | tuple) else "one"),
+]
+"""One for all rounds, or one a round, of which the last goes on."""
 Method = Literal["sft", "dpo", "grpo"]
 
 
@@ -119,11 +132,16 @@ class SelfTrainSettings(_Settings):
         begin_with: what a round trains: the ``last`` round's model, or the ``base``.
         baseline: play the held-out questions once without tools, so that the report can say where
             tools were needed.
-        stop_when_worse: end after a round whose held-out accuracy fell (exact McNemar p < 0.05).
+        stop_when_worse: end after a round that made the held-out answers worse (paired sign test,
+            p < 0.05, by the metric of ``judge_by``).
+        judge_by: the metric that says whether a round was a gain: ``exact_match``, ``accuracy``,
+            ``accuracy_paper``, ``token_f1``, ``Solve-F1`` and the like, or a registered reward.
+            None: one that copying cannot raise, ``exact_match``, and ``Solve-F1`` where the tasks
+            have sub-answers.
         samples_per_task: episodes of each question in a round.
         seed: fixes everything that is drawn.
         sampling: how the model writes.
-        filter: what is kept.
+        filter: what is kept; several: one a round, the last one goes on.
         train: how a round of SFT trains, see `toolgym.training.config.SftConfig`.
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
@@ -137,10 +155,11 @@ class SelfTrainSettings(_Settings):
     begin_with: Literal["last", "base"] = "last"
     baseline: bool = True
     stop_when_worse: bool = True
+    judge_by: str | None = None
     samples_per_task: int = Field(default=8, ge=1)
     seed: int = 0
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    filter: FilterSettings = Field(default_factory=FilterSettings)
+    filter: Filters = Field(default_factory=FilterSettings)
     train: SftConfig = Field(default_factory=SftConfig)
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
@@ -149,6 +168,12 @@ class SelfTrainSettings(_Settings):
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
         return self.methods[min(number, len(self.methods)) - 1]
+
+    def filters(self, number: int) -> FilterSettings:
+        """What a round keeps, counted from 1."""
+        if isinstance(self.filter, FilterSettings):
+            return self.filter
+        return self.filter[min(number, len(self.filter)) - 1]
 
     def practises(self, method: str) -> bool:
         """Whether a round of this method begins with recorded episodes."""
@@ -168,6 +193,8 @@ class SelfTrainSettings(_Settings):
         bad = next((label for label in labels if not label or set(label) & set('/\\:*?"<>|')), None)
         if bad is not None:
             raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
+        if self.filter == []:
+            raise ValueError("'filter' is an empty list: give it one mapping, or one a round")
         own = own_model(self.model)
         if own is not None:
             own.check(self.build)
