@@ -8,6 +8,7 @@ from typing import Any
 
 from toolgym.envs.toolqa.family import Family, HubSet
 from toolgym.errors import BadInputError
+from toolgym.registry import Resource
 from toolgym.task import Task, task_from_row
 
 __all__ = ["FAMILY", "make", "make_vector"]
@@ -43,6 +44,7 @@ FAMILY = Family(
         whole={"train": 7473},
     ),
     reader=_read,
+    examples=Resource("toolgym.envs.toolqa", "samples/examples_numbers.jsonl"),
 )
 
 make = FAMILY.make
