@@ -117,6 +117,7 @@ def paper_splits(hub: HubSet, split: str, size: int) -> tuple[int, int]:
 
 
 TOOLS = ("Calculator", "WikipediaSearch", "MachineTranslator")
+_EXAMPLES = Resource("toolgym.envs.toolqa", "samples/examples.jsonl")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Family:
     reader: RowReader = task_from_row
     tools: tuple[str, ...] = TOOLS
     reward: Mapping[str, Any] = field(default_factory=lambda: {"accuracy": 1.0})
-    examples: Resource = Resource("toolgym.envs.toolqa", "samples/examples.jsonl")
+    examples: Resource = _EXAMPLES
 
     def source_facts(self, source: str, split: str | None) -> SourceFacts | None:
         """What is known of a task source before it is opened; nothing of files.

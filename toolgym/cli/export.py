@@ -54,12 +54,15 @@ def sft(
     out: RowsOut = Path("sft.jsonl"),
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
     from toolgym.data.export import export
 
-    _tell(export(source, "sft", style=style.value, reasoning=reasoning), out, as_json)
+    anew = options.key_values(learn_as, "--learn-as")
+    made = export(source, "sft", style=style.value, reasoning=reasoning, learn_as=anew)
+    _tell(made, out, as_json)
 
 
 @app.command("dpo")
@@ -81,6 +84,7 @@ def dpo(
     per_task: Annotated[
         int | None, typer.Option("--per-task", help="Most pairs of one question.")
     ] = None,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
@@ -94,6 +98,7 @@ def dpo(
         pairing=pairing.value,
         where=where,
         per_task=per_task,
+        learn_as=options.key_values(learn_as, "--learn-as"),
     )
     _tell(made, out, as_json)
 
@@ -104,12 +109,14 @@ def prefixes(
     out: RowsOut = Path("prefixes.jsonl"),
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     from toolgym.data.export import export
 
-    made = export(source, "prefixes", style=style.value, reasoning=reasoning)
+    anew = options.key_values(learn_as, "--learn-as")
+    made = export(source, "prefixes", style=style.value, reasoning=reasoning, learn_as=anew)
     _tell(made, out, as_json)
 
 
@@ -124,6 +131,7 @@ def _tell(rows: Rows, out: Path, as_json: bool) -> None:
     if balance:
         sides = ((side, f"{balance[side + '_characters']:.0f}") for side in ("chosen", "rejected"))
         lines += [(f"{side} characters", count) for side, count in sides]
+    lines += [("prompt", note) for note in rows.about.get("learn_as", ())]
     lines += [("no row from", f"{count}: {reason}") for reason, count in rows.dropped.items()]
     print(table(lines))
     if balance.get("warning"):

@@ -331,9 +331,7 @@ def _of_items(
         yield example
 
 
-def _check(
-    example: Example, where: str, codec: Format, tools: Sequence[Schema] | None
-) -> None:
+def _check(example: Example, where: str, codec: Format, tools: Sequence[Schema] | None) -> None:
     try:
         example.check(codec, tools)
     except BadInputError as error:

@@ -102,13 +102,14 @@ def _not_yet_used(key: str, before: Mapping[str, Any], out: Path) -> bool:
         "grpo": lambda folder: (folder / "training").exists(),
         "dpo": lambda folder: _chosen(folder) or (folder / "without-tools").exists(),
         "filter": _chosen,
+        "learn_as": _chosen,
     }
     if key not in begun:
         return False
     methods = list(before.get("methods", ()))
     for number in range(1, int(before.get("rounds", 0)) + 1):
         method = methods[min(number, len(methods)) - 1]
-        used = key == "filter" or _BY_METHOD[method] == key
+        used = key in ("filter", "learn_as") or _BY_METHOD[method] == key
         if used and begun[key](out / f"round-{number}"):
             return False
     return True

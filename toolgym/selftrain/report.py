@@ -22,7 +22,7 @@ from toolgym.report.document import (
 )
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import bundled, searched
+from toolgym.selftrain.environments import bundled, learning, searched
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work
 from toolgym.trajectory import Trajectory
@@ -148,6 +148,9 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
         practised = "no" if environment.train is None else _arguments(environment.train)
         practised = _inside(work, practised)
         rows.append([f"practised in {environment.label}", practised])
+        anew = learning(settings, environment)
+        if anew is not None:
+            rows.append([f"learned from {environment.label}", f"re-rendered with {anew}"])
     rows += [
         ["rounds", str(settings.rounds)],
         ["samples of each question in a round", str(settings.samples_per_task)],
@@ -274,9 +277,9 @@ def _pairs(work: Work, last: int) -> list[tuple[str, Trajectory, Trajectory, boo
 
 
 def _episode(trajectory: Trajectory, limit: int = 600) -> str:
-    """The conversation without the instructions; long texts cut, with a note."""
+    """The conversation without instructions and examples; long texts cut, with a note."""
     lines = []
-    for message in trajectory.messages:
+    for message in trajectory.messages[max(0, trajectory.opening - 1) :]:
         if message.role == "system":
             continue
         cut = message.content[:limit]
