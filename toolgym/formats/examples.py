@@ -280,8 +280,9 @@ def _first(
     if count > len(fitting):
         names = ", ".join(str(tool["function"]["name"]) for tool in tools or ()) or "of this task"
         raise BadInputError(
-            f"examples={count}: {len(fitting)} bundled examples fit the tools {names} and prompt "
-            f"{codec.strategy.name!r}; ask for at most so many, or name a file of your own"
+            f"examples={count}: {len(fitting)} bundled examples fit the tools {names}, format "
+            f"{codec.name!r} and prompt {codec.strategy.name!r}; ask for at most so many, or name a "
+            "file of your own"
         )
     return tuple(fitting[:count])
 
