@@ -281,8 +281,8 @@ def _first(
         names = ", ".join(str(tool["function"]["name"]) for tool in tools or ()) or "of this task"
         raise BadInputError(
             f"examples={count}: {len(fitting)} bundled examples fit the tools {names}, format "
-            f"{codec.name!r} and prompt {codec.strategy.name!r}; ask for at most so many, or name a "
-            "file of your own"
+            f"{codec.name!r} and prompt {codec.strategy.name!r}; ask for at most so many, or name "
+            "a file of your own"
         )
     return tuple(fitting[:count])
 
