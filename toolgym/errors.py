@@ -234,6 +234,8 @@ def _place(root: Any, loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
     path: list[str] = []
     kind, owner = root, root
     for part in loc:
+        if type(None) in get_args(kind):  # what may be left out
+            kind = get_args(kind)[0]
         if hasattr(kind, "model_fields"):
             owner = kind
             field = kind.model_fields.get(str(part))

@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from toolgym.errors import BadInputError
 
-__all__ = ["Chat", "Message", "Role", "ToolCall", "ToolResult", "cut_after", "to_chats"]
+__all__ = [
+    *("Chat", "Message", "Role", "ToolCall", "ToolResult", "cut_after", "opening_length"),
+    "to_chats",
+]
 
 Role = Literal["system", "user", "assistant", "tool"]
 Chat = dict[str, Any]
@@ -150,3 +153,17 @@ def cut_after(content: str, shown: int) -> str:
 def to_chats(messages: Sequence[Message]) -> list[Chat]:
     """A conversation as fresh chat dicts."""
     return [message.to_chat() for message in messages]
+
+
+def opening_length(roles: Sequence[str], replies: int, examples: int) -> int:
+    """How many messages of a conversation stand before the policy's own first reply.
+
+    Args:
+        roles: of all messages.
+        replies: how many of them are the policy's own.
+        examples: worked examples before the question, whose replies are nobody's own.
+    """
+    places = [place for place, role in enumerate(roles) if role == "assistant"]
+    if examples:
+        places = places[-replies:] if replies else []
+    return places[0] if places else len(roles)

@@ -14,6 +14,7 @@ from typing import Any
 
 from toolgym.envs.toolqa.family import Family, HubSet, text_answers
 from toolgym.errors import BadInputError
+from toolgym.registry import Resource
 from toolgym.task import Task, task_from_row
 
 __all__ = ["GSM8K", "NQOPEN", "POPQA", "TRIVIAQA"]
@@ -106,6 +107,7 @@ GSM8K = Family(
         whole={"train": 7473},
     ),
     reader=_gsm8k_row,
+    examples=Resource("toolgym.envs.toolqa", "samples/examples_numbers.jsonl"),
 )
 
 make_gsm8k = GSM8K.make

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from toolgym._util.jsonl import read_rows
 from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.evaluation.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import REWARDS
+from toolgym.rollouts.runs import Run
+from toolgym.selftrain.environments import learning
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
 from toolgym.task import AnswerType, Task
@@ -144,6 +147,56 @@ def test_every_round_may_learn_by_another_method(
     assert "No held-out question was practised." in text
 
 
+def test_practice_with_examples_is_learned_without_them(
+    settings_file: Path, tmp_path: Path
+) -> None:
+    from toolgym.selftrain.loop import selftrain
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
+    (entities,) = [e for e in settings["environments"] if e["name"] == "entities"]
+    entities["train"]["examples"] = 1
+    settings |= {"environments": [entities], "samples_per_task": 1, "baseline": False}
+    out = tmp_path / "run"
+    selftrain(settings, out=out)
+    run = Run.open(out / "round-1/practice/entities")
+    shown = {trajectory.id: trajectory for trajectory in run.trajectories()}
+    assert {trajectory.examples for trajectory in shown.values()} == {1}
+    played = Run.open(out / "evaluation-1/entities-greedy").trajectories()
+    assert {trajectory.examples for trajectory in played} == {0}
+    rows = [row for _, row in read_rows(out / "round-1/selection/rows.jsonl")]
+    assert len(rows) >= 1
+    for row in rows:
+        assert row["learn_as"] == "re-rendered from examples=1 to examples=0"
+        said = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
+        assert said == [step.action for step in shown[row["id"]].steps]
+    (done,) = results(out)["rounds"]
+    assert done["training"]["counts"] == {"re-rendered": len(rows)}
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "| learned from entities | re-rendered with examples=0 |" in report
+
+
+def test_what_is_learned_is_the_evaluations_prompt_unless_the_settings_say_it() -> None:
+    def anew(**given: Any) -> str:
+        learn_as = {"learn_as": given.pop("learn_as")} if "learn_as" in given else {}
+        settings = SelfTrainSettings(
+            model="some/model", environments=[{"id": "ToolQA-PopQA-v0", **given}], **learn_as
+        )
+        return str(learning(settings, settings.environments[0]))
+
+    assert anew() == "None"
+    assert anew(args={"examples": 2, "prompt": "bare"}) == "None"
+    assert anew(train={"examples": 2}) == "examples=0"
+    assert anew(train={"examples": 2}, learn_as={}) == "None"
+    assert anew(train={"prompt": "bare"}) == "prompt=tools_multi_step"
+    assert anew(train={"examples": [], "prompt": "bare"}, test={"prompt": "bare"}) == "examples=0"
+    assert anew(train={}, learn_as={"prompt": "bare"}) == "prompt=bare"
+    with pytest.raises(BadInputError, match=r"examples=3 and is evaluated with 2"):
+        anew(train={"examples": 3}, test={"examples": 2})
+    for prompt in ({"prompt": "bear"}, {"examples": 1}):
+        with pytest.raises((ValueError, LookupError)):
+            anew(learn_as=prompt)
+
+
 def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:
     from toolgym.selftrain.loop import selftrain
 
@@ -195,6 +248,9 @@ def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) ->
         ({"environments": [{"id": "a", "name": "x/y"}]}, "cannot be the name of a folder"),
         ({"environments": [{"id": "a", "train": None}]}, "no environment to practise in"),
         ({"model": "some/model"}, "no environment to practise in"),
+        ({"learn_as": {"example": 0}}, r"learn_as.example' \(did you mean 'examples'\?\)"),
+        ({"learn_as": {"examples": 2}}, "learn_as.examples must be"),
+        ({"learn_as": {"examples": 0}, "methods": ["grpo"]}, "GRPO plays live"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(change: dict[str, Any], message: str) -> None:

@@ -59,12 +59,15 @@ def sft(
     where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
     from toolgym.data.export import export
 
-    made = export(source, "sft", style=style.value, reasoning=reasoning, where=where)
+    anew = options.key_values(learn_as, "--learn-as")
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    made = export(source, "sft", **shape, learn_as=anew)
     _tell(made, out, as_json)
 
 
@@ -87,6 +90,7 @@ def dpo(
     per_task: Annotated[
         int | None, typer.Option("--per-task", help="Most pairs of one question.")
     ] = None,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
@@ -100,6 +104,7 @@ def dpo(
         pairing=pairing.value,
         where=where,
         per_task=per_task,
+        learn_as=options.key_values(learn_as, "--learn-as"),
     )
     _tell(made, out, as_json)
 
@@ -111,12 +116,15 @@ def prefixes(
     where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     from toolgym.data.export import export
 
-    made = export(source, "prefixes", style=style.value, reasoning=reasoning, where=where)
+    anew = options.key_values(learn_as, "--learn-as")
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    made = export(source, "prefixes", **shape, learn_as=anew)
     _tell(made, out, as_json)
 
 
@@ -131,6 +139,7 @@ def _tell(rows: Rows, out: Path, as_json: bool) -> None:
     if balance:
         sides = ((side, f"{balance[side + '_characters']:.0f}") for side in ("chosen", "rejected"))
         lines += [(f"{side} characters", count) for side, count in sides]
+    lines += [("prompt", note) for note in rows.about.get("learn_as", ())]
     lines += [("no row from", f"{count}: {reason}") for reason, count in rows.dropped.items()]
     print(table(lines))
     if balance.get("warning"):

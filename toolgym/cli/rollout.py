@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +55,7 @@ def play(
     format: options.FormatOption = None,
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
+    examples: options.ExamplesOption = None,
     env_arg: options.EnvArgOption = None,
     cassette: options.CassetteOption = None,
     record: options.RecordOption = None,
@@ -71,7 +73,10 @@ def play(
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
+        named | {"max_steps": max_steps, "examples": _examples(examples)},
+        tool=tool,
+        reward=reward,
+        env_arg=env_arg,
     )
     service = options.service_settings(cassette, record, fault)
     if service is not None:
@@ -122,6 +127,11 @@ def environment_arguments(
     if reward:
         arguments["reward"] = options.named_weights(reward)
     return arguments
+
+
+def _examples(text: str | None) -> int | str | None:
+    """A number of examples, or the path of a file."""
+    return int(text) if text is not None and re.fullmatch(r"[-+]?\d{1,9}", text) else text
 
 
 def _what_is_kept(out: Path) -> str:

@@ -52,6 +52,7 @@ def sft(
     source: Annotated[Path, typer.Argument(help="Run, selection, or rows of `export sft`.")],
     model: Model,
     out: Out,
+    learn_as: options.LearnAsOption = None,
     resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
@@ -62,7 +63,8 @@ def sft(
 
     config = _config(SftConfig, fields, others)
     given = (source, model, out, config)
-    _run("sft", out, as_json, lambda tell: train_sft(*given, resume=resume, progress=tell))
+    others_given: Any = {"learn_as": options.key_values(learn_as, "--learn-as"), "resume": resume}
+    _run("sft", out, as_json, lambda tell: train_sft(*given, **others_given, progress=tell))
 
 
 @app.command("dpo")
@@ -73,6 +75,7 @@ def dpo(
     ],
     model: Model,
     out: Out,
+    learn_as: options.LearnAsOption = None,
     resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
@@ -84,7 +87,8 @@ def dpo(
     config = _config(DpoConfig, fields, others)
     source: Any = sources[0] if len(sources) == 1 else sources
     given = (source, model, out, config)
-    _run("dpo", out, as_json, lambda tell: train_dpo(*given, resume=resume, progress=tell))
+    others_given: Any = {"learn_as": options.key_values(learn_as, "--learn-as"), "resume": resume}
+    _run("dpo", out, as_json, lambda tell: train_dpo(*given, **others_given, progress=tell))
 
 
 @app.command("grpo")

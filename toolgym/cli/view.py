@@ -131,6 +131,8 @@ def describe(trajectory: Trajectory, width: int = 600) -> str:
         f"gold:     {' | '.join(task.answers[:5])}",
         f"answer:   {_short(trajectory.answer or '(none)', width)}",
     ]
+    if trajectory.examples:
+        lines.append(f"examples: {trajectory.examples} worked ones before the question")
     for number, step in enumerate(trajectory.steps, 1):
         lines += [f"--- turn {number}", *_step_lines(step, width)]
     return _printable("\n".join(lines))

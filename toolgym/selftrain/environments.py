@@ -13,7 +13,8 @@ from gymnasium.envs.registration import load_env_creator
 
 from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import require_extra
-from toolgym.errors import MissingFileError
+from toolgym.data.chat import LearnAs
+from toolgym.errors import BadInputError, MissingFileError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import CORPORA, ENVIRONMENTS, TOOLS
@@ -23,7 +24,7 @@ from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainS
 from toolgym.selftrain.stages import without_tools
 from toolgym.tools.translator.modelfiles import MODELS
 
-__all__ = ["Places", "Tasks", "Used", "bundled", "places", "searched", "used"]
+__all__ = ["Places", "Tasks", "Used", "bundled", "learning", "places", "searched", "used"]
 
 _OWN = "its own world"
 _SEARCH = "WikipediaSearch"
@@ -150,7 +151,7 @@ def places(settings: SelfTrainSettings) -> list[Places]:
     own = own_model(settings.model)
     if own is not None and not settings.environments:
         return _brought(own, settings)
-    return [_place(environment) for environment in settings.environments]
+    return [_place(settings, environment) for environment in settings.environments]
 
 
 def _brought(own: OwnModel, settings: SelfTrainSettings) -> list[Places]:
@@ -176,6 +177,43 @@ def searched(environment: EnvironmentSettings) -> str:
     return str(environment.args.get("corpus") or known["corpus"].default or "")
 
 
+def learning(settings: SelfTrainSettings, environment: EnvironmentSettings) -> LearnAs | None:
+    """The prompt under which an environment's practice is learned; None: as it was played.
+
+    Args:
+        settings: of the run; what they say goes before.
+        environment: else its evaluation's prompt, where practice has another or worked examples.
+
+    Raises:
+        UnknownNameError: an environment that does not exist.
+        BadInputError: practice and evaluation have different examples, of which none can be made
+            of the other.
+    """
+    if settings.learn_as is not None or environment.train is None:
+        return LearnAs.read(settings.learn_as)
+    practice = {**environment.args, **environment.train}
+    wanted = {**environment.args, **(environment.test or {})}
+    known = inspect.signature(_creator(environment.id)).parameters
+    found: dict[str, Any] = {}
+    prompts = [args.get("prompt", _default(known, "prompt")) for args in (practice, wanted)]
+    if prompts[0] != prompts[1]:
+        found["prompt"] = prompts[1]
+    examples = practice.get("examples", 0), wanted.get("examples", 0)
+    if examples[0] != examples[1]:
+        if examples[1] != 0:
+            raise BadInputError(
+                f"environment {environment.label!r} practises with examples={examples[0]!r:.40} "
+                f"and is evaluated with {examples[1]!r:.40}: replies can be learned without "
+                "examples (evaluate with 0) or as they were played (say learn_as: {})"
+            )
+        found["examples"] = 0
+    return LearnAs.read(found)
+
+
+def _default(known: Mapping[str, inspect.Parameter], name: str) -> Any:
+    return known[name].default if name in known else None
+
+
 def bundled(corpus: str) -> str:
     """What a registered corpus is, in words; any other is its own name."""
     return (CORPORA.about(corpus) or repr(corpus)) if corpus in CORPORA else corpus
@@ -185,11 +223,12 @@ def _creator(env_id: str) -> Any:
     return load_env_creator(str(spec_of(env_id).entry_point))
 
 
-def _place(environment: EnvironmentSettings) -> Places:
+def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Places:
     needs: list[str] = []
     creator = _creator(environment.id)
     known = inspect.signature(creator).parameters
     _check(environment.args, known)
+    learning(settings, environment)
     practise, evaluate = (
         None if extra is None else _tasks(environment, extra, limit, needs)
         for extra, limit in (

@@ -11,20 +11,20 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
 from toolgym._util.workfolder import hold
+from toolgym.data.chat import LearnAs
 from toolgym.data.conditions import condition
-from toolgym.data.export import message_rows, token_row
 from toolgym.data.filter import select
-from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
+from toolgym.data.pairs import balance, make_pairs
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain import preflight, stages
+from toolgym.selftrain.environments import learning
 from toolgym.selftrain.judging import Evaluations, fell
 from toolgym.selftrain.report import write_report
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
-from toolgym.trajectory import Trajectory
 
 __all__ = ["SELECTED", "selection", "selftrain", "training"]
 
@@ -65,13 +65,13 @@ def selection(
             continue
         # One environment in which nothing is right yet must not end a run that learns in another.
         run = Run.open(practised / environment.label)
+        anew = learning(work.settings, environment)
         if method == "sft":
-            made, counts[environment.label] = _episodes(
-                work, number, run, folder / environment.label
-            )
+            kept = folder / environment.label
+            made, counts[environment.label] = _episodes(work, number, run, kept, anew)
         else:
             other = None if beside is None else Run.open(beside / environment.label)
-            made, counts[environment.label] = _pairs(work, number, run, other)
+            made, counts[environment.label] = _pairs(work, number, run, other, anew)
         rows += made
     if not rows:
         raise BadInputError(
@@ -91,19 +91,18 @@ def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
 
 
-def _episodes(work: Work, number: int, run: Run, folder: Path) -> Chosen:
+def _episodes(work: Work, number: int, run: Run, folder: Path, anew: LearnAs | None) -> Chosen:
+    from toolgym.training.sft import episode_row
+
     options = work.settings.filters(number).model_dump()
     kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
-    return [_row(trajectory) for trajectory in kept.kept], kept.summary()
+    return [episode_row(trajectory, anew) for trajectory in kept.kept], kept.summary()
 
 
-def _row(trajectory: Trajectory) -> dict[str, Any]:
-    exact = trajectory.tokens is not None
-    return token_row(trajectory) if exact else message_rows([trajectory])[0][0]
+def _pairs(work: Work, number: int, run: Run, beside: Run | None, anew: LearnAs | None) -> Chosen:
+    from toolgym.training.dpo import episode_pair
 
-
-def _pairs(work: Work, number: int, run: Run, beside: Run | None) -> Chosen:
     settings = work.settings
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*run.trajectories(), *bare]
@@ -117,7 +116,7 @@ def _pairs(work: Work, number: int, run: Run, beside: Run | None) -> Chosen:
         return [], counts | {"dropped": {str(error): len(trajectories)}}
     rows = []
     for pair in pairs:
-        row = token_pair_row(pair) or pair_row(pair, "auto")
+        row = episode_pair(pair, anew)
         # Both runs count their episodes from 0.
         apart = any(pair.rejected is trajectory for trajectory in bare)
         rows.append({**row, "rejected_without_tools": True} if apart else row)

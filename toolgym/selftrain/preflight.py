@@ -103,13 +103,14 @@ def _not_yet_used(key: str, before: Mapping[str, Any], now: Mapping[str, Any], o
         "grpo": lambda folder: (folder / "training").exists(),
         "dpo": lambda folder: _chosen(folder) or (folder / "without-tools").exists(),
         "filter": _chosen,
+        "learn_as": _chosen,
     }
     if key not in begun:
         return False
     methods = list(before.get("methods", ()))
     for number in range(1, int(before.get("rounds", 0)) + 1):
         method = methods[min(number, len(methods)) - 1]
-        used = _BY_METHOD[method] == key
+        used = key == "learn_as" or _BY_METHOD[method] == key
         if key == "filter":
             used = _of_round(before.get(key), number) != _of_round(now[key], number)
         if used and begun[key](out / f"round-{number}"):

@@ -22,7 +22,7 @@ from toolgym.evaluation.intervals import wilson
 from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import Used, bundled, used
+from toolgym.selftrain.environments import Used, bundled, learning, used
 from toolgym.selftrain.judging import WAYS, Evaluations
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work
@@ -114,6 +114,12 @@ def _run(work: Work) -> list[Block]:
     for environment in work.environments:
         args = f": {_arguments(environment.args)}" if environment.args else ""
         rows.append([f"environment {environment.label}", _inside(work, environment.id + args)])
+        if environment.train:
+            practised = _inside(work, _arguments(environment.train))
+            rows.append([f"practised in {environment.label}", practised])
+        anew = learning(settings, environment)
+        if anew is not None:
+            rows.append([f"learned from {environment.label}", f"re-rendered with {anew}"])
     filters = [settings.filters(number) for number in range(1, settings.rounds + 1)]
     one = all(each == filters[0] for each in filters)
     rows += [
@@ -285,9 +291,9 @@ def _played(work: Work, number: int, label: str, key: str) -> Trajectory:
 
 
 def _episode(trajectory: Trajectory, limit: int = 600) -> str:
-    """The conversation without the instructions; long texts cut, with a note."""
+    """The conversation without instructions and examples; long texts cut, with a note."""
     lines = []
-    for message in trajectory.messages:
+    for message in trajectory.messages[max(0, trajectory.opening - 1) :]:
         if message.role == "system":
             continue
         cut = message.content[:limit]

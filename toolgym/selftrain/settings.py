@@ -22,6 +22,7 @@ from pydantic import (
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
+from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
 from toolgym.registry import PRESETS
 from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
@@ -142,6 +143,9 @@ class SelfTrainSettings(_Settings):
         seed: fixes everything that is drawn.
         sampling: how the model writes.
         filter: what is kept; several: one a round, the last one goes on.
+        learn_as: the prompt under which SFT and DPO learn what was practised, see
+            `toolgym.data.chat.LearnAs`; None: the evaluation's, ``{}``: as it was played. GRPO
+            learns while it plays.
         train: how a round of SFT trains, see `toolgym.training.config.SftConfig`.
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
@@ -160,6 +164,7 @@ class SelfTrainSettings(_Settings):
     seed: int = 0
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     filter: Filters = Field(default_factory=FilterSettings)
+    learn_as: LearnAs | None = None
     train: SftConfig = Field(default_factory=SftConfig)
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
@@ -195,6 +200,8 @@ class SelfTrainSettings(_Settings):
             raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
         if self.filter == []:
             raise ValueError("'filter' is an empty list: give it one mapping, or one a round")
+        if self.learn_as is not None and not {"sft", "dpo"} & set(self.methods):
+            raise ValueError("'learn_as' is for episodes that SFT or DPO learns: GRPO plays live")
         own = own_model(self.model)
         if own is not None:
             own.check(self.build)
