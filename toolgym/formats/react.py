@@ -12,6 +12,7 @@ from toolgym.formats.calls import Calls, arguments_text, json_argument, outcome
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.repair import read_value
 from toolgym.formats.scan import Scanner, bracket_pairs, closing_bracket, marks_and
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -43,14 +44,19 @@ class ReactFormat(Format):
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
         strategy = self.strategy
-        if not strategy.tools:
-            if not strategy.thought:
+        if not (strategy.tools and tools):
+            if not (strategy.thought or strategy.tools):
                 return "Answer the question from what you know, in a few words and nothing else."
+            step, thought = "", ""
+            if strategy.thought:
+                step, thought = " Let's think step by step.", "Thought: your reasoning\n"
             return (
-                "Answer the question from what you know. Let's think step by step.\n"
-                "Write exactly these two fields, each on a line of its own:\n"
-                "Thought: your reasoning\nAnswer: the answer in a few words"
+                f"Answer the question from what you know.{step}\n"
+                "Write exactly these fields, each on a line of its own:\n"
+                f"{thought}Answer: the answer in a few words"
             )
+        thought = "Thought: what you know and what you still need. Let's think step by step.\n"
+        sample = call_text(sample_call(tools[0]), tools)
         rationale = "Rationale: what the tool responses tell you (empty until they have come)\n"
         turns = (
             "You may call tools in one turn only; then you must answer."
@@ -61,8 +67,8 @@ class ReactFormat(Format):
             "Answer the question. These tools can help you:\n"
             + "".join(f"- {line}\n" for line in describe_tools(tools))
             + "Write these fields, each beginning on a line of its own:\n"
-            "Thought: what you know and what you still need. Let's think step by step.\n"
-            "Action: the tool calls as ToolName[input], several if needed; empty if none\n"
+            + (thought if strategy.thought else "")
+            + f"Action: a tool call such as {sample}, several if needed; empty if none\n"
             + (rationale if strategy.rationale else "")
             + "Answer: the final answer in a few words (empty until you know it)\n"
             f"After an action, stop: the responses come in the next message. {turns}"
@@ -108,7 +114,10 @@ class ReactFormat(Format):
             f"Response from tool {call_text(call, tools)} are: {result.content}"
             for call, result in zip(calls, results, strict=True)
         ]
-        return [Message("user", "\n".join(lines))]
+        return [Message("user", "\n".join(lines) + self._after())]
+
+    def _after(self) -> str:
+        return self.strategy.following("another Action:", "Answer: with a few words")
 
 
 def call_text(call: ToolCall, tools: Sequence[Schema]) -> str:
@@ -190,8 +199,10 @@ class _Fields(Scanner):
             return Problem("empty_reply", "it was empty")
         if self.labels:
             return Problem("no_answer", "it has neither a tool call nor an answer")
-        text = "write 'Action: ToolName[input]' or 'Answer: ...' on its own line"
-        return Problem("no_fields", text)
+        action = ""
+        if self.tools:
+            action = f"'Action: {call_text(sample_call(self.tools[0]), self.tools)}' or "
+        return Problem("no_fields", f"write {action}'Answer: ...' on its own line")
 
     def unit(self, match: re.Match[str]) -> int | None:
         """Read a label, or a call in an Action field."""
@@ -326,7 +337,10 @@ class PaperReactFormat(ReactFormat):
         names = {tool["function"]["name"] for tool in tools}
         hints = "".join(f"\n{name}: {hint}." for name, hint in self._hints if name in names)
         own = "\nYou may also use what you know yourself, instead of a tool or beside it."
-        return text + (hints + own if self.strategy.tools else "")
+        return text + (hints + own if self.strategy.tools and tools else "")
+
+    def _after(self) -> str:
+        return ""  # as published
 
     def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read a reply exactly as the paper's code does; that it was cut is a problem, no more."""

@@ -10,6 +10,7 @@ from toolgym.formats.base import Action, Format, argument_name, bound, describe_
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.scan import Scanner, before_end, marks_and
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -45,7 +46,7 @@ class TagsFormat(Format):
         if not tools:
             return f"Answer the question from what you know. {think}{answer}."
         lines = [
-            f"- <{tag_of(tool, tools)}>input</{tag_of(tool, tools)}> calls {line}"
+            f"- {self._block(sample_call(tool), tools)} calls {line}"
             for tool, line in zip(tools, describe_tools(tools), strict=True)
         ]
         turns = "once" if self.strategy.tool_turns == 1 else "as often as you want"
@@ -72,24 +73,27 @@ class TagsFormat(Format):
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The tags that parse to this action."""
         parts = [f"<think>{action.thought}</think>"] if action.thought else []
-        for call in action.calls:
-            tag = _tag(call.name, tools)
-            text = call.arguments.get(argument_name(call.name, tools))
-            if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
-                text = arguments_text(call)
-                if not isinstance(call, NativeCall):
-                    text = text.replace("</", "<\\/")  # closing tags also stop the writing
-            parts.append(f"<{tag}>{text}</{tag}>")
+        parts += [self._block(call, tools) for call in action.calls]
         if action.answer is not None:
             parts.append(f"<answer>{action.answer}</answer>")
         return "\n".join(parts)
+
+    def _block(self, call: ToolCall, tools: Sequence[Schema]) -> str:
+        tag = _tag(call.name, tools)
+        text = call.arguments.get(argument_name(call.name, tools))
+        if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
+            text = arguments_text(call)
+            if not isinstance(call, NativeCall):
+                text = text.replace("</", "<\\/")  # closing tags also stop the writing
+        return f"<{tag}>{text}</{tag}>"
 
     def results(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
     ) -> list[Message]:
         """One user message with an ``<information>`` block a call."""
         blocks = (f"<information>{result.content}</information>" for result in results)
-        return [Message("user", "\n".join(blocks))]
+        after = self.strategy.following("another call", "<answer>a few words</answer>")
+        return [Message("user", "\n".join(blocks) + after)]
 
 
 def _plain(text: str, tag: str) -> bool:
