@@ -37,8 +37,8 @@ class Llama3Format(Format):
         sample = call_json(sample_call(tools[0]), "parameters") if tools else ""
         calling = (
             "To call one, write a JSON object with its name and parameters, such as\n"
-            f"{sample}\nSeveral calls in one turn are separated by semicolons. The results come in the next "
-            "message"
+            f"{sample}\nSeveral calls in one turn are separated by semicolons. The results come in "
+            "the next message"
         )
         return written_instructions(self.strategy, tools, "{documents}", calling)
 

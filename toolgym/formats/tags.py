@@ -6,9 +6,10 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
+from toolgym.formats.base import NO_TEXT, Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.loose import LABEL, loose_answer
 from toolgym.formats.scan import Scanner, before_end, marks_and
 from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
@@ -25,6 +26,8 @@ ALIASES = {
 _SHORT = {name: tag for tag, name in ALIASES.items()}
 _RESERVED = ("think", "answer", "information")
 _SPACE = re.compile(r"\s*+")
+_ANSWER = r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*(?=\S)"
+_LABELLED = re.compile(f"{LABEL.pattern}|{_ANSWER}", LABEL.flags)
 
 
 class TagsFormat(Format):
@@ -67,6 +70,9 @@ class TagsFormat(Format):
             missing = Problem("empty_reply", "it was empty")
         elif scan.answer is None and looks_like_call(scan.shown(), tools):
             missing = OTHER_FORMAT
+        elif not (scan.answer or scan.calls.tried or scan.unfinished or cut or scan.problems):
+            known = loose_answer(scan.shown(), scan.problems, _LABELLED)
+            scan.answer = known[1] or None if known is not None else scan.answer
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
@@ -98,7 +104,7 @@ class TagsFormat(Format):
 
 def _plain(text: str, tag: str) -> bool:
     """Whether a text can stand between the tags as it is and be read back the same."""
-    if not text or text != text.strip() or text.startswith(("{", f"<{tag}>")):
+    if text in NO_TEXT or text != text.strip() or text.startswith(("{", f"<{tag}>")):
         return False
     return f"</{tag}>" not in text
 
