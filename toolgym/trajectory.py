@@ -33,7 +33,7 @@ _FAULT_OF_1 = re.compile(
     r"injected_(?P<kind>timeout|tool_error|empty|garbled|slow)(?: (?P<seconds>\S+) s)?$", re.M
 )
 _NOTHING_OF_1 = "No result for "
-MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call"})
+MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call", "loose_call"})
 """Problems that are an attempt to call a tool which could not be read."""
 
 

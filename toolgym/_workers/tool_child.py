@@ -7,6 +7,7 @@ import enum
 import inspect
 import itertools
 import json
+import math
 import os
 import pickle
 import signal
@@ -48,8 +49,8 @@ def as_text(value: Any) -> str:
     if not isinstance(value, dict | list | tuple | bool):
         return _cut(str(value))
     try:
-        return _cut(json.dumps(value, ensure_ascii=False))
-    except TypeError:  # it holds something that JSON does not know
+        return _cut(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError):  # it holds something that JSON does not know
         return _cut(json.dumps(_plain(value), ensure_ascii=False))
 
 
@@ -67,6 +68,8 @@ def _plain(value: Any) -> Any:
     """A value of what JSON has; the order of a set does not depend on the process."""
     if _is_enum(value):
         return _plain(value.value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | bytearray):

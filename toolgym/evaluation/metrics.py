@@ -84,10 +84,11 @@ class Figures:
         cut: a reply of it ended at the limit of its length.
         steps: assistant turns.
         calls: tool calls that could be read.
+        attempts: all calls, malformed ones included.
         passed: of those, whose result is neither an error nor empty.
         answerable: of those that passed, whose result holds a gold answer.
         succeeded: calls that did not fail.
-        malformed: attempts that could not be read as a call.
+        malformed: attempts that could not be read as a call, or only as one not in the format.
         answered: the policy gave an answer, be it an empty one.
         answer_words: of the answer, see `toolgym.data.conditions.answer_words`.
         copied_passage: the answer holds a passage of a tool result, see
@@ -105,6 +106,7 @@ class Figures:
     cut: bool
     steps: int
     calls: int
+    attempts: int
     passed: int
     answerable: int
     succeeded: int
@@ -170,6 +172,7 @@ def measure(
         cut=any(step.cut for step in trajectory.steps),
         steps=len(trajectory.steps),
         calls=counts.made,
+        attempts=counts.attempts,
         passed=len(passed),
         answerable=sum(
             contains_answer(r.content, task, normalisation, whole_words) for r in passed
@@ -234,7 +237,7 @@ def summarise(
     ones = [1.0] * len(figures)
     answered = [float(f.answered) for f in figures]
     calls = [float(f.calls) for f in figures]
-    attempts = [float(f.calls + f.malformed) for f in figures]
+    attempts = [float(f.attempts) for f in figures]
     rows = {
         "exact_match": share([f.exact_match for f in figures], ones),
         "accuracy": share([f.accuracy for f in figures], ones),

@@ -21,6 +21,8 @@ MAX_CALLS = 64
 """Calls of one reply that are made; more are a problem."""
 MARK = "\ue000"
 """Private use: stands for a text whose surroundings are wanted."""
+NO_TEXT = ("", "null", "None")
+"""What stands for no argument at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
 
 
 def bound(name: str, text: str, tools: Sequence[Schema]) -> dict[str, Any]:
-    """The arguments that a bare text means; none for an empty one where none are required."""
-    if not text:
+    """The arguments that a bare text means; one of `NO_TEXT` gives none where none are required."""
+    if text in NO_TEXT:
         function = call_schema(name, tools)
         if function is not None and not function["parameters"].get("required"):
             return {}

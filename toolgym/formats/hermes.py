@@ -10,6 +10,7 @@ from toolgym.formats.base import Action, Format
 from toolgym.formats.calls import Calls, call_json
 from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
 from toolgym.formats.scan import Scanner, marks_and, read_json
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -30,10 +31,10 @@ class HermesFormat(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
+        sample = call_json(sample_call(tools[0]), "arguments") if tools else ""
         calling = (
-            "For each call write a JSON object with name and arguments between these tags:\n"
-            '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n'
-            "</tool_call>\nThe results come in the next message"
+            "For each call write a JSON object with name and arguments between tags, such as\n"
+            f"<tool_call>\n{sample}\n</tool_call>\nThe results come in the next message"
         )
         frame = "<tools>\n{documents}\n</tools>"
         return written_instructions(self.strategy, tools, frame, calling)

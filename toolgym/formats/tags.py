@@ -6,10 +6,12 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
+from toolgym.formats.base import NO_TEXT, Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.loose import LABEL, loose_answer
 from toolgym.formats.scan import Scanner, before_end, marks_and
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -24,6 +26,8 @@ ALIASES = {
 _SHORT = {name: tag for tag, name in ALIASES.items()}
 _RESERVED = ("think", "answer", "information")
 _SPACE = re.compile(r"\s*+")
+_ANSWER = r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*(?=\S)"
+_LABELLED = re.compile(f"{LABEL.pattern}|{_ANSWER}", LABEL.flags)
 
 
 class TagsFormat(Format):
@@ -45,7 +49,7 @@ class TagsFormat(Format):
         if not tools:
             return f"Answer the question from what you know. {think}{answer}."
         lines = [
-            f"- <{tag_of(tool, tools)}>input</{tag_of(tool, tools)}> calls {line}"
+            f"- {self._block(sample_call(tool), tools)} calls {line}"
             for tool, line in zip(tools, describe_tools(tools), strict=True)
         ]
         turns = "once" if self.strategy.tool_turns == 1 else "as often as you want"
@@ -66,35 +70,41 @@ class TagsFormat(Format):
             missing = Problem("empty_reply", "it was empty")
         elif scan.answer is None and looks_like_call(scan.shown(), tools):
             missing = OTHER_FORMAT
+        elif not (scan.answer or scan.calls.tried or scan.unfinished or cut or scan.problems):
+            known = loose_answer(scan.shown(), scan.problems, _LABELLED)
+            scan.answer = known[1] or None if known is not None else scan.answer
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The tags that parse to this action."""
         parts = [f"<think>{action.thought}</think>"] if action.thought else []
-        for call in action.calls:
-            tag = _tag(call.name, tools)
-            text = call.arguments.get(argument_name(call.name, tools))
-            if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
-                text = arguments_text(call)
-                if not isinstance(call, NativeCall):
-                    text = text.replace("</", "<\\/")  # closing tags also stop the writing
-            parts.append(f"<{tag}>{text}</{tag}>")
+        parts += [self._block(call, tools) for call in action.calls]
         if action.answer is not None:
             parts.append(f"<answer>{action.answer}</answer>")
         return "\n".join(parts)
+
+    def _block(self, call: ToolCall, tools: Sequence[Schema]) -> str:
+        tag = _tag(call.name, tools)
+        text = call.arguments.get(argument_name(call.name, tools))
+        if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
+            text = arguments_text(call)
+            if not isinstance(call, NativeCall):
+                text = text.replace("</", "<\\/")  # closing tags also stop the writing
+        return f"<{tag}>{text}</{tag}>"
 
     def results(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
     ) -> list[Message]:
         """One user message with an ``<information>`` block a call."""
         blocks = (f"<information>{result.content}</information>" for result in results)
-        return [Message("user", "\n".join(blocks))]
+        after = self.strategy.following("another call", "<answer>a few words</answer>")
+        return [Message("user", "\n".join(blocks) + after)]
 
 
 def _plain(text: str, tag: str) -> bool:
     """Whether a text can stand between the tags as it is and be read back the same."""
-    if not text or text != text.strip() or text.startswith(("{", f"<{tag}>")):
+    if text in NO_TEXT or text != text.strip() or text.startswith(("{", f"<{tag}>")):
         return False
     return f"</{tag}>" not in text
 

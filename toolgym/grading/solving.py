@@ -27,17 +27,19 @@ class CallCounts(NamedTuple):
     Args:
         made: calls that could be read.
         succeeded: of those, calls that named a known tool with valid arguments and did not fail.
-        malformed: attempts that could not be read as a call.
+        malformed: attempts that could not be read as a call, or only as one not in the format.
+        loose: of those, the ones that were made all the same.
     """
 
     made: int = 0
     succeeded: int = 0
     malformed: int = 0
+    loose: int = 0
 
     @property
     def attempts(self) -> int:
         """All calls, malformed ones included."""
-        return self.made + self.malformed
+        return self.made + self.malformed - self.loose
 
     @property
     def precision(self) -> float | None:
@@ -52,13 +54,15 @@ def count_calls(steps: Iterable[Step]) -> CallCounts:
     A call succeeded when its result carries no error. Unknown tools, invalid arguments, failures of
     the tool, time-outs, bugs and refused calls are marked as errors. An empty one is not.
     """
-    made = succeeded = malformed = 0
+    made = succeeded = malformed = loose = 0
     for step in steps:
         made += len(step.calls)
         succeeded += [result.error for result in step.results].count(None)
         if step.problems:
-            malformed += sum(problem.kind in MALFORMED_CALLS for problem in step.problems)
-    return CallCounts(made, succeeded, malformed)
+            kinds = [problem.kind for problem in step.problems]
+            malformed += sum(kind in MALFORMED_CALLS for kind in kinds)
+            loose += kinds.count("loose_call")
+    return CallCounts(made, succeeded, malformed, loose)
 
 
 _SCALE = 1 << 30  # a fit as a whole number: finer than any difference that matters
