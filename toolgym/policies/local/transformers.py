@@ -12,7 +12,7 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Prefixes, Sampled
-from toolgym.policies.local.models import Loaded, load_model, unload_models
+from toolgym.policies.local.models import Loaded, load_model, resolve_dtype, unload_models
 
 __all__ = ["TransformersPolicy", "unload_models"]
 
@@ -45,7 +45,8 @@ class TransformersPolicy(Policy):
             only what is new; 0 keeps none. Models with sliding windows, recurrent states or inputs
             of their own making read every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
-        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+            float32), ``float32``, ``bfloat16``.
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
@@ -92,7 +93,7 @@ class TransformersPolicy(Policy):
             "top_p": top_p,
             "max_new_tokens": max_new_tokens,
             "max_prompt_tokens": max_prompt_tokens,
-            "dtype": dtype,
+            "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
         }
