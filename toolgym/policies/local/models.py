@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
-    *("DTYPES", "Loaded", "fingerprint", "load_model", "locate", "open_model", "require_whole"),
-    *("resolve_dtype", "steady_memory", "unload_models"),
+    *("DTYPES", "Loaded", "choose_device", "fingerprint", "load_model", "locate", "open_model"),
+    *("require_whole", "resolve_dtype", "steady_memory", "unload_models"),
 ]
 
 DTYPES = ("auto", "fast", "bfloat16", "float16", "float32", "float64")
@@ -68,9 +68,8 @@ def load_model(model: str, *, adapter: str | None, device: str | None, dtype: st
         MissingFileError: no such folder, and no such model in the hub's cache or on the hub.
         BadInputError: a dtype that does not exist.
     """
-    torch = require_extra("torch", "train")
     require_extra("transformers", "train")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_device(device)
     dtype = resolve_dtype(dtype, chosen)
     marks = fingerprint(model) + (fingerprint(adapter) if adapter else "")
     weights, tokenizer, ends = _load(model, adapter, chosen, dtype, marks)
@@ -80,6 +79,15 @@ def load_model(model: str, *, adapter: str | None, device: str | None, dtype: st
 def unload_models() -> None:
     """Forget the model that is kept, for instance to make room before training."""
     _load.cache_clear()
+
+
+def choose_device(device: str | None) -> str:
+    """A device as it is said; None: the first GPU, else the CPU.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    return device or ("cuda" if require_extra("torch", "train").cuda.is_available() else "cpu")
 
 
 def resolve_dtype(dtype: str, device: str | None = None) -> str:
@@ -99,8 +107,7 @@ def resolve_dtype(dtype: str, device: str | None = None) -> str:
     if dtype != "fast":
         return dtype
     torch = require_extra("torch", "train")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if device == "cpu" and _multiplies_bfloat16() else "float32"
