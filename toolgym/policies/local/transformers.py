@@ -89,21 +89,14 @@ class TransformersPolicy(Policy):
         if max_new_tokens is None:
             max_new_tokens = 128 if on_cpu else 512
         self._concurrency = 32 if on_cpu else super().concurrency
-        _check(
-            temperature,
-            top_p,
-            cache_gib,
-            max_new_tokens=max_new_tokens,
-            max_prompt_tokens=max_prompt_tokens,
-            batch_size=batch_size,
-        )
+        limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
+        _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
         self._settings: dict[str, Any] = {
             "model": model.fingerprint if isinstance(model, Loaded) else str(model),
             "adapter": None if adapter is None else str(adapter),
             "temperature": temperature,
             "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
-            "max_prompt_tokens": max_prompt_tokens,
+            **limits,
             "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
