@@ -143,6 +143,11 @@ class Policy(ABC):
     tokenizer_hash: str = ""
     """Hash of vocabulary and chat template, for policies that say their tokens."""
 
+    @property
+    def concurrency(self) -> int:
+        """Episodes that a rollout runs at once where nobody says how many."""
+        return 128 if self.batched else 16
+
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Answer requests in order; a request that failed is answered by its exception."""

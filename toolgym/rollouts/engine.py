@@ -45,6 +45,9 @@ __all__ = ["Run", "rollout"]
 Progress = Callable[[int, int], None]
 """Called with finished and planned episodes."""
 
+Pulse = Callable[[int, int], None]
+"""Called with the turns that were answered and the tokens that were sampled by now."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -93,6 +96,7 @@ def rollout(
     concurrency: int | None = None,
     max_failures: int = 20,
     progress: Progress | None = None,
+    pulse: Pulse | None = None,
 ) -> Run:
     """Play episodes and record them.
 
@@ -109,10 +113,12 @@ def rollout(
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
         out: the run folder; None keeps the run in memory.
-        concurrency: episodes that run at once; default: 128 for policies that answer in batches,
-            else 16.
+        concurrency: episodes that run at once; default: 128 for policies that answer in batches
+            (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         progress: called after each episode.
+        pulse: called with turns and tokens so far (0 where a policy does not count them), after
+            each turn and about every second of a long one with a local model.
 
     Returns:
         The run. Its failures are in `Run.failures`, never among the trajectories.
@@ -126,7 +132,7 @@ def rollout(
     """
     opened = open_env(env, env_args)
     player = make_policy(policy)
-    wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
+    wanted = player.concurrency if concurrency is None else concurrency
     if wanted < 1:
         raise BadInputError(f"concurrency must be at least 1, not {wanted}")
     jobs = _plan(opened.env.tasks, episodes, samples_per_task, seed)
@@ -135,7 +141,7 @@ def rollout(
     writer = RunWriter(run)
     try:
         open_jobs = deque(job for job in jobs if job.key not in writer.finished)
-        engine = _Engine(writer, player, max_failures, len(jobs), progress)
+        engine = _Engine(writer, player, max_failures, len(jobs), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs:
             (engine.batched if player.batched else engine.threaded)(opened, open_jobs, width)
@@ -156,9 +162,11 @@ class _Engine:
         max_failures: int,
         planned: int,
         progress: Progress | None,
+        pulse: Pulse | None,
     ) -> None:
         self.writer, self.policy, self.max_failures = writer, policy, max_failures
-        self.planned, self.progress = planned, progress
+        self.planned, self.progress, self.pulse = planned, progress, pulse
+        self._turns = self._tokens = 0
         self._in_a_row = 0
         self._lock = threading.Lock()
 
@@ -249,6 +257,12 @@ class _Engine:
         episode.info, unchanged = episode.playing.take(outcome, turn, reply.turn)
         # The tokens of a reply that a wrapper has changed are not those of what was played.
         episode.turns.append(reply.tokens if unchanged else None)
+        with self._lock:
+            self._turns += 1
+            said = reply.tokens.completion_ids if reply.tokens else ()
+            self._tokens += len(said) if isinstance(said, list) else 0  # a user's may be anything
+            if self.pulse is not None:
+                self.pulse(self._turns, self._tokens)
         if episode.playing.env.ended:
             self._finished(episode)
         return not episode.playing.env.ended

@@ -12,7 +12,13 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Prefixes, Sampled
-from toolgym.policies.local.models import Loaded, load_model, unload_models
+from toolgym.policies.local.models import (
+    Loaded,
+    choose_device,
+    load_model,
+    resolve_dtype,
+    unload_models,
+)
 
 __all__ = ["TransformersPolicy", "unload_models"]
 
@@ -37,7 +43,8 @@ class TransformersPolicy(Policy):
         model: a folder, a hub id, or a model in memory (`toolgym.policies.local.models.Loaded`).
         temperature: 0 is greedy.
         top_p: nucleus sampling; 1 = off.
-        max_new_tokens: of one reply.
+        max_new_tokens: of one reply; default: 512, on a CPU 128, so that a model that does not end
+            its replies shows it within a minute.
         max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as
             does one that leaves no room for the reply in the model's positions.
         batch_size: most requests in one batch.
@@ -45,7 +52,8 @@ class TransformersPolicy(Policy):
             only what is new; 0 keeps none. Models with sliding windows, recurrent states or inputs
             of their own making read every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
-        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+            float32), ``float32``, ``bfloat16``.
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
@@ -66,7 +74,7 @@ class TransformersPolicy(Policy):
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         max_prompt_tokens: int = 8192,
         batch_size: int = 64,
         cache_gib: float = 1.0,
@@ -77,22 +85,19 @@ class TransformersPolicy(Policy):
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
-        _check(
-            temperature,
-            top_p,
-            cache_gib,
-            max_new_tokens=max_new_tokens,
-            max_prompt_tokens=max_prompt_tokens,
-            batch_size=batch_size,
-        )
+        on_cpu = choose_device(device) == "cpu"
+        if max_new_tokens is None:
+            max_new_tokens = 128 if on_cpu else 512
+        self._concurrency = 32 if on_cpu else super().concurrency
+        limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
+        _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
         self._settings: dict[str, Any] = {
             "model": model.fingerprint if isinstance(model, Loaded) else str(model),
             "adapter": None if adapter is None else str(adapter),
             "temperature": temperature,
             "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
-            "max_prompt_tokens": max_prompt_tokens,
-            "dtype": dtype,
+            **limits,
+            "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
         }
@@ -120,6 +125,11 @@ class TransformersPolicy(Policy):
             logprobs=logprobs,
             prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
+
+    @property
+    def concurrency(self) -> int:
+        """Few on a CPU, where a turn of many episodes takes minutes."""
+        return self._concurrency
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Sample a reply to each request, in batches of similar length.
