@@ -23,8 +23,8 @@ from toolgym.formats.base import argument_name
 from toolgym.tools.base import Schema
 
 __all__ = [
-    *("MOST_CALLS", "arguments", "bare_text", "line_before", "literal", "reply_grammar"),
-    "text_or_object",
+    *("MOST_CALLS", "arguments", "bare_text", "literal", "reply_grammar"),
+    *("text_or_object", "with_markers"),
 ]
 
 MOST_CALLS = 4
@@ -40,6 +40,15 @@ _OPENER = r"<[ =]|[\[{][0-9(\\-]"  # brackets that begin no marker of any format
 _LINE = (
     rf"(?:[^\s\p{{Cc}}<\[{{◁]|[\[{{][0-9(\\-])(?:[^\p{{Cc}}\p{{Zl}}\p{{Zp}}<\[{{◁]|{_OPENER})"
     rf"{{0,{LONGEST_LINE - 2}}}"
+)
+# A thought without a label: three words first, none with a colon or a bracket, so that it is neither
+# the label of an answer nor seems to call; and no quotes but apostrophes. Said in what may stand,
+# since llguidance gives up on long texts from which others are subtracted.
+_WORD = r"(?:[^\s\p{Cc}<>\[\](){}◁:*`\"']|'[\p{L}\p{N}])"
+_MORE = r"(?:[^\p{Cc}\p{Zl}\p{Zp}<\[{◁\"']|'[\p{L}\p{N}]|<[ =]|\{[0-9(\\-])"
+_THOUGHT = (
+    rf"[\p{{L}}\p{{N}}]{_WORD}{{0,20}} {_WORD}{{1,20}} {_WORD}{{1,20}}"
+    rf"(?: {_MORE}{{0,{LONGEST_LINE - 64}}})?"
 )
 _STRING = r"[^\s\p{Cc}<]", r"(?:[^\p{Cc}\p{Zl}\p{Zp}<]|<[ =])"
 _KEY = r"^[\p{L}_][\p{L}\p{N}_ .-]{0,39}$"
@@ -62,10 +71,12 @@ def reply_grammar(
     thought: str,
     answer: str,
     around: tuple[str, str, str] = ("", "\n", ""),
+    barred: str = "",
 ) -> str:
     """The grammar of a reply: a thought or none, and then calls or an answer.
 
-    In the pieces ``LINE`` stands for a line of text.
+    In the pieces ``LINE`` stands for a line of text, and ``THOUGHT`` for one that no reader takes
+    for an answer or a call, also without a label.
 
     Args:
         tools: those that may be called.
@@ -73,6 +84,7 @@ def reply_grammar(
         thought: the piece for a thought, optional or not, its line break included; empty for none.
         answer: the piece for an answer; empty where none may be given.
         around: what stands before the calls, between two, and behind the last.
+        barred: signs that bare text may not hold, as in a regular expression's class.
 
     Raises:
         BadInputError: nothing may be written.
@@ -92,48 +104,50 @@ def reply_grammar(
         lines += [f"call_{n}: {piece}" for n, piece in enumerate(written)]
     if answer:
         lines.append(f"answer: {answer}")
-    return "\n".join([*lines, f"LINE: /{_LINE}/", ""])
+    lines.append(f"LINE: /{_LINE}/")
+    if "THOUGHT" in thought:
+        lines.append(f"THOUGHT: /{_THOUGHT}/")
+    for least, most in sorted(set(re.findall(r" TEXT_(\d+)_(\d+)", " ".join(written)))):
+        lines.append(f"TEXT_{least}_{most}: {_text(int(least), int(most), barred)}")
+    return "\n".join([*lines, ""])
 
 
-def line_before(tools: Sequence[Schema]) -> str:
-    """The piece for a thought without a label: a line that is neither answer nor call.
+def with_markers(grammar: str, markers: Mapping[str, str]) -> str:
+    """A grammar for a tokenizer in which some texts are a token of their own.
+
+    llguidance takes such a token for another thing than its text.
 
     Args:
-        tools: function-calling documents; their names may not begin what looks like a call.
+        grammar: of a format.
+        markers: texts such as ``<tool_call>`` to how the grammar names the token: as ``<[151657]>``,
+            or by the very text where that is in angle brackets.
     """
-    names = "".join(f"|{_escaped(tool['function']['name'])}\\s*[\\[(>]" for tool in tools)
-    # What `looks_like_call` and the label of answers take for theirs.
-    barred = rf"(?is:(?:[^\p{{L}}\p{{N}}]|(?:final )?answer\**:|action{names}).*)"
-    quoted = r"(?s:.*[\"']type[\"']\s*:.*)"
-    return f"LINE & ~/{barred}/ & ~/{quoted}/"
+    for text, name in markers.items():
+        grammar = grammar.replace(literal(text), name)
+    return grammar
 
 
-def _escaped(name: str) -> str:
-    return re.escape(name).replace("/", r"\/")
-
-
-def bare_text(tool: Schema, barred: str) -> str:
+def bare_text(tool: Schema) -> str:
     """The piece for a call's argument as bare text; empty where that cannot be valid.
 
     Args:
         tool: the function-calling document.
-        barred: signs that the text may not hold, as they stand in a regular expression's class.
     """
     parameters = tool["function"]["parameters"]
     name = argument_name(tool["function"]["name"], [tool])
     if set(parameters.get("required", ())) - {name}:
         return ""
     limits = _text_limits(parameters.get("properties", {}).get(name, False))
-    if limits is None:
-        return ""
-    least, most = limits
-    first, more = rf"[^\s\p{{Cc}}{{\"'<{barred}]", rf"[^\p{{Cc}}\p{{Zl}}\p{{Zp}}<{barred}]"
-    # Readers strip the text, so that blanks at its end do not count.
-    last = rf"[^\s\p{{Cc}}<{barred}]"
-    if most == 1:
-        return f"/{first}/"
-    tail = rf"(?:{more}{{{max(0, least - 2)},{most - 2}}}{last})"
-    return f"/{first}{tail}{'' if least > 1 else '?'}/"
+    return f"TEXT_{limits[0]}_{limits[1]}" if limits else ""
+
+
+def _text(least: int, most: int, barred: str) -> str:
+    """The terminal for a text; readers strip it, so that blanks at its ends do not count."""
+    first, last = (rf"[^\s\p{{Cc}}{signs}<{barred}]" for signs in ("{\"'", ""))
+    more = rf"[^\p{{Cc}}\p{{Zl}}\p{{Zp}}<{barred}]{{{max(0, least - 2)},{max(0, most - 2)}}}"
+    tail = f"(?:{more}{last}){'' if least > 1 else '?'}" if most > 1 else ""
+    # Name[THINK] is no call but a marker.
+    return rf"/{first}{tail}/ & ~/\/?THINK/"
 
 
 def _text_limits(schema: Any) -> tuple[int, int] | None:
@@ -154,17 +168,16 @@ def _text_limits(schema: Any) -> tuple[int, int] | None:
     return (least, most) if least <= most else None
 
 
-def text_or_object(tool: Schema, barred: str) -> str:
+def text_or_object(tool: Schema) -> str:
     """The piece for a call's arguments: bare text where that says all, else an object, or either.
 
     Args:
         tool: the function-calling document.
-        barred: as for `bare_text`.
     """
-    text = bare_text(tool, barred)
+    text = bare_text(tool)
     if text and len(tool["function"]["parameters"].get("properties", ())) == 1:
         return text
-    return f"({text} | {arguments(tool)})" if text else arguments(tool)
+    return f"( {text} | {arguments(tool)})" if text else arguments(tool)
 
 
 def arguments(tool: Schema) -> str:

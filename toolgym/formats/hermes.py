@@ -62,7 +62,7 @@ class HermesFormat(Format):
             return f'{literal(_TAG)} "\\n" {call} "\\n" "</tool_call>"'
 
         offered = tools if calls and self.strategy.tools else ()
-        return json_grammar(self.strategy, offered, tools, "arguments", framed, answer=answer)
+        return json_grammar(self.strategy, offered, "arguments", framed, answer=answer)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from toolgym.formats.base import MAX_CALLS, Action
 from toolgym.formats.calls import KEYS, Calls, outcome
-from toolgym.formats.grammar import arguments, line_before, literal, reply_grammar
+from toolgym.formats.grammar import arguments, literal, reply_grammar
 from toolgym.formats.scan import Scanner, labelled, read_json
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
@@ -140,7 +140,6 @@ def written_instructions(
 def json_grammar(
     strategy: Strategy,
     offered: Sequence[Schema],
-    tools: Sequence[Schema],
     key: str,
     framed: Callable[[str], str],
     *,
@@ -152,7 +151,6 @@ def json_grammar(
     Args:
         strategy: what is asked for.
         offered: tools that may be called.
-        tools: all of which a text could seem to be a call.
         key: under which a call's arguments stand.
         framed: puts a call between the format's marks.
         answer: whether an answer may be given.
@@ -168,11 +166,10 @@ def json_grammar(
         thought = '("<think>" LINE "</think>" "\\n")?'
     elif strategy.thought:
         thought = '(THOUGHT "\\n")?'
-    made = reply_grammar(
+    return reply_grammar(
         offered,
         call,
         thought=thought,
         answer='"Answer: " LINE' if answer else "",
         around=("", between, ""),
     )
-    return f"{made}THOUGHT: {line_before(tools)}\n" if "THOUGHT" in thought else made

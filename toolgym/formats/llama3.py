@@ -62,9 +62,7 @@ class Llama3Format(Format):
     ) -> str | None:
         """JSON without tags; see `Format.grammar`."""
         offered = tools if calls and self.strategy.tools else ()
-        return json_grammar(
-            self.strategy, offered, tools, "parameters", str, between="; ", answer=answer
-        )
+        return json_grammar(self.strategy, offered, "parameters", str, between="; ", answer=answer)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""

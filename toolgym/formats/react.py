@@ -101,11 +101,12 @@ class ReactFormat(Format):
             thought='("Thought: " LINE "\\n")?' if self.strategy.thought else "",
             answer='"Answer: " LINE' if answer else "",
             around=("Action: ", " ", ""),
+            barred=_BRACKETS,
         )
 
     def _call_piece(self, tool: Schema) -> str:
         opening = literal(tool["function"]["name"] + "[")
-        return f'{opening} {text_or_object(tool, _BRACKETS)} "]"'
+        return f'{opening} {text_or_object(tool)} "]"'
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The fields that parse to this action."""
@@ -371,10 +372,11 @@ class PaperReactFormat(ReactFormat):
             thought="" if bare else '"Thought: " LINE? "\\n"',
             answer=("LINE" if bare else '"Answer: " LINE') if answer else "",
             around=("Action: ", " ", ""),
+            barred=_BRACKETS,
         )
 
     def _call_piece(self, tool: Schema) -> str:
-        name, text = tool["function"]["name"], bare_text(tool, _BRACKETS)
+        name, text = tool["function"]["name"], bare_text(tool)
         return f'{literal(name + "[")} {text} "]"' if text and re.fullmatch(r"\w+", name) else ""
 
     def without_calls(self, action: Action, text: str) -> Action:

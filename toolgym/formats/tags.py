@@ -77,7 +77,7 @@ class TagsFormat(Format):
 
         def call(tool: Schema) -> str:
             tag = tag_of(tool, tools)
-            return f'{literal(f"<{tag}>")} {text_or_object(tool, "")} {literal(f"</{tag}>")}'
+            return f"{literal(f'<{tag}>')} {text_or_object(tool)} {literal(f'</{tag}>')}"
 
         return reply_grammar(
             tools if calls and self.strategy.tools else (),

@@ -384,12 +384,13 @@ def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
         stops: those that may have ended it.
         request: whose format reads the reply.
     """
-    if _decides(text, request):
-        return text
+    said = _said(text, request)
     whole = (text + stop for stop in stops)
-    return next((reply for reply in whole if _decides(reply, request)), text)
+    # A call may lack its closing tag behind others that are whole.
+    return next((reply for reply in whole if _said(reply, request) > said), text)
 
 
-def _decides(text: str, request: Request) -> bool:
+def _said(text: str, request: Request) -> tuple[bool, int]:
+    """Whether a reply says anything, and in how many calls."""
     action = request.format.parse(text, request.tools)
-    return bool(action.calls) or action.answer is not None
+    return bool(action.calls) or action.answer is not None, len(action.calls)

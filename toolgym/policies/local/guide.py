@@ -6,7 +6,6 @@ Schema, bounded text and negation in one text (figures in docs/policies.md).
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
+from toolgym.formats.grammar import with_markers
 from toolgym.policies.base import Request, grammar_of
 
 if TYPE_CHECKING:
@@ -59,14 +59,21 @@ class Guide:
             require_extra("llguidance.numpy", "guide").fill_next_token_bitmask(
                 self._matcher, mask, row
             )
+            self._look()
 
     def advance(self, token: int) -> None:
         """Go on behind a token; one that ends the reply ends the guide."""
         if self.ended:
             return
-        if token not in self._ends and not self._matcher.consume_token(token):
-            self.failure = " ".join(self._matcher.get_error().split())[:200] or "no reason given"
+        if token not in self._ends:
+            self._matcher.consume_token(token)
+            self._look()
         self.ended = token in self._ends or bool(self.failure)
+
+    def _look(self) -> None:
+        """A matcher that has failed allows the end alone, and says nothing by itself."""
+        if self._matcher.is_error():
+            self.failure = self._matcher.get_error().partition("\n")[0][:200]
 
 
 class Guides:
@@ -102,9 +109,9 @@ class Guides:
             ) from error
         # Markers that are one token of their own, and are shown in the text of a reply.
         self._markers = {
-            json.dumps(token.content, ensure_ascii=False): f"<[{number}]>"
+            token.content: f"<[{number}]>"
             for number, token in tokenizer.added_tokens_decoder.items()
-            if token.special and number not in tokenizer.all_special_ids
+            if self._tokenizer.is_special_token(number) and number not in tokenizer.all_special_ids
         }
         self._compiled: OrderedDict[str, Any] = OrderedDict()
 
@@ -123,9 +130,8 @@ class Guides:
         return Guide(self._compiled[grammar].deep_copy(), self._ends)
 
     def _compile(self, grammar: str, request: Request) -> Any:
-        for text, marker in self._markers.items():
-            grammar = grammar.replace(text, marker)
-        matcher = self._library.LLMatcher(self._tokenizer, grammar, log_level=0)
+        text = with_markers(grammar, self._markers)
+        matcher = self._library.LLMatcher(self._tokenizer, text, log_level=0)
         if matcher.is_error():
             names = ", ".join(tool["function"]["name"] for tool in request.tools)
             why = matcher.get_error().partition("\n")[0]
