@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
@@ -61,11 +61,20 @@ class SamplingSettings(Sampling):
         batch_size: replies sampled at once.
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
+            in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
     """
 
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
+    guided: Literal["never", "practice", "always"] = "never"
+
+    @field_validator("guided", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # YAML reads `no` and `yes` as these.
+        return {True: "practice", False: "never"}[value] if isinstance(value, bool) else value
 
 
 class FilterSettings(_Settings):

@@ -28,8 +28,8 @@ DONE = "done.json"
 BASELINE = "no-tools"
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, what is done, what is planned, and a note."""
-Policies = Callable[[float], Any]
-"""A policy of the current model at a temperature; made when the first episode needs it."""
+Policies = Callable[..., Any]
+"""A policy of the current model at a temperature, for practice or not (``practice=True``)."""
 
 
 @dataclass
@@ -144,7 +144,7 @@ def practice(
             continue
         run = _roll(
             work,
-            policies(settings.sampling.temperature),
+            policies(settings.sampling.temperature, practice=True),
             environment,
             environment.train if tools else environment.train | without_tools(environment),
             environment.train_tasks,
