@@ -49,11 +49,14 @@ def check(settings: SelfTrainSettings) -> None:
             exist.
         BadInputError: an argument of an environment or of a training that cannot be used.
         MissingFileError: a model or a DeepSpeed configuration that is not there.
-        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` is missing.
+        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` or of
+            ``sampling.guided`` is missing.
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
     places(settings)
+    if settings.sampling.guided != "never":
+        require_extra("llguidance", "guide")
     try:
         read_conditions(settings.filter.where, [])
     except UnknownNameError:

@@ -152,6 +152,7 @@ def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
         ["rounds", str(settings.rounds)],
         ["samples of each question in a round", str(settings.samples_per_task)],
         ["sampling", f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"],
+        ["guided by the format's grammar", sampling.guided],
         ["kept", _arguments(settings.filter.model_dump(exclude_none=True))],
         *_trainings(settings),
         ["seed", str(settings.seed)],
