@@ -197,6 +197,36 @@ def test_what_is_learned_is_the_evaluations_prompt_unless_the_settings_say_it() 
             anew(learn_as=prompt)
 
 
+def test_practice_is_guided_and_evaluation_is_not(settings_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    from toolgym.selftrain.loop import selftrain
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings |= {"rounds": 1, "baseline": False, "environments": settings["environments"][:1]}
+    sampling = {**settings["sampling"], "guided": True, "max_new_tokens": 200}
+    selftrain({**settings, "sampling": sampling}, out=tmp_path / "run")
+    guided = {
+        str(file.parent.relative_to(tmp_path / "run")): "guided"
+        in json.loads(file.read_text())["policy"]
+        for file in (tmp_path / "run").rglob("run.json")
+    }
+    assert guided.pop("round-1/practice/arithmetic")
+    assert guided
+    assert not any(guided.values())
+    rows = (tmp_path / "run/round-1/practice/arithmetic/trajectories.jsonl").read_text()
+    steps = [step for line in rows.splitlines() for step in json.loads(line)["steps"]]
+    assert steps
+    assert not any(step.get("problems") for step in steps if not step.get("cut"))
+    assert "guided by the format" in (tmp_path / "run/report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [(True, "practice"), (False, "never"), ("always", "always")]
+)
+def test_guided_is_read_from_what_yaml_makes_of_it(said: Any, meant: str) -> None:
+    assert load_settings({"sampling": {"guided": said}}).sampling.guided == meant
+
+
 def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:
     from toolgym.selftrain.loop import selftrain
 

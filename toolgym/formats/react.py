@@ -9,6 +9,7 @@ from dataclasses import replace
 from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import outcome
 from toolgym.formats.fields import FIELD, Fields, call_text
+from toolgym.formats.grammar import bare_text, literal, reply_grammar, text_or_object
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.loose import LABEL, first_paragraph
 from toolgym.formats.strategies import sample_call
@@ -20,6 +21,7 @@ __all__ = ["PaperReactFormat", "ReactFormat"]
 
 _RESPONSE = "\nResponse from tool "
 _NOTHING = {"", "none", "n/a", "no action", "none."}
+_BRACKETS = r"\[\]"  # in a class of a regular expression
 
 
 class ReactFormat(Format):
@@ -89,6 +91,21 @@ class ReactFormat(Format):
         elif not (offered or scan.labels):
             thought, answer = "", scan.shown().strip()
         return outcome(scan, scan.calls, thought, answer or None, missing, offered=offered, cut=cut)
+
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
+        """Fields, each a line; see `Format.grammar`."""
+        return reply_grammar(
+            tools if calls and self.strategy.tools else (),
+            self._call_piece,
+            thought='("Thought: " LINE "\\n")?' if self.strategy.thought else "",
+            answer='"Answer: " LINE' if answer else "",
+            around=("Action: ", " ", ""),
+            barred=_BRACKETS,
+        )
+
+    def _call_piece(self, tool: Schema) -> str:
+        opening = literal(tool["function"]["name"] + "[")
+        return f'{opening} {text_or_object(tool)} "]"'
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The fields that parse to this action."""
@@ -181,6 +198,22 @@ class PaperReactFormat(ReactFormat):
         answer = None if calls else _published_answer(text)
         thought = _PAPER_THOUGHT.search(text)
         return Action(thought[1].strip() if thought else "", tuple(calls), answer, problems)
+
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
+        """As the paper's code reads it: a thought is always there, and calls hold bare text."""
+        bare = not (self.strategy.tools or self.strategy.thought)
+        return reply_grammar(
+            tools if calls and self.strategy.tools else (),
+            self._call_piece,
+            thought="" if bare else '"Thought: " LINE? "\\n"',
+            answer=("LINE" if bare else '"Answer: " LINE') if answer else "",
+            around=("Action: ", " ", ""),
+            barred=_BRACKETS,
+        )
+
+    def _call_piece(self, tool: Schema) -> str:
+        name, text = tool["function"]["name"], bare_text(tool)
+        return f'{literal(name + "[")} {text} "]"' if text and re.fullmatch(r"\w+", name) else ""
 
     def without_calls(self, action: Action, text: str) -> Action:
         """The second reply under ``tools_single_step``: its answer counts, whatever it holds."""

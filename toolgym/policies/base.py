@@ -27,6 +27,7 @@ __all__ = [
     "ReplyTokens",
     "Request",
     "cut_at_stop",
+    "grammar_of",
     "join_tokens",
     "make_policy",
     "past_results",
@@ -70,12 +71,15 @@ class ReplyTokens:
     Args:
         prompt_ids: [prompt] all that the model read in this turn.
         completion_ids: [reply] what it sampled, end token included.
-        logprobs: [reply] log-probability of each sampled token at temperature 1, or None.
+        logprobs: [reply] log-probability of each sampled token at temperature 1, or None; of the
+            model alone, also where it was guided.
+        guided: a grammar decided which tokens could be sampled.
     """
 
     prompt_ids: list[int]
     completion_ids: list[int]
     logprobs: list[float] | None = None
+    guided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,8 @@ def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens |
         mask += [0] * len(between) + [1] * len(turn.completion_ids)
         logprobs += [0.0] * len(between) + list(turn.logprobs or ())
     known = all(turn is not None and turn.logprobs is not None for turn in turns)
-    return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer)
+    guided = any(turn is not None and turn.guided for turn in turns)
+    return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer, guided)
 
 
 class Policy(ABC):
@@ -299,6 +304,31 @@ def _import_function(module: str, attribute: str) -> PolicyFunction:
     return function  # type: ignore[no-any-return]
 
 
+def grammar_of(request: Request) -> str:
+    """What the reply to a request may be, see `toolgym.formats.Format.grammar`.
+
+    Tools may not be called any more after the turns in which the strategy allows it.
+
+    Raises:
+        BadInputError: the request's format has no grammar.
+    """
+    codec, tools = request.format, request.tools
+    limit, may_call = codec.strategy.tool_turns, True
+    if limit is not None:
+        said = [chat for chat in request.messages if chat["role"] == "assistant"]
+        # What stands before the policy's own turns was not called by it.
+        own = said[max(0, len(said) - request.turn) :]
+        used = [c for c in own if "tool_calls" in c or codec.parse(c["content"], tools).calls]
+        may_call = len(used) < limit
+    grammar = codec.grammar(tools, calls=may_call)
+    if grammar is None:
+        raise BadInputError(
+            f"format {codec.name!r} has no grammar to guide replies with: play unguided "
+            "(guided=False), or write the format's method grammar()"
+        )
+    return grammar
+
+
 def question_of(request: Request) -> str:
     """The question as the task words it: its user message without the format's own words."""
     if request.examples:
@@ -351,12 +381,13 @@ def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
         stops: those that may have ended it.
         request: whose format reads the reply.
     """
-    if _decides(text, request):
-        return text
+    said = _said(text, request)
     whole = (text + stop for stop in stops)
-    return next((reply for reply in whole if _decides(reply, request)), text)
+    # A call may lack its closing tag behind others that are whole.
+    return next((reply for reply in whole if _said(reply, request) > said), text)
 
 
-def _decides(text: str, request: Request) -> bool:
+def _said(text: str, request: Request) -> tuple[bool, int]:
+    """Whether a reply says anything, and in how many calls."""
     action = request.format.parse(text, request.tools)
-    return bool(action.calls) or action.answer is not None
+    return bool(action.calls) or action.answer is not None, len(action.calls)

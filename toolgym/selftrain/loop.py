@@ -315,11 +315,14 @@ def _evaluate(work: Work, model: str, number: int) -> dict[str, Any]:
     return stage(work, name, partial(stages.evaluation, work, partial(_player, work, model), name))
 
 
-def _player(work: Work, model: str, temperature: float) -> Any:
+def _player(work: Work, model: str, temperature: float, *, practice: bool = False) -> Any:
     """A policy of the model; the weights are loaded once for all policies of the same model."""
     from toolgym.policies.local.transformers import TransformersPolicy
 
-    options = work.settings.sampling.model_dump(exclude={"temperature", "concurrency"})
+    sampling = work.settings.sampling
+    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided"})
+    if sampling.guided == "always" or (practice and sampling.guided == "practice"):
+        options["guided"] = True
     return TransformersPolicy(model, temperature=temperature, **options)
 
 

@@ -51,12 +51,15 @@ def check(settings: SelfTrainSettings) -> None:
             exist.
         BadInputError: an argument of an environment or of a training that cannot be used.
         MissingFileError: a model or a DeepSpeed configuration that is not there.
-        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` is missing.
+        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` or of
+            ``sampling.guided`` is missing.
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
     resolve_dtype(settings.sampling.dtype)
     places(settings)
+    if settings.sampling.guided != "never":
+        require_extra("llguidance", "guide")
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
     for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:

@@ -126,6 +126,7 @@ def _run(work: Work) -> list[Block]:
         ["rounds", str(settings.rounds)],
         ["samples of each question in a round", str(settings.samples_per_task)],
         ["sampling", f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"],
+        ["guided by the format's grammar", sampling.guided],
         *(
             [
                 "kept" if one else f"kept in round {number}",

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -72,11 +73,20 @@ class SamplingSettings(Sampling):
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
             float32), ``float32``, ``bfloat16``.
+        guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
+            in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
     """
 
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
+    guided: Literal["never", "practice", "always"] = "never"
+
+    @field_validator("guided", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # YAML reads `no` and `yes` as these.
+        return {True: "practice", False: "never"}[value] if isinstance(value, bool) else value
 
 
 class FilterSettings(_Settings):

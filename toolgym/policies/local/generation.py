@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.optional import require_extra
+from toolgym.policies.local.guide import Guide
 from toolgym.policies.local.sampling import Sampler, uniforms
 
 __all__ = ["Generator", "Prefix", "Prefixes", "Sampled", "joined_cache"]
@@ -176,6 +177,7 @@ class Generator:
         seeds: Sequence[int],
         stopped: Callable[[int, list[int]], int | None],
         episodes: Sequence[str] = (),
+        guides: Sequence[Guide | None] = (),
     ) -> list[Sampled]:
         """Sample one batch.
 
@@ -185,6 +187,7 @@ class Generator:
             stopped: takes a row and its reply so far; says how many of its tokens count when a stop
                 text is in it, else None.
             episodes: [row] names under which `prefixes` are kept; none: nothing is kept.
+            guides: [row] what replies may go on with, or None; none: no row is guided.
 
         Returns:
             [row].
@@ -197,6 +200,7 @@ class Generator:
             top_p=self.top_p,
             device=device,
             logprobs=self.logprobs,
+            guides=guides,
         )
         done = [Sampled() for _ in prompts]
         live, written = list(range(len(prompts))), 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolgym._util.optional import require_extra
+from toolgym.policies.local.guide import Guide, allowed_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,9 @@ class Sampler:
         temperature: 0 takes the most probable token.
         top_p: sample among the most probable tokens that together reach this probability
             (nucleus sampling, Holtzman et al., ICLR 2020).
-        logprobs: keep the log-probability of each chosen token at temperature 1, before top-p.
+        logprobs: keep the log-probability of each chosen token at temperature 1, before top-p and
+            before what a guide allows.
+        guides: [row] what each row may go on with, or None; none: no row is guided.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Sampler:
         top_p: float,
         device: torch.device,
         logprobs: bool,
+        guides: Sequence[Guide | None] = (),
     ) -> None:
         loaded = require_extra("torch", "train")
         # Apple's GPUs have no float64.
@@ -64,7 +68,7 @@ class Sampler:
         self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)
         self._temperature, self._top_p = temperature, top_p
         self._keep_logprobs = logprobs
-        self._position = 0
+        self._position, self._guides = 0, list(guides)
         self.logprobs: list[torch.Tensor] = []  # a position: [row] float32
 
     def select(self, rows: torch.Tensor) -> None:
@@ -74,6 +78,7 @@ class Sampler:
             rows: [kept] indices.
         """
         self._drawn = self._drawn[rows]
+        self._guides = [self._guides[row] for row in rows.tolist()] if self._guides else []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Choose one token a row.
@@ -85,20 +90,27 @@ class Sampler:
         Returns:
             [row, vocabulary] the chosen token highest.
         """
-        if self._temperature == 0 and not self._keep_logprobs:
+        if self._temperature == 0 and not (self._keep_logprobs or self._guides):
             return scores
         return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
 
-    def next(self, scores: torch.Tensor) -> torch.Tensor:
-        """Choose one token a row.
+    def next(self, scores: torch.Tensor, allowed: torch.Tensor | None = None) -> torch.Tensor:
+        """Choose one token a row; guides go on behind it.
 
         Args:
             scores: [row, vocabulary] the model's logits.
+            allowed: [row, vocabulary] bool, tokens that may be chosen; None: what the guides allow.
 
         Returns:
             [row] ids.
         """
-        chosen = scores.argmax(-1) if self._temperature == 0 else self._choose(scores)
+        if allowed is None:
+            allowed = allowed_tokens(self._guides, scores)
+        offered = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
+        chosen = offered.argmax(-1) if self._temperature == 0 else self._choose(offered)
+        for guide, token in zip(self._guides, chosen.tolist() if self._guides else (), strict=True):
+            if guide is not None:
+                guide.advance(token)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)

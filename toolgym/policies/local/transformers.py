@@ -12,6 +12,7 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Prefixes, Sampled
+from toolgym.policies.local.guide import Guide, Guides
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -25,11 +26,12 @@ __all__ = ["TransformersPolicy", "unload_models"]
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One request: its place among the requests, and its prompt's ids."""
+    """One request: its place among the requests, its prompt's ids, and its guide."""
 
     place: int
     request: Request
     prompt: list[int]
+    guide: Guide | None = None
 
 
 class TransformersPolicy(Policy):
@@ -58,9 +60,11 @@ class TransformersPolicy(Policy):
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
+        guided: every reply is one of the format's grammar: no call is malformed, arguments are
+            valid under their schemas. Temperature and ``top_p`` work on what is allowed.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: torch or transformers is not installed, or llguidance for ``guided``.
         MissingFileError: the model cannot be found.
         TemplateError: the tokenizer has no usable chat template.
         BadInputError: a number that is out of range.
@@ -84,6 +88,7 @@ class TransformersPolicy(Policy):
         pass_tools: bool = False,
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
+        guided: bool = False,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
         if max_new_tokens is None:
@@ -100,6 +105,7 @@ class TransformersPolicy(Policy):
             "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
+            **({"guided": True} if guided else {}),
         }
         loaded = (
             model
@@ -114,6 +120,8 @@ class TransformersPolicy(Policy):
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
+        width = loaded.model.get_output_embeddings().weight.shape[0]
+        self._guides = Guides(loaded.tokenizer, self._chat.end_ids, width) if guided else None
         padding = loaded.tokenizer.pad_token_id
         self._generator: Generator | None = Generator(
             model=loaded.model,
@@ -136,6 +144,7 @@ class TransformersPolicy(Policy):
 
         Raises:
             PolicyError: after `close`.
+            BadInputError: replies are guided, and a request's format has no grammar.
         """
         if self._generator is None:
             raise PolicyError("the policy was closed: make a new one")
@@ -146,9 +155,13 @@ class TransformersPolicy(Policy):
             if isinstance(prompt, Exception):
                 replies[place] = prompt
             else:
-                turns.append(
-                    _Turn(place, request, prompt[-self._longest :] or [self._generator.pad])
-                )
+                try:
+                    guide = None if self._guides is None else self._guides.guide(request)
+                except PolicyError as error:
+                    replies[place] = error
+                    continue
+                ids = prompt[-self._longest :] or [self._generator.pad]
+                turns.append(_Turn(place, request, ids, guide))
         turns.sort(key=lambda turn: len(turn.prompt))
         for begin in range(0, len(turns), self._batch_size):
             batch = turns[begin : begin + self._batch_size]
@@ -164,6 +177,7 @@ class TransformersPolicy(Policy):
                 [turn.request.seed for turn in batch],
                 lambda row, ids: self._stopped(batch[row], ids),
                 [turn.request.episode for turn in batch],
+                [turn.guide for turn in batch] if self._guides is not None else (),
             )
         except RuntimeError as error:  # torch's own errors, out of memory among them
             failed = PolicyError(
@@ -190,12 +204,15 @@ class TransformersPolicy(Policy):
             + 1
         )
 
-    def _reply(self, turn: _Turn, sampled: Sampled) -> Reply:
-        request = turn.request
+    def _reply(self, turn: _Turn, sampled: Sampled) -> Reply | Exception:
+        request, guide = turn.request, turn.guide
+        if guide is not None and guide.failure:
+            return PolicyError(f"the guide of a reply could not go on: {guide.failure}")
         text = cut_at_stop(self._chat.decode(sampled.ids), request)
         self._chat.keep(request, sampled.ids, text)
         logprobs = sampled.logprobs if self._generator and self._generator.logprobs else None
-        return Reply(text, ReplyTokens(turn.prompt, sampled.ids, logprobs), not sampled.ended)
+        tokens = ReplyTokens(turn.prompt, sampled.ids, logprobs, guide is not None)
+        return Reply(text, tokens, not sampled.ended)
 
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
