@@ -7,7 +7,7 @@ import importlib
 import inspect
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,10 +21,12 @@ from toolgym.trajectory import Tokens
 
 __all__ = [
     "CallablePolicy",
+    "Lockstep",
     "Policy",
     "Reply",
     "ReplyTokens",
     "Request",
+    "Stream",
     "cut_at_stop",
     "join_tokens",
     "make_policy",
@@ -124,6 +126,61 @@ def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens |
     return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer)
 
 
+class Stream(ABC):
+    """A conversation with a policy whose replies come when they are ready, in any order.
+
+    Attributes:
+        written: tokens sampled so far, for policies that count them.
+    """
+
+    written: int = 0
+
+    @abstractmethod
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
+        """Hand in requests, beside those that are still open.
+
+        Args:
+            requests: by a key that no open request has.
+        """
+
+    @abstractmethod
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        """Work on the open requests for a while, about a second at most.
+
+        Returns:
+            By key what has been answered meanwhile, perhaps nothing; a request that failed is
+            answered by its exception.
+        """
+
+
+class Lockstep(Stream):
+    """All open requests are answered by one call.
+
+    Args:
+        act: as `Policy.act`.
+    """
+
+    def __init__(self, act: Callable[[Sequence[Request]], list[Reply | Exception]]) -> None:
+        self._act = act
+        self._open: dict[Hashable, Request] = {}
+
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
+        """Hand in requests."""
+        self._open.update(requests)
+
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        """Answer all.
+
+        Raises:
+            PolicyError: there are more or fewer replies than requests.
+        """
+        asked, self._open = self._open, {}
+        replies = list(self._act(list(asked.values())))
+        if len(replies) != len(asked):
+            raise PolicyError(f"the policy gave {len(replies)} replies to {len(asked)} requests")
+        return dict(zip(asked, replies, strict=True))
+
+
 class Policy(ABC):
     """Base class of policies that know more than a callable: batches, tokens, seeds.
 
@@ -138,6 +195,14 @@ class Policy(ABC):
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Answer requests in order; a request that failed is answered by its exception."""
+
+    def stream(self) -> Stream:
+        """A fresh stream, which a rollout with a ``batched`` policy uses in place of `act`.
+
+        Episodes whose replies have come are stepped and ask again while the others are still
+        waiting for theirs. By default all of them wait for one call of `act`.
+        """
+        return Lockstep(self.act)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

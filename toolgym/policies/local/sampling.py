@@ -64,7 +64,7 @@ class Sampler:
         self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)
         self._temperature, self._top_p = temperature, top_p
         self._keep_logprobs = logprobs
-        self._position = 0
+        self._position = loaded.zeros(len(drawn), dtype=loaded.int64, device=device)
         self.logprobs: list[torch.Tensor] = []  # a position: [row] float32
 
     def select(self, rows: torch.Tensor) -> None:
@@ -73,7 +73,18 @@ class Sampler:
         Args:
             rows: [kept] indices.
         """
-        self._drawn = self._drawn[rows]
+        self._drawn, self._position = self._drawn[rows], self._position[rows]
+
+    def join(self, drawn: NDArray[np.float64]) -> None:
+        """Let rows join the batch, behind those that are in it.
+
+        Args:
+            drawn: [row, position] uniform numbers.
+        """
+        torch = require_extra("torch", "train")
+        more = torch.as_tensor(drawn, dtype=self._exact, device=self._drawn.device)
+        self._drawn = torch.cat([self._drawn, more])
+        self._position = torch.cat([self._position, self._position.new_zeros(len(more))])
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Choose one token a row.
@@ -105,7 +116,7 @@ class Sampler:
         return chosen
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
-        uniform = self._drawn[:, self._position, None]
+        uniform = self._drawn.gather(1, self._position[:, None])
         probability = (scores.float() / self._temperature).softmax(-1)
         if self._top_p >= 1:
             total = probability.cumsum(-1, dtype=self._exact)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
+from toolgym.policies.base import (
+    Lockstep,
+    Policy,
+    Reply,
+    ReplyTokens,
+    Request,
+    Stream,
+    cut_at_stop,
+)
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
-from toolgym.policies.local.generation import Generator, Prefixes, Sampled
+from toolgym.policies.local.generation import Generator, Row
 from toolgym.policies.local.models import Loaded, load_model, unload_models
+from toolgym.policies.local.prefixes import Prefixes
 
 __all__ = ["TransformersPolicy", "unload_models"]
 
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One request: its place among the requests, and its prompt's ids."""
-
-    place: int
-    request: Request
-    prompt: list[int]
+_STEPS = 8  # between two beats of a stream in which no reply ends
 
 
 class TransformersPolicy(Policy):
@@ -103,7 +107,7 @@ class TransformersPolicy(Policy):
                 str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
             )
         )
-        self._weights, self._batch_size = loaded.fingerprint, batch_size
+        self._weights = loaded.fingerprint
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
@@ -117,75 +121,37 @@ class TransformersPolicy(Policy):
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
             logprobs=logprobs,
             prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
-        """Sample a reply to each request, in batches of similar length.
+        """Sample a reply to each request.
 
         Raises:
             PolicyError: after `close`.
         """
+        stream, replies = _Stream(self._chat, self._open(), self._longest), dict[Any, Any]()
+        stream.begin(dict(enumerate(requests)))
+        while len(replies) < len(requests):
+            replies.update(stream.advance())
+        return [replies[n] for n in range(len(requests))]
+
+    def stream(self) -> Stream:
+        """Replies as they end; the batch takes in new requests at any step.
+
+        Raises:
+            PolicyError: after `close`.
+        """
+        if type(self).act is not TransformersPolicy.act:
+            return Lockstep(self.act)  # a class of the user's own, whose `act` must be called
+        return _Stream(self._chat, self._open(), self._longest)
+
+    def _open(self) -> Generator:
         if self._generator is None:
             raise PolicyError("the policy was closed: make a new one")
-        prompts = self._chat.prompts(requests)
-        replies: dict[int, Reply | Exception] = {}
-        turns = []
-        for place, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if isinstance(prompt, Exception):
-                replies[place] = prompt
-            else:
-                turns.append(
-                    _Turn(place, request, prompt[-self._longest :] or [self._generator.pad])
-                )
-        turns.sort(key=lambda turn: len(turn.prompt))
-        for begin in range(0, len(turns), self._batch_size):
-            batch = turns[begin : begin + self._batch_size]
-            replies.update(
-                zip((t.place for t in batch), self._sample(self._generator, batch), strict=True)
-            )
-        return [replies[place] for place in range(len(requests))]
-
-    def _sample(self, generate: Generator, batch: list[_Turn]) -> Sequence[Reply | Exception]:
-        try:
-            sampled = generate(
-                [turn.prompt for turn in batch],
-                [turn.request.seed for turn in batch],
-                lambda row, ids: self._stopped(batch[row], ids),
-                [turn.request.episode for turn in batch],
-            )
-        except RuntimeError as error:  # torch's own errors, out of memory among them
-            failed = PolicyError(
-                f"the model failed on a batch of {len(batch)} with up to {len(batch[-1].prompt)} "
-                f"prompt tokens: {str(error).strip():.300}; if memory ran out, lower batch_size "
-                "or cache_gib"
-            )
-            failed.__cause__ = error
-            return [failed] * len(batch)
-        return [self._reply(turn, row) for turn, row in zip(batch, sampled, strict=True)]
-
-    def _stopped(self, turn: _Turn, ids: list[int]) -> int | None:
-        """How many tokens a reply has up to its first stop text, or None without one."""
-        stops = turn.request.format.stop
-        if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
-            return None
-        # The shortest beginning that holds a stop text: once there it stays.
-        return (
-            bisect.bisect_left(
-                range(1, len(ids) + 1),
-                True,
-                key=lambda count: any(stop in self._chat.decode(ids[:count]) for stop in stops),
-            )
-            + 1
-        )
-
-    def _reply(self, turn: _Turn, sampled: Sampled) -> Reply:
-        request = turn.request
-        text = cut_at_stop(self._chat.decode(sampled.ids), request)
-        self._chat.keep(request, sampled.ids, text)
-        logprobs = sampled.logprobs if self._generator and self._generator.logprobs else None
-        return Reply(text, ReplyTokens(turn.prompt, sampled.ids, logprobs), not sampled.ended)
+        return self._generator
 
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
@@ -201,6 +167,94 @@ class TransformersPolicy(Policy):
     def close(self) -> None:
         """Let go of the model; it stays loaded for the next policy until `unload_models`."""
         self._generator = None
+
+
+class _Stream(Stream):
+    """Requests as rows of a batch.
+
+    Args:
+        chat: of the tokenizer.
+        generator: how to sample.
+        longest: tokens of a prompt; a longer one loses its beginning.
+    """
+
+    def __init__(self, chat: TokenChat, generator: Generator, longest: int) -> None:
+        self._chat, self._generator, self._longest = chat, generator, longest
+        self._batch = generator.batch()
+        self._waiting: deque[Row] = deque()
+        self._requests: dict[Hashable, Request] = {}
+        self._refused: dict[Hashable, Exception] = {}
+        self.written = 0
+
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
+        """Render them; episodes that are under way are served before those that begin."""
+        rows = []
+        prompts = self._chat.prompts(list(requests.values()))
+        for (key, request), prompt in zip(requests.items(), prompts, strict=True):
+            if isinstance(prompt, Exception):
+                self._refused[key] = prompt
+                continue
+            self._requests[key] = request
+            ids = prompt[-self._longest :] or [self._generator.pad]
+            stopped = partial(self._stopped, request.format.stop)
+            rows.append(Row(key, ids, request.seed, stopped, request.episode))
+        later = [row for row in rows if self._requests[row.key].turn]
+        self._waiting.extendleft(reversed(later))
+        self._waiting.extend(row for row in rows if not self._requests[row.key].turn)
+
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        """Sample until a reply has ended, or for a few tokens."""
+        if self._refused:
+            refused, self._refused = self._refused, {}
+            return refused
+        for _ in range(_STEPS):
+            before = len(self._batch.rows)
+            try:
+                with require_extra("torch", "train").inference_mode():
+                    self._batch.join(self._waiting)
+                    counts = {row.key: len(row.ids) for row in self._batch.rows}
+                    ended = self._batch.step() if counts else []
+            except RuntimeError as error:  # torch's own errors, out of memory among them
+                # Where rows were there before, it was the new ones that were too much.
+                joined = len(self._batch.rows) > before > 0
+                return self._failed(self._batch.drop(before if joined else 0), error)
+            rows = [*self._batch.rows, *ended]
+            self.written += sum(len(row.ids) - counts[row.key] for row in rows)
+            if ended or not rows:
+                return {row.key: self._reply(row) for row in ended}
+        return {}
+
+    def _failed(self, rows: list[Row], error: RuntimeError) -> dict[Hashable, Exception]:
+        longest = max(len(row.prompt) for row in rows)
+        failed = PolicyError(
+            f"the model failed on a batch of {len(rows)} with up to {longest} prompt tokens: "
+            f"{str(error).strip():.300}; if memory ran out, lower batch_size or cache_gib"
+        )
+        failed.__cause__ = error
+        for row in rows:
+            del self._requests[row.key]
+        return {row.key: failed for row in rows}
+
+    def _stopped(self, stops: Sequence[str], ids: list[int]) -> int | None:
+        """How many tokens a reply has up to its first stop text, or None without one."""
+        if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
+            return None
+        # The shortest beginning that holds a stop text: once there it stays.
+        return (
+            bisect.bisect_left(
+                range(1, len(ids) + 1),
+                True,
+                key=lambda count: any(stop in self._chat.decode(ids[:count]) for stop in stops),
+            )
+            + 1
+        )
+
+    def _reply(self, row: Row) -> Reply:
+        request = self._requests.pop(row.key)
+        text = cut_at_stop(self._chat.decode(row.ids), request)
+        self._chat.keep(request, row.ids, text)
+        logprobs = row.logprobs if self._generator.logprobs else None
+        return Reply(text, ReplyTokens(row.prompt, row.ids, logprobs), not row.ended)
 
 
 def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) -> None:
