@@ -306,13 +306,17 @@ def _attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention [row, head, query, channel], and the logarithm of each query's total weight."""
-    if query.device.type == "cpu":
+    if _on_cpu(query):
         flash = _torch().ops.aten._scaled_dot_product_flash_attention_for_cpu
         return flash(query, key, value, attn_mask=mask, scale=scale)  # type: ignore[no-any-return]
     scores = (query @ key.transpose(-1, -2)).float() * scale
     scores = scores if mask is None else scores + mask
     total = scores.logsumexp(-1)
     return (scores - total[..., None]).exp().to(value.dtype) @ value, total
+
+
+def _on_cpu(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _attend(
