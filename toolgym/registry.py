@@ -21,8 +21,8 @@ import gymnasium as gym
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = [
-    *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "POLICIES", "PRESETS"),
-    *("PROMPTS", "REWARDS", "TASKS", "TOOLS", "VIEWERS", "Registry", "Resource"),
+    *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "MODELS", "POLICIES"),
+    *("PRESETS", "PROMPTS", "REWARDS", "TASKS", "TOOLS", "VIEWERS", "Registry", "Resource"),
 ]
 
 BUILT_IN = ("toolgym._builtin:register", "toolgym.envs:register", "toolgym.rewards:register")
@@ -186,6 +186,9 @@ TASKS = Registry("tasks")
 """Task files by name, for ``tasks=``; an entry is a `Resource`, or else has a ``path()``."""
 CORPORA = Registry("corpus")
 """Passages by name; an entry is a `Resource` or anything else that has a ``path()``."""
+MODELS = Registry("model")
+"""Models that ``toolgym model fetch`` knows; an entry is a
+`toolgym.policies.local.packaged.PackagedModel`. Once fetched its name stands for its folder."""
 PRESETS = Registry("preset")
 """Ready jobs of self-training; an entry makes a `toolgym.selftrain.settings.Preset`."""
 AUTHORS = Registry("author")
@@ -197,7 +200,7 @@ VIEWERS = Registry("viewer")
 width that gives a text, or None when the row is none of its kind."""
 KINDS = (
     *(ENVIRONMENTS, TOOLS, FORMATS, PROMPTS, REWARDS, POLICIES, TASKS, CORPORA, AUTHORS, PRESETS),
-    *(COMMANDS, VIEWERS),
+    *(MODELS, COMMANDS, VIEWERS),
 )
 """Everything that a plug-in can add to, in the order in which ``toolgym envs`` shows it."""
 

@@ -515,6 +515,38 @@ def test_json_stays_clean_and_progress_quiet_without_a_terminal(run: str) -> Non
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_rollout_tells_turns_and_tokens_while_it_goes_on(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shell, "QUIET", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    with shell.playing_bar("rollout X") as (episodes, pulse):
+        pulse(1, 0)
+        pulse(2, 2000)  # before any episode has ended
+        episodes(1, 3)
+    said = capsys.readouterr().err
+    assert "2 turns, 2,000 tokens (" in said
+    assert "1/3" in said
+    if not terminal:
+        assert said.splitlines()[1] == "rollout X: 0, 1 turn"
+
+
+def test_without_a_terminal_a_line_comes_twice_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(shell.time, "monotonic", lambda: now[0])
+    with shell.stage_bars() as tell:
+        for second in range(1, 100):
+            now[0] = float(second)
+            tell("practice", second, 200, "some note")
+        tell("practice", 1, 1, "90 of 200 right")
+    lines = capsys.readouterr().err.splitlines()
+    counted = [f"practice: {second}/200, some note" for second in (30, 60, 90)]
+    assert lines == [*counted, "practice: 90 of 200 right"]
+
+
 def finished(folder: str) -> int:
     file = Path(folder) / "trajectories.jsonl"
     return file.read_bytes().count(b"\n") if file.is_file() else 0

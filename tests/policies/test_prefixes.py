@@ -177,7 +177,9 @@ def test_nothing_is_left_of_ended_episodes(base: Loaded) -> None:
     assert list(prefixes._episodes) == ["t0#0"]
     policy.forget("t0#0")
     assert not prefixes._episodes
-    assert prefixes._size == sum(8 * 2 * p.states[0][0].numel() * len(p.states) for p in shared_of(policy))
+    assert prefixes._size == sum(
+        8 * 2 * p.states[0][0].numel() * len(p.states) for p in shared_of(policy)
+    )
 
 
 def shared_of(policy: TransformersPolicy) -> list[Prefix]:
@@ -278,7 +280,12 @@ def test_a_pass_gives_the_models_own_logits(
             slots.forward(model, [place])
             prefix = Prefix(head, slots.take(0, 40))
             said = [some(n) for n in (1, 1, 70, 3)]
-            places = [Place(said[0], prefix), Place(said[1]), Place(said[2], prefix), Place(said[3])]
+            places = [
+                Place(said[0], prefix),
+                Place(said[1]),
+                Place(said[2], prefix),
+                Place(said[3]),
+            ]
             whole = [[*(p.prefix.ids if p.prefix else []), *p.fresh] for p in places]
             slots = Slots()
             for _ in range(3):

@@ -180,6 +180,27 @@ class TestRollout:
         rollout(ENV, adder, env_args=tasks, episodes=5, progress=lambda a, b: seen.append((a, b)))
         assert seen == [(n, 5) for n in range(1, 6)]
 
+    def test_pulse_counts_turns_before_an_episode_ends(self, tasks: dict[str, Any]) -> None:
+        seen: list[tuple[int, int]] = []
+        order: list[str] = []
+
+        def pulse(turns: int, tokens: int) -> None:
+            seen.append((turns, tokens))
+            order.append("turn")
+
+        run = rollout(
+            ENV,
+            adder,
+            env_args=tasks,
+            episodes=5,
+            pulse=pulse,
+            progress=lambda a, b: order.append("episode"),
+        )
+        turns = sum(len(trajectory.steps) for trajectory in run.trajectories())
+        assert seen[-1] == (turns, 0)  # a function says no tokens
+        assert [count for count, _ in seen] == sorted(count for count, _ in seen)
+        assert order[0] == "turn"
+
     def test_no_such_run(self, tmp_path: Path) -> None:
         (tmp_path / "first").mkdir()
         with pytest.raises(MissingFileError, match="did you mean 'first'"):

@@ -159,6 +159,37 @@ def test_the_first_papers_recipe_runs_on_a_small_llama(
     assert changed(models["llama"], tmp_path / "run/round-1/training/model")
 
 
+def test_the_real_models_recipe_runs_on_a_small_llama_3(
+    models: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    from toolgym.selftrain.loop import selftrain
+
+    settings = small(
+        "smollm2",
+        models["llama"],
+        tasks,
+        filter={"where": None, "tools": "any"},
+        rounds=1,
+        train={"max_updates": 2, "batch_size": 2},
+    )
+    selftrain(settings, out=tmp_path / "run")
+    found = report(tmp_path / "run")
+    assert found["rounds"][0]["training"]["steps"] == 2
+    assert found["rounds"][0]["training"]["counts"]["token_exact"] == 4
+    assert changed(models["llama"], tmp_path / "run/round-1/training/model")
+
+
+def test_the_real_models_recipe_can_be_planned_for_a_large_one() -> None:
+    call = ["selftrain", str(RECIPES / "smollm2.yaml"), "--dry-run", "--json", "--model"]
+    result = CliRunner().invoke(app, [*call, "meta-llama/Meta-Llama-3-8B-Instruct"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["shape"]["parameters"], told["gpu"]) == (8_030_261_248, True)
+    assert told["memory"]["playing"]["fits_gib"] == 48
+    assert told["memory"]["sft"]["fits_gib"] > 80
+    assert [each["method"] for each in told["rounds"]] == ["sft", "sft"]
+
+
 @pytest.mark.usefixtures("halves")
 def test_the_first_papers_dpo_recipe_runs_on_a_small_llama(
     models: dict[str, Path], tasks: Path, tmp_path: Path
@@ -299,9 +330,12 @@ def test_the_ready_settings_are_recipes() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_recipe_can_be_planned(file: Path) -> None:
+def test_every_recipe_can_be_planned(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from toolgym.selftrain.preflight import plan
 
+    monkeypatch.setenv("TOOLGYM_CACHE", str(tmp_path))  # with no model fetched
     found = plan(load_settings(file))
     assert found.shape is not None
     assert set(found.memory) == {"playing", *(each.method for each in found.rounds)}
@@ -312,7 +346,7 @@ def test_every_recipe_can_be_planned(file: Path) -> None:
         assert not found.needs
         assert not found.gpu
     else:
-        assert found.gpu
+        assert found.gpu is (found.model != "smollm2")
         assert any(found.model in need for need in found.needs)
 
 
@@ -366,6 +400,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     [
         ("meta-llama/Meta-Llama-3-8B-Instruct", 8_030_261_248),
         ("meta-llama/Llama-3.2-1B-Instruct", 1_235_814_400),
+        ("smollm2", 134_515_008),
         ("Qwen/Qwen3-0.6B", 596_049_920),
         ("Qwen/Qwen3-8B", 8_190_735_360),
     ],

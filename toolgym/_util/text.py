@@ -6,7 +6,7 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["fold", "markdown_table", "number", "text_table"]
+__all__ = ["fold", "markdown_table", "number", "text_table", "written"]
 
 
 @functools.cache
@@ -31,6 +31,18 @@ def fold(text: str) -> str:
     apart = unicodedata.normalize("NFKD", lowered).casefold().translate(_letters())
     bare = "".join(char for char in apart if not "\u0300" <= char <= "\u036f")
     return unicodedata.normalize("NFC", bare)
+
+
+def written(turns: int, tokens: int, seconds: float) -> str:
+    """How far a policy is, for a line of progress, such as ``34 turns, 5,210 tokens (98/s)``.
+
+    Args:
+        turns: that were answered.
+        tokens: that were sampled; 0 where nobody counts them.
+        seconds: that it took.
+    """
+    rate = f", {tokens:,} tokens ({tokens / max(seconds, 1e-9):,.0f}/s)" if tokens else ""
+    return f"{turns:,} turn{'s' * (turns != 1)}{rate}"
 
 
 def number(value: float | None, percent: bool = False) -> str:

@@ -31,6 +31,7 @@ def _app() -> typer.Typer:
         envs,
         export,
         index,
+        model,
         report,
         rollout,
         score,
@@ -49,6 +50,7 @@ def _app() -> typer.Typer:
     made.command("envs")(envs.list_names)
     made.command("tool")(tool.call)
     made.add_typer(index.app, name="index")
+    made.add_typer(model.app, name="model")
     made.command("rollout")(rollout.play)
     made.command("view")(view.view)
     made.command("eval")(evaluation.measure)
@@ -102,4 +104,7 @@ def answer_signals() -> None:
 def main() -> None:
     """The console script ``toolgym``."""
     answer_signals()
+    # Read as torch is loaded: threads that spin while they wait cost more than they win as soon as
+    # anything else runs beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _app()()

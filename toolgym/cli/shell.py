@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolgym import __version__
+from toolgym._util.text import written
 from toolgym.cli import TerminatedError
 from toolgym.errors import ToolgymError
 
@@ -24,6 +26,7 @@ __all__ = [
     "InterruptedRunError",
     "UsageProblem",
     "new_app",
+    "playing_bar",
     "print_json",
     "progress_bar",
     "stage_bars",
@@ -110,22 +113,70 @@ def progress_bar(label: str, unit: str = "episodes") -> Iterator[Advance]:
         yield lambda finished, planned: bar.update(task, completed=finished, total=planned)
 
 
+QUIET = 30.0  # seconds between two lines of progress where stderr is not a terminal
+Told = Callable[[str, int, int, str], None]
+"""Called with what is done, finished and planned counts (0: not known yet), and a note."""
+
+
 @contextmanager
-def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
-    """One progress bar a stage on stderr; a line a finished stage when stderr is not a terminal.
+def stage_bars() -> Iterator[Told]:
+    """One progress bar a stage on stderr; without a terminal a line a finished stage, and others.
 
     Yields:
-        A function of stage, finished and planned counts, and a note.
+        A function that is told how far a stage is; as a whole it counts to 1.
     """
+    with _bars() as advance:
+
+        def tell(stage: str, finished: int, planned: int, note: str) -> None:
+            if finished == planned == 1 and note and not sys.stderr.isatty():
+                print(f"{stage}: {note}", file=sys.stderr, flush=True)
+            else:
+                advance(stage, finished, planned, note)
+
+        yield tell
+
+
+@contextmanager
+def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
+    """Progress of a rollout on stderr, which moves within a turn.
+
+    Args:
+        label: what is going on.
+
+    Yields:
+        A function of finished and planned episodes, and one of turns and tokens so far.
+    """
+    counts, begun = [0, 0, 0, 0], time.monotonic()
+    with _bars() as advance:
+
+        def tell() -> None:
+            note = written(*counts[2:], time.monotonic() - begun) if counts[2] else ""
+            advance(label, *counts[:2], note)
+
+        def episodes(finished: int, planned: int) -> None:
+            counts[:2] = finished, planned
+            tell()
+
+        def pulse(turns: int, tokens: int) -> None:
+            counts[2:] = turns, tokens
+            tell()
+
+        tell()
+        yield episodes, pulse
+
+
+@contextmanager
+def _bars() -> Iterator[Told]:
+    """A bar for each label, with its time; where stderr is no terminal a line now and then."""
     if not sys.stderr.isatty():
-        yield _finished_stage
+        yield _lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
@@ -133,18 +184,27 @@ def stage_bars() -> Iterator[Callable[[str, int, int, str], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def advance(stage: str, finished: int, planned: int, note: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=planned, note=note)
-            bars.update(tasks[stage], completed=finished, total=planned, note=note)
+        def advance(label: str, finished: int, planned: int, note: str) -> None:
+            total = planned or None
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total, note=note)
+            bars.update(tasks[label], completed=finished, total=total, note=note)
 
         yield advance
 
 
-def _finished_stage(stage: str, finished: int, planned: int, note: str) -> None:
-    """Stages count to 1 when they are done as a whole."""
-    if finished == planned == 1 and note:
-        print(f"{stage}: {note}", file=sys.stderr, flush=True)
+def _lines() -> Told:
+    said = time.monotonic()
+
+    def advance(label: str, finished: int, planned: int, note: str) -> None:
+        nonlocal said
+        if time.monotonic() - said < QUIET:
+            return
+        said = time.monotonic()
+        counted = f"{finished}/{planned}" if planned else f"{finished}"
+        print(f"{label}: {counted}{', ' if note else ''}{note}", file=sys.stderr, flush=True)
+
+    return advance
 
 
 TRACEBACK = "TOOLGYM_TRACEBACK"

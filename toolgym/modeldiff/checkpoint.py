@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from toolgym._util.jsonl import read_json
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
+from toolgym.policies.local.models import locate
 
 __all__ = [
     "ADAPTER",
@@ -180,7 +181,7 @@ def find_folder(model: str | Path) -> Path:
     Raises:
         MissingFileError: it is neither.
     """
-    folder = Path(model).expanduser()
+    folder = Path(locate(str(model))).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():

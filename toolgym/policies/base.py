@@ -178,6 +178,10 @@ class Lockstep(Stream):
         replies = list(self._act(list(asked.values())))
         if len(replies) != len(asked):
             raise PolicyError(f"the policy gave {len(replies)} replies to {len(asked)} requests")
+        said = [reply.tokens for reply in replies if isinstance(reply, Reply)]
+        ids = [tokens.completion_ids for tokens in said if isinstance(tokens, ReplyTokens)]
+        # A user's policy may say anything for its ids.
+        self.written += sum(len(each) for each in ids if isinstance(each, list))
         return dict(zip(asked, replies, strict=True))
 
 
@@ -191,6 +195,11 @@ class Policy(ABC):
     batched: ClassVar[bool] = False
     tokenizer_hash: str = ""
     """Hash of vocabulary and chat template, for policies that say their tokens."""
+
+    @property
+    def concurrency(self) -> int:
+        """Episodes that a rollout runs at once where nobody says how many."""
+        return 128 if self.batched else 16
 
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:

@@ -113,8 +113,8 @@ def rollout(
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
         out: the run folder; None keeps the run in memory.
-        concurrency: episodes that run at once; default: 128 for policies that answer in batches,
-            else 16.
+        concurrency: episodes that run at once; default: 128 for policies that answer in batches
+            (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         progress: called after each episode.
         pulse: called with turns and tokens so far (0 where a policy does not count them), after
@@ -132,7 +132,7 @@ def rollout(
     """
     opened = open_env(env, env_args)
     player = make_policy(policy)
-    wanted = concurrency if concurrency is not None else (128 if player.batched else 16)
+    wanted = player.concurrency if concurrency is None else concurrency
     if wanted < 1:
         raise BadInputError(f"concurrency must be at least 1, not {wanted}")
     jobs = _plan(opened.env.tasks, episodes, samples_per_task, seed)
@@ -186,6 +186,8 @@ class _Engine:
             try:
                 stream = stream or self.policy.stream()
                 replies = self._advanced(stream, asking)
+                if not replies.keys() <= running.keys():
+                    raise PolicyError("the policy's stream answers what nobody has asked")
                 written = stream.written - before
             except Exception as error:  # a policy may be the user's own
                 replies, stream, written = dict.fromkeys(running, error), None, 0
@@ -240,11 +242,13 @@ class _Engine:
                 return
             episode = self._started(opened, job)
             while episode is not None and not stop.is_set():
+                reply: Reply | Exception
+                stream = self.policy.stream()
                 try:
-                    (reply,) = self._advanced(self.policy.stream(), [episode]).values()
+                    (reply,) = self._advanced(stream, [episode]).values()
                 except Exception as error:  # a policy may be the user's own
                     reply = error
-                self._beat(1, 0)
+                self._beat(1, stream.written)
                 if not self._stepped([(episode, reply)]):
                     break
 

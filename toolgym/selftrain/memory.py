@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolgym._util.optional import quiet, require_extra
+from toolgym.policies.local.models import locate
 
 __all__ = [
     "GPUS",
@@ -59,6 +60,12 @@ KNOWN: Final[dict[str, dict[str, Any]]] = {
     ),
     "Llama-3.2-3B": _known(
         _LLAMA3, 28, 3072, 8192, 24, max_position_embeddings=131072, tie_word_embeddings=True
+    ),
+    "smollm2": _known(
+        {"model_type": "llama", "vocab_size": 49152, "num_key_value_heads": 3},
+        *(30, 576, 1536, 9),
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
     ),
     "Qwen3-0.6B": _known(_QWEN3, 28, 1024, 3072, 16, tie_word_embeddings=True),
     "Qwen3-1.7B": _known(_QWEN3, 28, 2048, 6144, 16, tie_word_embeddings=True),
@@ -115,7 +122,7 @@ def find_shape(model: str) -> Shape | None:
     Reads configurations only, and never asks the hub.
 
     Args:
-        model: a folder or a hub id.
+        model: a folder, a name of `toolgym.registry.MODELS`, or a hub id.
 
     Returns:
         None where nothing is known of it.
@@ -123,15 +130,16 @@ def find_shape(model: str) -> Shape | None:
     transformers = require_extra("transformers", "train")
     try:
         with quiet():
-            config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError):
-        found = KNOWN.get(_plain(model))
-        if found is None:
+            found = locate(model)
+            config = transformers.AutoConfig.from_pretrained(found, local_files_only=True)
+    except (OSError, ValueError):  # a known name that was not fetched, too
+        known = KNOWN.get(_plain(model))
+        if known is None:
             return None
-        fields = {key: value for key, value in found.items() if key != "model_type"}
-        config = transformers.AutoConfig.for_model(found["model_type"], **fields, dtype="bfloat16")
+        fields = {key: value for key, value in known.items() if key != "model_type"}
+        config = transformers.AutoConfig.for_model(known["model_type"], **fields, dtype="bfloat16")
         return shape_of(config, "known architecture")
-    return shape_of(config, "folder" if Path(model).is_dir() else "hub cache")
+    return shape_of(config, "folder" if Path(found).is_dir() else "hub cache")
 
 
 def shape_of(config: Any, source: str) -> Shape:

@@ -16,7 +16,8 @@ from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
 from toolgym.data.conditions import named, read_conditions
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.policies.local.models import require_whole
+from toolgym.policies.local.models import require_whole, resolve_dtype
+from toolgym.registry import MODELS
 from toolgym.rollouts.playing import spec_of
 from toolgym.selftrain.environments import Places, places
 from toolgym.selftrain.memory import (
@@ -35,7 +36,7 @@ from toolgym.training.output import FREE
 
 __all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
 
-_SMALL = 50_000_000  # parameters that are trained without a GPU
+_SMALL = 200_000_000  # parameters that are trained without a GPU
 # How episodes are played, which does not decide what comes of them.
 _PLAYING = ("sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
@@ -53,6 +54,7 @@ def check(settings: SelfTrainSettings) -> None:
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
+    resolve_dtype(settings.sampling.dtype)
     places(settings)
     try:
         read_conditions(settings.filter.where, [])
@@ -199,7 +201,9 @@ def plan(settings: SelfTrainSettings) -> Plan:
                      "its name is not known: its memory is not estimated")  # fmt: skip
     elif shape.source == "known architecture":
         size = shape.parameters * shape.saved / 1e9
-        needs.insert(0, f"model {settings.model!r}: not in the hub's cache; {size:.1f} GB to fetch")
+        known = f"; fetch it with: toolgym model fetch {settings.model}"
+        fetching = known if settings.model in MODELS else f"; {size:.1f} GB to fetch"
+        needs.insert(0, f"model {settings.model!r}: not on this machine{fetching}")
     return Plan(
         model=settings.model,
         shape=shape,
@@ -270,7 +274,8 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
     reply = sampling.max_new_tokens
     positions = shape.positions or 2**31
     longest = min(sampling.max_prompt_tokens + reply, positions)
-    saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(sampling.dtype, shape.saved)
+    dtype = "bfloat16" if gpu and sampling.dtype == "fast" else resolve_dtype(sampling.dtype)
+    saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype, shape.saved)
     play = (shape, sampling.batch_size, longest - reply, reply)
     kept = sampling.cache_gib * 2**30
     found = {"playing": playing_memory(*play, width=saved, kept=kept)}

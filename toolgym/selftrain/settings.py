@@ -60,7 +60,8 @@ class SamplingSettings(Sampling):
     Args:
         batch_size: replies sampled at once.
         concurrency: episodes that run at once.
-        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+            float32), ``float32``, ``bfloat16``.
     """
 
     batch_size: int = Field(default=64, ge=1)

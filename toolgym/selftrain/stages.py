@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_json, write_json
+from toolgym._util.text import written
 from toolgym.rollouts.engine import Run, rollout
 from toolgym.rollouts.playing import make_env
 from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
@@ -217,6 +218,21 @@ def _roll(
     episodes = None
     if tasks is not None:
         episodes = samples * min(tasks, len(make_env(environment.id, args).tasks))
+    counts, begun = [0, 0, 0, 0], time.perf_counter()
+
+    def tell() -> None:
+        going = counts[2] and not 0 < counts[1] <= counts[0]  # at the end the stage says what came
+        note = written(*counts[2:], time.perf_counter() - begun) if going else ""
+        work.tell(name, *counts[:2], note)
+
+    def played(done: int, total: int) -> None:
+        counts[:2] = done, total
+        tell()
+
+    def pulse(turns: int, tokens: int) -> None:
+        counts[2:] = turns, tokens
+        tell()
+
     return rollout(
         environment.id,
         policy,
@@ -226,5 +242,6 @@ def _roll(
         seed=seed,
         out=out,
         concurrency=work.settings.sampling.concurrency,
-        progress=lambda done, total: work.tell(name, done, total),
+        progress=played,
+        pulse=pulse,
     )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.optional import quiet, require_extra
+from toolgym._util.optional import require_extra
 from toolgym.errors import MissingExtraError
-from toolgym.policies.local.models import cannot_load, require_whole
+from toolgym.policies.local.models import open_model, require_whole
 from toolgym.training.config import Resolved, processes, rank
 from toolgym.training.output import explained
 
@@ -88,7 +88,7 @@ def load_for_training(model: str | Path, settings: Resolved) -> tuple[Any, Any, 
     """A causal model in training precision, its tokenizer, and the precision it was saved in.
 
     Args:
-        model: a folder or a hub id.
+        model: a folder, a known name, or a hub id.
         settings: of the training.
 
     Raises:
@@ -100,16 +100,9 @@ def load_for_training(model: str | Path, settings: Resolved) -> tuple[Any, Any, 
     # updates of the usual size are below bfloat16's resolution.
     half = settings.bf16 and settings.lora > 0
     torch = require_extra("torch", "train")
-    transformers = require_extra("transformers", "train")
-    try:
-        with quiet(), explained("loading the model", "use a smaller one, or lora with bf16"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
-            saved = transformers.AutoConfig.from_pretrained(str(model)).dtype
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                str(model), dtype=torch.bfloat16 if half else torch.float32
-            )
-    except (OSError, ValueError) as error:
-        raise cannot_load(str(model), error) from error
+    with explained("loading the model", "use a smaller one, or lora with bf16"):
+        dtype = torch.bfloat16 if half else torch.float32
+        loaded, tokenizer, saved = open_model(str(model), dtype)
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so that its token does not matter; the collator needs one.
         tokenizer.pad_token = tokenizer.eos_token

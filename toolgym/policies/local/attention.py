@@ -165,7 +165,9 @@ class Slots:
             asked = grouped[:, :, packed].flatten(1, 2)[None]
             found, total = _attention(asked, *(s[None] for s in prefix.states[layer]), None, scale)
             shape = (len(key), group, -1)
-            rise = (total.reshape(shape).to(weight.dtype) - weight[:, :, packed]).sigmoid()[..., None]
+            rise = (total.reshape(shape).to(weight.dtype) - weight[:, :, packed]).sigmoid()[
+                ..., None
+            ]
             before = out[:, :, packed]
             mixed = before + (found.view(*shape, channels) - before) * rise
             out[:, :, packed] = mixed.to(out.dtype)

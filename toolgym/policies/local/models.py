@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
+import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.registry import MODELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Loaded", "cannot_load", "fingerprint", "load_model", "require_whole", "unload_models"]
+__all__ = [
+    *("DTYPES", "Loaded", "choose_device", "fingerprint", "load_model", "locate", "open_model"),
+    *("require_whole", "resolve_dtype", "steady_memory", "unload_models"),
+]
 
+DTYPES = ("auto", "fast", "bfloat16", "float16", "float32", "float64")
+"""What ``dtype`` may be: ``auto`` as saved, ``fast`` bfloat16 where the processor has units for it,
+else float32. ``auto`` never means ``fast``: weights saved in float32 would lose precision unasked.
+"""
+MALLOC = "TOOLGYM_MALLOC"
+# Options of mallopt(3), by the numbers of malloc.h: no blocks of their own from the system, none
+# given back (-1), and 256 MiB more asked for at once than is needed.
+_MALLOC_OPTIONS = ((-4, 0), (-1, -1), (-2, 2**28))
 _SAMPLE = 2**20  # bytes read at each end of a weight file: training changes every tensor
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.jinja")
 
@@ -43,21 +58,19 @@ def load_model(model: str, *, adapter: str | None, device: str | None, dtype: st
     This happens once a process while the files stay the same; only the last model is kept.
 
     Args:
-        model: a folder, or a hub id.
+        model: a folder, a name of `toolgym.registry.MODELS`, or a hub id.
         adapter: a LoRA folder put on top, or None.
         device: such as ``cuda:1``; None: the first GPU, else the CPU.
-        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``, ...
+        dtype: one of `DTYPES`.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
         MissingFileError: no such folder, and no such model in the hub's cache or on the hub.
         BadInputError: a dtype that does not exist.
     """
-    torch = require_extra("torch", "train")
     require_extra("transformers", "train")
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise BadInputError(f"dtype {dtype!r} is unknown; use 'auto', 'float32' or 'bfloat16'")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_device(device)
+    dtype = resolve_dtype(dtype, chosen)
     marks = fingerprint(model) + (fingerprint(adapter) if adapter else "")
     weights, tokenizer, ends = _load(model, adapter, chosen, dtype, marks)
     return Loaded(weights, tokenizer, ends, hashlib.sha256(marks.encode()).hexdigest())
@@ -68,16 +81,120 @@ def unload_models() -> None:
     _load.cache_clear()
 
 
+def choose_device(device: str | None) -> str:
+    """A device as it is said; None: the first GPU, else the CPU.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    return device or ("cuda" if require_extra("torch", "train").cuda.is_available() else "cpu")
+
+
+def resolve_dtype(dtype: str, device: str | None = None) -> str:
+    """The precision that ``fast`` stands for on a device; any other one as it is.
+
+    Args:
+        dtype: one of `DTYPES`.
+        device: such as ``cuda:1``; None: the first GPU, else the CPU.
+
+    Raises:
+        BadInputError: there is no such dtype.
+    """
+    if dtype not in DTYPES:
+        raise BadInputError(
+            f"dtype {dtype!r} is unknown{did_you_mean(dtype, DTYPES)}; use {', '.join(DTYPES)}"
+        )
+    if dtype != "fast":
+        return dtype
+    torch = require_extra("torch", "train")
+    device = choose_device(device)
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device == "cpu" and _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in units of its own.
+
+    oneDNN also takes bfloat16 where it has to compute in float32 and convert, which is slower.
+    """
+    torch = require_extra("torch", "train")
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def locate(model: str) -> str:
+    """Where transformers finds a model: of a known name the folder in which it is kept.
+
+    Args:
+        model: a folder, a name of `toolgym.registry.MODELS`, or a hub id.
+
+    Raises:
+        MissingFileError: a known name whose model was not fetched yet.
+    """
+    if model not in MODELS or Path(model).is_dir():
+        return model
+    folder: Path = MODELS.get(model).folder(model)
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"model {model!r} is not on this machine; fetch it with: toolgym model fetch {model}"
+        )
+    return str(folder)
+
+
+def open_model(model: str, dtype: Any, **tokenizing: Any) -> tuple[Any, Any, Any]:
+    """Read a causal model from a folder, or by a name.
+
+    Args:
+        model: a folder, a name of `toolgym.registry.MODELS`, or a hub id.
+        dtype: of the weights, as transformers takes it.
+        tokenizing: arguments of the tokenizer.
+
+    Returns:
+        The model, its tokenizer, and the precision in which it is saved.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        MissingFileError: it cannot be read or found.
+    """
+    transformers = require_extra("transformers", "train")
+    steady_memory()
+    found = locate(model)
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(found, **tokenizing)
+            saved = transformers.AutoConfig.from_pretrained(found).dtype
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(found, dtype=dtype)
+    except (OSError, ValueError) as error:
+        # OSError: missing files. ValueError: a configuration that it cannot read.
+        raise _cannot_load(model, error) from error
+    return loaded, tokenizer, saved
+
+
+@functools.cache
+def steady_memory() -> bool:
+    """Let this process keep the memory that it has freed, where the C library is glibc.
+
+    Each step of a model allocates and frees blocks of megabytes, which glibc gives back to the
+    system and gets again, zeroed page by page. It happens once, as the first local model is
+    loaded; the environment variable ``TOOLGYM_MALLOC`` set to 0 leaves everything as it is.
+
+    Returns:
+        Whether it was done.
+    """
+    said = os.environ
+    own = "GLIBC_TUNABLES" in said or any(name.startswith("MALLOC_") for name in said)
+    if said.get(MALLOC) == "0" or own or platform.libc_ver()[0] != "glibc":
+        return False
+    set_option = ctypes.CDLL(None).mallopt
+    return all(set_option(option, value) == 1 for option, value in _MALLOC_OPTIONS)
+
+
 @functools.lru_cache(maxsize=1)
 def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) -> Any:
     transformers = require_extra("transformers", "train")
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model, padding_side="left")
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError) as error:
-        # OSError: missing files. ValueError: a configuration that it cannot read.
-        raise cannot_load(model, error) from error
+    loaded, tokenizer, _ = open_model(model, dtype, padding_side="left")
     if adapter is not None:
         loaded = require_extra("peft", "train").PeftModel.from_pretrained(loaded, adapter)
         loaded = loaded.merge_and_unload()
@@ -88,7 +205,7 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
     return loaded.to(device).eval(), tokenizer, {int(end) for end in listed if end is not None}
 
 
-def cannot_load(model: str, error: Exception) -> MissingFileError:
+def _cannot_load(model: str, error: Exception) -> MissingFileError:
     """The error for a model that transformers refuses to load.
 
     Args:
@@ -110,6 +227,7 @@ def require_whole(model: str) -> None:
         MissingFileError: a path that does not exist.
         BadInputError: a folder of LoRA adapters alone.
     """
+    model = locate(model)
     folder = Path(model)
     _require_folder(model)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -136,11 +254,13 @@ def fingerprint(model: str) -> str:
     """What changes when a model folder is written again: names, sizes, and both ends of each file.
 
     Args:
-        model: a folder; for a hub id the id itself, whose revision transformers decides.
+        model: a folder, a known name, or a hub id; of a hub id the id itself, whose revision
+            transformers decides.
 
     Raises:
-        MissingFileError: a path that does not exist.
+        MissingFileError: a path that does not exist, or a known model that was not fetched.
     """
+    model = locate(model)
     _require_folder(model)
     folder = Path(model)
     if not folder.is_dir():

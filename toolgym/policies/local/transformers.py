@@ -22,7 +22,13 @@ from toolgym.policies.base import (
 )
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Row
-from toolgym.policies.local.models import Loaded, load_model, unload_models
+from toolgym.policies.local.models import (
+    Loaded,
+    choose_device,
+    load_model,
+    resolve_dtype,
+    unload_models,
+)
 from toolgym.policies.local.prefixes import Prefixes
 
 __all__ = ["TransformersPolicy", "unload_models"]
@@ -33,23 +39,27 @@ _STEPS = 8  # between two beats of a stream in which no reply ends
 class TransformersPolicy(Policy):
     """Samples replies from any causal model that transformers loads, with its chat template.
 
-    A reply depends on the request and its seed, not on the other requests of the batch (up to
-    floating-point ties), nor on ``batch_size``. Prompts continue the ids of the turn before; see
+    Requests join the batch, and replies leave it, at any token. A reply depends on the request and
+    its seed, not on the other requests of the batch (up to floating-point ties), nor on
+    ``batch_size``. Prompts continue the ids of the turn before; see
     docs/policies.md for when they cannot.
 
     Args:
         model: a folder, a hub id, or a model in memory (`toolgym.policies.local.models.Loaded`).
         temperature: 0 is greedy.
         top_p: nucleus sampling; 1 = off.
-        max_new_tokens: of one reply.
+        max_new_tokens: of one reply; default: 512, on a CPU 128, so that a model that does not end
+            its replies shows it within a minute.
         max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as
             does one that leaves no room for the reply in the model's positions.
-        batch_size: most requests in one batch.
-        cache_gib: GiB of keys and values kept between an episode's turns, so that a turn reads
-            only what is new; 0 keeps none. Models with sliding windows, recurrent states or inputs
-            of their own making read every prompt anew.
+        batch_size: most requests that are answered at once; default: 64, on a CPU 32.
+        cache_gib: GiB of keys and values kept of what episodes share (instructions, tools, worked
+            examples) and between their turns, so that a prompt is read where it is new; 0 keeps
+            none. Models with sliding windows, recurrent states or inputs of their own making read
+            every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
-        dtype: ``auto`` (as saved), ``float32``, ``bfloat16``.
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+            float32), ``float32``, ``bfloat16``.
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
@@ -70,9 +80,9 @@ class TransformersPolicy(Policy):
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         max_prompt_tokens: int = 8192,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         cache_gib: float = 1.0,
         device: str | None = None,
         dtype: str = "auto",
@@ -81,6 +91,12 @@ class TransformersPolicy(Policy):
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
+        on_cpu = choose_device(device) == "cpu"
+        if max_new_tokens is None:
+            max_new_tokens = 128 if on_cpu else 512
+        if batch_size is None:
+            batch_size = 32 if on_cpu else 64
+        self._concurrency = 32 if on_cpu else super().concurrency
         _check(
             temperature,
             top_p,
@@ -96,7 +112,7 @@ class TransformersPolicy(Policy):
             "top_p": top_p,
             "max_new_tokens": max_new_tokens,
             "max_prompt_tokens": max_prompt_tokens,
-            "dtype": dtype,
+            "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
         }
@@ -125,6 +141,11 @@ class TransformersPolicy(Policy):
             logprobs=logprobs,
             prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
+
+    @property
+    def concurrency(self) -> int:
+        """Few on a CPU, where a turn of many episodes takes minutes."""
+        return self._concurrency
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Sample a reply to each request.
