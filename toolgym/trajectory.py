@@ -90,6 +90,8 @@ class Tokens:
         logprobs: [completion] log-probability of each policy token under the sampling
             distribution at temperature 1, 0.0 where the mask is 0; or None.
         tokenizer: hash of the tokenizer's vocabulary and chat template.
+        guided: in some turn a grammar decided which tokens could be sampled. The log-probabilities
+            are the model's own there, not those of the distribution that was sampled from.
     """
 
     prompt_ids: list[int]
@@ -97,6 +99,7 @@ class Tokens:
     mask: list[int]
     logprobs: list[float] | None = None
     tokenizer: str = ""
+    guided: bool = False
 
 
 @dataclass(slots=True)
@@ -363,4 +366,5 @@ def _tokens_row(tokens: Tokens) -> dict[str, Any]:
     row["mask"] = tokens.mask
     if tokens.logprobs is not None:
         row["logprobs"] = tokens.logprobs
-    return row | {"tokenizer": tokens.tokenizer}
+    row["tokenizer"] = tokens.tokenizer
+    return row | {"guided": True} if tokens.guided else row

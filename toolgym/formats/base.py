@@ -102,6 +102,25 @@ class Format(ABC):
         """
         return action
 
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """What a policy may write in practice, as a grammar; None: the format has none.
+
+        The dialect is the Lark syntax of llguidance, which vLLM's ``guidance`` backend takes as it
+        is; see `toolgym.formats.grammar`. `parse` finds no problem in a reply of the grammar, and
+        the arguments of its calls are valid under the tools' schemas.
+
+        Args:
+            tools: function-calling documents; called only where the strategy offers tools.
+            calls: whether tools may be called in this turn.
+            answer: whether an answer may be given.
+
+        Raises:
+            BadInputError: nothing may be written.
+        """
+        return None
+
     @abstractmethod
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The reply that parses to this action: for scripted policies, samples and tests."""

@@ -8,7 +8,13 @@ from typing import Any
 
 from toolgym.formats.base import Action, Format
 from toolgym.formats.calls import Calls, call_json
-from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
+from toolgym.formats.grammar import literal
+from toolgym.formats.json_calls import (
+    common_reply,
+    json_grammar,
+    read_reply,
+    written_instructions,
+)
 from toolgym.formats.scan import Scanner, marks_and, read_json
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
@@ -46,6 +52,17 @@ class HermesFormat(Format):
         scan.run()
         offered = self.strategy.tools
         return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
+
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """JSON between tags; see `Format.grammar`."""
+
+        def framed(call: str) -> str:
+            return f'{literal(_TAG)} "\\n" {call} "\\n" "</tool_call>"'
+
+        offered = tools if calls and self.strategy.tools else ()
+        return json_grammar(self.strategy, offered, "arguments", framed, answer=answer)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from toolgym.formats.base import MAX_CALLS, Action
 from toolgym.formats.calls import KEYS, Calls, outcome
+from toolgym.formats.grammar import arguments, literal, reply_grammar
 from toolgym.formats.scan import Scanner, labelled, read_json
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["OTHER_FORMAT", "common_reply", "looks_like_call", "read_reply", "written_instructions"]
+__all__ = [
+    *("OTHER_FORMAT", "common_reply", "json_grammar", "looks_like_call", "read_reply"),
+    "written_instructions",
+]
 
 _SIGNS = ("<", "[", "{", "(", "◁", "Action")  # without these a text holds no mark and no call
 
@@ -130,4 +134,42 @@ def written_instructions(
     return (
         f"Answer the question. You may call functions {turns}. Their signatures:\n"
         f"{frame.replace('{documents}', documents)}\n{calling}. When you know it: {answer}"
+    )
+
+
+def json_grammar(
+    strategy: Strategy,
+    offered: Sequence[Schema],
+    key: str,
+    framed: Callable[[str], str],
+    *,
+    answer: bool,
+    between: str = "\n",
+) -> str:
+    """The grammar of a format whose calls are JSON objects; see `Format.grammar`.
+
+    Args:
+        strategy: what is asked for.
+        offered: tools that may be called.
+        key: under which a call's arguments stand.
+        framed: puts a call between the format's marks.
+        answer: whether an answer may be given.
+        between: what stands between two calls.
+    """
+
+    def call(tool: Schema) -> str:
+        head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{key}": '
+        return framed(f'{literal(head)} {arguments(tool)} "}}"')
+
+    thought = ""
+    if strategy.reasoning:
+        thought = '("<think>" LINE "</think>" "\\n")?'
+    elif strategy.thought:
+        thought = '(THOUGHT "\\n")?'
+    return reply_grammar(
+        offered,
+        call,
+        thought=thought,
+        answer='"Answer: " LINE' if answer else "",
+        around=("", between, ""),
     )

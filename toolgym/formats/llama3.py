@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 from toolgym.formats.base import Action, Format
 from toolgym.formats.calls import Calls, call_json
-from toolgym.formats.json_calls import common_reply, read_reply, written_instructions
+from toolgym.formats.json_calls import (
+    common_reply,
+    json_grammar,
+    read_reply,
+    written_instructions,
+)
 from toolgym.formats.scan import Scanner, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
@@ -51,6 +56,13 @@ class Llama3Format(Format):
             scan.calls.fail("no_call", f"no JSON call follows {_TAG}")
         offered = self.strategy.tools
         return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
+
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """JSON without tags; see `Format.grammar`."""
+        offered = tools if calls and self.strategy.tools else ()
+        return json_grammar(self.strategy, offered, "parameters", str, between="; ", answer=answer)
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The text that parses to this action."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, arguments_text, json_argument, outcome
+from toolgym.formats.grammar import bare_text, literal, reply_grammar, text_or_object
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.repair import read_value
 from toolgym.formats.scan import Scanner, bracket_pairs, closing_bracket, marks_and
@@ -31,6 +32,7 @@ _NAME = re.compile(r"\w[\w.-]*\Z")
 _LONGEST_NAME = 64  # characters; also what keeps the search for names linear
 _CLOSING = re.compile(r"\s*\]")
 _STRAY = re.compile(r"\][ \t]*+[^\[\]\s][^\[\]\n]*+\]")  # words, and a bracket that closes nothing
+_BRACKETS = r"\[\]"  # in a class of a regular expression
 _QUOTED = re.compile(r"\"|'[^'\\\n]*+'\s*\]")
 
 
@@ -88,6 +90,23 @@ class ReactFormat(Format):
         elif not offered and not (answer or scan.calls.tried or scan.labels):
             thought, answer = "", scan.shown().strip()
         return outcome(scan, scan.calls, thought, answer or None, missing, offered=offered, cut=cut)
+
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """Fields, each a line; see `Format.grammar`."""
+        return reply_grammar(
+            tools if calls and self.strategy.tools else (),
+            self._call_piece,
+            thought='("Thought: " LINE "\\n")?' if self.strategy.thought else "",
+            answer='"Answer: " LINE' if answer else "",
+            around=("Action: ", " ", ""),
+            barred=_BRACKETS,
+        )
+
+    def _call_piece(self, tool: Schema) -> str:
+        opening = literal(tool["function"]["name"] + "[")
+        return f'{opening} {text_or_object(tool)} "]"'
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The fields that parse to this action."""
@@ -341,6 +360,24 @@ class PaperReactFormat(ReactFormat):
         answer = None if calls else _published_answer(text)
         thought = _PAPER_THOUGHT.search(text)
         return Action(thought[1].strip() if thought else "", tuple(calls), answer, problems)
+
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """As the paper's code reads it: a thought is always there, and calls hold bare text."""
+        bare = not (self.strategy.tools or self.strategy.thought)
+        return reply_grammar(
+            tools if calls and self.strategy.tools else (),
+            self._call_piece,
+            thought="" if bare else '"Thought: " LINE? "\\n"',
+            answer=("LINE" if bare else '"Answer: " LINE') if answer else "",
+            around=("Action: ", " ", ""),
+            barred=_BRACKETS,
+        )
+
+    def _call_piece(self, tool: Schema) -> str:
+        name, text = tool["function"]["name"], bare_text(tool)
+        return f'{literal(name + "[")} {text} "]"' if text and re.fullmatch(r"\w+", name) else ""
 
     def without_calls(self, action: Action, text: str) -> Action:
         """The second reply under ``tools_single_step``: its answer counts, whatever it holds."""

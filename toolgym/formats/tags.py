@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
+from toolgym.formats.grammar import literal, reply_grammar, text_or_object
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
 from toolgym.formats.scan import Scanner, before_end, marks_and
 from toolgym.messages import Message, ToolCall, ToolResult
@@ -68,6 +69,22 @@ class TagsFormat(Format):
             missing = OTHER_FORMAT
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
+
+    def grammar(
+        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
+    ) -> str | None:
+        """Tags, each block a line; see `Format.grammar`."""
+
+        def call(tool: Schema) -> str:
+            tag = tag_of(tool, tools)
+            return f"{literal(f'<{tag}>')} {text_or_object(tool)} {literal(f'</{tag}>')}"
+
+        return reply_grammar(
+            tools if calls and self.strategy.tools else (),
+            call,
+            thought='("<think>" LINE "</think>" "\\n")?' if self.strategy.thought else "",
+            answer='"<answer>" LINE "</answer>"' if answer else "",
+        )
 
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The tags that parse to this action."""

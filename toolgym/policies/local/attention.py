@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.optional import require_extra
@@ -70,7 +71,6 @@ class Slots:
 
     def __init__(self) -> None:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._pass: _Pass | None = None
 
     def forward(self, model: Any, places: Sequence[Place]) -> torch.Tensor:
         """Read every row's fresh tokens.
@@ -85,18 +85,15 @@ class Slots:
         Raises:
             UnfitModelError: its attention is not the plain one.
         """
-        self._pass = _Pass.of(places, model.device)
-        try:
-            with _ours(model):
-                logits = model(
-                    input_ids=self._pass.ids,
-                    position_ids=self._pass.positions,
-                    use_cache=False,
-                    logits_to_keep=self._pass.last,
-                    rows=self,
-                ).logits[0]
-        finally:
-            self._pass = None
+        now = _Pass.of(places, model.device)
+        with _ours(model):
+            logits = model(
+                input_ids=now.ids,
+                position_ids=now.positions,
+                use_cache=False,
+                logits_to_keep=now.last,
+                rows=partial(self._attend, now),
+            ).logits[0]
         for place in places:
             place.own += len(place.fresh)
         return logits.float()  # type: ignore[no-any-return]
@@ -121,12 +118,19 @@ class Slots:
             for slots in both:
                 slots[target, :, :count] = slots[source, :, :count]
 
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    def _attend(
+        self,
+        now: _Pass,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         """Write a layer's fresh keys and values, and attend to all that each token may see.
 
         Args:
+            now: where the tokens belong.
             layer: its number.
             query: [head, token, channel].
             key: [key head, token, channel].
@@ -136,8 +140,6 @@ class Slots:
         Returns:
             [token, head, channel].
         """
-        now = self._pass
-        assert now is not None
         self._room(layer, now.rows, now.width, (key, value))
         keys, values = self._layers[layer]
         keys[now.slots, :, now.columns] = key.transpose(0, 1)
@@ -163,14 +165,13 @@ class Slots:
             weight[:, :, block.packed] = total[row, :, :, column].permute(1, 2, 0).to(weight.dtype)
         for prefix, packed in now.shared:
             asked = grouped[:, :, packed].flatten(1, 2)[None]
-            found, total = _attention(asked, *(s[None] for s in prefix.states[layer]), None, scale)
-            shape = (len(key), group, -1)
-            rise = (total.reshape(shape).to(weight.dtype) - weight[:, :, packed]).sigmoid()[
-                ..., None
-            ]
-            before = out[:, :, packed]
-            mixed = before + (found.view(*shape, channels) - before) * rise
-            out[:, :, packed] = mixed.to(out.dtype)
+            old_keys, old_values = prefix.states[layer]
+            found, total = _attention(asked, old_keys[None], old_values[None], None, scale)
+            # Two softmaxes become one by the weights that they had.
+            rise = total.view(len(key), group, -1).to(weight.dtype) - weight[:, :, packed]
+            own = out[:, :, packed]
+            old = found.view(own.shape)
+            out[:, :, packed] = (own + (old - own) * rise.sigmoid()[..., None]).to(out.dtype)
         return out.flatten(0, 1).transpose(0, 1)
 
     def _room(
@@ -322,7 +323,7 @@ def _on_cpu(tensor: torch.Tensor) -> bool:
 
 
 def _attend(
-    module: Any, query: Any, key: Any, value: Any, _mask: Any, *, rows: Slots, **told: Any
+    module: Any, query: Any, key: Any, value: Any, _mask: Any, *, rows: Any, **told: Any
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer, with tensors of [1, head, token, channel]."""
     foreign = [name for name in _FOREIGN if told.get(name) is not None]
@@ -330,7 +331,7 @@ def _attend(
         raise UnfitModelError(f"the attention wants {foreign[0]}")
     scale = told.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    out = rows.attend(module.layer_idx, query[0], key[0], value[0], scale)
+    out = rows(module.layer_idx, query[0], key[0], value[0], scale)
     return out[None], None
 
 

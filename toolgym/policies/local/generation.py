@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from toolgym._util.optional import require_extra
 from toolgym.policies.local.attention import Place, Prefix, Slots, UnfitModelError
+from toolgym.policies.local.guide import Guide
 from toolgym.policies.local.prefixes import Kept, Prefixes
 from toolgym.policies.local.sampling import Sampler, uniforms
 
@@ -41,6 +42,7 @@ class Row:
             it, else None.
         episode: under which its keys and values are kept for the next turn; without one they are
             not.
+        guide: what its reply may go on with, or None.
         ids: [reply] sampled, the end token included.
         logprobs: [reply] at temperature 1; empty when not asked for.
         ended: by an end token or a stop text; else it was cut.
@@ -52,6 +54,7 @@ class Row:
     seed: int
     stopped: Callable[[list[int]], int | None]
     episode: str = ""
+    guide: Guide | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
@@ -122,6 +125,7 @@ class Batch(ABC):
             top_p=self.settings.top_p,
             device=self.settings.model.device,
             logprobs=self.settings.logprobs,
+            guides=[row.guide for row in rows],
         )
 
     def _drawn(self, rows: Sequence[Row]) -> Any:
@@ -168,7 +172,7 @@ class _PackedBatch(Batch):
         joined = self.rows[before:]
         if not joined:
             return
-        self._sampler.join(self._drawn(joined))
+        self._sampler.join(self._drawn(joined), [row.guide for row in joined])
         known = self._known(joined)
         for n, (row, kept) in enumerate(zip(joined, known, strict=True), before):
             prefix = kept.prefix if kept else self._longest(row.prompt)

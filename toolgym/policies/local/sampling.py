@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolgym._util.optional import require_extra
+from toolgym.policies.local.guide import Guide, allowed_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,9 @@ class Sampler:
         temperature: 0 takes the most probable token.
         top_p: sample among the most probable tokens that together reach this probability
             (nucleus sampling, Holtzman et al., ICLR 2020).
-        logprobs: keep the log-probability of each chosen token at temperature 1, before top-p.
+        logprobs: keep the log-probability of each chosen token at temperature 1, before top-p and
+            before what a guide allows.
+        guides: [row] what each row may go on with, or None; none: no row is guided.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Sampler:
         top_p: float,
         device: torch.device,
         logprobs: bool,
+        guides: Sequence[Guide | None] = (),
     ) -> None:
         loaded = require_extra("torch", "train")
         # Apple's GPUs have no float64.
@@ -65,6 +69,7 @@ class Sampler:
         self._temperature, self._top_p = temperature, top_p
         self._keep_logprobs = logprobs
         self._position = loaded.zeros(len(drawn), dtype=loaded.int64, device=device)
+        self._guides = list(guides) or [None] * len(drawn)
         self.logprobs: list[torch.Tensor] = []  # a position: [row] float32
 
     def select(self, rows: torch.Tensor) -> None:
@@ -74,17 +79,20 @@ class Sampler:
             rows: [kept] indices.
         """
         self._drawn, self._position = self._drawn[rows], self._position[rows]
+        self._guides = [self._guides[row] for row in rows.tolist()]
 
-    def join(self, drawn: NDArray[np.float64]) -> None:
+    def join(self, drawn: NDArray[np.float64], guides: Sequence[Guide | None]) -> None:
         """Let rows join the batch, behind those that are in it.
 
         Args:
             drawn: [row, position] uniform numbers.
+            guides: [row] what each row may go on with, or None.
         """
         torch = require_extra("torch", "train")
         more = torch.as_tensor(drawn, dtype=self._exact, device=self._drawn.device)
         self._drawn = torch.cat([self._drawn, more])
         self._position = torch.cat([self._position, self._position.new_zeros(len(more))])
+        self._guides += guides
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Choose one token a row.
@@ -96,20 +104,28 @@ class Sampler:
         Returns:
             [row, vocabulary] the chosen token highest.
         """
-        if self._temperature == 0 and not self._keep_logprobs:
+        if self._temperature == 0 and not (self._keep_logprobs or any(self._guides)):
             return scores
         return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
 
-    def next(self, scores: torch.Tensor) -> torch.Tensor:
-        """Choose one token a row.
+    def next(self, scores: torch.Tensor, allowed: torch.Tensor | None = None) -> torch.Tensor:
+        """Choose one token a row; guides go on behind it.
 
         Args:
             scores: [row, vocabulary] the model's logits.
+            allowed: [row, vocabulary] bool, tokens that may be chosen; None: what the guides allow.
 
         Returns:
             [row] ids.
         """
-        chosen = scores.argmax(-1) if self._temperature == 0 else self._choose(scores)
+        if allowed is None:
+            allowed = allowed_tokens(self._guides, scores)
+        offered = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
+        chosen = offered.argmax(-1) if self._temperature == 0 else self._choose(offered)
+        if any(self._guides):
+            for guide, token in zip(self._guides, chosen.tolist(), strict=True):
+                if guide is not None:
+                    guide.advance(token)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
-from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import (
-    Lockstep,
-    Policy,
-    Reply,
-    ReplyTokens,
-    Request,
-    Stream,
-    cut_at_stop,
-)
+from toolgym.policies.base import Lockstep, Policy, Reply, Request, Stream
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
-from toolgym.policies.local.generation import Generator, Row
+from toolgym.policies.local.generation import Generator
+from toolgym.policies.local.guide import Guides
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -30,10 +19,9 @@ from toolgym.policies.local.models import (
     unload_models,
 )
 from toolgym.policies.local.prefixes import Prefixes
+from toolgym.policies.local.streaming import RowStream
 
 __all__ = ["TransformersPolicy", "unload_models"]
-
-_STEPS = 8  # between two beats of a stream in which no reply ends
 
 
 class TransformersPolicy(Policy):
@@ -64,9 +52,11 @@ class TransformersPolicy(Policy):
         pass_tools: give the tools to the chat template too (the formats write them in the text).
         adapter: a LoRA folder.
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
+        guided: every reply is one of the format's grammar: no call is malformed, arguments are
+            valid under their schemas. Temperature and ``top_p`` work on what is allowed.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: torch or transformers is not installed, or llguidance for ``guided``.
         MissingFileError: the model cannot be found.
         TemplateError: the tokenizer has no usable chat template.
         BadInputError: a number that is out of range.
@@ -90,6 +80,7 @@ class TransformersPolicy(Policy):
         pass_tools: bool = False,
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
+        guided: bool = False,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
         if max_new_tokens is None:
@@ -115,6 +106,7 @@ class TransformersPolicy(Policy):
             "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
+            **({"guided": True} if guided else {}),
         }
         loaded = (
             model
@@ -129,6 +121,8 @@ class TransformersPolicy(Policy):
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
+        width = loaded.model.get_output_embeddings().weight.shape[0]
+        self._guides = Guides(loaded.tokenizer, self._chat.end_ids, width) if guided else None
         padding = loaded.tokenizer.pad_token_id
         self._generator: Generator | None = Generator(
             model=loaded.model,
@@ -152,8 +146,9 @@ class TransformersPolicy(Policy):
 
         Raises:
             PolicyError: after `close`.
+            BadInputError: replies are guided, and a request's format has no grammar.
         """
-        stream, replies = _Stream(self._chat, self._open(), self._longest), dict[Any, Any]()
+        stream, replies = self._rows(), dict[Any, Any]()
         stream.begin(dict(enumerate(requests)))
         while len(replies) < len(requests):
             replies.update(stream.advance())
@@ -167,7 +162,10 @@ class TransformersPolicy(Policy):
         """
         if type(self).act is not TransformersPolicy.act:
             return Lockstep(self.act)  # a class of the user's own, whose `act` must be called
-        return _Stream(self._chat, self._open(), self._longest)
+        return self._rows()
+
+    def _rows(self) -> RowStream:
+        return RowStream(self._chat, self._open(), self._longest, self._guides)
 
     def _open(self) -> Generator:
         if self._generator is None:
@@ -188,94 +186,6 @@ class TransformersPolicy(Policy):
     def close(self) -> None:
         """Let go of the model; it stays loaded for the next policy until `unload_models`."""
         self._generator = None
-
-
-class _Stream(Stream):
-    """Requests as rows of a batch.
-
-    Args:
-        chat: of the tokenizer.
-        generator: how to sample.
-        longest: tokens of a prompt; a longer one loses its beginning.
-    """
-
-    def __init__(self, chat: TokenChat, generator: Generator, longest: int) -> None:
-        self._chat, self._generator, self._longest = chat, generator, longest
-        self._batch = generator.batch()
-        self._waiting: deque[Row] = deque()
-        self._requests: dict[Hashable, Request] = {}
-        self._refused: dict[Hashable, Exception] = {}
-        self.written = 0
-
-    def begin(self, requests: Mapping[Hashable, Request]) -> None:
-        """Render them; episodes that are under way are served before those that begin."""
-        rows = []
-        prompts = self._chat.prompts(list(requests.values()))
-        for (key, request), prompt in zip(requests.items(), prompts, strict=True):
-            if isinstance(prompt, Exception):
-                self._refused[key] = prompt
-                continue
-            self._requests[key] = request
-            ids = prompt[-self._longest :] or [self._generator.pad]
-            stopped = partial(self._stopped, request.format.stop)
-            rows.append(Row(key, ids, request.seed, stopped, request.episode))
-        later = [row for row in rows if self._requests[row.key].turn]
-        self._waiting.extendleft(reversed(later))
-        self._waiting.extend(row for row in rows if not self._requests[row.key].turn)
-
-    def advance(self) -> Mapping[Hashable, Reply | Exception]:
-        """Sample until a reply has ended, or for a few tokens."""
-        if self._refused:
-            refused, self._refused = self._refused, {}
-            return refused
-        for _ in range(_STEPS):
-            before = len(self._batch.rows)
-            try:
-                with require_extra("torch", "train").inference_mode():
-                    self._batch.join(self._waiting)
-                    counts = {row.key: len(row.ids) for row in self._batch.rows}
-                    ended = self._batch.step() if counts else []
-            except RuntimeError as error:  # torch's own errors, out of memory among them
-                # Where rows were there before, it was the new ones that were too much.
-                joined = len(self._batch.rows) > before > 0
-                return self._failed(self._batch.drop(before if joined else 0), error)
-            rows = [*self._batch.rows, *ended]
-            self.written += sum(len(row.ids) - counts[row.key] for row in rows)
-            if ended or not rows:
-                return {row.key: self._reply(row) for row in ended}
-        return {}
-
-    def _failed(self, rows: list[Row], error: RuntimeError) -> dict[Hashable, Exception]:
-        longest = max(len(row.prompt) for row in rows)
-        failed = PolicyError(
-            f"the model failed on a batch of {len(rows)} with up to {longest} prompt tokens: "
-            f"{str(error).strip():.300}; if memory ran out, lower batch_size or cache_gib"
-        )
-        failed.__cause__ = error
-        for row in rows:
-            del self._requests[row.key]
-        return {row.key: failed for row in rows}
-
-    def _stopped(self, stops: Sequence[str], ids: list[int]) -> int | None:
-        """How many tokens a reply has up to its first stop text, or None without one."""
-        if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
-            return None
-        # The shortest beginning that holds a stop text: once there it stays.
-        return (
-            bisect.bisect_left(
-                range(1, len(ids) + 1),
-                True,
-                key=lambda count: any(stop in self._chat.decode(ids[:count]) for stop in stops),
-            )
-            + 1
-        )
-
-    def _reply(self, row: Row) -> Reply:
-        request = self._requests.pop(row.key)
-        text = cut_at_stop(self._chat.decode(row.ids), request)
-        self._chat.keep(request, row.ids, text)
-        logprobs = row.logprobs if self._generator.logprobs else None
-        return Reply(text, ReplyTokens(row.prompt, row.ids, logprobs), not row.ended)
 
 
 def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) -> None:

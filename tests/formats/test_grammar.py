@@ -1,0 +1,316 @@
+"""Grammars: every reply that they allow is read without a problem, with calls that are valid."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from toolgym.errors import BadInputError
+from toolgym.formats import Action, Format, get_format
+from toolgym.formats.grammar import MOST_CALLS, with_markers
+from toolgym.messages import Message, ToolCall
+from toolgym.policies import Request
+from toolgym.policies.base import cut_at_stop
+from toolgym.tools.base import Schema
+
+llguidance = pytest.importorskip("llguidance")
+tokenizers = pytest.importorskip("tokenizers")
+
+FORMATS = ("react", "react-paper", "tags", "hermes", "hermes-paper", "llama3")
+PROMPTS = ("tools_multi_step", "tools_single_step", "non_reasoning", "reasoning", "bare")
+END = "<|end|>"
+# What begins something else in one of the formats, each a token of its own.
+TEMPTING = (
+    *(
+        "Answer:",
+        "Final Answer:",
+        "Action:",
+        "Action Input:",
+        "Thought:",
+        "Rationale:",
+        "\nAnswer:",
+    ),
+    *("<think>", "</think>", "[THINK]", "[EOS]", "[/INST]", "◁think▷", "</s>", "<|im_end|>"),
+    *("<tool_call>", "</tool_call>", "<search>", "</search>", "<answer>", "</answer>", "<3d>"),
+    *('{"name": ', '"parameters": ', '"type": "function"', "}; {", "[name: ", "{ type: ", "```"),
+    *("\\f", "\\to", "\\n", "\\u00", '"', "'", "]", "[", "{", "}", "\n", "\t", "\r\n", " ", "  "),
+    *("\u2028", "\x85", "\u00a0", "\u3000", "WikipediaSearch", "Calculator", "now", "(", ">", "*"),
+    *("Response from tool ", "e999", "NaN", "functools[", "<function=", "none", "**", "東京"),
+)
+
+
+def make_tokenizer() -> Any:
+    """One token a byte, and one for each tempting text."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({c: n for n, c in enumerate(alphabet)}, []))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    bpe.add_tokens([tokenizers.AddedToken(t, normalized=False, special=False) for t in TEMPTING])
+    bpe.add_special_tokens([END])
+    return bpe
+
+
+BPE = make_tokenizer()
+END_ID = BPE.token_to_id(END)
+TEMPTING_IDS = {BPE.token_to_id(text) for text in TEMPTING} - {None}
+READER = llguidance.LLTokenizer(BPE.to_str(), eos_token=END_ID, slices=[])
+MARKERS = {t: f"<[{n}]>" for t in TEMPTING if READER.is_special_token(n := BPE.token_to_id(t))}
+
+
+def tool(name: str, properties: dict[str, Any], required: list[str] | None = None) -> Schema:
+    parameters = {"type": "object", "properties": properties}
+    parameters["required"] = list(properties) if required is None else required
+    return {
+        "type": "function",
+        "function": {"name": name, "description": "Does it.", "parameters": parameters},
+    }
+
+
+TEXT = {"type": "string"}
+PERSON = {
+    "type": "object",
+    "properties": {"name": TEXT, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+BOOK = {
+    "city": {"enum": ["Paris", "Zürich", "東京"]},
+    "nights": {"type": "integer", "minimum": 1, "maximum": 14},
+    "guest": PERSON,
+    "tags": {"type": "array", "items": TEXT, "maxItems": 3},
+    "price": {"type": "number", "exclusiveMinimum": 0},
+    "note": {"anyOf": [TEXT, {"type": "null"}], "default": None},
+}
+SEARCH = tool("WikipediaSearch", {"query": TEXT})
+CALCULATOR = tool("Calculator", {"expression": TEXT})
+TOOLS: dict[str, list[Schema]] = {
+    "search": [SEARCH],
+    "both": [SEARCH, CALCULATOR],
+    "without parameters": [
+        tool("now", {}),
+        {
+            "type": "function",
+            "function": {"name": "here", "description": "It.", "parameters": {"type": "object"}},
+        },
+        SEARCH,
+    ],
+    "rich": [tool("book", BOOK, ["city", "nights", "guest"]), CALCULATOR],
+    "optional": [tool("lookup", {"text": TEXT, "k": {"type": "integer", "maximum": 5}}, ["text"])],
+    "odd": [
+        tool("überprüfe_größe", {"größe": {"type": "number"}}),
+        tool("3d", {"q": {"type": "string", "minLength": 3, "maxLength": 7}}),
+        tool("one", {"sign": {"type": "string", "maxLength": 1}}),
+        tool("free", {"a": {}, "b": {"type": "object"}, "c": {"type": "number"}}),
+        tool("mapped", {"c": {"type": "object", "additionalProperties": {"type": "integer"}}}),
+        tool("answer", {"x": {"type": ["string", "null"]}}),
+        tool("MachineTranslator", {"text": TEXT, "target": {"const": "en"}}, ["text"]),
+    ],
+    "references": [
+        {
+            "type": "function",
+            "function": {
+                "name": "tree",
+                "description": "It.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"root": {"$ref": "#/$defs/Node"}, "title": TEXT},
+                    "required": ["root", "title"],
+                    "$defs": {
+                        "Node": {
+                            "type": "object",
+                            "properties": {"leaf": {"type": "boolean"}, "weight": TEXT},
+                            "required": ["leaf"],
+                        }
+                    },
+                },
+            },
+        },
+        SEARCH,
+    ],
+}
+
+
+def compiled(grammar: str | None) -> Any:
+    assert grammar is not None
+    matcher = llguidance.LLMatcher(READER, with_markers(grammar, MARKERS), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    assert not matcher.get_grammar_warnings()
+    return matcher
+
+
+def walk(grammar: str | None, seed: int, least: int = 0) -> str:
+    """A reply of the grammar, drawn from its masks, tempting tokens more often than others."""
+    matcher, rng, ids = compiled(grammar), random.Random(seed), list[int]()
+    while not matcher.is_stopped():
+        bits = matcher.compute_bitmask()
+        assert not matcher.is_error(), matcher.get_error()
+        allowed = [i for i in range(READER.vocab_size) if bits[i // 8] >> (i % 8) & 1]
+        assert allowed, ids
+        if END_ID in allowed and len(ids) >= least and (rng.random() < 0.1 or len(allowed) == 1):
+            break
+        kept = [i for i in allowed if i != END_ID] or [END_ID]
+        lures = [i for i in kept if i in TEMPTING_IDS]
+        chosen = rng.choice(lures if lures and rng.random() < 0.4 else kept)
+        if chosen == END_ID:
+            break
+        assert matcher.consume_token(chosen)
+        ids.append(chosen)
+        assert len(ids) < 12_000, "it never ends"
+    return str(BPE.decode(ids, skip_special_tokens=False))
+
+
+def check(codec: Format, tools: list[Schema], text: str) -> Action:
+    """Read a reply: no problem, calls of known tools with valid arguments, or an answer."""
+    action = codec.parse(text, tools)
+    assert not action.problems, (text, action)
+    assert bool(action.calls) != bool(action.answer), (text, action)
+    schemas = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
+    for call in action.calls:
+        assert jsonschema_rs.is_valid(schemas[call.name], call.arguments), (text, call)
+    return action
+
+
+class TestEveryReply:
+    @given(
+        st.sampled_from(FORMATS),
+        st.sampled_from(PROMPTS),
+        st.sampled_from(sorted(TOOLS)),
+        st.integers(0, 2**32),
+        st.sampled_from((0, 8, 60)),
+    )
+    @settings(max_examples=250, deadline=None)
+    def test_is_read_without_a_problem(
+        self, name: str, prompt: str, tools: str, seed: int, least: int
+    ) -> None:
+        codec, offered = get_format(name, prompt), TOOLS[tools]
+        text = walk(codec.grammar(offered), seed, least)
+        action = check(codec, offered, text)
+        assert len(action.calls) <= MOST_CALLS
+        # The policy ends at the first stop text.
+        request = Request([], offered, codec)
+        check(codec, offered, cut_at_stop(text, request))
+
+    @given(st.sampled_from(FORMATS), st.sampled_from(PROMPTS), st.integers(0, 2**32))
+    @settings(max_examples=100, deadline=None)
+    def test_is_an_answer_where_no_tool_may_be_called(
+        self, name: str, prompt: str, seed: int
+    ) -> None:
+        codec = get_format(name, prompt)
+        action = check(codec, TOOLS["both"], walk(codec.grammar(TOOLS["both"], calls=False), seed))
+        assert action.answer == (action.answer or "").strip() != ""
+        assert "\n" not in (action.answer or "")
+
+    @given(
+        st.sampled_from(FORMATS), st.sampled_from(("no_tool", "no_tool_cot")), st.integers(0, 2**32)
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_is_an_answer_where_the_strategy_has_no_tools(
+        self, name: str, prompt: str, seed: int
+    ) -> None:
+        codec = get_format(name, prompt)
+        for tools in ([], TOOLS["both"]):
+            assert check(codec, tools, walk(codec.grammar(tools), seed)).answer
+
+    @given(st.sampled_from(FORMATS), st.sampled_from(sorted(TOOLS)), st.integers(0, 2**32))
+    @settings(max_examples=60, deadline=None)
+    def test_is_a_call_where_no_answer_may_be_given(self, name: str, tools: str, seed: int) -> None:
+        codec, offered = get_format(name), TOOLS[tools]
+        if name == "react-paper" and tools in ("rich", "references"):
+            offered = [*offered, SEARCH]  # nothing else there is called with bare text
+        assert check(codec, offered, walk(codec.grammar(offered, answer=False), seed)).calls
+
+
+class TestWhatFormatsWrite:
+    @given(
+        st.sampled_from(FORMATS),
+        st.sampled_from(("", "I must look it up, for I don't know (yet): 2 < 3.")),
+        st.sampled_from(("George Rankin", "Who wrote “Ödipus”?", "2*(3+4)/5", "a, b; c")),
+    )
+    @example("hermes", "Answers are easy to find.", "x")
+    @example("llama3", "The action is clear.", "x")
+    def test_is_of_the_grammar(self, name: str, thought: str, text: str) -> None:
+        codec, tools = get_format(name), TOOLS["both"]
+        calls = (
+            ToolCall("call_0", "WikipediaSearch", {"query": text}),
+            ToolCall("call_1", "Calculator", {"expression": "1 + 1"}),
+        )
+        for action in (
+            Action(thought, calls),
+            Action(thought, calls[:1]),
+            Action(thought, (), text),
+        ):
+            written = codec.write(action, tools)
+            assert self.takes(codec.grammar(tools), written), written
+
+    @pytest.mark.parametrize("name", ["react", "tags", "hermes", "hermes-paper", "llama3"])
+    def test_rich_arguments(self, name: str) -> None:
+        codec, tools = get_format(name), TOOLS["rich"]
+        given = {
+            "city": "Zürich",
+            "nights": 3,
+            "guest": {"name": 'Ada "A." \\frac{1}{2}', "age": 36},
+            "tags": ["quiet", "東京"],
+            "price": 120.5,
+            "note": None,
+        }
+        written = codec.write(Action("", (ToolCall("call_0", "book", given),)), tools)
+        grammar = codec.grammar(tools)
+        assert self.takes(grammar, written), written
+        assert codec.parse(written, tools).calls[0].arguments == given
+        for wrong in (written.replace("3", "15"), written.replace("Zürich", "Rome")):
+            assert not self.takes(grammar, wrong), wrong
+
+    def takes(self, grammar: str | None, text: str) -> bool:
+        matcher = compiled(grammar)
+        ids = BPE.encode(text, add_special_tokens=False).ids
+        return bool(matcher.consume_tokens(ids)) and bool(matcher.is_accepting())
+
+
+def test_a_format_that_has_none_says_so() -> None:
+    class Own(Format):
+        name = "own"
+
+        def instructions(self, tools: Any) -> str:
+            return ""
+
+        def parse(self, text: str, tools: Any = (), *, cut: bool = False) -> Action:
+            return Action("", (), text)
+
+        def write(self, action: Action, tools: Any = ()) -> str:
+            return str(action.answer)
+
+        def results(self, calls: Any, results: Any, tools: Any = ()) -> list[Message]:
+            return []
+
+    assert Own(get_format("react").strategy).grammar(TOOLS["both"]) is None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_to_write_is_refused(name: str) -> None:
+    with pytest.raises(BadInputError, match="needs a tool"):
+        get_format(name).grammar([], answer=False)
+    with pytest.raises(BadInputError, match="needs a tool"):
+        get_format(name).grammar(TOOLS["both"], calls=False, answer=False)
+
+
+def test_the_papers_react_calls_with_bare_text_alone() -> None:
+    grammar = get_format("react-paper").grammar(TOOLS["rich"])
+    assert grammar is not None
+    assert "Calculator" in grammar
+    assert "book" not in grammar
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_servers_take_it_for_lark(name: str) -> None:
+    from llguidance.gbnf_to_lark import is_lark_syntax
+
+    grammar = get_format(name).grammar(TOOLS["both"])
+    assert grammar is not None
+    assert is_lark_syntax(grammar)
+    # vLLM takes any text with this sign for EBNF.
+    assert "::=" not in grammar
