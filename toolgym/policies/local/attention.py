@@ -168,9 +168,9 @@ class Slots:
             old_keys, old_values = prefix.states[layer]
             found, total = _attention(asked, old_keys[None], old_values[None], None, scale)
             # Two softmaxes become one by the weights that they had.
-            rise = total.view(len(key), group, -1).to(weight.dtype) - weight[:, :, packed]
+            rise = total.reshape(len(key), group, -1).to(weight.dtype) - weight[:, :, packed]
             own = out[:, :, packed]
-            old = found.view(own.shape)
+            old = found.reshape(own.shape)
             out[:, :, packed] = (own + (old - own) * rise.sigmoid()[..., None]).to(out.dtype)
         return out.flatten(0, 1).transpose(0, 1)
 
