@@ -134,8 +134,6 @@ class _Managed(Stream):
         ids = _cut(done.generated_tokens, self._generator.ends)
         self.written += len(ids)
         key = self._open.pop(done.request_id)
-        if not self._open:
-            self._last = key
         return {key: Reply(self._chat.decode(ids))}
 
     def close(self) -> None:
@@ -247,7 +245,7 @@ def _play(make: Callable[..., TransformersPolicy], model: str, options: Any) -> 
 def _tiny(folder: Path) -> str:
     from toolgym.miniature.model import build_model, build_tokenizer
 
-    tokenizer = build_tokenizer([Path(__file__).read_text("utf-8")])
+    tokenizer = build_tokenizer(["".join(map(chr, range(32, 127)))])
     tokenizer.save_pretrained(folder)
     build_model(tokenizer).save_pretrained(folder)
     return str(folder)

@@ -26,6 +26,7 @@ from toolgym.errors import (
     in_words,
 )
 from toolgym.policies.base import (
+    Lockstep,
     Policy,
     PolicyFunction,
     Reply,
@@ -243,7 +244,7 @@ class _Engine:
             episode = self._started(opened, job)
             while episode is not None and not stop.is_set():
                 reply: Reply | Exception
-                stream = self.policy.stream()
+                stream = Lockstep(self.policy.act)
                 try:
                     (reply,) = self._advanced(stream, [episode]).values()
                 except Exception as error:  # a policy may be the user's own

@@ -23,7 +23,7 @@ from toolgym.policies.local.sampling import Sampler, uniforms
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Generator", "Row"]
+__all__ = ["Batch", "Generator", "PackedBatch", "Row"]
 
 _SPAN = 16  # tokens between two looks at which rows have ended, where `generate` makes the steps
 _LOOK = 4  # tokens between two looks for a stop text
@@ -89,7 +89,7 @@ class Generator:
 
     def batch(self) -> Batch:
         """An empty batch of the kind that the model allows."""
-        return _PackedBatch(self) if _is_plain(self.model) else _GenerateBatch(self)
+        return PackedBatch(self) if _is_plain(self.model) else _GenerateBatch(self)
 
 
 class Batch(ABC):
@@ -154,7 +154,7 @@ class Batch(ABC):
         return row.ended or len(row.ids) >= limit
 
 
-class _PackedBatch(Batch):
+class PackedBatch(Batch):
     """Our own steps: one pass reads whatever is fresh in each row."""
 
     def __init__(self, settings: Generator) -> None:
