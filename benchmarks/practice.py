@@ -108,7 +108,7 @@ class _Managed(Stream):
         self._generator, self._chat = policy._open(), policy._chat
         config = ContinuousBatchingConfig(
             page_size=32,
-            num_blocks=2048,
+            num_blocks=1024,
             max_batch_tokens=1024,
             max_requests_per_batch=self._generator.batch_size,
             seed=0,

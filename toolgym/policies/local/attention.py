@@ -181,6 +181,8 @@ class Slots:
         old = self._layers.get(layer)
         if old is not None and rows <= old[0].shape[0] and width <= old[0].shape[2]:
             return
+        if old is not None and rows > old[0].shape[0]:
+            rows = max(rows, old[0].shape[0] * 3 // 2)
         width = -(-width // _COLUMNS) * _COLUMNS
         made = []
         for n, part in enumerate(like):
