@@ -7,15 +7,17 @@ import functools
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym import ToolEnv, rollout
 from toolgym.policies import Reply, Request
-from toolgym.policies.local.generation import Generator
+from toolgym.policies.base import Stream
+from toolgym.policies.local.generation import PackedBatch
 from toolgym.policies.local.models import Loaded, load_model
+from toolgym.policies.local.streaming import RowStream
 from toolgym.policies.local.transformers import TransformersPolicy
 from toolgym.rollouts import engine
 from toolgym.rollouts.playing import make_env
@@ -182,17 +184,30 @@ class Contender:
 
 
 class Timed(TransformersPolicy):
-    """Our policy with a clock around `act`, and a count of what it sampled."""
+    """Our policy with a clock around its stream, and a count of what it sampled."""
 
     seconds = 0.0
     sampled = 0
 
-    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
-        """As the policy does."""
+    def stream(self) -> Stream:
+        """As the policy's, watched."""
+        return _Watched(self, super().stream())
+
+
+class _Watched(Stream):
+    def __init__(self, policy: Timed, stream: Stream) -> None:
+        self._policy, self._stream = policy, stream
+
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
         began = time.perf_counter()
-        replies = super().act(requests)
-        self.seconds += time.perf_counter() - began
-        self.sampled += sum(_tokens(reply) for reply in replies)
+        self._stream.begin(requests)
+        self._policy.seconds += time.perf_counter() - began
+
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        began = time.perf_counter()
+        replies = self._stream.advance()
+        self._policy.seconds += time.perf_counter() - began
+        self._policy.sampled += sum(map(_tokens, replies.values()))
         return replies
 
 
@@ -220,7 +235,8 @@ class Ours(Contender):
 
     def parts(self, world: World) -> list[tuple[Any, str, str]]:
         """The policy's own parts, too."""
-        own = [(Timed, "act", TEXTS), (Generator, "__call__", LOOP)]
+        own = [(RowStream, "begin", TEXTS), (RowStream, "advance", TEXTS)]
+        own += [(PackedBatch, "step", LOOP), (PackedBatch, "join", LOOP)]
         return own + super().parts(world)
 
 
@@ -242,7 +258,7 @@ class FirstTurns(Contender):
         policy = Timed(world.loaded, max_new_tokens=world.tokens, batch_size=self.width)
         for begin in range(0, len(self._requests), self.width):
             batch = self._requests[begin : begin + self.width]
-            policy.act(
+            replies = policy.act(
                 [
                     Request(
                         messages, tools, codec, zlib.crc32(f"{seed} {task}".encode()), f"{task}#0"
@@ -250,6 +266,7 @@ class FirstTurns(Contender):
                     for messages, tools, codec, task in batch
                 ]
             )
+            policy.sampled += sum(map(_tokens, replies))
         return Played(len(self._requests), policy.sampled)
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from toolgym.policies.base import (
     Reply,
     ReplyTokens,
     Request,
+    Stream,
     join_tokens,
     make_policy,
 )
@@ -79,6 +81,56 @@ class BatchedAdder(Policy):
 
     def forget(self, episode: str) -> None:
         self.forgotten.append(episode)
+
+
+class OneByOne(BatchedAdder):
+    """`adder` with a stream that answers the last request first, at every second look.
+
+    Args:
+        fails: what raises, once, in the middle.
+    """
+
+    def __init__(self, fails: str = "") -> None:
+        super().__init__()
+        self.fails, self.streams, self.left = fails, 0, 9
+        self.waiting: list[int] = []
+
+    def describe(self) -> dict[str, Any]:
+        return {"policy": "callable", "name": "adder"}
+
+    def stream(self) -> Stream:
+        self.streams += 1
+        return _OneByOne(self)
+
+
+class _OneByOne(Stream):
+    def __init__(self, policy: OneByOne) -> None:
+        self.policy, self.open = policy, dict[Any, Request]()
+        self.looks = 0
+
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
+        assert not self.open.keys() & requests.keys()
+        self._fail("begin")
+        self.open.update(requests)
+        self.policy.waiting.append(len(self.open))
+
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        self.looks += 1
+        if self.looks % 2:
+            self.written += 7
+            key, request = self.open.popitem()
+            self._fail("advance")
+            key = "stranger" if self._now("stranger") else key
+            return {key: Reply(adder(request.messages, request.tools))}
+        return {}
+
+    def _now(self, where: str) -> bool:
+        self.policy.left -= where == self.policy.fails
+        return where == self.policy.fails and self.policy.left == 0
+
+    def _fail(self, where: str) -> None:
+        if self._now(where):
+            raise OSError("the server is gone")
 
 
 def rows_without_clock(run: Run) -> list[dict[str, Any]]:
@@ -200,6 +252,51 @@ class TestRollout:
         assert seen[-1] == (turns, 0)  # a function says no tokens
         assert [count for count, _ in seen] == sorted(count for count, _ in seen)
         assert order[0] == "turn"
+
+    def test_a_stream_may_answer_one_by_one(self, tasks: dict[str, Any]) -> None:
+        """Episodes go on, end and begin while others wait; the record is that of any other way."""
+        policy = OneByOne()
+        beats: list[tuple[int, int]] = []
+        run = rollout(
+            ENV,
+            policy,
+            env_args=tasks,
+            episodes=20,
+            seed=3,
+            concurrency=4,
+            pulse=lambda turns, tokens: beats.append((turns, tokens)),
+        )
+        expected = rollout(ENV, adder, env_args=tasks, episodes=20, seed=3)
+        assert rows_without_clock(run) == rows_without_clock(expected)
+        assert max(policy.waiting) == 4
+        # Every second look finds nothing; a turn has seven tokens here.
+        assert beats == [((n + 1) // 2, 7 * ((n + 1) // 2)) for n in range(1, 81)]
+
+    @pytest.mark.parametrize("where", ["begin", "advance", "stranger"])
+    def test_a_stream_that_fails_is_made_anew(self, tasks: dict[str, Any], where: str) -> None:
+        policy = OneByOne(where)
+        run = rollout(ENV, policy, env_args=tasks, episodes=20, concurrency=4)
+        assert policy.streams == 2
+        failed = run.failures()
+        assert {row["boundary"] for row in failed} == {"policy"}
+        assert 1 <= len(failed) <= 4
+        assert len(run) + len(failed) == 20
+        assert all(trajectory.reward == 1.0 for trajectory in run)
+
+    @pytest.mark.parametrize("concurrency", [1, 4])
+    def test_the_pulse_counts_turns_of_any_policy(
+        self, tasks: dict[str, Any], concurrency: int
+    ) -> None:
+        beats: list[tuple[int, int]] = []
+        rollout(
+            ENV,
+            adder,
+            env_args=tasks,
+            episodes=5,
+            concurrency=concurrency,
+            pulse=lambda turns, tokens: beats.append((turns, tokens)),
+        )
+        assert beats == [(n, 0) for n in range(1, 11)]
 
     def test_no_such_run(self, tmp_path: Path) -> None:
         (tmp_path / "first").mkdir()

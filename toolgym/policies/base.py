@@ -12,20 +12,27 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from toolgym.errors import BadInputError, PolicyError, ToolgymError, in_words
-from toolgym.formats import Action, Format
 from toolgym.formats.base import MARK, results_in
-from toolgym.formats.turn import Turn
-from toolgym.messages import Chat, Message, ToolCall, opening_length
+from toolgym.messages import Chat, Message, ToolCall
+from toolgym.policies.requests import (
+    Lockstep,
+    Reply,
+    ReplyTokens,
+    Request,
+    Stream,
+    join_tokens,
+)
 from toolgym.registry import POLICIES
 from toolgym.tools.base import Schema
-from toolgym.trajectory import Tokens
 
 __all__ = [
     "CallablePolicy",
+    "Lockstep",
     "Policy",
     "Reply",
     "ReplyTokens",
     "Request",
+    "Stream",
     "cut_at_stop",
     "grammar_of",
     "join_tokens",
@@ -34,107 +41,6 @@ __all__ = [
     "question_of",
     "with_stop",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a policy is told in one turn. Never the gold answer.
-
-    Args:
-        messages: the whole conversation as chat dicts.
-        tools: function-calling documents.
-        format: the codec that will read the reply; ``format.stop`` are its stop texts.
-        seed: for this turn's sampling; the same run gives the same number.
-        episode: ``task id#sample``, unique within a run: a key for state kept between turns.
-        turn: number of this turn, from 0.
-        examples: worked examples before the question: their replies are nobody's own.
-    """
-
-    messages: list[Chat]
-    tools: list[Schema]
-    format: Format
-    seed: int = 0
-    episode: str = ""
-    turn: int = 0
-    examples: int = 0
-
-    @property
-    def opening(self) -> int:
-        """How many messages stand before the policy's own first reply."""
-        return opening_length([m["role"] for m in self.messages], self.turn, self.examples)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyTokens:
-    """A reply as token ids.
-
-    Args:
-        prompt_ids: [prompt] all that the model read in this turn.
-        completion_ids: [reply] what it sampled, end token included.
-        logprobs: [reply] log-probability of each sampled token at temperature 1, or None; of the
-            model alone, also where it was guided.
-        guided: a grammar decided which tokens could be sampled.
-    """
-
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    logprobs: list[float] | None = None
-    guided: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One assistant turn.
-
-    Args:
-        text: as the environment's ``step`` takes it.
-        tokens: the same in token ids, when the policy knows them.
-        cut: it ended at the limit of its length, in the middle.
-        said: what it says, where that came as a message with native calls and not as text.
-    """
-
-    text: str
-    tokens: ReplyTokens | None = None
-    cut: bool = False
-    said: Action | None = None
-
-    @property
-    def turn(self) -> str:
-        """The text as an action that carries what text cannot say."""
-        return Turn(self.text, self.said, self.cut) if self.cut or self.said else self.text
-
-
-def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:
-    """An episode's tokens from those of its turns.
-
-    Args:
-        turns: one a turn; each prompt must begin with all that stood before it.
-        tokenizer: hash of the tokenizer.
-
-    Returns:
-        None when a turn has no tokens, or re-rendered what had been said: then nobody can claim
-        that these were the tokens, and training has to tokenise again.
-    """
-    first = turns[0] if turns else None
-    if first is None:
-        return None
-    prompt = list(first.prompt_ids)
-    completion: list[int] = []
-    mask: list[int] = []
-    logprobs: list[float] = []
-    for turn in turns:
-        if turn is None:
-            return None
-        so_far = len(prompt) + len(completion)
-        if turn.prompt_ids[:so_far] != prompt + completion:
-            return None
-        between = turn.prompt_ids[so_far:]
-        completion += [*between, *turn.completion_ids]
-        mask += [0] * len(between) + [1] * len(turn.completion_ids)
-        logprobs += [0.0] * len(between) + list(turn.logprobs or ())
-    known = all(turn is not None and turn.logprobs is not None for turn in turns)
-    guided = any(turn is not None and turn.guided for turn in turns)
-    return Tokens(prompt, completion, mask, logprobs if known else None, tokenizer, guided)
 
 
 class Policy(ABC):
@@ -156,6 +62,14 @@ class Policy(ABC):
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Answer requests in order; a request that failed is answered by its exception."""
+
+    def stream(self) -> Stream:
+        """A fresh stream, which a rollout with a ``batched`` policy uses in place of `act`.
+
+        Episodes whose replies have come are stepped and ask again while the others are still
+        waiting for theirs. By default all of them wait for one call of `act`.
+        """
+        return Lockstep(self.act)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,13 @@ from toolgym.errors import (
     in_words,
 )
 from toolgym.policies.base import (
+    Lockstep,
     Policy,
     PolicyFunction,
     Reply,
     ReplyTokens,
     Request,
+    Stream,
     join_tokens,
     make_policy,
 )
@@ -166,31 +168,58 @@ class _Engine:
     ) -> None:
         self.writer, self.policy, self.max_failures = writer, policy, max_failures
         self.planned, self.progress, self.pulse = planned, progress, pulse
-        self._turns = self._tokens = 0
-        self._in_a_row = 0
+        self._in_a_row = self._turns = self._tokens = 0
         self._lock = threading.Lock()
 
     def batched(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
-        """One policy call a turn for all running episodes; others begin where some have ended."""
-        running: list[_Episode] = []
+        """One stream for all running episodes; others begin where some have ended."""
+        running: dict[Hashable, _Episode] = {}
+        asking: list[_Episode] = []
+        stream: Stream | None = None
         while jobs or running:
             while jobs and len(running) < width:
                 episode = self._started(opened, jobs.popleft())
                 if episode is not None:
-                    running.append(episode)
-            replies = self._replies(running)
-            playing: list[tuple[_Episode, Reply]] = []
-            for episode, reply in zip(running, replies, strict=True):
-                if isinstance(reply, Reply):
-                    playing.append((episode, reply))
-                else:
-                    self._failed(episode, reply)
-            outer = [episode.playing.outer for episode, _ in playing]
-            stepped = step_together(outer, [reply.turn for _, reply in playing])
-            running = []
-            for (episode, reply), outcome in zip(playing, stepped, strict=True):
-                if self._played(episode, reply, outcome):
-                    running.append(episode)
+                    running[episode.job.key] = episode
+                    asking.append(episode)
+            if not running:
+                continue
+            before = 0 if stream is None else stream.written
+            try:
+                stream = stream or self.policy.stream()
+                replies = self._advanced(stream, asking)
+                if not replies.keys() <= running.keys():
+                    raise PolicyError("the policy's stream answers what nobody has asked")
+                written = stream.written - before
+            except Exception as error:  # a policy may be the user's own
+                replies, stream, written = dict.fromkeys(running, error), None, 0
+            self._beat(len(replies), written)
+            asking = self._stepped([(running.pop(key), reply) for key, reply in replies.items()])
+            running |= {episode.job.key: episode for episode in asking}
+
+    def _advanced(
+        self, stream: Stream, asking: Sequence[_Episode]
+    ) -> Mapping[Hashable, Reply | Exception]:
+        """What a stream has answered by now, once these episodes have asked, too."""
+        if asking:
+            stream.begin({episode.job.key: episode.request() for episode in asking})
+        return {key: _checked(reply) for key, reply in stream.advance().items()}
+
+    def _stepped(self, answered: Sequence[tuple[_Episode, Reply | Exception]]) -> list[_Episode]:
+        """Step the environments of what was answered; returns the episodes that go on."""
+        playing = []
+        for episode, reply in answered:
+            if isinstance(reply, Reply):
+                playing.append((episode, reply))
+            else:
+                self._failed(episode, reply)
+        outer = [episode.playing.outer for episode, _ in playing]
+        stepped = step_together(outer, [reply.turn for _, reply in playing])
+        return [
+            episode
+            for (episode, reply), outcome in zip(playing, stepped, strict=True)
+            if self._played(episode, reply, outcome)
+        ]
 
     def threaded(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
@@ -215,12 +244,14 @@ class _Engine:
                 return
             episode = self._started(opened, job)
             while episode is not None and not stop.is_set():
-                (reply,) = self._replies([episode])
-                if not isinstance(reply, Reply):
-                    self._failed(episode, reply)
-                    break
-                (outcome,) = step_together([episode.playing.outer], [reply.turn])
-                if not self._played(episode, reply, outcome):
+                reply: Reply | Exception
+                stream = Lockstep(self.policy.act)
+                try:
+                    (reply,) = self._advanced(stream, [episode]).values()
+                except Exception as error:  # a policy may be the user's own
+                    reply = error
+                self._beat(1, stream.written)
+                if not self._stepped([(episode, reply)]):
                     break
 
     def _started(self, opened: Opened, job: _Job) -> _Episode | None:
@@ -235,18 +266,12 @@ class _Engine:
             return None
         return episode
 
-    def _replies(self, episodes: Sequence[_Episode]) -> list[Reply | Exception]:
-        """One reply each; whatever else a policy does is a failure of these episodes."""
-        if not episodes:
-            return []
-        try:
-            replies = list(self.policy.act([episode.request() for episode in episodes]))
-            if len(replies) != len(episodes):
-                asked = len(episodes)
-                raise PolicyError(f"the policy gave {len(replies)} replies to {asked} requests")
-        except Exception as error:  # a policy may be the user's own
-            return [error] * len(episodes)
-        return [_checked(reply) for reply in replies]
+    def _beat(self, turns: int, tokens: int) -> None:
+        """Count replies and tokens, and tell of them."""
+        with self._lock:
+            self._turns, self._tokens = self._turns + turns, self._tokens + tokens
+            if self.pulse is not None:
+                self.pulse(self._turns, self._tokens)
 
     def _played(self, episode: _Episode, reply: Reply, outcome: Stepped | Exception) -> bool:
         """Take in a step; says whether the episode goes on."""
@@ -257,12 +282,6 @@ class _Engine:
         episode.info, unchanged = episode.playing.take(outcome, turn, reply.turn)
         # The tokens of a reply that a wrapper has changed are not those of what was played.
         episode.turns.append(reply.tokens if unchanged else None)
-        with self._lock:
-            self._turns += 1
-            said = reply.tokens.completion_ids if reply.tokens else ()
-            self._tokens += len(said) if isinstance(said, list) else 0  # a user's may be anything
-            if self.pulse is not None:
-                self.pulse(self._turns, self._tokens)
         if episode.playing.env.ended:
             self._finished(episode)
         return not episode.playing.env.ended

@@ -1,150 +1,64 @@
-"""Generation in spans: rows that have ended leave the batch, so that no long reply holds it up.
+"""Generation in batches that rows join and leave at any step. Needs torch and transformers.
 
-Needs torch and transformers.
+A row joins when there is room, and leaves with the token that ends its reply. The first pass that
+it takes part in reads its prompt, beside the single tokens of the rows that were there before.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from toolgym._util.optional import require_extra
+from toolgym.policies.local.attention import Place, Prefix, Slots, UnfitModelError
 from toolgym.policies.local.guide import Guide
+from toolgym.policies.local.prefixes import Kept, Prefixes
 from toolgym.policies.local.sampling import Sampler, uniforms
 
-__all__ = ["Generator", "Prefix", "Prefixes", "Sampled", "joined_cache"]
-
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Batch", "Generator", "PackedBatch", "Row"]
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """The attention's keys and values of a beginning.
-
-    Args:
-        ids: [token] the beginning itself.
-        states: [layer and kind, head, token, channel] keys and values of each layer in turn.
-    """
-
-    ids: list[int]
-    states: torch.Tensor
+_SPAN = 16  # tokens between two looks at which rows have ended, where `generate` makes the steps
+_LOOK = 4  # tokens between two looks for a stop text
+_READ = 8192  # tokens of prompts that join at one step
 
 
-class Prefixes:
-    """Beginnings by episode; what was not asked for longest goes first.
+@dataclass(slots=True, eq=False)
+class Row:
+    """One prompt, and what has been sampled for it.
 
     Args:
-        limit: bytes of all states together.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
-        self._known: OrderedDict[str, Prefix] = OrderedDict()
-
-    def take(self, episode: str, prompt: Sequence[int]) -> Prefix | None:
-        """The episode's beginning, if the prompt continues it; it is not kept any longer."""
-        found = self.forget(episode)
-        if found is None or len(prompt) <= len(found.ids):
-            return None
-        return found if list(prompt[: len(found.ids)]) == found.ids else None
-
-    def keep(self, episode: str, ids: Sequence[int], cache: Any, row: int, mask: Any) -> None:
-        """Keep a row of a batch.
-
-        Only caches with all tokens of all layers can be continued from any place; those of sliding
-        windows and of state-space models are left alone.
-
-        Args:
-            episode: whose row it is; nothing is kept without a name.
-            ids: [token] prompt and reply.
-            cache: of the batch, after generation.
-            row: number of the row.
-            mask: [row, column] 0 where the batch is padded.
-        """
-        if not episode or not _whole(cache):
-            return
-        columns = mask[row, : cache.get_seq_length()].nonzero()[: len(ids), 0]
-        layers = [part[row] for layer in cache.layers for part in (layer.keys, layer.values)]
-        size = sum(part.nbytes for part in layers) * len(columns) // max(1, layers[0].shape[1])
-        if size > self._limit or not len(columns):
-            return
-        self.forget(episode)
-        torch = require_extra("torch", "train")
-        states = torch.stack([part.index_select(1, columns) for part in layers])
-        self._known[episode] = Prefix(list(ids[: len(columns)]), states)
-        self._size += states.nbytes
-        while self._size > self._limit:
-            self.forget(next(iter(self._known)))
-
-    def forget(self, episode: str) -> Prefix | None:
-        """Drop an episode's beginning; returns what it was."""
-        found = self._known.pop(episode, None)
-        if found is not None:
-            self._size -= found.states.nbytes
-        return found
-
-
-def _whole(cache: Any) -> bool:
-    transformers = require_extra("transformers", "train")
-    layers = getattr(cache, "layers", None)
-    if not layers or any(type(x) is not transformers.cache_utils.DynamicLayer for x in layers):
-        return False
-    parts = [part for layer in layers for part in (layer.keys, layer.values)]
-    first = parts[0]
-    return all(p.shape == first.shape and p.device == first.device for p in parts)
-
-
-def joined_cache(prefixes: Sequence[Prefix | None]) -> tuple[Any, int]:
-    """A cache for a batch, each row's beginning padded on the left.
-
-    Args:
-        prefixes: [row] None: a row without one.
-
-    Returns:
-        The cache, None when no row has a beginning; and its columns.
-    """
-    width = max((len(prefix.ids) for prefix in prefixes if prefix), default=0)
-    first = next((prefix.states for prefix in prefixes if prefix), None)
-    if first is None:
-        return None, 0
-    transformers = require_extra("transformers", "train")
-    layers, heads, _, channels = first.shape
-    cache = transformers.DynamicCache()
-    # Layer by layer: all at once would need the memory of the batch twice.
-    for layer in range(0, layers, 2):
-        # Zeros: what is masked must still be finite.
-        pair = first.new_zeros(2, len(prefixes), heads, width, channels)
-        for row, prefix in enumerate(prefixes):
-            if prefix is not None:
-                pair[:, row, :, width - len(prefix.ids) :] = prefix.states[layer : layer + 2]
-        cache.update(pair[0], pair[1], layer // 2)
-    return cache, width
-
-
-if TYPE_CHECKING:
-    import torch
-
-
-_SPAN = 16  # tokens between two looks at which rows have ended
-
-
-@dataclass(slots=True)
-class Sampled:
-    """What was sampled for one prompt.
-
-    Args:
-        ids: [reply] the end token included.
+        key: whose it is.
+        prompt: [token] never empty.
+        seed: of its sampling.
+        stopped: takes the reply so far; says how many of its tokens count when a stop text is in
+            it, else None.
+        episode: under which its keys and values are kept for the next turn; without one they are
+            not.
+        guide: what its reply may go on with, or None.
+        ids: [reply] sampled, the end token included.
         logprobs: [reply] at temperature 1; empty when not asked for.
         ended: by an end token or a stop text; else it was cut.
+        place: in the batch.
     """
 
+    key: Hashable
+    prompt: list[int]
+    seed: int
+    stopped: Callable[[list[int]], int | None]
+    episode: str = ""
+    guide: Guide | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
+    place: Place = field(default_factory=lambda: Place([]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +72,9 @@ class Generator:
         temperature: 0 is greedy.
         top_p: nucleus sampling; 1 = off.
         max_new_tokens: of one reply.
+        batch_size: most rows at once.
         logprobs: whether to keep them.
-        prefixes: what episodes' earlier turns left; None: every prompt is read from its beginning.
+        prefixes: what has been read already; None: every prompt is read from its beginning.
     """
 
     model: Any
@@ -168,197 +83,280 @@ class Generator:
     temperature: float
     top_p: float
     max_new_tokens: int
+    batch_size: int
     logprobs: bool = False
     prefixes: Prefixes | None = None
 
-    def __call__(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        stopped: Callable[[int, list[int]], int | None],
-        episodes: Sequence[str] = (),
-        guides: Sequence[Guide | None] = (),
-    ) -> list[Sampled]:
-        """Sample one batch.
+    def batch(self) -> Batch:
+        """An empty batch of the kind that the model allows."""
+        return PackedBatch(self) if _is_plain(self.model) else _GenerateBatch(self)
 
-        Args:
-            prompts: [row][prompt] ids, none empty.
-            seeds: [row].
-            stopped: takes a row and its reply so far; says how many of its tokens count when a stop
-                text is in it, else None.
-            episodes: [row] names under which `prefixes` are kept; none: nothing is kept.
-            guides: [row] what replies may go on with, or None; none: no row is guided.
 
-        Returns:
-            [row].
-        """
-        torch = require_extra("torch", "train")
-        device = self.model.device
-        sampler = Sampler(
-            uniforms(seeds, self.max_new_tokens if self.temperature else 0),
-            temperature=self.temperature,
-            top_p=self.top_p,
-            device=device,
-            logprobs=self.logprobs,
-            guides=guides,
+class Batch(ABC):
+    """Rows that are being sampled, in torch's inference mode.
+
+    Args:
+        settings: what is the same for all rows.
+    """
+
+    def __init__(self, settings: Generator) -> None:
+        self.settings = settings
+        self.rows: list[Row] = []
+        self._sampler = self._new_sampler([])
+
+    @abstractmethod
+    def join(self, waiting: deque[Row]) -> None:
+        """Take rows from the left, as many as there is room for."""
+
+    @abstractmethod
+    def step(self) -> list[Row]:
+        """Sample on, at least one token; returns the rows that have ended, which have left."""
+
+    def drop(self, first: int = 0) -> list[Row]:
+        """Let rows go, from one on, as after an error."""
+        gone = self.rows[first:]
+        self._reorder(list(range(first)))
+        return gone
+
+    def _new_sampler(self, rows: Sequence[Row]) -> Sampler:
+        return Sampler(
+            self._drawn(rows),
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            device=self.settings.model.device,
+            logprobs=self.settings.logprobs,
+            guides=[row.guide for row in rows],
         )
-        done = [Sampled() for _ in prompts]
-        live, written = list(range(len(prompts))), 0
-        prefixes = self.prefixes if episodes and _is_plain(self.model) else None
-        with torch.inference_mode():
-            ids, mask, cache = self._begin(prompts, episodes, prefixes, device)
-            while live:
-                span = self._span(self.max_new_tokens - written)
-                longer, cache = self._run(ids, mask, cache, sampler, span)
-                width = longer.shape[1] - ids.shape[1]
-                written += width
-                self._collect(done, live, longer[:, ids.shape[1] :], sampler)
-                kept = [
-                    n
-                    for n, row in enumerate(live)
-                    if not self._ended(done[row], row, stopped) and written < self.max_new_tokens
+
+    def _drawn(self, rows: Sequence[Row]) -> Any:
+        count = self.settings.max_new_tokens if self.settings.temperature else 0
+        return uniforms([row.seed for row in rows], count)
+
+    def _reorder(self, order: list[int]) -> None:
+        torch = require_extra("torch", "train")
+        self.rows = [self.rows[n] for n in order]
+        self._sampler.select(torch.tensor(order, dtype=torch.int64, device=self._device))
+
+    @property
+    def _device(self) -> Any:
+        return self.settings.model.device
+
+    def _ended(self, row: Row) -> bool:
+        """Whether a row's reply is complete; what stands after its end is cut off."""
+        ends, limit = self.settings.ends, self.settings.max_new_tokens
+        first = next((n for n, i in enumerate(row.ids) if i in ends), None)
+        count = None if first is None else first + 1
+        stop = row.stopped(row.ids[:count])
+        count = count if stop is None else stop
+        if count is not None:
+            del row.ids[count:], row.logprobs[count:]
+            row.ended = True
+        return row.ended or len(row.ids) >= limit
+
+
+class PackedBatch(Batch):
+    """Our own steps: one pass reads whatever is fresh in each row."""
+
+    def __init__(self, settings: Generator) -> None:
+        super().__init__(settings)
+        self._slots = Slots()
+
+    def join(self, waiting: deque[Row]) -> None:
+        """Take rows from the left, as many as there is room for."""
+        if not self.rows:
+            self._slots = Slots()  # lets go of the memory of longer ones
+        before, read = len(self.rows), 0
+        while waiting and len(self.rows) < self.settings.batch_size and read < _READ:
+            self.rows.append(waiting.popleft())
+            read += len(self.rows[-1].prompt)
+        joined = self.rows[before:]
+        if not joined:
+            return
+        self._sampler.join(self._drawn(joined), [row.guide for row in joined])
+        known = self._known(joined)
+        for n, (row, kept) in enumerate(zip(joined, known, strict=True), before):
+            prefix = kept.prefix if kept else self._longest(row.prompt)
+            row.place = Place(row.prompt[len(prefix.ids) if prefix else 0 :], prefix)
+            if kept is not None:
+                self._slots.put(n, kept.states)
+                row.place.own = len(kept.ids) - (len(prefix.ids) if prefix else 0)
+                row.place.fresh = row.prompt[len(kept.ids) :]
+
+    def _known(self, rows: Sequence[Row]) -> list[Kept | None]:
+        """What is kept of each row's episode; what the others share is read."""
+        prefixes = self.settings.prefixes
+        if prefixes is None:
+            return [None] * len(rows)
+        known = [prefixes.take(row.episode, row.prompt) for row in rows]
+        begun = [row.prompt for row, kept in zip(rows, known, strict=True) if kept is None]
+        torch = require_extra("torch", "train")
+        for ids in prefixes.worth_sharing(begun) if begun else ():
+            shorter, slots = prefixes.longest(ids), Slots()
+            place = Place(ids[len(shorter.ids) if shorter else 0 :], shorter)
+            slots.forward(self.settings.model, [place])
+            states = slots.take(0, place.own)
+            if shorter is not None:
+                pairs = zip(shorter.states, states, strict=True)
+                states = [
+                    (torch.cat([a[0], b[0]], 1), torch.cat([a[1], b[1]], 1)) for a, b in pairs
                 ]
-                mask = torch.cat([mask, mask.new_ones(len(live), width)], 1)
-                ids = longer
-                if prefixes is not None:
-                    for n in set(range(len(live))).difference(kept):
-                        said = [*prompts[live[n]], *done[live[n]].ids]
-                        prefixes.keep(episodes[live[n]], said, cache, n, mask)
-                if len(kept) < len(live) and kept:
-                    rows = torch.tensor(kept, device=device)
-                    ids, mask = ids[rows], mask[rows]
-                    cache.batch_select_indices(rows)
-                    sampler.select(rows)
-                live = [live[n] for n in kept]
-        return done
+            prefixes.share(Prefix(ids, states))
+        return known
 
-    def _begin(
-        self,
-        prompts: Sequence[Sequence[int]],
-        episodes: Sequence[str],
-        prefixes: Prefixes | None,
-        device: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Ids and mask [row, column] of the prompts, and a cache of the columns already read."""
-        torch = require_extra("torch", "train")
-        found: list[Prefix | None] = [None] * len(prompts)
-        if prefixes is not None:
-            pairs = zip(episodes, prompts, strict=True)
-            found = [prefixes.take(episode, prompt) for episode, prompt in pairs]
-        cache, width = joined_cache(found)
-        known = [len(prefix.ids) if prefix else 0 for prefix in found]
-        fresh = [prompt[count:] for prompt, count in zip(prompts, known, strict=True)]
-        ids, mask = self._padded(fresh, device)
-        if not width:
-            return ids, mask, None
-        old = [prompt[:count] for prompt, count in zip(prompts, known, strict=True)]
-        old_ids, old_mask = self._padded(old, device)
-        return torch.cat([old_ids, ids], 1), torch.cat([old_mask, mask], 1), cache
+    def _longest(self, prompt: list[int]) -> Prefix | None:
+        return self.settings.prefixes.longest(prompt) if self.settings.prefixes else None
 
-    def _padded(
-        self, prompts: Sequence[Sequence[int]], device: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self) -> list[Row]:
+        """One token a row."""
+        scores = self._slots.forward(self.settings.model, [row.place for row in self.rows])
+        chosen = self._sampler.next(scores).tolist()
+        logprobs = [column.tolist() for column in self._sampler.logprobs]
+        self._sampler.logprobs = []
+        ended = []
+        for n, (row, token) in enumerate(zip(self.rows, chosen, strict=True)):
+            row.ids.append(token)
+            row.place.fresh = [token]
+            row.logprobs += [column[n] for column in logprobs]
+            look = token in self.settings.ends or len(row.ids) == self.settings.max_new_tokens
+            if (look or len(row.ids) % _LOOK == 0) and self._ended(row):
+                ended.append(n)
+        return self._leave(ended) if ended else []
+
+    def _leave(self, ended: list[int]) -> list[Row]:
+        gone = [self.rows[n] for n in ended]
+        for n, row in zip(ended, gone, strict=True):
+            if self.settings.prefixes is not None and row.episode:
+                # The last token was not read, nor is what stands after a stop text any longer said.
+                ids = [*row.prompt, *row.ids][: row.place.known]
+                own = len(ids) - (row.place.known - row.place.own)
+                states = self._slots.take(n, own)
+                self.settings.prefixes.keep(row.episode, Kept(ids, row.place.prefix, states))
+        order = list(range(len(self.rows)))
+        for n in reversed(ended):  # the last row moves into the gap, so that none is left
+            last = order.pop()
+            if n < len(order):
+                self._slots.move(len(order), n, self.rows[last].place.own)
+                order[n] = last
+        self._reorder(order)
+        return gone
+
+
+class _GenerateBatch(Batch):
+    """Steps of ``generate``, for models that need more than ids and positions.
+
+    Rows join when none is left, and leave after a span. What they read is not kept.
+    """
+
+    def join(self, waiting: deque[Row]) -> None:
+        """Take rows from the left, once all others have left."""
+        if self.rows or not waiting:
+            return
         torch = require_extra("torch", "train")
-        longest = max(len(prompt) for prompt in prompts)
-        gaps = [longest - len(prompt) for prompt in prompts]
-        ids = [[self.pad] * gap + list(p) for gap, p in zip(gaps, prompts, strict=True)]
+        count = min(len(waiting), self.settings.batch_size)
+        self.rows = [waiting.popleft() for _ in range(count)]
+        self._sampler = self._new_sampler(self.rows)
+        longest = max(len(row.prompt) for row in self.rows)
+        gaps = [longest - len(row.prompt) for row in self.rows]
+        pairs = list(zip(gaps, self.rows, strict=True))
+        ids = [[self.settings.pad] * gap + row.prompt for gap, row in pairs]
         mask = [[0] * gap + [1] * (longest - gap) for gap in gaps]
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        self._ids = torch.tensor(ids, device=self._device)
+        self._mask = torch.tensor(mask, device=self._device)
+        self._cache: Any = None
 
-    def _span(self, left: int) -> int:
-        """How many tokens to go; all where a cache cannot lose rows (state-space models)."""
-        return left if getattr(self.model, "_is_stateful", False) else min(left, _SPAN)
-
-    def _run(
-        self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int
-    ) -> tuple[torch.Tensor, Any]:
-        """All ids [row, column] after at most so many new tokens, and the cache."""
-        if _is_plain(self.model):
-            return self._steps(ids, mask, cache, sampler, span)
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            logits_processor=[sampler],
-            generation_config=self._config(span),
-        )
-        return out.sequences, out.past_key_values
-
-    def _steps(
-        self, ids: Any, mask: Any, cache: Any, sampler: Sampler, span: int
-    ) -> tuple[torch.Tensor, Any]:
-        """What ``generate`` does, less what it does for other ways to generate."""
+    def step(self) -> list[Row]:
+        """A span of tokens."""
         torch = require_extra("torch", "train")
-        if cache is None:
-            cache = require_extra("transformers", "train").DynamicCache(config=self.model.config)
-        ends = torch.tensor(sorted(self.ends), dtype=ids.dtype, device=ids.device)
-        ended = ids.new_zeros(len(ids), dtype=torch.bool)
-        padded = not bool(mask.all())
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, cache.get_seq_length() :]
-        fresh = ids[:, cache.get_seq_length() :]
-        for _ in range(span):
-            logits = self.model(
-                input_ids=fresh,
-                # Without padding no mask has to be made of it.
-                attention_mask=mask if padded else None,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-            fresh = sampler.next(logits[:, -1].float())[:, None]
-            positions = positions[:, -1:] + 1
-            ids, mask = torch.cat([ids, fresh], 1), torch.cat([mask, mask[:, -1:]], 1)
-            ended |= torch.isin(fresh[:, 0], ends)
-            if ended.all():
-                break
-        return ids, cache
+        out = self.settings.model.generate(
+            input_ids=self._ids,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            logits_processor=[self._sampler],
+            generation_config=self._config(),
+        )
+        fresh = out.sequences[:, self._ids.shape[1] :]
+        self._ids, self._cache = out.sequences, out.past_key_values
+        self._mask = torch.cat([self._mask, self._mask.new_ones(fresh.shape)], 1)
+        self._collect(fresh)
+        ended = [n for n, row in enumerate(self.rows) if self._ended(row)]
+        gone = [self.rows[n] for n in ended]
+        kept = [n for n in range(len(self.rows)) if n not in ended]
+        if ended and kept:
+            rows = torch.tensor(kept, device=self._device)
+            self._ids, self._mask = self._ids[rows], self._mask[rows]
+            self._cache.batch_select_indices(rows)
+        self._reorder(kept)
+        return gone
 
-    def _config(self, span: int) -> Any:
+    def _collect(self, fresh: torch.Tensor) -> None:
+        for row, ids in zip(self.rows, fresh.tolist(), strict=True):
+            row.ids += ids
+        if self.settings.logprobs:
+            torch = require_extra("torch", "train")
+            columns = torch.stack(self._sampler.logprobs, 1).tolist()
+            for row, values in zip(self.rows, columns, strict=True):
+                row.logprobs += values
+        self._sampler.logprobs = []
+
+    def _config(self) -> Any:
         transformers = require_extra("transformers", "train")
+        left = self.settings.max_new_tokens - len(self.rows[0].ids)
+        # A cache of recurrent states cannot lose rows: all at once.
+        stateful = getattr(self.settings.model, "_is_stateful", False)
         return transformers.GenerationConfig(
-            max_new_tokens=span,
+            max_new_tokens=left if stateful else min(left, _SPAN),
             do_sample=False,
-            eos_token_id=sorted(self.ends) or None,
-            pad_token_id=self.pad,
+            eos_token_id=sorted(self.settings.ends) or None,
+            pad_token_id=self.settings.pad,
             return_dict_in_generate=True,
             use_cache=True,
         )
 
-    def _collect(
-        self, done: list[Sampled], live: list[int], fresh: torch.Tensor, sampler: Sampler
-    ) -> None:
-        for row, ids in zip(live, fresh.tolist(), strict=True):
-            done[row].ids += ids
-        if self.logprobs:
-            torch = require_extra("torch", "train")
-            columns = torch.stack(sampler.logprobs, 1).tolist()
-            for row, values in zip(live, columns, strict=True):
-                done[row].logprobs += values
-        sampler.logprobs = []
 
-    def _ended(
-        self, sampled: Sampled, row: int, stopped: Callable[[int, list[int]], int | None]
-    ) -> bool:
-        first = next((n for n, i in enumerate(sampled.ids) if i in self.ends), None)
-        count = None if first is None else first + 1
-        stop = stopped(row, sampled.ids[:count])
-        count = count if stop is None else stop
-        if count is None:
-            return False
-        del sampled.ids[count:], sampled.logprobs[count:]
-        sampled.ended = True
-        return True
+_PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def _is_plain(model: Any) -> bool:
-    """Whether a step needs no more than ids, mask, positions and a cache of keys and values."""
+    """Whether our own steps give the model's own logits; tried once on a few tokens."""
+    if model not in _PLAIN:
+        _PLAIN[model] = _seems_plain(model) and _agrees(model)
+    return _PLAIN[model]
+
+
+def _seems_plain(model: Any) -> bool:
+    """Whether a step needs no more than ids, positions, and keys and values of all tokens."""
     transformers = require_extra("transformers", "train")
     prepared = getattr(type(model), "prepare_inputs_for_generation", None)
     if prepared is not transformers.GenerationMixin.prepare_inputs_for_generation:
         return False
-    wanted = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
-    # ALiBi counts columns of the mask, so that padding between the turns would shift it.
     if getattr(model, "_is_stateful", False) or getattr(model.config, "alibi", False):
         return False
+    if not getattr(model, "_supports_attention_backend", False) or model.config.sub_configs:
+        return False
+    layers = transformers.DynamicCache(config=model.config).layers
+    if any(type(layer) is not transformers.cache_utils.DynamicLayer for layer in layers):
+        return False
+    wanted = {"position_ids", "use_cache", "logits_to_keep"}
     return wanted <= inspect.signature(type(model).forward).parameters.keys()
+
+
+def _agrees(model: Any) -> bool:
+    """Whether our attention and the model's own give the same logits for a few tokens."""
+    torch = require_extra("torch", "train")
+    ids = [n % model.config.vocab_size for n in range(3, 12)]
+    with torch.inference_mode():
+        whole = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+        expected = whole.logits[0, -1].float()
+        beginning, slots, place = Slots(), Slots(), Place(ids[:4])
+        try:
+            beginning.forward(model, [place])
+            prefix = Prefix(ids[:4], beginning.take(0, 4))
+            places = [Place(ids[4:5], prefix), Place(ids[:-1])]
+            slots.forward(model, places)
+            places[0].fresh, places[1].fresh = ids[5:], ids[-1:]
+            found = slots.forward(model, places)
+        except (UnfitModelError, TypeError, IndexError):
+            # It hands other things to its attention than we take.
+            return False
+    # bfloat16 has eight bits; another way to attend is far off.
+    return bool(((found - expected).abs().amax() <= 0.05 * expected.abs().amax()).item())

@@ -68,7 +68,8 @@ class Sampler:
         self._drawn: torch.Tensor = loaded.as_tensor(drawn, dtype=self._exact, device=device)
         self._temperature, self._top_p = temperature, top_p
         self._keep_logprobs = logprobs
-        self._position, self._guides = 0, list(guides)
+        self._position = loaded.zeros(len(drawn), dtype=loaded.int64, device=device)
+        self._guides = list(guides) or [None] * len(drawn)
         self.logprobs: list[torch.Tensor] = []  # a position: [row] float32
 
     def select(self, rows: torch.Tensor) -> None:
@@ -77,8 +78,21 @@ class Sampler:
         Args:
             rows: [kept] indices.
         """
-        self._drawn = self._drawn[rows]
-        self._guides = [self._guides[row] for row in rows.tolist()] if self._guides else []
+        self._drawn, self._position = self._drawn[rows], self._position[rows]
+        self._guides = [self._guides[row] for row in rows.tolist()]
+
+    def join(self, drawn: NDArray[np.float64], guides: Sequence[Guide | None]) -> None:
+        """Let rows join the batch, behind those that are in it.
+
+        Args:
+            drawn: [row, position] uniform numbers.
+            guides: [row] what each row may go on with, or None.
+        """
+        torch = require_extra("torch", "train")
+        more = torch.as_tensor(drawn, dtype=self._exact, device=self._drawn.device)
+        self._drawn = torch.cat([self._drawn, more])
+        self._position = torch.cat([self._position, self._position.new_zeros(len(more))])
+        self._guides += guides
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Choose one token a row.
@@ -90,7 +104,7 @@ class Sampler:
         Returns:
             [row, vocabulary] the chosen token highest.
         """
-        if self._temperature == 0 and not (self._keep_logprobs or self._guides):
+        if self._temperature == 0 and not (self._keep_logprobs or any(self._guides)):
             return scores
         return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
 
@@ -108,16 +122,17 @@ class Sampler:
             allowed = allowed_tokens(self._guides, scores)
         offered = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
         chosen = offered.argmax(-1) if self._temperature == 0 else self._choose(offered)
-        for guide, token in zip(self._guides, chosen.tolist() if self._guides else (), strict=True):
-            if guide is not None:
-                guide.advance(token)
+        if any(self._guides):
+            for guide, token in zip(self._guides, chosen.tolist(), strict=True):
+                if guide is not None:
+                    guide.advance(token)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
         return chosen
 
     def _choose(self, scores: torch.Tensor) -> torch.Tensor:
-        uniform = self._drawn[:, self._position, None]
+        uniform = self._drawn.gather(1, self._position[:, None])
         probability = (scores.float() / self._temperature).softmax(-1)
         if self._top_p >= 1:
             total = probability.cumsum(-1, dtype=self._exact)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
+from toolgym.policies.base import Lockstep, Policy, Reply, Request, Stream
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
-from toolgym.policies.local.generation import Generator, Prefixes, Sampled
-from toolgym.policies.local.guide import Guide, Guides
+from toolgym.policies.local.generation import Generator
+from toolgym.policies.local.guide import Guides
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -20,25 +18,18 @@ from toolgym.policies.local.models import (
     resolve_dtype,
     unload_models,
 )
+from toolgym.policies.local.prefixes import Prefixes
+from toolgym.policies.local.streaming import RowStream
 
 __all__ = ["TransformersPolicy", "unload_models"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One request: its place among the requests, its prompt's ids, and its guide."""
-
-    place: int
-    request: Request
-    prompt: list[int]
-    guide: Guide | None = None
 
 
 class TransformersPolicy(Policy):
     """Samples replies from any causal model that transformers loads, with its chat template.
 
-    A reply depends on the request and its seed, not on the other requests of the batch (up to
-    floating-point ties), nor on ``batch_size``. Prompts continue the ids of the turn before; see
+    Requests join the batch, and replies leave it, at any token. A reply depends on the request and
+    its seed, not on the other requests of the batch (up to floating-point ties), nor on
+    ``batch_size``. Prompts continue the ids of the turn before; see
     docs/policies.md for when they cannot.
 
     Args:
@@ -49,10 +40,11 @@ class TransformersPolicy(Policy):
             its replies shows it within a minute.
         max_prompt_tokens: a longer prompt loses its beginning (arXiv 2502.05867 cuts at 8192), as
             does one that leaves no room for the reply in the model's positions.
-        batch_size: most requests in one batch.
-        cache_gib: GiB of keys and values kept between an episode's turns, so that a turn reads
-            only what is new; 0 keeps none. Models with sliding windows, recurrent states or inputs
-            of their own making read every prompt anew.
+        batch_size: most requests that are answered at once; default: 64, on a CPU 32.
+        cache_gib: GiB of keys and values kept of what episodes share (instructions, tools, worked
+            examples) and between their turns, so that a prompt is read where it is new; 0 keeps
+            none. Models with sliding windows, recurrent states or inputs of their own making read
+            every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
         dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
             float32), ``float32``, ``bfloat16``.
@@ -80,7 +72,7 @@ class TransformersPolicy(Policy):
         top_p: float = 1.0,
         max_new_tokens: int | None = None,
         max_prompt_tokens: int = 8192,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         cache_gib: float = 1.0,
         device: str | None = None,
         dtype: str = "auto",
@@ -93,6 +85,8 @@ class TransformersPolicy(Policy):
         on_cpu = choose_device(device) == "cpu"
         if max_new_tokens is None:
             max_new_tokens = 128 if on_cpu else 512
+        if batch_size is None:
+            batch_size = 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
         limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
         _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
@@ -114,7 +108,7 @@ class TransformersPolicy(Policy):
                 str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
             )
         )
-        self._weights, self._batch_size = loaded.fingerprint, batch_size
+        self._weights = loaded.fingerprint
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
@@ -130,6 +124,7 @@ class TransformersPolicy(Policy):
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
             logprobs=logprobs,
             prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
@@ -140,79 +135,35 @@ class TransformersPolicy(Policy):
         return self._concurrency
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
-        """Sample a reply to each request, in batches of similar length.
+        """Sample a reply to each request.
 
         Raises:
             PolicyError: after `close`.
             BadInputError: replies are guided, and a request's format has no grammar.
         """
+        stream, replies = self._rows(), dict[Any, Any]()
+        stream.begin(dict(enumerate(requests)))
+        while len(replies) < len(requests):
+            replies.update(stream.advance())
+        return [replies[n] for n in range(len(requests))]
+
+    def stream(self) -> Stream:
+        """Replies as they end; the batch takes in new requests at any step.
+
+        Raises:
+            PolicyError: after `close`.
+        """
+        if type(self).act is not TransformersPolicy.act:
+            return Lockstep(self.act)  # a class of the user's own, whose `act` must be called
+        return self._rows()
+
+    def _rows(self) -> RowStream:
+        return RowStream(self._chat, self._open(), self._longest, self._guides)
+
+    def _open(self) -> Generator:
         if self._generator is None:
             raise PolicyError("the policy was closed: make a new one")
-        prompts = self._chat.prompts(requests)
-        replies: dict[int, Reply | Exception] = {}
-        turns = []
-        for place, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if isinstance(prompt, Exception):
-                replies[place] = prompt
-            else:
-                try:
-                    guide = None if self._guides is None else self._guides.guide(request)
-                except PolicyError as error:
-                    replies[place] = error
-                    continue
-                ids = prompt[-self._longest :] or [self._generator.pad]
-                turns.append(_Turn(place, request, ids, guide))
-        turns.sort(key=lambda turn: len(turn.prompt))
-        for begin in range(0, len(turns), self._batch_size):
-            batch = turns[begin : begin + self._batch_size]
-            replies.update(
-                zip((t.place for t in batch), self._sample(self._generator, batch), strict=True)
-            )
-        return [replies[place] for place in range(len(requests))]
-
-    def _sample(self, generate: Generator, batch: list[_Turn]) -> Sequence[Reply | Exception]:
-        try:
-            sampled = generate(
-                [turn.prompt for turn in batch],
-                [turn.request.seed for turn in batch],
-                lambda row, ids: self._stopped(batch[row], ids),
-                [turn.request.episode for turn in batch],
-                [turn.guide for turn in batch] if self._guides is not None else (),
-            )
-        except RuntimeError as error:  # torch's own errors, out of memory among them
-            failed = PolicyError(
-                f"the model failed on a batch of {len(batch)} with up to {len(batch[-1].prompt)} "
-                f"prompt tokens: {str(error).strip():.300}; if memory ran out, lower batch_size "
-                "or cache_gib"
-            )
-            failed.__cause__ = error
-            return [failed] * len(batch)
-        return [self._reply(turn, row) for turn, row in zip(batch, sampled, strict=True)]
-
-    def _stopped(self, turn: _Turn, ids: list[int]) -> int | None:
-        """How many tokens a reply has up to its first stop text, or None without one."""
-        stops = turn.request.format.stop
-        if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
-            return None
-        # The shortest beginning that holds a stop text: once there it stays.
-        return (
-            bisect.bisect_left(
-                range(1, len(ids) + 1),
-                True,
-                key=lambda count: any(stop in self._chat.decode(ids[:count]) for stop in stops),
-            )
-            + 1
-        )
-
-    def _reply(self, turn: _Turn, sampled: Sampled) -> Reply | Exception:
-        request, guide = turn.request, turn.guide
-        if guide is not None and guide.failure:
-            return PolicyError(f"the guide of a reply could not go on: {guide.failure}")
-        text = cut_at_stop(self._chat.decode(sampled.ids), request)
-        self._chat.keep(request, sampled.ids, text)
-        logprobs = sampled.logprobs if self._generator and self._generator.logprobs else None
-        tokens = ReplyTokens(turn.prompt, sampled.ids, logprobs, guide is not None)
-        return Reply(text, tokens, not sampled.ended)
+        return self._generator
 
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
