@@ -64,7 +64,7 @@ class TagsFormat(Format):
         missing = Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
         if not text.strip():
             missing = Problem("empty_reply", "it was empty")
-        elif scan.answer is None and looks_like_call(scan.shown(), tools):
+        elif not scan.calls.made and scan.answer is None and looks_like_call(scan.shown(), tools):
             missing = OTHER_FORMAT
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
