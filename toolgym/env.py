@@ -362,16 +362,15 @@ class ToolEnv(gym.Env[str, str]):
     ) -> tuple[str, float, bool, bool, Info]:
         record, parsed = self._current(), begun.parsed
         seconds = sum([result.added_seconds for result in results], seconds)
-        limit = self.max_reply_chars
-        said, *fresh = begun.messages(results, self.format, self._schemas, limit)
-        record.messages += [said, *fresh]
+        limit, before = self.max_reply_chars, len(record.messages)
+        record.messages += begun.messages(results, self.format, self._schemas, limit)
         step = Step(
             action=begun.action,
             calls=parsed.calls,
             results=tuple(results),
             problems=parsed.problems,
             answer=parsed.answer,
-            observation="\n\n".join([message.content for message in fresh]),
+            observation="\n\n".join([m.content for m in record.messages[before + 1 :]]),
             seconds=round(seconds, 6),
             cut=begun.cut,
         )

@@ -324,8 +324,11 @@ def outcome(
     """
     problems = [*scan.problems, *calls.problems]
     made = tuple(calls.made)
-    if not (problems or answer is None or made or cut or scan.unfinished):
-        return Action(thought, (), answer)
+    if not (problems or cut or scan.unfinished):  # most replies
+        if made and offered and not answer:
+            return Action(thought, made)
+        if not made and answer is not None:
+            return Action(thought, (), answer)
     if calls.tried and not offered:
         made = ()
         problems = [

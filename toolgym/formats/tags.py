@@ -69,7 +69,7 @@ class TagsFormat(Format):
         missing = Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
         if not text.strip():
             missing = Problem("empty_reply", "it was empty")
-        elif scan.answer is None and looks_like_call(scan.shown(), tools):
+        elif not scan.calls.made and scan.answer is None and looks_like_call(scan.shown(), tools):
             missing = OTHER_FORMAT
         elif not (scan.answer or scan.calls.tried or scan.unfinished or cut or scan.problems):
             known = loose_answer(scan.shown(), scan.problems, _LABELLED)

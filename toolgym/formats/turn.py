@@ -64,19 +64,19 @@ class Begun:
             limit: characters of the reply that the policy reads again.
         """
         written = self.parsed.thought if self.native else self.action
-        said = Message("assistant", written[:limit], self.native)
-        if self.parsed.answer is not None:
+        said, parsed = Message("assistant", written[:limit], self.native), self.parsed
+        if parsed.answer is not None:
             return [said]
-        if not self.parsed.calls:
-            return [said, codec.complaint(self.parsed.problems)]
+        if not parsed.calls:
+            return [said, codec.complaint(parsed.problems)]
         if self.native:
             both = zip(self.native, results, strict=True)
             told = [Message("tool", r.seen, (), call.id, call.name) for call, r in both]
         else:
             seen = [replace(r, content=r.seen, shown=None) if r.shown else r for r in results]
-            told = codec.results(self.parsed.calls, seen, tools)
-        if self.parsed.problems:
-            note = "; ".join(problem.message for problem in self.parsed.problems)
+            told = codec.results(parsed.calls, seen, tools)
+        if parsed.problems:
+            note = "; ".join(problem.message for problem in parsed.problems)
             told[-1] = replace(told[-1], content=f"{told[-1].content}\nNote: {note}.")
         return [said, *told]
 
