@@ -238,6 +238,23 @@ def test_view_shows_episodes_as_a_person_reads_them(run: str) -> None:
     assert fine("view", f"{run}/trajectories.jsonl", "-n", "1").startswith("=== ")
 
 
+def test_conditions_choose_what_is_viewed_and_exported(run: str) -> None:
+    where = "exact_match>=1 and copied==0 and answer_words<=5"
+    shown = json.loads(fine("view", run, "--where", where, "-n", "99", "--json"))
+    assert shown
+    assert all(row["reward"] == 1 for row in shown)
+    made = json.loads(
+        fine("export", "sft", run, "--where", where, "--out", "rows/some.jsonl", "--json")
+    )
+    assert made["rows"] == len(shown)
+    assert set(made["dropped"]) <= {f"not {where}"}
+    assert "with 'steps>=99'" in refused(3, "view", run, "--where", "steps>=99")
+    none = refused(3, "export", "prefixes", run, "--where", "steps>=99", "--out", "rows/no.jsonl")
+    assert "episodes is 'steps>=99'" in none
+    near = refused(2, "view", run, "--where", "answer_word<=5")
+    assert "did you mean 'answer_words'" in near
+
+
 def test_view_never_drives_the_terminal() -> None:
     fine(*roll("cli_policies:nul", "runs/nul", "--episodes", "1"))
     text = fine("view", "runs/nul")

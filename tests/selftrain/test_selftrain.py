@@ -86,10 +86,15 @@ def whole(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_two_rounds_leave_a_report_and_everything_they_made(whole: Path) -> None:
     text = (whole / "report.md").read_text(encoding="utf-8")
     for part in ("Before and after", "Rounds", "What was filtered", "Three episodes", "versions"):
+        assert f"## {part}" in text or part == "versions"
+    for part in ("Verdict: no difference shown", "| answer_words_median", "| copied_passage"):
         assert part in text
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert page.count("<h2>") == text.count("\n## ")
+    sources = text.partition("## Tasks and corpora, as they were used")[2]
+    for part in ("arithmetic, practice", "arithmetic, evaluation", "entities, practice"):
+        assert f"| {part} | the file `" in sources
     found = results(whole)
     assert [set(e) for e in found["evaluations"]] == [{"sampled", "greedy"}] * 3
     assert found["evaluations"][0]["sampled"]["all"]["n"] == 4
@@ -127,7 +132,7 @@ def test_every_round_may_learn_by_another_method(
         "begin_with": "base",
         "stop_when_worse": False,
         # An untrained model has nothing right: let the first of two replies be the better one.
-        "filter": {"where": "first_sample>=1"},
+        "filter": [{"where": None}, {"where": "first_sample>=1 and answer_words<=50"}],
         "dpo": {**shared, "pairing": "right_wrong", "beta": 0.1},
         "grpo": {**shared, "generations": 2, "record_episodes": True, "max_length": 400},
     }
@@ -140,6 +145,9 @@ def test_every_round_may_learn_by_another_method(
     assert len(list((tmp_path / "run/round-1/training/model/episodes").iterdir())) == 2
     assert second["method"] == "dpo"
     assert second["selection"]["entities"]["kept"] >= 1
+    facts = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    drawn = {(s["environment"], s["part"]): s["tasks"] for s in facts["sources"]}
+    assert drawn["entities", "practice"] == 3
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "played while it trained" in text
     for heading in ("Rounds against each other", "Practice", "When a tool was worth it"):
