@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym import get_format
+from toolgym._workers.tool_child import as_text
 from toolgym.formats import Action
 from toolgym.formats.strategies import Strategy, sample_call
 from toolgym.grading.calls import count_calls
@@ -337,3 +338,17 @@ class TestInstructions:
             assert "Now write" not in after(name, prompt)
         assert "Now write" not in after("react-paper", "tools_single_step")
         assert Strategy("x", instructions=False).following("a", "b") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([float("inf")], '["inf"]'),
+        ({"a": [1.5, float("nan")]}, '{"a": [1.5, "nan"]}'),
+        ((float("-inf"), {1}), '["-inf", [1]]'),
+        (float("inf"), "inf"),
+        ([1.5, None, "x"], '[1.5, null, "x"]'),
+    ],
+)
+def test_a_result_is_json(value: Any, text: str) -> None:
+    assert as_text(value) == text
