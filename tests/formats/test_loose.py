@@ -329,7 +329,7 @@ class TestInstructions:
             return get_format(name, prompt).results([call], [result], TOOLS)[-1].content
 
         assert after("react", "tools_multi_step").endswith(
-            "\nNow write another Action:, or Answer: with a few words."
+            "\nNow write another Action, or Answer: with a few words."
         )
         assert "No more tools may be called" in after("react", "tools_single_step")
         assert "</information>\nNow write another call" in after("tags", "tools_multi_step")
