@@ -36,7 +36,7 @@ def documents(key: str) -> list[dict[str, Any]]:
 # tools end
 ROWS = [
     json.loads(line)
-    for line in Path(__file__).with_name("recorded_replies.jsonl").read_text("utf-8").splitlines()
+    for line in Path(__file__).with_name("recorded_replies.jsonl").read_bytes().splitlines()
 ]
 
 
