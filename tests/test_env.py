@@ -72,7 +72,7 @@ class TestEpisode:
         assert [m["role"] for m in info["messages"]] == ["system", "user"]
         assert info["tools"][0]["function"]["name"] == "Shout"
         observation, reward, terminated, truncated, info = env.step("Action: Shout[hey]")
-        assert observation == "Response from tool Shout[hey] are: HEY"
+        assert observation.startswith("Response from tool Shout[hey] are: HEY\nNow write ")
         assert (reward, terminated, truncated) == (1.0, False, False)
         assert info["reward/turns"] == 1.0
         observation, _, terminated, _, info = env.step("Answer: HEY")
@@ -147,7 +147,7 @@ class TestEpisode:
         env = make(max_result_chars=4)
         env.reset(seed=0)
         observation, *_ = env.step("Action: Shout[abcdefgh]")
-        assert observation.endswith("ABCD [cut: 8 characters]")
+        assert "ABCD [cut: 8 characters]\nNow write" in observation
         assert env.trajectory.steps[0].results[0].content == "ABCDEFGH"
 
     def test_rewards_given_step_by_step_are_those_of_the_whole(self) -> None:
@@ -205,7 +205,7 @@ class TestEpisode:
         info["messages"][0]["content"] = "changed"
         info["tools"][0]["function"]["parameters"]["required"].clear()
         assert env.trajectory.to_row() == before
-        assert env.step("Action: Shout[hey]")[0].endswith("HEY")
+        assert ": HEY\n" in env.step("Action: Shout[hey]")[0]
         assert env.step("hm")[-1]["messages"][0]["content"] != "changed"
         _, info = env.reset(seed=0)
         assert info["tools"] == env.toolset.schemas()
@@ -235,11 +235,11 @@ class TestEpisode:
         env = make()
         env.toolset = Toolset([Shout, pid])
         env.reset(seed=0)
-        first = int(env.step("Action: pid[{}]")[0].split()[-1])
+        first = int(env.step("Action: pid[{}]")[0].splitlines()[0].split()[-1])
         env.close()
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
-        assert int(env.step("Action: pid[{}]")[0].split()[-1]) != first
+        assert int(env.step("Action: pid[{}]")[0].splitlines()[0].split()[-1]) != first
         env.close()
         env.close()
 
@@ -401,7 +401,7 @@ class TestVectors:
         assert str(first) == "the service is gone"
         assert isinstance(third, EpisodeEndedError)
         assert not isinstance(second, Exception)
-        assert second[0].endswith("B")
+        assert ": B\n" in second[0]
 
     def test_wrappers_that_change_actions_are_asked(self) -> None:
         wrapped = gym.wrappers.TransformAction(make(), str.upper, None)

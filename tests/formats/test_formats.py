@@ -105,7 +105,7 @@ class TestReact:
         call = ToolCall("c", "Calculator", {"expression": "6*7"})
         (message,) = get_format().results([call], [ToolResult("c", "42")], TOOLS)
         said = "Response from tool Calculator[6*7] are: 42"
-        after = "\nNow write another Action:, or Answer: with a few words."
+        after = "\nNow write another Action, or Answer: with a few words."
         assert message == Message("user", said + after)
         (bare,) = get_format("react", "bare").results([call], [ToolResult("c", "42")], TOOLS)
         assert bare == Message("user", said)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym import get_format
+from toolgym._workers.tool_child import as_text
 from toolgym.formats import Action
 from toolgym.formats.strategies import Strategy, sample_call
 from toolgym.grading.calls import count_calls
@@ -328,12 +329,46 @@ class TestInstructions:
             return get_format(name, prompt).results([call], [result], TOOLS)[-1].content
 
         assert after("react", "tools_multi_step").endswith(
-            "\nNow write another Action:, or Answer: with a few words."
+            "\nNow write another Action, or Answer: with a few words."
         )
         assert "No more tools may be called" in after("react", "tools_single_step")
-        assert "</information>\nNow write another call" in after("tags", "tools_multi_step")
-        assert "No more tools may be called" in after("tags", "tools_single_step")
-        for name, prompt in (("react", "bare"), ("tags", "bare"), ("hermes", "tools_multi_step")):
+        for name, prompt in (
+            ("react", "bare"),
+            ("tags", "tools_multi_step"),
+            ("hermes", "reasoning"),
+        ):
             assert "Now write" not in after(name, prompt)
         assert "Now write" not in after("react-paper", "tools_single_step")
         assert Strategy("x", instructions=False).following("a", "b") == ""
+
+
+def test_a_closing_tag_that_is_begun_twice_is_no_text() -> None:
+    assert read("tags", "<answer>185</answer</answer>") == ([], "185", [])
+    assert read("tags", "<now></now</now>")[0] == [("now", {})]
+    calls = (ToolCall("call_0", "WikipediaSearch", {"query": "a</search"}),)
+    codec = get_format("tags")
+    assert codec.parse(codec.write(Action("", calls), TOOLS), TOOLS).calls == calls
+
+
+def test_a_result_that_the_policy_writes_is_no_answer_in_hermes() -> None:
+    made_up = "<tool_response>\nRabat\n</tool_response>"
+    assert read("hermes", made_up) == ([], None, ["wrote_result", "empty_reply"])
+    assert read("hermes", f"Answer: Fez\n{made_up}") == ([], "Fez", ["wrote_result"])
+    call = '<tool_call>{"name": "Calculator", "arguments": {"expression": "<tool_response>"}}'
+    made, answer, kinds = read("hermes", f"{call}</tool_call>{made_up}\nAnswer: Rabat")
+    assert made == [("Calculator", {"expression": "<tool_response>"})]
+    assert (answer, kinds) == (None, ["wrote_result"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([float("inf")], '["inf"]'),
+        ({"a": [1.5, float("nan")]}, '{"a": [1.5, "nan"]}'),
+        ((float("-inf"), {1}), '["-inf", [1]]'),
+        (float("inf"), "inf"),
+        ([1.5, None, "x"], '[1.5, null, "x"]'),
+    ],
+)
+def test_a_result_is_json(value: Any, text: str) -> None:
+    assert as_text(value) == text

@@ -26,7 +26,7 @@ __all__ = ["HermesFormat", "PaperHermesFormat"]
 _TAG = "<tool_call>"
 _OPEN = re.compile(rf"(?:\s*{_TAG})+")
 _CLOSE = re.compile(r"\s*(?:```\s*)?(?:</?tool_call>|\Z)")
-_PATTERN = marks_and("<(tool_call>)")
+_PATTERN = marks_and("<(tool_call)>", "<(tool_response)>")
 _NEXT = re.compile(r"</?tool_call>")
 
 
@@ -102,7 +102,10 @@ class _Tags(Scanner):
 
     def unit(self, match: re.Match[str]) -> int | None:
         """Read the calls between two tags; a tag that is written twice counts once."""
-        if self.calls.exhausted:
+        if match[2] is not None:
+            what = "it holds a <tool_response>, which only tools write; it was not read from there"
+            self.problems.append(Problem("wrote_result", what))
+        if match[2] is not None or self.calls.exhausted:
             return self.stop(match.start())
         self.take(match.start())
         if self.thought is None:

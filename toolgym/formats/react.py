@@ -129,7 +129,7 @@ class ReactFormat(Format):
         return [Message("user", "\n".join(lines) + self._after())]
 
     def _after(self) -> str:
-        return self.strategy.following("another Action:", "Answer: with a few words")
+        return self.strategy.following("another Action", "Answer: with a few words")
 
 
 # The common reply: a thought, then one plain call or an answer in a line.

@@ -113,15 +113,14 @@ class TagsFormat(Format):
     ) -> list[Message]:
         """One user message with an ``<information>`` block a call."""
         blocks = (f"<information>{result.content}</information>" for result in results)
-        after = self.strategy.following("another call", "<answer>a few words</answer>")
-        return [Message("user", "\n".join(blocks) + after)]
+        return [Message("user", "\n".join(blocks))]
 
 
 def _plain(text: str, tag: str) -> bool:
     """Whether a text can stand between the tags as it is and be read back the same."""
     if text in NO_TEXT or text != text.strip() or text.startswith(("{", f"<{tag}>")):
         return False
-    return f"</{tag}>" not in text
+    return f"</{tag}>" not in text and not text.endswith(f"</{tag}")
 
 
 def tag_of(tool: Schema, tools: Sequence[Schema]) -> str:
@@ -186,7 +185,7 @@ class _Blocks(Scanner):
             self.answer = None
             self.problems.append(Problem("unclosed_answer", "<answer> has no </answer>"))
             return None
-        self.answer = before_end(self.text[begin:close]).strip()
+        self.answer = before_end(self.text[begin:close]).strip().removesuffix("</answer").rstrip()
         return self.skip(match.start(), close + len("</answer>"))
 
     def never_ends(self, match: re.Match[str]) -> int:
@@ -230,5 +229,6 @@ class _Blocks(Scanner):
             self._unclosed.add(tag)
             self.calls.fail("unclosed_call", f"{opening} has no {closing}")
             return None
-        self.calls.add(name, bound(name, text[begin:close].strip(), self.tools))
+        argument = text[begin:close].strip().removesuffix(closing[:-1]).rstrip()
+        self.calls.add(name, bound(name, argument, self.tools))
         return self.skip(match.start(), close + len(closing))
