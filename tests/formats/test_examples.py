@@ -259,6 +259,17 @@ def test_policies_meet_their_own_question_and_results() -> None:
     assert len(shown.settings["hashes"]["examples"]) == 64
 
 
+def test_no_figure_and_no_filter_counts_them() -> None:
+    run = rollout(POPQA, lambda m, t: "Answer: x", env_args={"examples": 4}, episodes=3)
+    found = {figure.name: figure.value for figure in toolgym.evaluate(run).rows}
+    assert found["invoke_rate"] == found["accuracy"] == found["malformed_rate"] == 0.0
+    assert len(toolgym.select(run, where="calls<=0 and steps<=1 and problems<=0")) == 3
+    with pytest.raises(BadInputError, match="3 no tool call"):
+        toolgym.select(run, where=None, tools="only")
+    shown = gym.make("ToolScenario-v0", examples=2, tools=[]).reset(seed=1)[1]["messages"]
+    assert all("get_country_fact" not in m["content"] for m in shown)
+
+
 def test_a_record_says_where_its_own_turns_begin() -> None:
     env = gym.make(POPQA, examples=2).unwrapped
     env.reset(seed=5)
@@ -290,4 +301,3 @@ def test_more_than_one_call_and_turn_are_numbered_through() -> None:
     assert seen == [f"example_{n}" for n in range(len(seen))]
     assert len(seen) > 6
     assert read_examples(0, codec, None) == ()
-    assert toolgym.__all__

@@ -122,20 +122,19 @@ class Example(_Data):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def messages(self, codec: Format, tools: Sequence[Schema], first: int = 0) -> list[Message]:
-        """The example as a chat. Under a strategy without tools it is answered at once.
+        """The example as a chat. Where no tool is offered, it is answered at once.
 
         Args:
             codec: writes it.
             tools: the environment's; the example's own go before.
             first: number of its first call in the conversation.
         """
-        asked = Message("user", self.question)
-        if self.tools is None or not codec.strategy.tools:
+        asked, offered = Message("user", self.question), codec.strategy.tools and len(tools) > 0
+        if self.tools is None or not offered:
             found = [codec.question(asked)]
         else:
             tools, shown = self.tools, codec.render(self.tools, [asked])
             found = [Message("user", "\n\n".join([message.content for message in shown]))]
-        offered = codec.strategy.tools and len(tools) > 0
         # What a thought says of results makes no sense without them.
         alone = self.turns[-1].model_copy(update={"thought": ""})
         for turn in self.turns if offered else [alone]:
