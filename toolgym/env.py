@@ -13,7 +13,8 @@ import gymnasium as gym
 from toolgym._util.rebuilding import make_again
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Format
-from toolgym.formats.examples import opening, read_examples
+from toolgym.formats.example_files import read_examples
+from toolgym.formats.examples import opening
 from toolgym.formats.turn import Begun, begin_turn
 from toolgym.grading.rubric import Rubric
 from toolgym.messages import ToolCall, ToolResult, to_chats
@@ -52,7 +53,7 @@ class ToolEnv(gym.Env[str, str]):
         max_steps: turns until truncation, at least 1.
         max_reply_chars: characters of a reply that are read; the record keeps all.
         max_result_chars: characters of a tool result that the policy sees.
-        examples: worked examples before the question; see `toolgym.formats.examples`.
+        examples: worked examples before the question; see `toolgym.formats.example_files`.
         bundled: file of those that a number takes.
 
     Raises:

@@ -231,7 +231,7 @@ class Family:
             render_mode: ``ansi`` or None.
             service: cassette, faults and cache; see `toolgym.tools.service.check_service`.
             examples: worked examples before the question: how many of the bundled ones, the path
-                of a file, or a list; see `toolgym.formats.examples.read_examples`.
+                of a file, or a list; see `toolgym.formats.example_files.read_examples`.
             unknown: refused with near names.
 
         Raises:

@@ -208,7 +208,7 @@ def make(
             published format, else ``ours``.
         examples: worked examples before the question, each with tools of its own: how many of the
             bundled ones, the path of a file, or a list; see
-            `toolgym.formats.examples.read_examples`.
+            `toolgym.formats.example_files.read_examples`.
         unknown: refused with near names.
 
     Raises:

@@ -287,6 +287,22 @@ def test_filter_and_export_make_rows(run: str) -> None:
     assert "rows" in fine("export", "sft", run, "--out", "rows/all.jsonl")
 
 
+def test_examples_are_shown_and_learned_without() -> None:
+    fine(*roll("lookup", "shown", "--examples", "2", "--episodes", "4"))
+    assert "examples: 2 worked ones" in fine("view", "shown", "-n", "1")
+    fine("export", "sft", "shown", "-o", "kept.jsonl")
+    made = fine("export", "sft", "shown", "-o", "plain.jsonl", "--learn-as", "examples=0")
+    assert "re-rendered from examples=2 to examples=0 (4 of 4 rows)" in made
+    kept, plain = (json.loads(Path(f"{n}.jsonl").read_text().splitlines()[0])
+                   for n in ("kept", "plain"))  # fmt: skip
+    assert kept["prompt"][-1] == plain["messages"][1]
+    for count, says in (("-1", "at least 0"), ("99", "11 bundled"), ("no.jsonl", "no.jsonl")):
+        assert says in refused(3, *roll("lookup", "bad", "--examples", count))
+    assert "did you mean 'examples'" in refused(
+        3, "export", "sft", "shown", "--learn-as", "example=0"
+    )
+
+
 def test_export_dpo_says_what_is_missing(run: str) -> None:
     assert "no pair can be made" in refused(3, "export", "dpo", run, "--out", "rows/dpo.jsonl")
 

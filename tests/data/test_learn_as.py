@@ -15,6 +15,7 @@ from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
 from toolgym.registry import FORMATS
+from toolgym.training.sft import episode_row, training_rows
 from toolgym.trajectory import Tokens
 
 POPQA = "ToolQA-PopQA-v0"
@@ -150,3 +151,18 @@ def test_recorded_tokens_stay_with_what_was_played() -> None:
     assert learned(one, LearnAs.read(PLAIN))[0].tokens is None
     assert one.tokens is not None
     assert learned(one, LearnAs.read({}))[0].tokens is one.tokens
+
+
+def test_rows_that_are_written_already_are_not_written_anew() -> None:
+    shown, anew = played(2), LearnAs.read(PLAIN)
+    rows = export(shown, "sft")
+    for source in (rows, rows.rows, iter(rows.rows)):
+        with pytest.raises(BadInputError, match="these rows are written already"):
+            training_rows(source, anew)
+    assert training_rows(iter(shown), anew) == export(shown, "sft", learn_as=PLAIN).rows
+    assert training_rows(shown) == rows.rows
+    (one, _) = shown
+    one.tokens = Tokens([1, 2], [3], [1])
+    assert episode_row(one)["input_ids"] == [1, 2, 3]
+    assert episode_row(one, LearnAs.read({"prompt": "tools_multi_step"}))["input_ids"] == [1, 2, 3]
+    assert "messages" in episode_row(one, anew)

@@ -19,7 +19,8 @@ from toolgym._util.jsonl import read_rows
 from toolgym.checks.probes import prefix, with_other_results
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.formats import Format, get_format
-from toolgym.formats.examples import Example, opening, read_examples
+from toolgym.formats.example_files import read_examples
+from toolgym.formats.examples import Example, opening
 from toolgym.messages import Message, ToolCall
 from toolgym.policies.base import Request, past_results, question_of
 from toolgym.registry import ENVIRONMENTS, FORMATS, PROMPTS, Resource
@@ -159,6 +160,10 @@ def test_no_bundled_example_is_in_an_evaluation_set(data_dir: Path) -> None:
         ([{"role": "user", "content": "q"}], "the question is not answered"),
         ([{"role": "assistant", "content": "Answer: a"}], "a question of the user must stand"),
         ([{"role": "clown", "content": "q"}], "item 1: message role 'clown'"),
+        ([{"messages": []}], "item 1: its messages are empty"),
+        ([{"messages": [3]}], "item 1, message 1: a message is needed, not 3"),
+        ([{"messages": [], "tools": [{"name": "A"}]}], "function-calling documents"),
+        ([row(tools=[{"name": "A"}])], "item 1: tools"),
     ],
 )
 def test_bad_ones_are_refused(given: Any, message: str) -> None:
@@ -259,6 +264,17 @@ def test_policies_meet_their_own_question_and_results() -> None:
     assert len(shown.settings["hashes"]["examples"]) == 64
 
 
+def test_no_figure_and_no_filter_counts_them() -> None:
+    run = rollout(POPQA, lambda m, t: "Answer: x", env_args={"examples": 4}, episodes=3)
+    found = {figure.name: figure.value for figure in toolgym.evaluate(run).rows}
+    assert found["invoke_rate"] == found["accuracy"] == 0.0
+    assert len(toolgym.select(run, where="calls<=0 and steps<=1 and problems<=0")) == 3
+    with pytest.raises(BadInputError, match="3 no tool call"):
+        toolgym.select(run, where=None, tools="only")
+    shown = gym.make("ToolScenario-v0", examples=2, tools=[]).reset(seed=1)[1]["messages"]
+    assert all("get_country_fact" not in m["content"] for m in shown)
+
+
 def test_a_record_says_where_its_own_turns_begin() -> None:
     env = gym.make(POPQA, examples=2).unwrapped
     env.reset(seed=5)
@@ -290,4 +306,3 @@ def test_more_than_one_call_and_turn_are_numbered_through() -> None:
     assert seen == [f"example_{n}" for n in range(len(seen))]
     assert len(seen) > 6
     assert read_examples(0, codec, None) == ()
-    assert toolgym.__all__

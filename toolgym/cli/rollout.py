@@ -75,7 +75,7 @@ def play(
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_steps, "examples": _examples(examples)},
+        named | {"max_steps": max_steps, "examples": examples},
         tool=tool,
         reward=reward,
         env_arg=env_arg,
@@ -125,16 +125,14 @@ def environment_arguments(
     """
     arguments = options.key_values(env_arg, "--env-arg")
     arguments |= {name: value for name, value in named.items() if value is not None}
+    examples = arguments.get("examples")
+    if isinstance(examples, str) and re.fullmatch(r"[-+]?\d{1,9}", examples):
+        arguments["examples"] = int(examples)
     if tool:
         arguments["tools"] = options.tool_list(tool)
     if reward:
         arguments["reward"] = options.named_weights(reward)
     return arguments
-
-
-def _examples(text: str | None) -> int | str | None:
-    """A number of examples, or the path of a file."""
-    return int(text) if text is not None and re.fullmatch(r"[-+]?\d{1,9}", text) else text
 
 
 def _what_is_kept(out: Path) -> str:

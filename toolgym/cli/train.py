@@ -105,6 +105,7 @@ def grpo(
     format: options.FormatOption = None,
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
+    examples: options.ExamplesOption = None,
     env_arg: options.EnvArgOption = None,
     prefixes: Annotated[
         Path | None, typer.Option("--prefixes", help="Run whose every prefix is a start.")
@@ -120,7 +121,10 @@ def grpo(
     config = _config(GrpoConfig, fields, others)
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
+        named | {"max_steps": max_steps, "examples": examples},
+        tool=tool,
+        reward=reward,
+        env_arg=env_arg,
     )
     given: Any = {"env_args": arguments, "prefixes": prefixes, "resume": resume}
     _run(
