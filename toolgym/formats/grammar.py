@@ -41,9 +41,9 @@ _LINE = (
     rf"(?:[^\s\p{{Cc}}<\[{{◁]|[\[{{][0-9(\\-])(?:[^\p{{Cc}}\p{{Zl}}\p{{Zp}}<\[{{◁]|{_OPENER})"
     rf"{{0,{LONGEST_LINE - 2}}}"
 )
-# A thought without a label: three words first, none with a colon or a bracket, so that it is neither
-# the label of an answer nor seems to call; and no quotes but apostrophes. Said in what may stand,
-# since llguidance gives up on long texts from which others are subtracted.
+# A thought without a label: three words first, none with a colon or a bracket, so that it is not
+# the label of an answer and does not seem to call; and no quotes but apostrophes. Said in what may
+# stand, since llguidance gives up on long texts from which others are subtracted.
 _WORD = r"(?:[^\s\p{Cc}<>\[\](){}◁:*`\"']|'[\p{L}\p{N}])"
 _MORE = r"(?:[^\p{Cc}\p{Zl}\p{Zp}<\[{◁\"']|'[\p{L}\p{N}]|<[ =]|\{[0-9(\\-])"
 _THOUGHT = (
@@ -119,8 +119,8 @@ def with_markers(grammar: str, markers: Mapping[str, str]) -> str:
 
     Args:
         grammar: of a format.
-        markers: texts such as ``<tool_call>`` to how the grammar names the token: as ``<[151657]>``,
-            or by the very text where that is in angle brackets.
+        markers: texts such as ``<tool_call>`` to how the grammar names the token: by its id as in
+            ``<[151657]>``, or by the very text where that is in angle brackets.
     """
     for text, name in markers.items():
         grammar = grammar.replace(literal(text), name)

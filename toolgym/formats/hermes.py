@@ -53,9 +53,7 @@ class HermesFormat(Format):
         offered = self.strategy.tools
         return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
 
-    def grammar(
-        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
-    ) -> str | None:
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """JSON between tags; see `Format.grammar`."""
 
         def framed(call: str) -> str:

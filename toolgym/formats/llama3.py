@@ -57,9 +57,7 @@ class Llama3Format(Format):
         offered = self.strategy.tools
         return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
 
-    def grammar(
-        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
-    ) -> str | None:
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """JSON without tags; see `Format.grammar`."""
         offered = tools if calls and self.strategy.tools else ()
         return json_grammar(self.strategy, offered, "parameters", str, between="; ", answer=answer)

@@ -91,9 +91,7 @@ class ReactFormat(Format):
             thought, answer = "", scan.shown().strip()
         return outcome(scan, scan.calls, thought, answer or None, missing, offered=offered, cut=cut)
 
-    def grammar(
-        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
-    ) -> str | None:
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """Fields, each a line; see `Format.grammar`."""
         return reply_grammar(
             tools if calls and self.strategy.tools else (),
@@ -361,9 +359,7 @@ class PaperReactFormat(ReactFormat):
         thought = _PAPER_THOUGHT.search(text)
         return Action(thought[1].strip() if thought else "", tuple(calls), answer, problems)
 
-    def grammar(
-        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
-    ) -> str | None:
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """As the paper's code reads it: a thought is always there, and calls hold bare text."""
         bare = not (self.strategy.tools or self.strategy.thought)
         return reply_grammar(

@@ -70,9 +70,7 @@ class TagsFormat(Format):
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
-    def grammar(
-        self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True
-    ) -> str | None:
+    def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """Tags, each block a line; see `Format.grammar`."""
 
         def call(tool: Schema) -> str:
