@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ _JOINING = frozenset([
 _WORD = re.compile(r"[^\W_][\w'’.&-]*|[,;:()–—\"“”/]|\S")
 _TITLES = frozenset(("Mrs.", "Prof."))
 
-Reader = Callable[[str, str], str | None]
+FactReader = Callable[[str, str], str | None]
 
 
 def first_name(text: str, begin: int = 0) -> str | None:
@@ -164,7 +164,7 @@ def _lexicon(vocabulary: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[st
     return spelt, re.compile(pattern)
 
 
-def betrayed(text: str, table: dict[str, tuple[str, ...]]) -> str | None:
+def betrayed(text: str, table: Mapping[str, Sequence[str]]) -> str | None:
     """The key one of whose words stands first in the text."""
     owner = {word: key for key, listed in table.items() for word in listed}
     found = earliest(text, owner)
@@ -206,7 +206,7 @@ def before(text: str, *patterns: str) -> str | None:
     return None
 
 
-def maker(noun: str, *verbs: str) -> Reader:
+def maker(noun: str, *verbs: str) -> FactReader:
     """A reader of ``<verb> by Name``, ``the <noun> was Name``, ``Name <verb> the ...``.
 
     Args:
@@ -275,7 +275,7 @@ def capital_of(text: str, subject: str) -> str | None:
     )
 
 
-READERS: Final[dict[str, Reader]] = {
+READERS: Final[dict[str, FactReader]] = {
     "author": maker(
         "author|writer", "written", "authored", "wrote", "novel", "book", "play", "poem"
     ),

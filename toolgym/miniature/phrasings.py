@@ -135,7 +135,7 @@ Kind = Literal["arithmetic", "entities", "scenarios"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ToolUse:
     """One tool call and what it gives.
 
     Attributes:
@@ -155,7 +155,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Exercise:
     """One question with its gold answer and the tool calls that lead to it.
 
     Attributes:
@@ -174,7 +174,7 @@ class Problem:
     family: str
     question: str
     answer: str
-    steps: tuple[Step, ...]
+    steps: tuple[ToolUse, ...]
     numbers: tuple[int, ...] = ()
     entity: str = ""
     held_out: bool = False

@@ -236,7 +236,7 @@ class Parser(ABC, Generic[V]):
         if kind == "number":
             return self.number(word)
         if kind == "name":
-            return self._named(word)
+            return self._by_name(word)
         if word == "(":
             return self.bracket()
         if word in ("-", "+"):
@@ -244,7 +244,7 @@ class Parser(ABC, Generic[V]):
             return self.negative(value) if word == "-" else value
         self.unexpected(kind, word)
 
-    def _named(self, name: str) -> V:
+    def _by_name(self, name: str) -> V:
         function, base = self.function(name), None
         if function is None:
             digits = _WITH_DIGITS.fullmatch(name)
