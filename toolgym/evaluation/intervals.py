@@ -17,13 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CONFIDENCE",
-    "Interval",
-    "bootstrap",
-    "bounded_mean",
-    "group",
-    "mcnemar",
-    "proportion",
+    *("CONFIDENCE", "Interval", "bootstrap", "bounded_mean", "group", "mcnemar", "proportion"),
     "wilson",
 ]
 

@@ -22,16 +22,8 @@ from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, did_you_mean
 
 __all__ = [
-    "ADAPTER",
-    "FLOATS",
-    "Checkpoint",
-    "Floats",
-    "Rows",
-    "Tensor",
-    "find_folder",
-    "is_adapter",
-    "open_adapter",
-    "open_weights",
+    *("ADAPTER", "FLOATS", "Checkpoint", "Floats", "Rows", "Tensor", "find_folder", "is_adapter"),
+    *("open_adapter", "open_weights"),
 ]
 
 Floats = NDArray[np.float64]

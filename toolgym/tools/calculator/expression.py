@@ -25,13 +25,7 @@ from toolgym.tools.calculator.grammar import (
 )
 
 __all__ = [
-    "CONSTANTS",
-    "OPERATIONS",
-    "Node",
-    "TreeReader",
-    "from_lists",
-    "operation_name",
-    "to_lists",
+    *("CONSTANTS", "OPERATIONS", "Node", "TreeReader", "from_lists", "operation_name", "to_lists"),
 ]
 
 CONSTANTS = ("pi", "e", "i", "infinity", "tau", "E", "I")

@@ -16,14 +16,7 @@ from toolgym.tools.calculator.functions import FUNCTIONS
 from toolgym.tools.calculator.tokens import MAX_DEPTH, TOO_DEEP, Commas, Token
 
 __all__ = [
-    "COMPARISONS",
-    "POWER",
-    "PRODUCT",
-    "SIGN",
-    "SUM",
-    "Parser",
-    "commas",
-    "function_name",
+    *("COMPARISONS", "POWER", "PRODUCT", "SIGN", "SUM", "Parser", "commas", "function_name"),
     "near",
 ]
 

@@ -22,14 +22,7 @@ from toolgym.tools.search.layout import Recipe, write_vocabulary
 from toolgym.tools.search.spill import Limits, Portion, PortionReader
 
 __all__ = [
-    "LENGTHS",
-    "SPILL",
-    "Bench",
-    "BuildPlan",
-    "Crew",
-    "LostWorkerError",
-    "Merge",
-    "Range",
+    *("LENGTHS", "SPILL", "Bench", "BuildPlan", "Crew", "LostWorkerError", "Merge", "Range"),
     "merge_range",
 ]
 

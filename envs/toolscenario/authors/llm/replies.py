@@ -16,16 +16,8 @@ from toolgym.formats.scan import decode_json, read_json, without_think
 from toolgym.scenario import Rule
 
 __all__ = [
-    "REPLIES",
-    "DecompositionReply",
-    "DeploymentReply",
-    "DocumentsReply",
-    "IntegrationReply",
-    "ScalingReply",
-    "UnusableError",
-    "fenced_functions",
-    "read_object",
-    "read_reply",
+    *("REPLIES", "DecompositionReply", "DeploymentReply", "DocumentsReply", "IntegrationReply"),
+    *("ScalingReply", "UnusableError", "fenced_functions", "read_object", "read_reply"),
     "sent_schema",
 ]
 
