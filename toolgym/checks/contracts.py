@@ -19,10 +19,12 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
 from toolgym.checks.probes import (
     SEARCH,
+    ProbeReport,
     actions,
     episodes,
     junk,
     prefix,
+    probe_reward,
     with_other_results,
 )
 from toolgym.env import ToolEnv
@@ -34,7 +36,12 @@ from toolgym.tools.base import Tool
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    *("ProbeReport", "check_env", "check_format", "check_reward", "check_tool", "probe_reward"),
+    "ProbeReport",
+    "check_env",
+    "check_format",
+    "check_reward",
+    "check_tool",
+    "probe_reward",
 ]
 
 _TOOL_NAME = re.compile(r"[A-Za-z_][\w-]{0,63}")

@@ -24,12 +24,20 @@ import numpy.typing as npt
 
 from toolgym.tools.search import layout
 from toolgym.tools.search.analysis import Analyzer
+from toolgym.tools.search.building import build_index
 from toolgym.tools.search.corpora.passages import Passage
 from toolgym.tools.search.folders import open_folder
+from toolgym.tools.search.layout import HEADER, disk_name
 from toolgym.tools.search.ranking import Found, Postings, Ranker
 
 __all__ = [
-    *("HEADER", "Hit", "Index", "best_passage", "build_index", "disk_name", "open_index"),
+    "HEADER",
+    "Hit",
+    "Index",
+    "best_passage",
+    "build_index",
+    "disk_name",
+    "open_index",
 ]
 
 MAX_TEXT_CHARS = 1_000_000  # what is beyond is not read: a call's cost stays bounded
