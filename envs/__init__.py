@@ -64,7 +64,7 @@ def register() -> None:
     about = "build, check and convert scenarios"
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"
-    VIEWERS.add("scenario", f"{scenario}.viewer:describe_row", about=about)
+    VIEWERS.add("scenario", f"{scenario}.files:describe_row", about=about)
     about = "an honest baseline for ToolQA: looks it up, reads, answers"
     POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
     for name, policy, about in _POLICIES:

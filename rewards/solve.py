@@ -11,13 +11,8 @@ from toolgym.task import SUB_ANSWERS, Task
 from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
 
 __all__ = [
-    "execution_precision",
-    "published_without_calls",
-    "solve_f1",
-    "solve_precision",
-    "solve_product",
-    "solve_rate",
-    "solve_values",
+    *("execution_precision", "published_without_calls", "solve_f1", "solve_precision"),
+    *("solve_product", "solve_rate", "solve_values"),
 ]
 
 

@@ -102,6 +102,15 @@ def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]
         "encyclopedia_sample.jsonl",
         "phrasebook_sample.jsonl",
     } <= samples
+    # Whatever a module reads beside it: data files are listed one by one.
+    beside = [
+        str(Path("toolgym") / path.relative_to(ROOT)).replace("toolgym/toolgym/", "toolgym/")
+        for folder in ("toolgym", "envs", "rewards")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".txt")
+    ]
+    assert len(beside) > 10
+    assert set(beside) <= set(wheel)
     assert any(name.endswith("LICENSE") for name in wheel)
 
 

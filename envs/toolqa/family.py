@@ -28,7 +28,7 @@ from toolgym.task import (
     task_from_row,
 )
 from toolgym.tools.base import Tool
-from toolgym.tools.service import check_service, serve
+from toolgym.tools.service import check_service, serve_toolset
 from toolgym.tools.toolset import Toolset, make_toolset
 from toolgym.vector import ToolVectorEnv
 
@@ -304,13 +304,13 @@ def _toolset(
 ) -> Toolset:
     if any(isinstance(item, Tool) for item in names):  # nothing says which of them are equal
         own = make_toolset(names, corpus=corpus)
-        return serve(own, service, plain(names, "tools")) if service else own
+        return serve_toolset(own, service, plain(names, "tools")) if service else own
     shared = shared_toolset(json.dumps(names), corpus)
     if not service:
         return shared
     found = _served.get(_served_key(names, corpus, service))
     if found is None:
-        found = serve(shared, service, names)
+        found = serve_toolset(shared, service, names)
         found.shared = True
         # Only now, since it names the state of a cassette that may just have been begun.
         _served[_served_key(names, corpus, service)] = found

@@ -15,7 +15,7 @@ from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy, Reply, Request, past_results, question_of
 from toolgym.tools.base import Schema
 
-__all__ = ["LookupPolicy", "Plan", "guess", "plan_of", "read"]
+__all__ = ["Inquiry", "LookupPolicy", "guess", "inquiry_of", "read"]
 
 # PopQA's sixteen templates (Mallen et al., ACL 2023) and near wordings of the same relations.
 _RELATIONS: tuple[tuple[str, str], ...] = (
@@ -57,7 +57,7 @@ _LONGEST = 500  # characters of a question that are understood; also keeps the p
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Inquiry:
     """What to look for.
 
     Args:
@@ -71,7 +71,7 @@ class Plan:
     queries: tuple[str, ...]
 
 
-def plan_of(question: str) -> Plan:
+def inquiry_of(question: str) -> Inquiry:
     """Understand a question."""
     question = question[:_LONGEST]
     for relation, pattern in _COMPILED:
@@ -79,31 +79,31 @@ def plan_of(question: str) -> Plan:
         if match:
             subject = next(value for value in match.groupdict().values() if value).strip(" \"'“”")
             hint = _HINTS.get(relation, "")
-            return Plan(relation, subject, (f"{subject} {hint}".strip(), subject))
+            return Inquiry(relation, subject, (f"{subject} {hint}".strip(), subject))
     word = re.search(r"\b(how many|how much|who|when|where|what year|which year)\b", question, re.I)
-    return Plan(word[1].casefold() if word else "", question, (question,))
+    return Inquiry(word[1].casefold() if word else "", question, (question,))
 
 
-def read(plan: Plan, passage: str) -> str | None:
+def read(inquiry: Inquiry, passage: str) -> str | None:
     """The answer to a question whose relation is known, or None.
 
     Args:
-        plan: of the question.
+        inquiry: of the question.
         passage: a search result.
     """
-    reader = READERS.get(plan.relation)
-    return reader(_body(passage, plan.subject), plan.subject) if reader else None
+    reader = READERS.get(inquiry.relation)
+    return reader(_body(passage, inquiry.subject), inquiry.subject) if reader else None
 
 
-def guess(plan: Plan, passage: str) -> str | None:
+def guess(inquiry: Inquiry, passage: str) -> str | None:
     """A weak answer of the right kind: a number, a year, or the first name not in the question."""
-    if plan.relation in ("how many", "how much"):
+    if inquiry.relation in ("how many", "how much"):
         found = _NUMBER.search(passage)
         return found[0] if found else None
-    if plan.relation in ("when", "what year", "which year"):
+    if inquiry.relation in ("when", "what year", "which year"):
         found = _YEAR.search(passage)
         return found[0] if found else None
-    asked, known = plan.subject.casefold(), {*MONTHS, *DEMONYMS}
+    asked, known = inquiry.subject.casefold(), {*MONTHS, *DEMONYMS}
     fresh = (name for name in names(passage) if name.casefold() not in asked)
     return next((name for name in fresh if name not in known), None)
 
@@ -152,18 +152,20 @@ def _act(request: Request) -> str:
         if not past:
             return _call(request, CALCULATOR, expression, "I compute with the numbers given.")
         return _answer(request, past[-1][1] if _worked(past[-1][1]) else UNKNOWN)
-    plan = plan_of(question)
+    inquiry = inquiry_of(question)
     passages = [text for _, text in past if _worked(text)]
-    about = [text for text in passages if plan.subject.casefold() in text.casefold()]
-    found = next((answer for text in about if (answer := read(plan, text))), None)
+    about = [text for text in passages if inquiry.subject.casefold() in text.casefold()]
+    found = next((answer for text in about if (answer := read(inquiry, text))), None)
     if found is not None:
         return _answer(request, found)
     limit = request.format.strategy.tool_turns
-    tries = len(plan.queries) if limit is None else min(limit, len(plan.queries))
+    tries = len(inquiry.queries) if limit is None else min(limit, len(inquiry.queries))
     # Turns are counted, not results: a call that was refused must not be made for ever.
     if SEARCH in offered and request.turn < tries:
-        return _call(request, SEARCH, plan.queries[request.turn], f"I look up {plan.subject}.")
-    weak = [reader(plan, text) for reader in (read, guess) for text in (*about, *passages)]
+        return _call(
+            request, SEARCH, inquiry.queries[request.turn], f"I look up {inquiry.subject}."
+        )
+    weak = [reader(inquiry, text) for reader in (read, guess) for text in (*about, *passages)]
     return _answer(request, next((answer for answer in weak if answer), UNKNOWN))
 
 

@@ -37,7 +37,7 @@ _JOINING = frozenset([
 _WORD = re.compile(r"[^\W_][\w'’.&-]*|[,;:()–—\"“”/]|\S")
 _TITLES = frozenset(("Mrs.", "Prof."))
 
-Reader = Callable[[str, str], str | None]
+FactReader = Callable[[str, str], str | None]
 
 
 def first_name(text: str, begin: int = 0) -> str | None:
@@ -206,7 +206,7 @@ def before(text: str, *patterns: str) -> str | None:
     return None
 
 
-def maker(noun: str, *verbs: str) -> Reader:
+def maker(noun: str, *verbs: str) -> FactReader:
     """A reader of ``<verb> by Name``, ``the <noun> was Name``, ``Name <verb> the ...``.
 
     Args:
@@ -275,7 +275,7 @@ def capital_of(text: str, subject: str) -> str | None:
     )
 
 
-READERS: Final[dict[str, Reader]] = {
+READERS: Final[dict[str, FactReader]] = {
     "author": maker(
         "author|writer", "written", "authored", "wrote", "novel", "book", "play", "poem"
     ),

@@ -14,13 +14,7 @@ from toolgym.scenario import Record, Scenario
 from toolgym.task import SubAnswer
 
 __all__ = [
-    "OWN",
-    "STAGES",
-    "PublicScenario",
-    "Question",
-    "RejectedError",
-    "is_public",
-    "to_own",
+    *("OWN", "STAGES", "PublicScenario", "Question", "RejectedError", "is_public", "to_own"),
     "to_public",
 ]
 

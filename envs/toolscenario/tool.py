@@ -20,15 +20,8 @@ from toolgym.tools.cassette import ResultCache
 from toolgym.tools.toolset import Toolset
 
 __all__ = [
-    "PUBLISHED",
-    "Reference",
-    "ScenarioTool",
-    "check_sandbox",
-    "function_problems",
-    "make_tools",
-    "result_text",
-    "run_references",
-    "sandbox_for",
+    *("PUBLISHED", "Reference", "ScenarioTool", "check_sandbox", "function_problems", "make_tools"),
+    *("result_text", "run_references", "sandbox_for"),
 ]
 
 PUBLISHED = {"published": True, "output_chars": 1_000_000}

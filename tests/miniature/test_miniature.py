@@ -446,9 +446,9 @@ def test_whoever_comes_second_waits_and_takes_the_base_of_the_first(tmp_path: Pa
 
 def test_what_a_killed_build_left_is_taken_over(base: Path, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from toolgym.miniature import base, preset\n"
-        "base.move_in = lambda made, target: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "base.build_base(sys.argv[1], 0, preset.BaseSettings.tiny())"
+        "import os, signal, sys; from toolgym.miniature import model, preset\n"
+        "preset.move_in = lambda made, target: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "preset.build_base(sys.argv[1], 0, model.BaseSettings.tiny())"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert ended.returncode == -signal.SIGKILL

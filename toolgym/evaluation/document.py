@@ -11,21 +11,8 @@ from dataclasses import dataclass
 from toolgym._util.text import markdown_table
 
 __all__ = [
-    "FAINT",
-    "INK",
-    "Block",
-    "Figure",
-    "Heading",
-    "Paragraph",
-    "Quote",
-    "Table",
-    "ceiling",
-    "line",
-    "path",
-    "svg",
-    "text",
-    "to_html",
-    "to_markdown",
+    *("FAINT", "INK", "Block", "Figure", "Heading", "Paragraph", "Quote", "Table", "ceiling"),
+    *("line", "path", "svg", "text", "to_html", "to_markdown"),
 ]
 
 

@@ -19,12 +19,7 @@ from toolgym.scenario import SHAPES
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    "MAX_GROUPS",
-    "Group",
-    "Grouping",
-    "grouped",
-    "pass_at_k",
-    "pass_rates",
+    *("MAX_GROUPS", "Group", "Grouping", "grouped", "pass_at_k", "pass_rates"),
 ]
 
 MAX_GROUPS = 50

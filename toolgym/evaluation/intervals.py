@@ -17,14 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CONFIDENCE",
-    "Interval",
-    "bootstrap",
-    "bounded_mean",
-    "group",
-    "holm",
-    "mcnemar",
-    "proportion",
+    *("CONFIDENCE", "Interval", "bootstrap", "bounded_mean", "group", "holm"),
+    *("mcnemar", "proportion"),
     "wilson",
 ]
 

@@ -19,9 +19,9 @@ from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import (
+    Exercise,
     Kind,
-    Problem,
-    Step,
+    ToolUse,
     calculate,
     expression,
     fact,
@@ -58,7 +58,7 @@ def finder(relation: str) -> str:
 
 def scenario_row(
     name: str,
-    problem: Problem,
+    problem: Exercise,
     facts: Mapping[str, Mapping[str, str]],
     homes: Mapping[str, str],
     among: Sequence[str],
@@ -101,7 +101,7 @@ def scenario_row(
     return made.to_row()
 
 
-def _sub_questions(problem: Problem) -> tuple[SubQuestion, ...]:
+def _sub_questions(problem: Exercise) -> tuple[SubQuestion, ...]:
     """In words, as people are asked for; the second names the first's answer by its id."""
     found = []
     for number, step in enumerate(problem.steps, 1):
@@ -115,7 +115,7 @@ def _sub_questions(problem: Problem) -> tuple[SubQuestion, ...]:
     return tuple(found)
 
 
-def _calls(problem: Problem) -> tuple[ReferenceCall, ...]:
+def _calls(problem: Exercise) -> tuple[ReferenceCall, ...]:
     return tuple(
         ReferenceCall(
             sub_question=f"q{number}",
@@ -215,7 +215,7 @@ class World:
 
     def problem(
         self, rng: random.Random, split: Split, kind: Kind | None = None, *, held_out: bool = False
-    ) -> Problem:
+    ) -> Exercise:
         """Draw one problem.
 
         Args:
@@ -240,13 +240,13 @@ class World:
         kind: Kind | None = None,
         *,
         held_out: bool = False,
-    ) -> list[Problem]:
+    ) -> list[Exercise]:
         """Draw `count` problems, no question twice.
 
         Raises:
             BadInputError: the world does not hold that many different questions of this sort.
         """
-        found: dict[str, Problem] = {}
+        found: dict[str, Exercise] = {}
         for _ in range(20 * count + 100):
             if len(found) == count:
                 return list(found.values())
@@ -307,12 +307,12 @@ class World:
         write_rows(paths["passages"], self.passages())
         return paths
 
-    def _row(self, name: str, problem: Problem, split: Split) -> dict[str, Any]:
+    def _row(self, name: str, problem: Exercise, split: Split) -> dict[str, Any]:
         if problem.kind == "scenarios":
             return scenario_row(name, problem, self.facts, self.homes, self.entities(split))
         return {"id": name, "question": problem.question, "answers": [problem.answer]}
 
-    def _arithmetic(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _arithmetic(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         symbols = rng.choice(tuple(phrasings.ARITHMETIC))
         while True:
             numbers = tuple(rng.randint(SMALLEST, LARGEST) for _ in range(len(symbols) + 1))
@@ -326,51 +326,51 @@ class World:
             **dict(zip("abc", numbers, strict=False)),
         )
         answer = str(calculate(numbers, symbols))
-        return Problem(
+        return Exercise(
             kind="arithmetic",
             family=symbols,
             question=question,
             answer=answer,
-            steps=(Step(CALCULATOR, expression(numbers, symbols), answer),),
+            steps=(ToolUse(CALCULATOR, expression(numbers, symbols), answer),),
             numbers=numbers,
             held_out=held_out,
         )
 
-    def _entity(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _entity(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         entity = rng.choice(self.entities(split))
         relation = rng.choice(tuple(phrasings.RELATIONS))
         question = _phrasing(rng, phrasings.ENTITY, held_out).format(
             r=relation, v=phrasings.RELATIONS[relation], e=entity
         )
         found = self.facts[entity][relation]
-        return Problem(
+        return Exercise(
             kind="entities",
             family=relation,
             question=question,
             answer=found,
-            steps=(Step(SEARCH, f"{relation} of {entity}", fact(relation, entity, found)),),
+            steps=(ToolUse(SEARCH, f"{relation} of {entity}", fact(relation, entity, found)),),
             entity=entity,
             held_out=held_out,
         )
 
-    def _scenario(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _scenario(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         phrasing, entity, family = _phrasing(rng, phrasings.HOME, held_out), "", "home"
-        first: tuple[Step, ...] = ()
+        first: tuple[ToolUse, ...] = ()
         if rng.random() < CHAINED:
             entity = rng.choice(self.entities(split))
             relation = rng.choice(tuple(phrasings.RELATIONS))
             name, asked = self.facts[entity][relation], f"the {relation} of {entity}"
             family = f"home of {relation}"
-            first = (Step(finder(relation), entity, name),)
+            first = (ToolUse(finder(relation), entity, name),)
         else:
             name = asked = rng.choice(self.people(split))
         question = phrasing.format(p=asked)
-        return Problem(
+        return Exercise(
             kind="scenarios",
             family=family,
             question=question[0].upper() + question[1:],
             answer=self.homes[name],
-            steps=(*first, Step(HOME_TOOL, name, self.homes[name])),
+            steps=(*first, ToolUse(HOME_TOOL, name, self.homes[name])),
             entity=entity,
             held_out=held_out,
         )

@@ -16,7 +16,7 @@ from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.toolset import Toolset
 
-__all__ = ["KINDS", "Faults", "ServedToolset", "check_service", "serve"]
+__all__ = ["KINDS", "Faults", "ServedToolset", "check_service", "serve_toolset"]
 
 KINDS = ("timeout", "tool_error", "empty", "garbled", "slow")
 _INSTEAD = ("timeout", "tool_error", "empty")  # the tool is not called at all
@@ -152,7 +152,7 @@ def check_service(service: Any) -> dict[str, Any]:
     return dict(service)
 
 
-def serve(toolset: Toolset, service: Mapping[str, Any], tools: Any = None) -> Toolset:
+def serve_toolset(toolset: Toolset, service: Mapping[str, Any], tools: Any = None) -> Toolset:
     """A toolset of the same tools behind a service; the given one is left as it is.
 
     Args:

@@ -26,17 +26,8 @@ from toolgym.scenario import (
 )
 
 __all__ = [
-    "Author",
-    "ask",
-    "check",
-    "combine",
-    "decompose",
-    "follows",
-    "mentions",
-    "reaches",
-    "refuse_unless",
-    "same_fields",
-    "seed_of",
+    *("Author", "ask", "check", "combine", "decompose", "follows", "mentions", "reaches"),
+    *("refuse_unless", "same_fields", "seed_of"),
 ]
 
 

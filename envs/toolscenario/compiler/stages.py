@@ -35,12 +35,7 @@ from toolgym.scenario import (
 )
 
 __all__ = [
-    "check_documents",
-    "check_functions",
-    "deploy",
-    "document",
-    "draw_levels",
-    "integrate",
+    *("check_documents", "check_functions", "deploy", "document", "draw_levels", "integrate"),
     "scale",
 ]
 

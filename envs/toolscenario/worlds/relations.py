@@ -10,20 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 __all__ = [
-    "COMPOSITES",
-    "RELATIONS",
-    "TYPES",
-    "VALUES",
-    "EntityType",
-    "Relation",
-    "date_relation",
-    "entity_relation",
-    "generic",
-    "generic_type",
-    "number_relation",
-    "point_relation",
-    "text_relation",
-    "year_relation",
+    *("COMPOSITES", "RELATIONS", "TYPES", "VALUES", "EntityType", "Relation", "date_relation"),
+    *("entity_relation", "generic", "generic_type", "number_relation", "point_relation"),
+    *("text_relation", "year_relation"),
 ]
 
 VALUES = ("date", "year", "number", "text", "point")

@@ -19,17 +19,10 @@ from toolgym._workers.pool import Child, Jobs
 from toolgym.errors import ToolgymError
 from toolgym.tools.search import layout
 from toolgym.tools.search.layout import Recipe, write_vocabulary
-from toolgym.tools.search.spill import Limits, Portion, Reader
+from toolgym.tools.search.spill import Limits, Portion, PortionReader
 
 __all__ = [
-    "LENGTHS",
-    "SPILL",
-    "Bench",
-    "Crew",
-    "LostWorkerError",
-    "Merge",
-    "Plan",
-    "Range",
+    *("LENGTHS", "SPILL", "Bench", "BuildPlan", "Crew", "LostWorkerError", "Merge", "Range"),
     "merge_range",
 ]
 
@@ -239,7 +232,7 @@ class LostWorkerError(ToolgymError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BuildPlan:
     """What every process of a build knows.
 
     Args:
@@ -268,9 +261,9 @@ class Plan:
 class Bench:
     """What a worker can do."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BuildPlan) -> None:
         self._plan = plan
-        self._reader = Reader(plan.source, plan.recipe, plan.limits)
+        self._reader = PortionReader(plan.source, plan.recipe, plan.limits)
 
     def read(self, lines: Sequence[tuple[int, bytes]], name: str) -> Portion:
         """Analyze a portion of the corpus; see `toolgym.tools.search.spill.Reader.read`."""
@@ -294,7 +287,7 @@ class Crew:
         workers: how many child processes; 0: the jobs are done here.
     """
 
-    def __init__(self, plan: Plan, workers: int) -> None:
+    def __init__(self, plan: BuildPlan, workers: int) -> None:
         self._workers = workers
         self._bench = None if workers else Bench(plan)
         self._jobs = Jobs(Bench, [plan], workers)

@@ -16,17 +16,8 @@ from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
-    "ALIASES",
-    "SCRIPTS",
-    "Layout",
-    "detect_language",
-    "english_name",
-    "find_language",
-    "language_codes",
-    "lay_out",
-    "script_of",
-    "short_code",
-    "space_between",
+    *("ALIASES", "SCRIPTS", "Layout", "detect_language", "english_name", "find_language"),
+    *("language_codes", "lay_out", "script_of", "short_code", "space_between"),
 ]
 
 ALIASES = {

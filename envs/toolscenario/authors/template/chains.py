@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolgym.envs.toolscenario.authors.template.wording import day, mention, mentions, phrase
-from toolgym.envs.toolscenario.codegen.rendering import Step
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall
 from toolgym.envs.toolscenario.codegen.sources import json_value
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Value
 from toolgym.envs.toolscenario.worlds.relations import TYPES, Relation
@@ -125,7 +125,7 @@ class Draft:
     """
 
     knowledge: Knowledge
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PlannedCall] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
     question: str = ""
     combination: Combination = field(default_factory=lambda: Combination(of=()))
@@ -135,10 +135,10 @@ class Draft:
 
         Args:
             words: the sub-question.
-            **fields: of the `Step`.
+            **fields: of the `PlannedCall`.
         """
         name = f"q{len(self.steps) + 1}"
-        self.steps.append(Step(id=name, **fields))
+        self.steps.append(PlannedCall(id=name, **fields))
         self.words[name] = words
         return name
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from toolgym.envs.toolscenario.authors.template.chains import FINDERS
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.rendering import Step
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall
 from toolgym.envs.toolscenario.codegen.toolspecs import (
     AREAS,
     DEMANDABLE,
@@ -57,7 +57,7 @@ def fact_name(knowledge: Knowledge, subject: str, relation: str) -> str:
 
 
 def first_spec(
-    step: Step, knowledge: Knowledge, rng: random.Random, taken: Iterable[str]
+    step: PlannedCall, knowledge: Knowledge, rng: random.Random, taken: Iterable[str]
 ) -> ToolSpec:
     """The tool of one sub-question, before anything is merged.
 

@@ -9,7 +9,7 @@ from typing import Any
 from toolgym.envs.toolscenario.authors.template.chain_templates import (
     CHAINS,
     SINGLES,
-    Plan,
+    Template,
     dated,
     number_words,
 )
@@ -35,7 +35,7 @@ from toolgym.envs.toolscenario.codegen.toolspecs import WEEKDAYS
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import FROM, Shape
 
-__all__ = ["ALONE", "BRANCHES", "PLANS"]
+__all__ = ["ALONE", "BRANCHES", "TEMPLATES"]
 
 
 def _listable(relation: Relation) -> bool:
@@ -249,11 +249,11 @@ def fork(drawer: Drawer) -> Draft:
     return close(draft, drawer.pick(forms), "list", of)
 
 
-ALONE: tuple[tuple[Plan, float], ...] = (
+ALONE: tuple[tuple[Template, float], ...] = (
     *((listed, 3), (facts, 3), (compared, 3), (combined, 2), (differing, 2), (same, 1)),
 )
 """Plans whose sub-questions do not need each other, with weights."""
-BRANCHES: tuple[tuple[Plan, float], ...] = (
+BRANCHES: tuple[tuple[Template, float], ...] = (
     *(
         (chains_listed, 2),
         (chains_compared, 2),
@@ -265,7 +265,7 @@ BRANCHES: tuple[tuple[Plan, float], ...] = (
 """Plans of several chains, with weights."""
 
 
-def _pair(drawer: Drawer, last: Any) -> list[Chain]:
+def _two_chains(drawer: Drawer, last: Any) -> list[Chain]:
     """Two chains of one to three hops that end alike; along different relations half the time."""
     hops = drawer.rng.choice((1, 2, 2, 3))
     if drawer.rng.random() < 0.5:
@@ -280,7 +280,7 @@ def distance(drawer: Drawer) -> Draft:
     """How far two places are apart."""
     draft = Draft(drawer.knowledge)
     # The longer phrase last: "between the city of A and B" could be read in two ways.
-    chains = sorted(_pair(drawer, lambda r: r.object == "point"), key=lambda item: item.hops)
+    chains = sorted(_two_chains(drawer, lambda r: r.object == "point"), key=lambda item: item.hops)
     of = [draft.chain(item) for item in chains]
     value = round_number(formulas.great_circle([item.value for item in chains]), 1)
     words = f"How many kilometres lie between #{of[0]} and #{of[1]}?"
@@ -297,7 +297,7 @@ def distance(drawer: Drawer) -> Draft:
 def days(drawer: Drawer) -> Draft:
     """The days, or certain days of the week, between two events."""
     draft, rng = Draft(drawer.knowledge), drawer.rng
-    chains = sorted(_pair(drawer, dated), key=lambda item: str(item.value))
+    chains = sorted(_two_chains(drawer, dated), key=lambda item: str(item.value))
     of = [draft.chain(item) for item in chains]
     dates = {"start_date": {FROM: of[0]}, "end_date": {FROM: of[1]}}
     known = (date.fromisoformat(chains[0].value), date.fromisoformat(chains[1].value))
@@ -388,7 +388,7 @@ def ratio(drawer: Drawer) -> Draft:
     return close(draft, drawer.pick(forms), "last", (last,))
 
 
-PLANS: dict[Shape, tuple[tuple[Plan, float], ...]] = {
+TEMPLATES: dict[Shape, tuple[tuple[Template, float], ...]] = {
     "single-hop": SINGLES,
     "parallel single-hop": ALONE,
     "multi-hop": CHAINS,

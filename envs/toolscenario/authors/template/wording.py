@@ -13,15 +13,7 @@ from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import COMPOSITES, Relation
 
 __all__ = [
-    "answer_text",
-    "ask",
-    "day",
-    "join",
-    "mention",
-    "mentions",
-    "phrase",
-    "plural",
-    "unit",
+    *("answer_text", "ask", "day", "join", "mention", "mentions", "phrase", "plural", "unit"),
     "variants",
 ]
 
