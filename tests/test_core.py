@@ -51,7 +51,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         answer_type=draw(st.sampled_from(["text", "number"])),
     )
     steps = []
-    for number in range(draw(st.integers(0, 3))):
+    for number in range(draw(st.integers(1, 3))):
         arguments = draw(st.dictionaries(ANY_TEXT, JSON_VALUES, max_size=2))
         made = draw(st.booleans())
         call = ToolCall(f"call_{number}", draw(ANY_TEXT), arguments)
@@ -287,3 +287,10 @@ def test_an_id_that_is_taken_is_refused() -> None:
         with pytest.raises(BadInputError, match=f"'{name}' already"):
             ENVIRONMENTS.add(name, "other:make")
     assert "CartPole-v1" not in ENVIRONMENTS
+
+
+def test_an_episode_without_a_step_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(Trajectory(Task("t", "Why?", ("so",))).to_line())
+    with pytest.raises(BadInputError, match=r"line 1: episode 't#0' has no step"):
+        list(read_trajectories(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -245,3 +246,33 @@ def test_calls_of_a_vector_are_still_answered_together() -> None:
     assert isinstance(envs, ToolVectorEnv)
     assert len({id(inner(env)._toolset) for env in envs.envs}) == 1
     envs.close()
+
+
+@pytest.mark.parametrize("env_id", ["ToolQA-GSM8K-v0", "ToolScenario-v0"])
+def test_a_registered_limit_of_steps_holds_in_our_vectors(env_id: str) -> None:
+    spec = replace(gym.spec(env_id), max_episode_steps=2)
+    envs = gym.make_vec(spec, num_envs=2)
+    assert isinstance(envs, ToolVectorEnv)
+    envs.reset(seed=1)
+    assert not envs.step(("", ""))[3].any()
+    assert envs.step(("", ""))[3].all()
+    assert all(env.unwrapped.finished.truncated for env in envs.envs)
+    assert gym.make(envs.envs[0].unwrapped.spec).spec.max_episode_steps == 2
+
+
+def test_what_a_vector_cannot_hold_is_refused() -> None:
+    with pytest.raises(BadInputError, match="max_episode_steps is a whole number of at least 1"):
+        gym.make_vec("ToolQA-GSM8K-v0", num_envs=2, max_episode_steps=0)
+    with pytest.raises(gym.error.Error, match="wrappers"):
+        gym.make_vec(
+            "ToolQA-GSM8K-v0",
+            num_envs=2,
+            vectorization_mode="vector_entry_point",
+            wrappers=[gym.wrappers.RecordEpisodeStatistics],
+        )
+
+
+@pytest.mark.parametrize("seed", ["a", -1, True, 1.5])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(BadInputError, match="seed is a whole number of at least 0"):
+        gym.make("ToolQA-GSM8K-v0").reset(seed=seed)

@@ -208,8 +208,9 @@ class ToolEnv(gym.Env[str, str]):
             The opening as text, and the info: ``messages``, ``tools``, ``task_id``, ``step``.
 
         Raises:
-            BadInputError: an unknown option or task.
+            BadInputError: an unknown option or task, or a seed that is not a whole number.
         """
+        seed = None if seed is None else whole_number("seed", seed)
         super().reset(seed=seed)
         options = {} if options is None else options
         if not isinstance(options, Mapping):

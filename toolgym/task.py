@@ -188,12 +188,13 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     )
 
 
-def whole_number(what: str, value: Any) -> int:
-    """A number that counts from 0; those of numpy and the like are numbers.
+def whole_number(what: str, value: Any, least: int = 0) -> int:
+    """A number that counts something; those of numpy and the like are numbers.
 
     Args:
         what: for the message.
         value: any value.
+        least: the smallest that is allowed, not negative.
 
     Raises:
         BadInputError: it is something else.
@@ -204,8 +205,8 @@ def whole_number(what: str, value: Any) -> int:
         number = -1 if truth else operator.index(value)
     except TypeError:
         number = -1
-    if number < 0:
-        raise BadInputError(f"{what} is a whole number of at least 0, not {value!r:.80}")
+    if number < least:
+        raise BadInputError(f"{what} is a whole number of at least {least}, not {value!r:.80}")
     return number
 
 

@@ -271,8 +271,8 @@ def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:
         number: of the line, counted from 1.
 
     Raises:
-        BadInputError: it is not JSON, no trajectory, has an id other than that of its task and
-            sample, or a reward or metric that is not a finite number.
+        BadInputError: it is not JSON, no trajectory, has no step, an id other than that of its
+            task and sample, or a reward or metric that is not a finite number.
     """
     row = parse_line(raw, path, number, "trajectory file", finite=True)
     try:
@@ -281,6 +281,10 @@ def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:
             raise BadInputError(
                 f"the id of an episode is 'task#sample', here {found.id!r}, not {row.get('id')!r}; "
                 "remove the line"
+            )
+        if not found.steps:
+            raise BadInputError(
+                f"episode {found.id!r} has no step, so nothing was played; remove the line"
             )
         for values in (
             found.metrics,

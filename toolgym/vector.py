@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.messages import ToolCall, ToolResult
+from toolgym.task import whole_number
 from toolgym.tools.toolset import MAX_PARALLEL, Toolset
 
 __all__ = ["ToolVectorEnv", "step_together"]
@@ -28,6 +29,37 @@ class ToolVectorEnv(SyncVectorEnv):
     This is what ``gym.make_vec(id, num_envs=n)`` makes. Steps take microseconds beside the tools,
     so processes would only add their messages: see docs/environments.md for figures.
     """
+
+    @classmethod
+    def of(
+        cls,
+        make: Callable[..., ToolEnv],
+        num_envs: int,
+        *,
+        max_episode_steps: int | None = None,
+        **kwargs: Any,
+    ) -> ToolVectorEnv:
+        """Make the environments of an id, for its ``vector_entry_point``.
+
+        Args:
+            make: makes one.
+            num_envs: how many.
+            max_episode_steps: of the id's registration; ends episodes that would go on.
+            kwargs: of ``make``; what it raises comes here, too.
+
+        Raises:
+            BadInputError: a count that is not a whole number of at least 1.
+        """
+        most = max_episode_steps
+        most = None if most is None else whole_number("max_episode_steps", most, 1)
+
+        def made() -> ToolEnv:
+            env = make(**kwargs)
+            # Not a wrapper: the calls of wrapped environments are not answered together.
+            env.max_steps = env.max_steps if most is None else min(env.max_steps, most)
+            return env
+
+        return cls([made] * whole_number("num_envs", num_envs, 1))
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -76,7 +108,8 @@ class _Played(gym.Wrapper[str, str, str, str]):
 
 def _single(spec: EnvSpec) -> EnvSpec:
     kwargs = {k: v for k, v in spec.kwargs.items() if k not in ("num_envs", "vectorization_mode")}
-    return replace(spec, kwargs=kwargs)
+    most = kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return replace(spec, kwargs=kwargs, max_episode_steps=most)
 
 
 Stepped = tuple[str, Any, bool, bool, dict[str, Any]]

@@ -274,7 +274,7 @@ class Family:
             num_envs: how many.
             kwargs: see `make`; what it raises comes here, too.
         """
-        return ToolVectorEnv([functools.partial(self.make, **kwargs)] * num_envs)
+        return ToolVectorEnv.of(self.make, num_envs, **kwargs)
 
 
 @functools.lru_cache(maxsize=32)

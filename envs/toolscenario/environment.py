@@ -264,4 +264,4 @@ def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:
         num_envs: how many.
         kwargs: see `make`; what it raises comes here, too.
     """
-    return ToolVectorEnv([functools.partial(make, **kwargs)] * num_envs)
+    return ToolVectorEnv.of(make, num_envs, **kwargs)

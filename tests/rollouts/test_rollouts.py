@@ -210,7 +210,16 @@ class TestRollout:
         [
             ({"episodes": 0}, "episodes must be from 1 to 40"),
             ({"episodes": 41}, "raise samples_per_task"),
-            ({"samples_per_task": 0}, "samples_per_task must be at least 1"),
+            ({"samples_per_task": 0}, "samples_per_task is a whole number of at least 1, not 0"),
+            ({"samples_per_task": True}, "samples_per_task is a whole number .*, not True"),
+            ({"episodes": 1.5}, "episodes is a whole number of at least 0, not 1.5"),
+            ({"episodes": "3"}, "episodes is a whole number .*, not '3'"),
+            ({"concurrency": 2.5}, "concurrency is a whole number of at least 1, not 2.5"),
+            ({"max_failures": "x"}, "max_failures is a whole number of at least 1, not 'x'"),
+            ({"seed": "a"}, "seed is a whole number of at least 0, not 'a'"),
+            ({"seed": -1}, "seed is a whole number of at least 0, not -1"),
+            ({"seed": True}, "seed is a whole number of at least 0, not True"),
+            ({"out": 5}, "out is the path of a run folder, or None, not 5"),
         ],
     )
     def test_counts_are_checked(self, tasks: dict[str, Any], arguments: Any, why: str) -> None:

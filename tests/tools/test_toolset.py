@@ -8,6 +8,7 @@ import copy
 import enum
 import functools
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -731,3 +732,17 @@ def test_copies_and_pickles_of_a_tool_work() -> None:
         each.close()
     assert again.describe() == original.describe()
     assert copied.describe()["document"] != original.describe()["document"]
+
+
+def test_built_in_tools_have_their_documents_without_docstrings() -> None:
+    code = (
+        "import json, toolgym; from toolgym.registry import TOOLS; "
+        "from toolgym.tools.toolset import make_toolset; "
+        "print(json.dumps(make_toolset(list(TOOLS)).schemas()))"
+    )
+    told = [
+        subprocess.run([sys.executable, *options, "-c", code], check=True, capture_output=True)
+        for options in ((), ("-OO",))
+    ]
+    assert told[0].stdout == told[1].stdout
+    assert len(json.loads(told[0].stdout)) >= 3

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from toolgym.policies.base import (
 )
 from toolgym.rollouts.playing import Opened, Playing, RefusedWrapperError, open_env
 from toolgym.rollouts.runs import Run, RunWriter, episode_seed
-from toolgym.task import TaskSet
+from toolgym.task import TaskSet, whole_number
 from toolgym.trajectory import Trajectory
 from toolgym.vector import Stepped, step_together
 
@@ -135,10 +136,14 @@ def rollout(
     opened = open_env(env, env_args)
     player = make_policy(policy)
     wanted = player.concurrency if concurrency is None else concurrency
-    if wanted < 1:
-        raise BadInputError(f"concurrency must be at least 1, not {wanted}")
-    jobs = _plan(opened.env.tasks, episodes, samples_per_task, seed)
-    settings = _settings(opened, player, len(jobs), samples_per_task, seed)
+    wanted = whole_number("concurrency", wanted, 1)
+    max_failures = whole_number("max_failures", max_failures, 1)
+    samples = whole_number("samples_per_task", samples_per_task, 1)
+    seed = whole_number("seed", seed)
+    if not isinstance(out, str | PathLike | None):
+        raise BadInputError(f"out is the path of a run folder, or None, not {out!r:.80}")
+    jobs = _plan(opened.env.tasks, episodes, samples, seed)
+    settings = _settings(opened, player, len(jobs), samples, seed)
     run = Run(settings, Path(out) if out is not None else None)
     writer = RunWriter(run)
     try:
@@ -354,10 +359,8 @@ def _checked(reply: Any) -> Reply | Exception:
 
 
 def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list[_Job]:
-    if samples < 1:
-        raise BadInputError(f"samples_per_task must be at least 1, not {samples}")
     possible = len(tasks) * samples
-    count = possible if episodes is None else episodes
+    count = possible if episodes is None else whole_number("episodes", episodes)
     if not 1 <= count <= possible:
         raise BadInputError(
             f"episodes must be from 1 to {possible} ({len(tasks)} tasks of {tasks.source!r} x "

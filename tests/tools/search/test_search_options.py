@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import pytest
@@ -117,3 +118,9 @@ def test_an_index_that_does_not_fit_is_refused(index: Index, change: object) -> 
     (index.folder / HEADER).write_text(json.dumps(header))
     with pytest.raises(BadInputError, match=r"another version.*toolgym index build"):
         open_index(index.folder)
+
+
+@pytest.mark.parametrize("corpus", [3, None, ["sample"]])
+def test_a_corpus_is_a_name_or_a_path(corpus: Any) -> None:
+    with pytest.raises(BadInputError, match="a corpus is a registered name"):
+        make_search(corpus)

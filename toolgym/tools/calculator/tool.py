@@ -19,6 +19,17 @@ from toolgym.tools.calculator.evaluator import evaluate_expression
 
 _VARIABLE_OR_CALL = re.compile(r"\b[b-zB-Z]\b|[A-Za-z]\(|\\[a-z]")
 
+# Not a docstring: the policy reads it under ``python -OO``, too.
+_TOLD = """Calculate an expression exactly: arithmetic, comparison, algebra and calculus.
+
+Args:
+    expression: such as 12,500*3/4, 15% of 80, sqrt(2)^3, 5! or 3/4 > 0.7. Known are
+        + - * / // mod ^ ! %, functions such as sqrt, round, min, max, gcd, comb, log (natural),
+        log10, sin (radians), and pi and e; with variables simplify(...), expand(...),
+        factor(...), solve(x^2 = 4, x), diff(x^3, x), integrate(x^2, x, 0, 1),
+        limit(sin(x)/x, x, 0) and sum(k^2, k, 1, 10).
+"""
+
 __all__ = ["calculate", "evaluate_expression", "make_calculator"]
 
 
@@ -40,19 +51,15 @@ def make_calculator(symbolic_seconds: float = symbolic.SECONDS) -> Tool:
     def calculate_within(expression: str) -> str:
         return _calculate(expression, symbolic_seconds)
 
-    calculate_within.__doc__ = calculate.__doc__
+    calculate_within.__doc__ = _TOLD
     return Tool(calculate_within, name="Calculator", inline=True)
 
 
 def calculate(expression: str) -> str:
-    """Calculate an expression exactly: arithmetic, comparison, algebra and calculus.
+    """Calculate an expression, as the tool does.
 
     Args:
-        expression: such as 12,500*3/4, 15% of 80, sqrt(2)^3, 5! or 3/4 > 0.7. Known are
-            + - * / // mod ^ ! %, functions such as sqrt, round, min, max, gcd, comb, log (natural),
-            log10, sin (radians), and pi and e; with variables simplify(...), expand(...),
-            factor(...), solve(x^2 = 4, x), diff(x^3, x), integrate(x^2, x, 0, 1),
-            limit(sin(x)/x, x, 0) and sum(k^2, k, 1, 10).
+        expression: as the tool's document says.
 
     Raises:
         ToolError: ``failed to calculate '2+': ...``, with the reason.

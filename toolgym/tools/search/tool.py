@@ -26,6 +26,12 @@ from toolgym.tools.search.layout import PARAMS, Recipe, make_recipe
 __all__ = ["make_search", "open_corpus"]
 
 _PASSAGES = ("whole", "best")
+# Not a docstring: the policy reads it under ``python -OO``, too.
+_TOLD = """Search an encyclopedia and read the best matching article.
+
+Args:
+    query: a name or a few key words.
+"""
 
 
 def make_search(
@@ -67,11 +73,6 @@ def make_search(
         return _answer(query, hits, not hits and opened.only_stop_words(query))
 
     def answer(query: str) -> str:
-        """Search an encyclopedia and read the best matching article.
-
-        Args:
-            query: a name or a few key words.
-        """
         found = shown(query, opened.search(query, k))
         if isinstance(found, NothingFoundError):
             raise found
@@ -84,6 +85,7 @@ def make_search(
         texts = {query: shown(query, hits) for query, hits in zip(queries, found, strict=True)}
         return [texts[call["query"]] for call in calls]
 
+    answer.__doc__ = _TOLD
     reading = [] if passage == "whole" else [passage, passage_chars]
     return Tool(
         answer,
@@ -130,6 +132,11 @@ def open_corpus(corpus: str, options: Mapping[str, Any] | None = None) -> Index:
     """
     if options is not None and not isinstance(options, Mapping):
         raise BadInputError(f"the options of an index are a mapping, not {options!r}")
+    if not isinstance(corpus, str | Path):
+        raise BadInputError(
+            f"a corpus is a registered name ({', '.join(CORPORA)}), a file of passages or an index "
+            f"folder, not {corpus!r:.80}"
+        )
     stated = dict(options or {})
     recipe = make_recipe(**stated)
     path = Path(CORPORA.get(corpus).path() if corpus in CORPORA else corpus)

@@ -258,13 +258,6 @@ def _phrasebook_tool(source: str | None, target: str) -> Tool:
     language = None if source is None else book.check_language(find_language(source))
 
     def translate(text: str) -> str:
-        """Translate a phrase into English with a small phrase book.
-
-        It holds only common phrases and the questions of the bundled sample, in a few languages.
-
-        Args:
-            text: the phrase or question in its own language.
-        """
         found = book.translate(_readable(text), language)
         if found is not None:
             return found
@@ -275,7 +268,30 @@ def _phrasebook_tool(source: str | None, target: str) -> Tool:
             "made with backend 'nllb' translates any text"
         )
 
+    translate.__doc__ = _PHRASES
     return Tool(translate, name=NAME, inline=True, fingerprint=file_hash(path))
+
+
+# Not docstrings: the policy reads them under ``python -OO``, too.
+_PHRASES = """Translate a phrase into English with a small phrase book.
+
+It holds only common phrases and the questions of the bundled sample, in a few languages.
+
+Args:
+    text: the phrase or question in its own language.
+"""
+_TEXT = """Translate a text into English.
+
+Args:
+    text: the text in its own language.
+"""
+_BETWEEN = """Translate a text, by default into English.
+
+Args:
+    text: the text in its own language.
+    source: its language, such as French, fr or fra_Latn; left out: found out.
+    target: the language to translate into; left out: English.
+"""
 
 
 class _Calls:
@@ -336,25 +352,13 @@ def _functions(
     """The tool's function for one call, and the one for many."""
 
     def translate(text: str) -> str:
-        """Translate a text into English.
-
-        Args:
-            text: the text in its own language.
-        """
         return _raised(calls.answer([{"text": text}])[0])
 
     def translate_between(text: str, source: str = "", target: str = "") -> str:
-        """Translate a text, by default into English.
-
-        Args:
-            text: the text in its own language.
-            source: its language, such as French, fr or fra_Latn; left out: found out.
-            target: the language to translate into; left out: English.
-        """
         return _raised(calls.answer([{"text": text, "source": source, "target": target}])[0])
 
-    chosen = translate_between if choose_languages else translate
-    chosen.__doc__ = str(chosen.__doc__).replace("English", english_name(target))
+    chosen, told = (translate_between, _BETWEEN) if choose_languages else (translate, _TEXT)
+    chosen.__doc__ = told.replace("English", english_name(target))
     return chosen, calls.answer
 
 
