@@ -152,7 +152,7 @@ def test_a_block_counts_the_terms_of_scripts_without_spaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(raw=1 << 20, terms=100, distinct=1_000, postings=1_000)
-    reader = spill.Reader(tmp_path, make_recipe(), limits)
+    reader = spill.PortionReader(tmp_path, make_recipe(), limits)
     unspaced = [
         (n, dump_line({"text": "東京" * 25}).encode()) for n in range(1, 4)
     ]  # 99 terms each
