@@ -74,10 +74,10 @@ def _beside(found: Evaluations, last: int) -> str:
         [figures for label in found.labels for figures in found.of(n, label).figures.values()]
         for n in (0, last)
     ]
-    words = (sorted(f.answer_words for f in side if f.answered) for side in sides)
-    medians = (str(each[(len(each) - 1) // 2]) if each else "-" for each in words)
+    words = ([f.answer_words for f in side if f.answered] for side in sides)
+    lengths = (f"{sum(each) / len(each):.1f}" if each else "-" for each in words)
     copied = (f"{100 * sum(f.copied_passage for f in side) / len(side):.1f} %" for side in sides)
-    parts.append(f"median answer of {' to '.join(medians)} words")
+    parts.append(f"words of an answer {' to '.join(lengths)}")
     parts.append(f"answers that copy a passage {' to '.join(copied)}")
     return "Beside it: " + "; ".join(parts) + "."
 
