@@ -65,6 +65,13 @@ class TestAnswers:
         assert read(name, f"<think>{text}")[1] is None
 
     @pytest.mark.parametrize("name", LABELLED)
+    def test_a_number_needs_no_colon(self, name: str) -> None:
+        for number in ("9", "9.", "-1,200.50", "$40", "15%"):
+            text = f"It is 3 * 3 = 9.\nSo the answer is {number}"
+            assert read(name, text) == ([], number, ["loose_answer"])
+        assert "loose_answer" not in read(name, "The answer is 9 or 10.")[2]
+
+    @pytest.mark.parametrize("name", LABELLED)
     def test_several_that_differ_are_none(self, name: str) -> None:
         text = "The answer is: Rabat\nNo. The answer is: Fez"
         assert read(name, text) == ([], None, ["no_answer"])

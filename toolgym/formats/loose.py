@@ -20,7 +20,8 @@ __all__ = ["LABEL", "first_paragraph", "in_lines", "in_parentheses", "loose_answ
 LABEL = re.compile(
     r"(?:^[ \t]*|(?<=[.!?:] ))\**(?:(?:so|therefore|thus|hence)\b,?[ \t]+)?"
     r"the[ \t]+(?:final[ \t]+|correct[ \t]+)?answer"
-    r"(?:[ \t]+to[ \t]+(?:the|this|your)[ \t]+question)?[ \t]+is\**:\**[ \t]*(?=\S)",
+    r"(?:[ \t]+to[ \t]+(?:the|this|your)[ \t]+question)?[ \t]+is"
+    r"(?:\**:\**[ \t]*(?=\S)|[ \t]+(?=[-−]?[$€£]?\d[\d.,]*+%?\**[ \t]*$))",
     re.M | re.I,
 )
 _EMPTY_LINE = re.compile(r"\n[ \t\r]*+\n")
