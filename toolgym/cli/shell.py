@@ -146,20 +146,21 @@ def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
     Yields:
         A function of finished and planned episodes, and one of turns and tokens so far.
     """
-    counts, begun = [0, 0, 0, 0], time.monotonic()
+    done, sampled, begun = (0, 0), (0, 0), time.monotonic()
     with _bars() as advance:
 
         def tell() -> None:
-            finished, planned, turns, tokens = counts
-            note = written(turns, tokens, time.monotonic() - begun) if turns else ""
-            advance(label, finished, planned, note)
+            note = written(*sampled, time.monotonic() - begun) if sampled[0] else ""
+            advance(label, *done, note)
 
         def episodes(finished: int, planned: int) -> None:
-            counts[:2] = finished, planned
+            nonlocal done
+            done = finished, planned
             tell()
 
         def pulse(turns: int, tokens: int) -> None:
-            counts[2:] = turns, tokens
+            nonlocal sampled
+            sampled = turns, tokens
             tell()
 
         tell()

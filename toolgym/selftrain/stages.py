@@ -218,20 +218,21 @@ def _roll(
     episodes = None
     if tasks is not None:
         episodes = samples * min(tasks, len(make_env(environment.id, args).tasks))
-    counts, begun = [0, 0, 0, 0], time.perf_counter()
+    counts, sampled, begun = (0, 0), (0, 0), time.perf_counter()
 
     def tell() -> None:
-        done, total, turns, tokens = counts
-        going = turns and not 0 < total <= done  # at the end the stage says what came of it
-        note = written(turns, tokens, time.perf_counter() - begun) if going else ""
-        work.tell(name, done, total, note)
+        going = sampled[0] and not 0 < counts[1] <= counts[0]  # then the stage says what came
+        note = written(*sampled, time.perf_counter() - begun) if going else ""
+        work.tell(name, *counts, note)
 
     def played(done: int, total: int) -> None:
-        counts[:2] = done, total
+        nonlocal counts
+        counts = done, total
         tell()
 
     def pulse(turns: int, tokens: int) -> None:
-        counts[2:] = turns, tokens
+        nonlocal sampled
+        sampled = turns, tokens
         tell()
 
     return rollout(
