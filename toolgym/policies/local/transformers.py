@@ -99,7 +99,6 @@ class TransformersPolicy(Policy):
             "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
-            **({"guided": True} if guided else {}),
         }
         loaded = (
             model
@@ -114,13 +113,11 @@ class TransformersPolicy(Policy):
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
-        width = loaded.model.get_output_embeddings().weight.shape[0]
-        self._guides = Guides(loaded.tokenizer, self._chat.end_ids, width) if guided else None
-        padding = loaded.tokenizer.pad_token_id
+        self._guides = _guides(loaded, self._chat) if guided else None
         self._generator: Generator | None = Generator(
             model=loaded.model,
             ends=frozenset(self._chat.end_ids),
-            pad=int(padding if padding is not None else min(self._chat.end_ids, default=0)),
+            pad=_padding(loaded, self._chat),
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
@@ -168,7 +165,8 @@ class TransformersPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
         hashes = {"model_hash": self._weights, "tokenizer_hash": self.tokenizer_hash}
-        return {"policy": "transformers", **self._settings, **hashes}
+        held = {"guided": True} if self._guides is not None else {}
+        return {"policy": "transformers", **self._settings, **held, **hashes}
 
     def forget(self, episode: str) -> None:
         """Drop what was kept of an ended episode."""
@@ -191,6 +189,16 @@ def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) ->
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise BadInputError(f"{name} must be a whole number of at least 1, not {count!r}")
+
+
+def _guides(loaded: Loaded, chat: TokenChat) -> Guides:
+    width = loaded.model.get_output_embeddings().weight.shape[0]
+    return Guides(loaded.tokenizer, chat.end_ids, width)
+
+
+def _padding(loaded: Loaded, chat: TokenChat) -> int:
+    padding = loaded.tokenizer.pad_token_id
+    return int(padding if padding is not None else min(chat.end_ids, default=0))
 
 
 def _room(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
