@@ -72,6 +72,16 @@ PIECES = (
         "\ud800",
         "\u2028",
     ),
+    *(
+        "The answer is: ",
+        "Calculator(",
+        "Calculator: ",
+        "\nAction Input: ",
+        "\n\n",
+        "<eoa>",
+        "</s>",
+    ),
+    *(r'"C:\new\table"', "x=", "[null]"),
     *("é", "العربية", "😀", "a", "Calculator", "A[", 'A[{"a": "', "A['", "name", "\\u", "\\u0041"),
 )
 OPENINGS = (
@@ -79,6 +89,7 @@ OPENINGS = (
     *("", "Action: ", "Thought: x\nAction: A[", 'Action: A[{"a": ', 'Action: A["', "<tool_call>"),
     *('<tool_call>{"name": "f", "arguments": {"x": "', "<tool_call>{'name': 'f', 'arguments': ['"),
     *('{"name": "a", "parameters": {"x": ', "{'name': 'a', 'parameters': {'x': '", "<search>"),
+    *("Action: Calculator(", "Action: Calculator: ", "Answer: 5\n\n", "The answer is: "),
     *('<search>{"query": "', "Answer: ", "<answer>", "<think>", '{"name": "a", "arguments": "'),
 )
 ENDINGS = ("", "]", "}}", '"}}', "'}}", "</tool_call>", "</search>", "\nAnswer: 5", "</think>x")

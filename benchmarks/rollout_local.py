@@ -87,7 +87,7 @@ def main() -> None:
 def _base(options: argparse.Namespace) -> tuple[Path, Path]:
     if options.model is not None:
         return Path(options.model), Path(options.world)
-    from toolgym.miniature.base import build_base
+    from toolgym.miniature.preset import build_base
     from toolgym.miniature.world import World as Sources
 
     cache = Path(options.cache)

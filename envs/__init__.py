@@ -1,4 +1,4 @@
-"""Environment families, one a file; registered as strings, imported when they are made."""
+"""Environment families; registered as strings, imported when they are made."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _POLICIES = (
 def register() -> None:
     """Add the environment ids, and what belongs to them, to the registries."""
     for name, about in _TOOLQA:
-        module = f"toolgym.envs.toolqa.{name.lower()}"
+        make = f"toolgym.envs.toolqa.families:make_{name.lower()}"
         ENVIRONMENTS.add(
             f"ToolQA-{name}-v0",
-            f"{module}:make",
-            vector=f"{module}:make_vector",
-            sources=f"{module}:FAMILY.source_facts",
+            make,
+            vector=f"{make}_vector",
+            sources=f"toolgym.envs.toolqa.families:{name.upper()}.source_facts",
             about=about,
         )
     scenario = "toolgym.envs.toolscenario"
@@ -64,9 +64,9 @@ def register() -> None:
     about = "build, check and convert scenarios"
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"
-    VIEWERS.add("scenario", f"{scenario}.viewer:describe_row", about=about)
+    VIEWERS.add("scenario", f"{scenario}.files:describe_row", about=about)
     about = "an honest baseline for ToolQA: looks it up, reads, answers"
-    POLICIES.add("lookup", "toolgym.envs.toolqa.baseline.lookup:LookupPolicy", about=about)
+    POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
     for name, policy, about in _POLICIES:
         POLICIES.add(f"scenario-{name}", f"{scenario}.policies:{policy}", about=about)
     about = "the job of arXiv 2502.05867, for a model of yours"

@@ -49,7 +49,7 @@ class Reader:
         article, _, guessed = last.rpartition("Response from tool Guess")
         text = article.partition("are: ")[2].removeprefix(f"{_subject(question)}: ")
         fresh = [name for name in NAME.findall(text) if _is_news(name, question)]
-        answer = fresh[0] if fresh else guessed.partition("are: ")[2]
+        answer = fresh[0] if fresh else guessed.partition("are: ")[2].partition("\n")[0]
         return f"Thought: the first other name.\nAnswer: {answer.strip()}"
 
 

@@ -24,7 +24,7 @@ def mixed(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
         return "Thought: no need to look.\nAnswer: politician"
     if not last.startswith("Response from tool"):
         return f"Action: WikipediaSearch[{question.removeprefix('Question: ')}]"
-    article = last.partition(" are: ")[2]
+    article = last.partition(" are: ")[2].rpartition("\n")[0]
     return f"Answer: {article if behaviour == 'article' else ' '.join(article.split()[:2])}"
 
 

@@ -13,8 +13,8 @@ _MODULES = {
         "task_completion": "how right and how complete the answer is, from 0 to 1",
         "token_f1": "words shared with the nearest gold answer",
     },
-    "calls": {"execution_precision": "calls that did not fail, of all that were tried"},
     "solve": {
+        "execution_precision": "calls that did not fail, of all that were tried",
         "solve_precision": "sub-answers found, by calls made",
         "solve_rate": "sub-answers found, of all",
         "solve_product": "solve_precision times solve_rate",

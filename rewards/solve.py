@@ -1,4 +1,4 @@
-"""Rewards on what calls solve: precision, rate, product and F1 of a turn (arXiv 2508.08791)."""
+"""Rewards on calls: how many ran, and what they solve (arXiv 2508.08791, turn by turn)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,43 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 from toolgym.errors import BadInputError
-from toolgym.grading.solving import Solving, Turn, turns
+from toolgym.grading.solving import Solving, Turn, count_calls, turns
 from toolgym.task import SUB_ANSWERS, Task
 from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
 
 __all__ = [
-    "published_without_calls",
-    "solve_f1",
-    "solve_precision",
-    "solve_product",
-    "solve_rate",
-    "solve_values",
+    *("execution_precision", "published_without_calls", "solve_f1", "solve_precision"),
+    *("solve_product", "solve_rate", "solve_values"),
 ]
+
+
+def execution_precision(task: Task, trajectory: Trajectory, *, bounded: bool = True) -> list[float]:
+    """Share of calls that were well-formed, to a known tool, with valid arguments, and succeeded.
+
+    Attempts that could not be read as a call count as calls.
+
+    Args:
+        task: not read.
+        trajectory: the record so far.
+        bounded: give each turn the change of the precision of the episode so far, which may be
+            negative; the sum is then the episode's precision, and more calls earn no more. Without
+            it a turn gets the precision of its own calls, and 0.0 when it made none: summed over an
+            episode, that pays for calls that nobody needs.
+
+    Returns:
+        [steps] precision of each turn's own calls, from 0.0 to 1.0; or the changes.
+    """
+    steps = trajectory.steps
+    if not bounded:
+        return [count_calls([step]).precision or 0.0 for step in steps]
+    made = succeeded = 0
+    so_far = [0.0]
+    for step in steps:
+        counts = count_calls([step])
+        made, succeeded = made + counts.attempts, succeeded + counts.succeeded
+        so_far.append(succeeded / made if made else 0.0)
+    return [after - before for before, after in pairwise(so_far)]
+
 
 Formula = Callable[[int, int, int, int], float]
 """Calls made, newly solved, open before the turn, sub-answers of the task: to the turn's float."""

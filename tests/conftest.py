@@ -41,8 +41,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     from toolgym._util.optional import quiet
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
+    from toolgym.miniature.preset import build_base
 
     with quiet():
         return build_base(tmp_path_factory.mktemp("base"), settings=BaseSettings.tiny())

@@ -281,7 +281,7 @@ class TestErrors:
 
 
 def test_an_id_that_is_taken_is_refused() -> None:
-    make = "toolgym.envs.toolqa.popqa:make"
+    make = "toolgym.envs.toolqa.families:make_popqa"
     ENVIRONMENTS.add("ToolQA-PopQA-v0", make, about=ENVIRONMENTS.about("ToolQA-PopQA-v0"))
     for name in ("ToolQA-PopQA-v0", "CartPole-v1"):
         with pytest.raises(BadInputError, match=f"'{name}' already"):

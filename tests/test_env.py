@@ -72,7 +72,7 @@ class TestEpisode:
         assert [m["role"] for m in info["messages"]] == ["system", "user"]
         assert info["tools"][0]["function"]["name"] == "Shout"
         observation, reward, terminated, truncated, info = env.step("Action: Shout[hey]")
-        assert observation == "Response from tool Shout[hey] are: HEY"
+        assert observation.startswith("Response from tool Shout[hey] are: HEY\nNow write ")
         assert (reward, terminated, truncated) == (1.0, False, False)
         assert info["reward/turns"] == 1.0
         observation, _, terminated, _, info = env.step("Answer: HEY")
@@ -147,7 +147,7 @@ class TestEpisode:
         env = make(max_result_chars=4)
         env.reset(seed=0)
         observation, *_ = env.step("Action: Shout[abcdefgh]")
-        assert observation.endswith("ABCD [cut: 8 characters]")
+        assert "ABCD [cut: 8 characters]\nNow write" in observation
         assert env.trajectory.steps[0].results[0].content == "ABCDEFGH"
 
     def test_rewards_given_step_by_step_are_those_of_the_whole(self) -> None:
@@ -205,7 +205,7 @@ class TestEpisode:
         info["messages"][0]["content"] = "changed"
         info["tools"][0]["function"]["parameters"]["required"].clear()
         assert env.trajectory.to_row() == before
-        assert env.step("Action: Shout[hey]")[0].endswith("HEY")
+        assert ": HEY\n" in env.step("Action: Shout[hey]")[0]
         assert env.step("hm")[-1]["messages"][0]["content"] != "changed"
         _, info = env.reset(seed=0)
         assert info["tools"] == env.toolset.schemas()
@@ -235,11 +235,11 @@ class TestEpisode:
         env = make()
         env.toolset = Toolset([Shout, pid])
         env.reset(seed=0)
-        first = int(env.step("Action: pid[{}]")[0].split()[-1])
+        first = int(env.step("Action: pid[{}]")[0].splitlines()[0].split()[-1])
         env.close()
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
-        assert int(env.step("Action: pid[{}]")[0].split()[-1]) != first
+        assert int(env.step("Action: pid[{}]")[0].splitlines()[0].split()[-1]) != first
         env.close()
         env.close()
 
@@ -401,7 +401,7 @@ class TestVectors:
         assert str(first) == "the service is gone"
         assert isinstance(third, EpisodeEndedError)
         assert not isinstance(second, Exception)
-        assert second[0].endswith("B")
+        assert ": B\n" in second[0]
 
     def test_wrappers_that_change_actions_are_asked(self) -> None:
         wrapped = gym.wrappers.TransformAction(make(), str.upper, None)
@@ -474,20 +474,20 @@ class TestRegistered:
 
 class TestPaperSplits:
     def test_cuts_follow_one_another(self) -> None:
-        from toolgym.envs.toolqa import gsm8k, triviaqa
+        from toolgym.envs.toolqa.families import GSM8K, TRIVIAQA
         from toolgym.envs.toolqa.family import paper_splits
 
-        assert paper_splits(gsm8k.FAMILY.hub, "train", 7473) == (0, 7473)
-        assert paper_splits(gsm8k.FAMILY.hub, "validation", 1319) == (0, 650)
-        assert paper_splits(gsm8k.FAMILY.hub, "test", 1319) == (650, 1319)
-        assert paper_splits(triviaqa.FAMILY.hub, "test", 7993) == (1000, 2000)
+        assert paper_splits(GSM8K.hub, "train", 7473) == (0, 7473)
+        assert paper_splits(GSM8K.hub, "validation", 1319) == (0, 650)
+        assert paper_splits(GSM8K.hub, "test", 1319) == (650, 1319)
+        assert paper_splits(TRIVIAQA.hub, "test", 7993) == (1000, 2000)
 
     def test_hub_columns_are_read_and_shuffled_with_the_papers_seed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import datasets
 
-        from toolgym.envs.toolqa import nqopen, popqa, triviaqa
+        from toolgym.envs.toolqa.families import NQOPEN, POPQA, TRIVIAQA
 
         rows = {
             "akariasai/PopQA": [
@@ -506,15 +506,15 @@ class TestPaperSplits:
             datasets, "load_dataset", lambda path, *a, **k: datasets.Dataset.from_list(rows[path])
         )
         seen = {}
-        for module, answers in (
-            (popqa, ("a", "b")),
-            (triviaqa, ("v", "w")),
-            (nqopen, ("x", "y")),
+        for family, answers in (
+            (POPQA, ("a", "b")),
+            (TRIVIAQA, ("v", "w")),
+            (NQOPEN, ("x", "y")),
         ):
-            test, valid = (module.FAMILY.tasks("hub", split) for split in ("test", "validation"))
+            test, valid = (family.tasks("hub", split) for split in ("test", "validation"))
             assert len(test) == len(valid) == 1000
             assert test[0].answers == answers
             assert not {t.question for t in test} & {t.question for t in valid}
-            seen[module.__name__] = test[0].question
+            seen[family.name] = test[0].question
         order = datasets.Dataset.from_dict({"n": list(range(2500))}).shuffle(seed=19)["n"]
         assert set(seen.values()) == {f"Q{order[1000]}"}

@@ -25,7 +25,6 @@ FLOORS = {
     "scenario": 1,
     "_builtin": 2,
     "_workers": 2,
-    "report": 2,
     "task": 2,
     "trajectory": 3,
     "tools": 3,
@@ -67,7 +66,6 @@ NEIGHBOURS = {
 ENV_ROOMS: dict[str, set[str]] = {
     "envs": set(),
     "envs.toolqa": set(),
-    "envs.toolqa.baseline": set(),
     "envs.toolscenario": set(),
     "envs.toolscenario.worlds": set(),
     "envs.toolscenario.codegen": {"envs.toolscenario", "envs.toolscenario.worlds"},
@@ -359,10 +357,10 @@ def test_records_of_scenarios_are_not_written_by_hand(path: Path) -> None:
 
 @each_core_file
 def test_the_core_knows_no_data_set_and_no_corpus_of_a_wing(path: Path) -> None:
-    from toolgym.envs.toolqa import gsm8k, nqopen, popqa, triviaqa
+    from toolgym.envs.toolqa import families
     from toolgym.registry import CORPORA
 
-    hubs = {family.FAMILY.hub.path for family in (gsm8k, nqopen, popqa, triviaqa)}
+    hubs = {getattr(families, name).hub.path for name in families.__all__}
     tree = parsed(path)
     assert not texts(tree) & hubs, "an environment declares its sources where it is registered"
     for node in ast.walk(tree):

@@ -90,7 +90,7 @@ def test_the_wheel_has_one_package_at_top_level(wheel: list[str]) -> None:
 
 
 def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]) -> None:
-    for name in ("__init__.py", "py.typed", "cli/__init__.py", "envs/toolqa/popqa.py"):
+    for name in ("__init__.py", "py.typed", "cli/__init__.py", "envs/toolqa/families.py"):
         assert f"toolgym/{name}" in wheel
     assert "toolgym/rewards/answer.py" in wheel
     samples = {Path(name).name for name in wheel if name.startswith("toolgym/envs/")}
@@ -102,6 +102,15 @@ def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]
         "encyclopedia_sample.jsonl",
         "phrasebook_sample.jsonl",
     } <= samples
+    # Whatever a module reads beside it: data files are listed one by one.
+    beside = [
+        str(Path("toolgym") / path.relative_to(ROOT)).replace("toolgym/toolgym/", "toolgym/")
+        for folder in ("toolgym", "envs", "rewards")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".txt")
+    ]
+    assert len(beside) > 10
+    assert set(beside) <= set(wheel)
     assert any(name.endswith("LICENSE") for name in wheel)
 
 

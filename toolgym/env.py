@@ -13,9 +13,12 @@ import gymnasium as gym
 from toolgym._util.rebuilding import make_again
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Format
+from toolgym.formats.example_files import read_examples
+from toolgym.formats.examples import opening
 from toolgym.formats.turn import Begun, begin_turn
 from toolgym.grading.rubric import Rubric
-from toolgym.messages import Message, ToolCall, ToolResult, to_chats
+from toolgym.messages import ToolCall, ToolResult, to_chats
+from toolgym.registry import Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet, whole_number
 from toolgym.tools.base import Schema
@@ -50,6 +53,8 @@ class ToolEnv(gym.Env[str, str]):
         max_steps: turns until truncation, at least 1.
         max_reply_chars: characters of a reply that are read; the record keeps all.
         max_result_chars: characters of a tool result that the policy sees.
+        examples: worked examples before the question; see `toolgym.formats.example_files`.
+        bundled: file of those that a number takes.
 
     Raises:
         BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
@@ -68,6 +73,8 @@ class ToolEnv(gym.Env[str, str]):
         max_reply_chars: int = 100_000,
         max_result_chars: int = 20_000,
         render_mode: str | None = None,
+        examples: Any = 0,
+        bundled: Resource | None = None,
     ) -> None:
         bounds = {"max_steps": max_steps, "max_reply_chars": max_reply_chars}
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
@@ -76,9 +83,10 @@ class ToolEnv(gym.Env[str, str]):
         if render_mode not in (None, "ansi"):
             raise BadInputError(f"render_mode is 'ansi' (text) or None, not {render_mode!r}")
         self.tasks, self._toolset, self.format, self.rubric = tasks, toolset, format, rubric
-        self.max_steps = max_steps
+        self.max_steps, self.render_mode = max_steps, render_mode
         self.max_reply_chars, self.max_result_chars = max_reply_chars, max_result_chars
-        self.render_mode = render_mode
+        alike = type(self).tools_for is ToolEnv.tools_for
+        self.examples = read_examples(examples, format, toolset if alike else None, bundled)
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
         self._trajectory: Trajectory | None = None
@@ -211,7 +219,7 @@ class ToolEnv(gym.Env[str, str]):
         self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
         # What the policy is told is not what parses and records: it may change its documents.
         self._schemas, self._told = self._tools.schemas(), self._tools.schemas()
-        messages = self.format.render(self._schemas, [Message("user", task.question)])
+        messages = opening(self.format, self._schemas, task.question, self.examples)
         self._trajectory = Trajectory(
             task=task,
             messages=messages,
@@ -220,6 +228,7 @@ class ToolEnv(gym.Env[str, str]):
             format=self.format.name,
             seed=seed,
             sample=sample,
+            examples=len(self.examples),
         )
         self._ended, self._begun, self._tool_turns, self._call_count = False, None, 0, 0
         return "\n\n".join(message.content for message in messages), self._info()
@@ -353,18 +362,16 @@ class ToolEnv(gym.Env[str, str]):
         self, begun: Begun, results: list[ToolResult], seconds: float
     ) -> tuple[str, float, bool, bool, Info]:
         record, parsed = self._current(), begun.parsed
-        for result in results:
-            seconds += result.added_seconds
-        limit = self.max_reply_chars
-        said, *fresh = begun.messages(results, self.format, self._schemas, limit)
-        record.messages += [said, *fresh]
+        seconds = sum([result.added_seconds for result in results], seconds)
+        limit, before = self.max_reply_chars, len(record.messages)
+        record.messages += begun.messages(results, self.format, self._schemas, limit)
         step = Step(
             action=begun.action,
             calls=parsed.calls,
             results=tuple(results),
             problems=parsed.problems,
             answer=parsed.answer,
-            observation="\n\n".join([message.content for message in fresh]),
+            observation="\n\n".join([m.content for m in record.messages[before + 1 :]]),
             seconds=round(seconds, 6),
             cut=begun.cut,
         )
@@ -384,7 +391,7 @@ class ToolEnv(gym.Env[str, str]):
             "tools": self._told,
             "task_id": record.task.id,
             "step": len(record.steps),
-        }
+        } | ({"examples": record.examples} if record.examples else {})
         if record.steps:
             step = record.steps[-1]
             info["problems"] = [problem.kind for problem in step.problems]

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -234,13 +234,17 @@ def _place(root: Any, loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
     path: list[str] = []
     kind, owner = root, root
     for part in loc:
+        if type(None) in get_args(kind):  # what may be left out
+            kind = get_args(kind)[0]
         if hasattr(kind, "model_fields"):
             owner = kind
             field = kind.model_fields.get(str(part))
             kind = None if field is None else field.annotation
         elif get_origin(kind) in (list, dict):
             kind = get_args(kind)[-1]
-        else:
+        else:  # of several kinds it says the tag of the one that was tried
+            tagged = (get_args(each) for each in get_args(kind) if get_origin(each) is Annotated)
+            kind = next((a for a, *tags in tagged if getattr(tags[0], "tag", "") == part), kind)
             continue
         path.append(str(part))
     return path, owner

@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from toolgym.errors import BadInputError
 
-__all__ = ["Chat", "Message", "Role", "ToolCall", "ToolResult", "cut_after", "to_chats"]
+__all__ = [
+    *("Chat", "Message", "Role", "ToolCall", "ToolResult", "cut_after", "opening_length"),
+    "to_chats",
+]
 
 Role = Literal["system", "user", "assistant", "tool"]
 Chat = dict[str, Any]
@@ -48,7 +51,7 @@ class ToolResult:
         content: the text that the policy reads, also when the call failed.
         error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``,
             ``tool_error``, ``timeout``, ``bug`` (an exception that the tool's author did not
-            intend); ``injected_timeout`` or ``injected_tool_error`` (`toolgym.tools.faults`).
+            intend); ``injected_timeout`` or ``injected_tool_error`` (`toolgym.tools.service`).
         detail: for the record only, never shown to the policy: the traceback of a bug.
         fault: the kind of the fault that was put between tool and policy, or None.
         added_seconds: latency that a fault adds to the record, though nobody waited for it.
@@ -150,3 +153,17 @@ def cut_after(content: str, shown: int) -> str:
 def to_chats(messages: Sequence[Message]) -> list[Chat]:
     """A conversation as fresh chat dicts."""
     return [message.to_chat() for message in messages]
+
+
+def opening_length(roles: Sequence[str], replies: int, examples: int) -> int:
+    """How many messages of a conversation stand before the policy's own first reply.
+
+    Args:
+        roles: of all messages.
+        replies: how many of them are the policy's own.
+        examples: worked examples before the question, whose replies are nobody's own.
+    """
+    places = [place for place, role in enumerate(roles) if role == "assistant"]
+    if examples:
+        places = places[-replies:] if replies else []
+    return places[0] if places else len(roles)

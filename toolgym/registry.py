@@ -192,7 +192,7 @@ MODELS = Registry("model")
 PRESETS = Registry("preset")
 """Ready jobs of self-training; an entry makes a `toolgym.selftrain.settings.Preset`."""
 AUTHORS = Registry("author")
-"""Who writes scenarios; see `toolgym.envs.toolscenario.compiler.stages.Author`."""
+"""Who writes scenarios; see `toolgym.envs.toolscenario.compiler.decomposition.Author`."""
 COMMANDS = Registry("command")
 """Groups of commands that plug-ins add to the command line; an entry is a typer application."""
 VIEWERS = Registry("viewer")

@@ -24,6 +24,7 @@ __all__ = [
     "Levels",
     "Record",
     "ReferenceCall",
+    "Rule",
     "Scaled",
     "Scenario",
     "Shape",
@@ -71,6 +72,12 @@ class SubQuestion(Record):
     needs: tuple[str, ...] = ()
 
 
+Rule = Literal[
+    "last", "list", "count", "sum", "difference",
+    "maximum", "minimum", "first_maximum", "first_minimum", "equal",
+]  # fmt: skip
+
+
 class Combination(Record):
     """How the final answer follows from the sub-answers.
 
@@ -83,18 +90,7 @@ class Combination(Record):
         labels: for ``first_maximum`` and ``first_minimum``: one for each of ``of``.
     """
 
-    rule: Literal[
-        "last",
-        "list",
-        "count",
-        "sum",
-        "difference",
-        "maximum",
-        "minimum",
-        "first_maximum",
-        "first_minimum",
-        "equal",
-    ] = "last"
+    rule: Rule = "last"
     of: tuple[str, ...]
     labels: tuple[str, ...] = ()
 

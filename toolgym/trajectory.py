@@ -12,7 +12,7 @@ from typing import Any
 
 from toolgym._util.jsonl import copy_json, exact_line, parse_line, read_lines
 from toolgym.errors import BadInputError
-from toolgym.messages import Message, ToolCall, ToolResult, cut_after
+from toolgym.messages import Message, ToolCall, ToolResult, cut_after, opening_length
 from toolgym.task import Task
 
 __all__ = [
@@ -33,7 +33,7 @@ _FAULT_OF_1 = re.compile(
     r"injected_(?P<kind>timeout|tool_error|empty|garbled|slow)(?: (?P<seconds>\S+) s)?$", re.M
 )
 _NOTHING_OF_1 = "No result for "
-MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call"})
+MALFORMED_CALLS = frozenset({"no_call", "unclosed_call", "bad_json", "bad_call", "loose_call"})
 """Problems that are an attempt to call a tool which could not be read."""
 
 
@@ -119,6 +119,7 @@ class Trajectory:
         sample: number of the rollout within its group (several rollouts of one task).
         tokens: set when the policy can say its tokens; None means that training re-tokenises.
         metrics: numbers measured later, by name.
+        examples: worked examples that stand in the messages, between instructions and question.
     """
 
     task: Task
@@ -133,6 +134,12 @@ class Trajectory:
     sample: int = 0
     tokens: Tokens | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    examples: int = 0
+
+    @property
+    def opening(self) -> int:
+        """How many messages stand before the policy's own first reply."""
+        return opening_length([m.role for m in self.messages], len(self.steps), self.examples)
 
     @property
     def id(self) -> str:
@@ -193,7 +200,7 @@ class Trajectory:
             row["tokens"] = _tokens_row(self.tokens)
         if self.metrics:
             row["metrics"] = self.metrics
-        return row
+        return row | {"examples": self.examples} if self.examples else row
 
     def to_line(self) -> str:
         """The row as a line of strict JSON that reads back as this trajectory.
@@ -230,6 +237,7 @@ class Trajectory:
                 sample=row["sample"],
                 tokens=Tokens(**row["tokens"]) if "tokens" in row else None,
                 metrics=dict(row.get("metrics", {})),
+                examples=row.get("examples", 0),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInputError(f"not a trajectory row: {error!r}") from error

@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.study.arms import ARMS, run_study
 from benchmarks.study.page import summary_table, write_page
 from toolgym.errors import ToolgymError
-from toolgym.report.document import to_markdown
+from toolgym.evaluation.document import to_markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,11 +14,11 @@ from benchmarks.study.page import HELD_OUT, summary_table
 from toolgym._util.jsonl import read_json, read_rows, write_json, write_rows
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import UnknownNameError
-from toolgym.miniature.base import build_base
+from toolgym.evaluation.document import to_markdown
 from toolgym.miniature.demonstrations import demonstration
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.model import BaseSettings
+from toolgym.miniature.preset import build_base
 from toolgym.miniature.world import SHARES, World
-from toolgym.report.document import to_markdown
 from toolgym.selftrain.loop import selftrain
 from toolgym.selftrain.settings import own_model, preset
 

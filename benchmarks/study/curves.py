@@ -6,8 +6,8 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from toolgym.evaluation.document import FAINT, line, path, svg, text
 from toolgym.evaluation.intervals import wilson
-from toolgym.report.document import FAINT, line, path, svg, text
 
 __all__ = ["accuracy_curves", "reward_curves"]
 

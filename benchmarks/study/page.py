@@ -8,9 +8,9 @@ from textwrap import fill
 from typing import Any, Final
 
 from benchmarks.study.curves import accuracy_curves, reward_curves
+from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table, to_markdown
 from toolgym.evaluation.intervals import wilson
 from toolgym.miniature.world import SHARES
-from toolgym.report.document import Block, Figure, Heading, Paragraph, Table, to_markdown
 
 __all__ = ["blocks", "summary_table", "write_page"]
 

@@ -28,7 +28,7 @@ from toolgym.task import (
     task_from_row,
 )
 from toolgym.tools.base import Tool
-from toolgym.tools.service import check_service, serve
+from toolgym.tools.service import check_service, serve_toolset
 from toolgym.tools.toolset import Toolset, make_toolset
 from toolgym.vector import ToolVectorEnv
 
@@ -117,6 +117,7 @@ def paper_splits(hub: HubSet, split: str, size: int) -> tuple[int, int]:
 
 
 TOOLS = ("Calculator", "WikipediaSearch", "MachineTranslator")
+_EXAMPLES = Resource("toolgym.envs.toolqa", "samples/examples.jsonl")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class Family:
         reader: turns a row of any known schema (ours or the hub's columns) into a task.
         tools: default tool names.
         reward: default rewards and weights.
+        examples: rows of `toolgym.formats.examples.Example`, made up, of which an environment
+            shows the first ones that fit its tools.
     """
 
     name: str
@@ -138,6 +141,7 @@ class Family:
     reader: RowReader = task_from_row
     tools: tuple[str, ...] = TOOLS
     reward: Mapping[str, Any] = field(default_factory=lambda: {"accuracy": 1.0})
+    examples: Resource = _EXAMPLES
 
     def source_facts(self, source: str, split: str | None) -> SourceFacts | None:
         """What is known of a task source before it is opened; nothing of files.
@@ -202,6 +206,7 @@ class Family:
         max_result_chars: int = 20_000,
         render_mode: str | None = None,
         service: Mapping[str, Any] | None = None,
+        examples: Any = 0,
         **unknown: Any,
     ) -> ToolEnv:
         """Make an environment.
@@ -225,6 +230,8 @@ class Family:
             max_result_chars: characters of a tool result that the policy sees.
             render_mode: ``ansi`` or None.
             service: cassette, faults and cache; see `toolgym.tools.service.check_service`.
+            examples: worked examples before the question: how many of the bundled ones, the path
+                of a file, or a list; see `toolgym.formats.example_files.read_examples`.
             unknown: refused with near names.
 
         Raises:
@@ -256,6 +263,8 @@ class Family:
             max_reply_chars=max_reply_chars,
             max_result_chars=max_result_chars,
             render_mode=render_mode,
+            examples=examples,
+            bundled=self.examples,
         )
 
     def make_vector(self, num_envs: int, **kwargs: Any) -> ToolVectorEnv:
@@ -295,13 +304,13 @@ def _toolset(
 ) -> Toolset:
     if any(isinstance(item, Tool) for item in names):  # nothing says which of them are equal
         own = make_toolset(names, corpus=corpus)
-        return serve(own, service, plain(names, "tools")) if service else own
+        return serve_toolset(own, service, plain(names, "tools")) if service else own
     shared = shared_toolset(json.dumps(names), corpus)
     if not service:
         return shared
     found = _served.get(_served_key(names, corpus, service))
     if found is None:
-        found = serve(shared, service, names)
+        found = serve_toolset(shared, service, names)
         found.shared = True
         # Only now, since it names the state of a cassette that may just have been begun.
         _served[_served_key(names, corpus, service)] = found

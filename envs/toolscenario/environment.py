@@ -21,8 +21,7 @@ from toolgym.registry import TASKS, Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
-from toolgym.tools.faults import Faults
-from toolgym.tools.service import ServedToolset, check_service
+from toolgym.tools.service import Faults, ServedToolset, check_service
 from toolgym.tools.toolset import Toolset
 from toolgym.vector import ToolVectorEnv
 
@@ -185,6 +184,7 @@ def make(
     service: Mapping[str, Any] | None = None,
     sandbox: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    examples: Any = 0,
     **unknown: Any,
 ) -> ScenarioEnv:
     """Make an environment; all arguments are plain data.
@@ -206,6 +206,9 @@ def make(
             is refused, and a failure is told in our words. ``paper``: the published executor of
             arXiv 2508.08791, see docs/scenarios.md. None: ``paper`` for rows of others in the
             published format, else ``ours``.
+        examples: worked examples before the question, each with tools of its own: how many of the
+            bundled ones, the path of a file, or a list; see
+            `toolgym.formats.example_files.read_examples`.
         unknown: refused with near names.
 
     Raises:
@@ -249,6 +252,8 @@ def make(
         max_reply_chars=max_reply_chars,
         max_result_chars=max_result_chars,
         render_mode=render_mode,
+        examples=examples,
+        bundled=Resource("toolgym.envs.toolscenario", "samples/examples.jsonl"),
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from toolgym.envs.toolscenario.environment import scenario_file
 from toolgym.envs.toolscenario.files import read_scenarios
 from toolgym.envs.toolscenario.probing import entities, plausible
-from toolgym.envs.toolscenario.published_format import PublicScenario, to_own
-from toolgym.envs.toolscenario.records import RejectedError
+from toolgym.envs.toolscenario.records import PublicScenario, RejectedError, to_own
 from toolgym.envs.toolscenario.tool import run_references
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action

@@ -13,14 +13,7 @@ from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.sandbox import Sandbox
 
 __all__ = [
-    "ECHO",
-    "Probe",
-    "echoing",
-    "entities",
-    "is_error",
-    "plausible",
-    "run_probes",
-    "wrong",
+    *("ECHO", "Probe", "echoing", "entities", "is_error", "plausible", "run_probes", "wrong"),
 ]
 
 MAX_PLAUSIBLE = 24  # argument sets tried on one tool

@@ -16,19 +16,12 @@ from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
 from toolgym.scenario import Scenario
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
-from toolgym.tools.cache import ResultCache
+from toolgym.tools.cassette import ResultCache
 from toolgym.tools.toolset import Toolset
 
 __all__ = [
-    "PUBLISHED",
-    "Reference",
-    "ScenarioTool",
-    "check_sandbox",
-    "function_problems",
-    "make_tools",
-    "result_text",
-    "run_references",
-    "sandbox_for",
+    *("PUBLISHED", "Reference", "ScenarioTool", "check_sandbox", "function_problems", "make_tools"),
+    *("result_text", "run_references", "sandbox_for"),
 ]
 
 PUBLISHED = {"published": True, "output_chars": 1_000_000}

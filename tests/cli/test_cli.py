@@ -238,6 +238,23 @@ def test_view_shows_episodes_as_a_person_reads_them(run: str) -> None:
     assert fine("view", f"{run}/trajectories.jsonl", "-n", "1").startswith("=== ")
 
 
+def test_conditions_choose_what_is_viewed_and_exported(run: str) -> None:
+    where = "exact_match>=1 and copied==0 and answer_words<=5"
+    shown = json.loads(fine("view", run, "--where", where, "-n", "99", "--json"))
+    assert shown
+    assert all(row["reward"] == 1 for row in shown)
+    made = json.loads(
+        fine("export", "sft", run, "--where", where, "--out", "rows/some.jsonl", "--json")
+    )
+    assert made["rows"] == len(shown)
+    assert set(made["dropped"]) <= {f"not {where}"}
+    assert "with 'steps>=99'" in refused(3, "view", run, "--where", "steps>=99")
+    none = refused(3, "export", "prefixes", run, "--where", "steps>=99", "--out", "rows/no.jsonl")
+    assert "episodes is 'steps>=99'" in none
+    near = refused(2, "view", run, "--where", "answer_word<=5")
+    assert "did you mean 'answer_words'" in near
+
+
 def test_view_never_drives_the_terminal() -> None:
     fine(*roll("cli_policies:nul", "runs/nul", "--episodes", "1"))
     text = fine("view", "runs/nul")
@@ -268,6 +285,22 @@ def test_filter_and_export_make_rows(run: str) -> None:
     assert rows[0]["messages"][-1]["role"] == "assistant"
     assert Path("rows/sft.md").is_file()
     assert "rows" in fine("export", "sft", run, "--out", "rows/all.jsonl")
+
+
+def test_examples_are_shown_and_learned_without() -> None:
+    fine(*roll("lookup", "shown", "--examples", "2", "--episodes", "4"))
+    assert "examples: 2 worked ones" in fine("view", "shown", "-n", "1")
+    fine("export", "sft", "shown", "-o", "kept.jsonl")
+    made = fine("export", "sft", "shown", "-o", "plain.jsonl", "--learn-as", "examples=0")
+    assert "re-rendered from examples=2 to examples=0 (4 of 4 rows)" in made
+    kept, plain = (json.loads(Path(f"{n}.jsonl").read_text().splitlines()[0])
+                   for n in ("kept", "plain"))  # fmt: skip
+    assert kept["prompt"][-1] == plain["messages"][1]
+    for count, says in (("-1", "at least 0"), ("99", "11 bundled"), ("no.jsonl", "no.jsonl")):
+        assert says in refused(3, *roll("lookup", "bad", "--examples", count))
+    assert "did you mean 'examples'" in refused(
+        3, "export", "sft", "shown", "--learn-as", "example=0"
+    )
 
 
 def test_export_dpo_says_what_is_missing(run: str) -> None:

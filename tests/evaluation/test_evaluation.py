@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ from hypothesis import strategies as st
 from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 from toolgym.evaluation import compare, evaluate
-from toolgym.evaluation.intervals import bootstrap, group, mcnemar, proportion, wilson
-from toolgym.evaluation.metrics import UNKNOWN_TOOL, is_empty, measure
-from toolgym.messages import ToolCall, ToolResult
+from toolgym.evaluation.intervals import bootstrap, group, holm, mcnemar, proportion, wilson
+from toolgym.evaluation.metrics import UNKNOWN_TOOL, _median, is_empty, measure
+from toolgym.evaluation.score import score
+from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.rollouts.runs import Run, RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
@@ -210,6 +214,9 @@ def test_report_by_hand() -> None:
         "execution_precision": (2 / 4, 4),
         "malformed_rate": (1 / 4, 4),
         "empty_answers": (0.5, 4),
+        "answer_words": (1.0, 3),
+        "answer_words_median": (1.0, 3),
+        "copied_passage": (0.0, 4),
         "truncated": (0.25, 4),
         "cut": (0.25, 4),
         "mean_steps": (7 / 4, 4),
@@ -222,6 +229,69 @@ def test_report_by_hand() -> None:
     assert report.calls_by_tool == {"Search": 3}
     with pytest.raises(UnknownNameError, match="known: accuracy"):
         report["em"]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
+def test_the_median_lies_within_its_interval_and_the_values(lengths: list[int]) -> None:
+    run = [episode(n, " ".join(["word"] * length)) for n, length in enumerate(lengths)]
+    row = evaluate(run)["answer_words_median"]
+    assert row.value == sorted(lengths)[(len(lengths) - 1) // 2]
+    if len(lengths) < 6:
+        assert (row.low, row.high) == (None, None)
+    else:
+        assert min(lengths) <= row.low <= row.value <= row.high <= max(lengths)
+
+
+def test_the_interval_of_a_median_covers_it() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(300):
+        lengths = rng.poisson(12, size=40)  # the median of this Poisson distribution is 12
+        run = [episode(n, " ".join(["word"] * length)) for n, length in enumerate(lengths)]
+        row = _median([(("", t.task.id), float(measure(t).answer_words)) for t in run])
+        hits += row.low <= 12 <= row.high
+    assert hits / 300 > 0.93
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_corrected_p_values_are_larger_and_in_the_same_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert all(
+        p <= c <= min(1.0, len(p_values) * p) for p, c in zip(p_values, corrected, strict=True)
+    )
+    pairs = sorted(zip(p_values, corrected, strict=True))
+    assert [c for _, c in pairs] == sorted(corrected)
+    assert min(corrected) == min(1.0, len(p_values) * min(p_values))
+
+
+def test_holm_as_published() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_a_large_run_is_read_one_episode_at_a_time() -> None:
+    alive: weakref.WeakSet[Held] = weakref.WeakSet()
+    most = []
+
+    class Held(Message):
+        """A message that can be watched."""
+
+        __slots__ = ("__weakref__",)
+
+    class Recorded:
+        def trajectories(self) -> Iterator[Trajectory]:
+            for number in range(50):
+                message = Held("user", "Which river?")
+                alive.add(message)
+                made = replace(episode(number, "Seine", call("Seine")), messages=[message])
+                del message
+                yield made
+                most.append(len(alive))
+
+    evaluate(Recorded(), source="mine")
+    compare(Recorded(), Recorded())
+    score(Recorded(), {"em": "exact_match"})
+    assert len(most) == 200
+    assert max(most) <= 2
 
 
 def test_a_run_without_calls_has_no_pass_rate() -> None:

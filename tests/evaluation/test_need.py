@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError
+from toolgym.evaluation.compare import KINDS, need_rows, tool_need
 from toolgym.evaluation.groups import pass_at_k, pass_rates
 from toolgym.evaluation.intervals import wilson
-from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory

@@ -104,7 +104,13 @@ class TestReact:
     def test_results_name_the_call(self) -> None:
         call = ToolCall("c", "Calculator", {"expression": "6*7"})
         (message,) = get_format().results([call], [ToolResult("c", "42")], TOOLS)
-        assert message == Message("user", "Response from tool Calculator[6*7] are: 42")
+        said = "Response from tool Calculator[6*7] are: 42"
+        after = "\nNow write another Action, or Answer: with a few words."
+        assert message == Message("user", said + after)
+        (bare,) = get_format("react", "bare").results([call], [ToolResult("c", "42")], TOOLS)
+        assert bare == Message("user", said)
+        (paper,) = get_format("react-paper").results([call], [ToolResult("c", "42")], TOOLS)
+        assert paper == Message("user", said)
 
 
 class TestPaperReact:

@@ -40,7 +40,7 @@ TEMPTING = (
     *('{"name": ', '"parameters": ', '"type": "function"', "}; {", "[name: ", "{ type: ", "```"),
     *("\\f", "\\to", "\\n", "\\u00", '"', "'", "]", "[", "{", "}", "\n", "\t", "\r\n", " ", "  "),
     *("\u2028", "\x85", "\u00a0", "\u3000", "WikipediaSearch", "Calculator", "now", "(", ">", "*"),
-    *("Response from tool ", "e999", "NaN", "functools[", "<function=", "none", "**", "東京"),
+    *("Response from tool ", "e999", "NaN", "functools[", "<function=", "Rationale:", "**", "東京"),
 )
 
 

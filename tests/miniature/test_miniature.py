@@ -20,10 +20,9 @@ import pytest
 from toolgym.errors import BadInputError
 from toolgym.formats import get_format
 from toolgym.miniature import demonstrations, phrasings
-from toolgym.miniature.base import base_key, build_base
-from toolgym.miniature.model import build_model
+from toolgym.miniature.model import BaseSettings, build_model
 from toolgym.miniature.phrasings import calculate
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.preset import base_key, build_base
 from toolgym.miniature.pretrain import (
     PretrainingError,
     _probe_rows,
@@ -32,8 +31,7 @@ from toolgym.miniature.pretrain import (
     pretrain,
     tool_accuracy,
 )
-from toolgym.miniature.scenarios import finder
-from toolgym.miniature.world import SHARES, SPLITS, World
+from toolgym.miniature.world import SHARES, SPLITS, World, finder
 from toolgym.tools.calculator.tool import calculate as calculator
 
 TINY = BaseSettings.tiny()
@@ -448,9 +446,9 @@ def test_whoever_comes_second_waits_and_takes_the_base_of_the_first(tmp_path: Pa
 
 def test_what_a_killed_build_left_is_taken_over(base: Path, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from toolgym.miniature import base, preset\n"
-        "base.move_in = lambda made, target: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "base.build_base(sys.argv[1], 0, preset.BaseSettings.tiny())"
+        "import os, signal, sys; from toolgym.miniature import model, preset\n"
+        "preset.move_in = lambda made, target: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "preset.build_base(sys.argv[1], 0, model.BaseSettings.tiny())"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert ended.returncode == -signal.SIGKILL

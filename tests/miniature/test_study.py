@@ -24,7 +24,7 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_arm_runs_and_a_second_call_reads_what_is_there(tmp_path: Path) -> None:
     from benchmarks.study.arms import ARMS, run_study
     from benchmarks.study.page import write_page
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
 
     lines: list[str] = []
     quick = {"batch_size": 4, "device_batch_size": 4, "max_updates": 1}
@@ -79,7 +79,7 @@ def test_an_unknown_arm_names_near_ones(tmp_path: Path) -> None:
 
 def test_the_page_says_what_the_figures_say(tmp_path: Path) -> None:
     from benchmarks.study.page import KINDS, blocks
-    from toolgym.report.document import to_markdown
+    from toolgym.evaluation.document import to_markdown
 
     def measured(right: int) -> dict[str, dict[str, dict[str, int]]]:
         labels = [f"{kind}{ending}" for kind in KINDS for ending in ("", "-heldout")]

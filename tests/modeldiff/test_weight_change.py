@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
 from toolgym.modeldiff import weight_change, weights
-from toolgym.modeldiff.drawing import layer_chart, layer_map
 from toolgym.modeldiff.models import tokenizer_notes
+from toolgym.modeldiff.page import layer_chart, layer_map
 from toolgym.modeldiff.pairs import Place, places
 from toolgym.modeldiff.weights import Change, TensorChange, WeightChange
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolgym import rollout
 from toolgym.errors import BadInputError, MissingFileError, PolicyError, TemplateError
 from toolgym.formats import get_format
 from toolgym.messages import Message, to_chats
@@ -232,6 +233,24 @@ class TestTurns:
                 for request, made in zip(requests, replies, strict=True)
                 if isinstance(made, Reply)
             ]
+
+    def test_worked_examples_are_part_of_the_prompt_alone(self, folder: Path) -> None:
+        args = {"examples": 1, "max_steps": 3, "prompt": "bare", "tools": ["WikipediaSearch"]}
+        policy = TransformersPolicy(folder, max_new_tokens=8, max_prompt_tokens=1900)
+        (episode,) = rollout("ToolQA-PopQA-v0", policy, env_args=args, episodes=1).trajectories()
+        assert len(episode.steps) == 3
+        assert episode.tokens is not None, "the template continues what was said"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        opening = tokenizer.apply_chat_template(
+            to_chats(episode.messages[: episode.opening]),
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        assert "Odalind Brevik" in opening
+        assert tokenizer(opening, add_special_tokens=False)["input_ids"] == (
+            episode.tokens.prompt_ids
+        )
+        assert sum(episode.tokens.mask) <= 3 * 8
 
     def test_the_ids_are_those_of_the_rendered_conversation(self, folder: Path) -> None:
         """Where a reply's text round-trips, the ids kept are those of rendering it anew."""

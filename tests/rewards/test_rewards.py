@@ -14,7 +14,7 @@ from toolgym.grading.rubric import Rubric
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
 from toolgym.rewards.answer import accuracy, exact_match, task_completion, token_f1
-from toolgym.rewards.calls import execution_precision
+from toolgym.rewards.solve import execution_precision
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
 

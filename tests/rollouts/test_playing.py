@@ -29,7 +29,7 @@ from toolgym.training.grpo import worlds_of
 from toolgym.training.trl_environment import trl_environment
 
 POPQA = "ToolQA-PopQA-v0"
-MAKE = "toolgym.envs.toolqa.popqa:make"
+MAKE = "toolgym.envs.toolqa.families:make_popqa"
 
 
 def guess(messages: Any, tools: Any) -> str:

@@ -479,3 +479,26 @@ def test_gradient_checkpointing_adapters_and_half_precision_save_what_they_save(
     assert peak(length=512, method="dpo", reference=True).reference == 4 * shape.parameters
     assert peak(length=512, method="dpo", reference=True, lora=16).reference == 0
     assert fitting(1e15) is None
+
+
+def test_settings_files_name_data_by_environment_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "model: some/model\nenvironments:\n  - id: ToolQA-PopQA-v0\n"
+        "    test: {tasks: '${QUESTIONS}/popqa.jsonl', corpus: 'costs $5'}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("QUESTIONS", "/data")
+    (environment,) = load_settings(file).environments
+    assert environment.test == {"tasks": "/data/popqa.jsonl", "corpus": "costs $5"}
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("QUESTIONS")
+        else:
+            monkeypatch.setenv("QUESTIONS", value)
+        with pytest.raises(BadInputError, match=r"QUESTIONS.*is not set") as caught:
+            load_settings(file)
+        assert "job.yaml" in str(caught.value)
+        assert "\n" not in str(caught.value)

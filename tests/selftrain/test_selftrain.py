@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from toolgym._util.jsonl import read_rows
 from toolgym._util.workfolder import hold
 from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
+from toolgym.evaluation.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import REWARDS
-from toolgym.report.document import Heading, Paragraph, Quote, Table, to_html, to_markdown
+from toolgym.rollouts.runs import Run
+from toolgym.selftrain.environments import learning
 from toolgym.selftrain.report import Accuracy
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model, preset
 from toolgym.task import AnswerType, Task
@@ -26,8 +29,8 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seconds: an untrained model, four questions, everything kept."""
     pytest.importorskip("trl")
     from toolgym._util.optional import quiet
-    from toolgym.miniature.base import build_base
-    from toolgym.miniature.preset import BaseSettings
+    from toolgym.miniature.model import BaseSettings
+    from toolgym.miniature.preset import build_base
     from toolgym.miniature.world import World
 
     folder = tmp_path_factory.mktemp("selftrain")
@@ -83,10 +86,15 @@ def whole(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_two_rounds_leave_a_report_and_everything_they_made(whole: Path) -> None:
     text = (whole / "report.md").read_text(encoding="utf-8")
     for part in ("Before and after", "Rounds", "What was filtered", "Three episodes", "versions"):
+        assert f"## {part}" in text or part == "versions"
+    for part in ("Verdict: no difference shown", "| answer_words_median", "| copied_passage"):
         assert part in text
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert page.count("<h2>") == text.count("\n## ")
+    sources = text.partition("## Tasks and corpora, as they were used")[2]
+    for part in ("arithmetic, practice", "arithmetic, evaluation", "entities, practice"):
+        assert f"| {part} | the file `" in sources
     found = results(whole)
     assert [set(e) for e in found["evaluations"]] == [{"sampled", "greedy"}] * 3
     assert found["evaluations"][0]["sampled"]["all"]["n"] == 4
@@ -124,7 +132,7 @@ def test_every_round_may_learn_by_another_method(
         "begin_with": "base",
         "stop_when_worse": False,
         # An untrained model has nothing right: let the first of two replies be the better one.
-        "filter": {"where": "first_sample>=1"},
+        "filter": [{"where": None}, {"where": "first_sample>=1 and answer_words<=50"}],
         "dpo": {**shared, "pairing": "right_wrong", "beta": 0.1},
         "grpo": {**shared, "generations": 2, "record_episodes": True, "max_length": 400},
     }
@@ -137,11 +145,94 @@ def test_every_round_may_learn_by_another_method(
     assert len(list((tmp_path / "run/round-1/training/model/episodes").iterdir())) == 2
     assert second["method"] == "dpo"
     assert second["selection"]["entities"]["kept"] >= 1
+    facts = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    drawn = {(s["environment"], s["part"]): s["tasks"] for s in facts["sources"]}
+    assert drawn["entities", "practice"] == 3
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "played while it trained" in text
     for heading in ("Rounds against each other", "Practice", "When a tool was worth it"):
         assert f"## {heading}" in text
     assert "No held-out question was practised." in text
+
+
+def test_practice_with_examples_is_learned_without_them(
+    settings_file: Path, tmp_path: Path
+) -> None:
+    from toolgym.selftrain.loop import selftrain
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
+    (entities,) = [e for e in settings["environments"] if e["name"] == "entities"]
+    entities["train"]["examples"] = 1
+    settings |= {"environments": [entities], "samples_per_task": 1, "baseline": False}
+    out = tmp_path / "run"
+    selftrain(settings, out=out)
+    run = Run.open(out / "round-1/practice/entities")
+    shown = {trajectory.id: trajectory for trajectory in run.trajectories()}
+    assert {trajectory.examples for trajectory in shown.values()} == {1}
+    played = Run.open(out / "evaluation-1/entities-greedy").trajectories()
+    assert {trajectory.examples for trajectory in played} == {0}
+    rows = [row for _, row in read_rows(out / "round-1/selection/rows.jsonl")]
+    assert len(rows) >= 1
+    for row in rows:
+        assert row["learn_as"] == "re-rendered from examples=1 to examples=0"
+        said = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
+        assert said == [step.action for step in shown[row["id"]].steps]
+    (done,) = results(out)["rounds"]
+    assert done["training"]["counts"] == {"re-rendered": len(rows)}
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "| learned from entities | re-rendered with examples=0 |" in report
+
+
+def test_what_is_learned_is_the_evaluations_prompt_unless_the_settings_say_it() -> None:
+    def anew(**given: Any) -> str:
+        learn_as = {"learn_as": given.pop("learn_as")} if "learn_as" in given else {}
+        settings = SelfTrainSettings(
+            model="some/model", environments=[{"id": "ToolQA-PopQA-v0", **given}], **learn_as
+        )
+        return str(learning(settings, settings.environments[0]))
+
+    assert anew() == "None"
+    assert anew(args={"examples": 2, "prompt": "bare"}) == "None"
+    assert anew(train={"examples": 2}) == "examples=0"
+    assert anew(train={"examples": 2}, learn_as={}) == "None"
+    assert anew(train={"prompt": "bare"}) == "prompt=tools_multi_step"
+    assert anew(train={"examples": [], "prompt": "bare"}, test={"prompt": "bare"}) == "examples=0"
+    assert anew(train={}, learn_as={"prompt": "bare"}) == "prompt=bare"
+    with pytest.raises(BadInputError, match=r"examples=3 and is evaluated with 2"):
+        anew(train={"examples": 3}, test={"examples": 2})
+    for prompt in ({"prompt": "bear"}, {"examples": 1}):
+        with pytest.raises((ValueError, LookupError)):
+            anew(learn_as=prompt)
+
+
+def test_practice_is_guided_and_evaluation_is_not(settings_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    from toolgym.selftrain.loop import selftrain
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings |= {"rounds": 1, "baseline": False, "environments": settings["environments"][:1]}
+    sampling = {**settings["sampling"], "guided": True, "max_new_tokens": 200}
+    selftrain({**settings, "sampling": sampling}, out=tmp_path / "run")
+    guided = {
+        str(file.parent.relative_to(tmp_path / "run")): "guided"
+        in json.loads(file.read_text())["policy"]
+        for file in (tmp_path / "run").rglob("run.json")
+    }
+    assert guided.pop("round-1/practice/arithmetic")
+    assert guided
+    assert not any(guided.values())
+    rows = (tmp_path / "run/round-1/practice/arithmetic/trajectories.jsonl").read_text()
+    steps = [step for line in rows.splitlines() for step in json.loads(line)["steps"]]
+    assert steps
+    assert not any(step.get("problems") for step in steps if not step.get("cut"))
+    assert "guided by the format" in (tmp_path / "run/report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [(True, "practice"), (False, "never"), ("always", "always")]
+)
+def test_guided_is_read_from_what_yaml_makes_of_it(said: Any, meant: str) -> None:
+    assert load_settings({"sampling": {"guided": said}}).sampling.guided == meant
 
 
 def test_a_finished_run_takes_more_rounds(whole: Path, settings_file: Path, tmp_path: Path) -> None:
@@ -195,6 +286,9 @@ def test_nothing_right_is_one_clear_line(settings_file: Path, tmp_path: Path) ->
         ({"environments": [{"id": "a", "name": "x/y"}]}, "cannot be the name of a folder"),
         ({"environments": [{"id": "a", "train": None}]}, "no environment to practise in"),
         ({"model": "some/model"}, "no environment to practise in"),
+        ({"learn_as": {"example": 0}}, r"learn_as.example' \(did you mean 'examples'\?\)"),
+        ({"learn_as": {"examples": 2}}, "learn_as.examples must be"),
+        ({"learn_as": {"examples": 0}, "methods": ["grpo"]}, "GRPO plays live"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(change: dict[str, Any], message: str) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
 from toolgym.env import ToolEnv
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy, arithmetic, guess, plan_of, read
-from toolgym.envs.toolqa.baseline.reading import READERS, first_name
+from toolgym.envs.toolqa.lookup import LookupPolicy, arithmetic, guess, inquiry_of, read
+from toolgym.envs.toolqa.reading import READERS, first_name
 from toolgym.formats import get_format
 from toolgym.grading.answers import normalise
 from toolgym.messages import Message, to_chats
@@ -61,7 +61,7 @@ def played(env: ToolEnv, task: int) -> ToolEnv:
     ],
 )
 def test_understands_the_relations(question: str, relation: str, subject: str) -> None:
-    plan = plan_of(question)
+    plan = inquiry_of(question)
     assert (plan.relation, plan.subject) == (relation, subject)
     assert all(subject in query for query in plan.queries)
 
@@ -102,17 +102,19 @@ def test_reads_a_short_answer(relation: str, passage: str, answer: str) -> None:
 
 
 def test_a_number_or_a_year_or_a_new_name_is_guessed() -> None:
-    assert guess(plan_of("How many moons has Mars?"), "Mars has 2 moons.") == "2"
-    assert guess(plan_of("When did it end?"), "It ended on 5 May 1945 there.") == "1945"
-    assert guess(plan_of("Which city lies on the Seine?"), "Seine: in Paris it is wide.") == "Paris"
-    assert guess(plan_of("Which?"), "nothing here") is None
+    assert guess(inquiry_of("How many moons has Mars?"), "Mars has 2 moons.") == "2"
+    assert guess(inquiry_of("When did it end?"), "It ended on 5 May 1945 there.") == "1945"
+    assert (
+        guess(inquiry_of("Which city lies on the Seine?"), "Seine: in Paris it is wide.") == "Paris"
+    )
+    assert guess(inquiry_of("Which?"), "nothing here") is None
 
 
 @given(st.sampled_from(sorted(READERS)), st.text(max_size=300), st.text(max_size=30))
 def test_readers_survive_any_text(relation: str, passage: str, subject: str) -> None:
     found = READERS[relation](passage, subject)
     assert found is None or found.strip()
-    assert read(plan_of(subject), passage) is None or passage
+    assert read(inquiry_of(subject), passage) is None or passage
 
 
 @given(st.text(max_size=80))

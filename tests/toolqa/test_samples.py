@@ -10,7 +10,7 @@ import pytest
 
 from toolgym import ToolCall
 from toolgym._util.jsonl import read_rows
-from toolgym.envs.toolqa import gsm8k, nqopen, popqa, triviaqa
+from toolgym.envs.toolqa.families import GSM8K, NQOPEN, POPQA, TRIVIAQA
 from toolgym.registry import CORPORA
 from toolgym.tools.toolset import make_toolset
 
@@ -36,7 +36,7 @@ def test_encyclopedia(articles: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("family", "at_least"),
-    [(popqa.FAMILY, 300), (triviaqa.FAMILY, 100), (nqopen.FAMILY, 100)],
+    [(POPQA, 300), (TRIVIAQA, 100), (NQOPEN, 100)],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_questions_have_their_evidence(
@@ -55,7 +55,7 @@ def test_questions_have_their_evidence(
 
 
 def test_popqa_covers_its_relations_and_popularities() -> None:
-    tasks = popqa.FAMILY.tasks("sample")
+    tasks = POPQA.tasks("sample")
     by_property = Counter(task.metadata["prop"] for task in tasks)
     assert set(by_property) == PROPERTIES
     assert min(by_property.values()) >= 12
@@ -63,7 +63,7 @@ def test_popqa_covers_its_relations_and_popularities() -> None:
 
 
 def test_word_problems_are_checked_by_the_calculator() -> None:
-    tasks = gsm8k.FAMILY.tasks("sample")
+    tasks = GSM8K.tasks("sample")
     assert len(tasks) >= 100
     calculator = make_toolset(["Calculator"])
     for task in tasks:
@@ -85,7 +85,7 @@ def test_phrase_book_serves_the_foreign_questions() -> None:
     rows = [row for _, row in read_rows(CORPORA.get("phrasebook").path())]
     assert len({row["language"] for row in rows}) >= 8
     known = {row["text"] for row in rows}
-    foreign = [t for t in triviaqa.FAMILY.tasks("sample") if t.metadata.get("language")]
+    foreign = [t for t in TRIVIAQA.tasks("sample") if t.metadata.get("language")]
     assert len(foreign) >= 24
     assert all(task.question in known for task in foreign)
     translator = make_toolset(["MachineTranslator"])

@@ -24,7 +24,7 @@ from toolgym import Run, ToolCall, Toolset, evaluate, rollout, tool
 from toolgym.checks import check_tool
 from toolgym.cli import app
 from toolgym.envs.toolqa import family
-from toolgym.envs.toolqa.baseline.lookup import LookupPolicy
+from toolgym.envs.toolqa.lookup import LookupPolicy
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -36,10 +36,8 @@ from toolgym.errors import (
 from toolgym.formats import Action
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.tools.base import Tool
-from toolgym.tools.cache import ResultCache
-from toolgym.tools.cassette import Recorder, Replayer, canonical
-from toolgym.tools.faults import KINDS, Faults
-from toolgym.tools.service import ServedToolset, check_service, serve
+from toolgym.tools.cassette import Recorder, Replayer, ResultCache, canonical
+from toolgym.tools.service import KINDS, Faults, ServedToolset, check_service, serve_toolset
 from toolgym.tools.toolset import MAX_PARALLEL
 
 POPQA = "ToolQA-PopQA-v0"
@@ -274,7 +272,7 @@ class TestCache:
 
     def test_the_service_switches_it_off(self) -> None:
         counted = Counted(cache=True)
-        tools = serve(Toolset([counted.tool]), {"cache": False})
+        tools = serve_toolset(Toolset([counted.tool]), {"cache": False})
         for _ in range(2):
             tools.execute([call("shout", text="a")])
         assert counted.ran == ["a", "a"]
@@ -392,7 +390,7 @@ class TestCassette:
         assert trajectories(again) == trajectories(Run.open(tmp_path / "run"))
 
     def served(self, path: Path, mode: str, *tools: Tool) -> Toolset:
-        return serve(Toolset(tools), {"cassette": str(path), "mode": mode})
+        return serve_toolset(Toolset(tools), {"cassette": str(path), "mode": mode})
 
     def test_tools_that_raise_when_called_are_not_called(self, tmp_path: Path) -> None:
         """Also failures, unknown tools and arguments that are not JSON come back as they were."""
@@ -604,7 +602,9 @@ class TestFaults:
         text = "the quick brown fox"
         seen = {}
         for kind in KINDS:
-            tools = serve(Toolset([counted.tool]), {"faults": {kind: 1.0, "slow_seconds": 9.5}})
+            tools = serve_toolset(
+                Toolset([counted.tool]), {"faults": {kind: 1.0, "slow_seconds": 9.5}}
+            )
             (seen[kind],) = tools.execute([call("shout", text=text)], ["e"])
             assert seen[kind].fault == kind
             assert seen[kind].added_seconds == (9.5 if kind == "slow" else 0.0)
@@ -621,7 +621,7 @@ class TestFaults:
         assert 0 < sum(a != b for a, b in zip(garbled, text.upper() + "!", strict=True)) < len(text)
 
     def test_calls_that_reach_no_tool_are_not_hit(self) -> None:
-        tools = serve(Toolset([echo]), {"faults": {"timeout": 1.0}})
+        tools = serve_toolset(Toolset([echo]), {"faults": {"timeout": 1.0}})
         results = tools.execute(
             [call("eko", 0), call("echo", 1, txt="a"), call("echo", 2, text="a")]
         )

@@ -18,8 +18,8 @@ from toolgym._util.jsonl import value_hash, write_rows
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAnswer
+from toolgym.envs.toolscenario.compiler.decomposition import Author
 from toolgym.envs.toolscenario.compiler.pipeline import make_author
-from toolgym.envs.toolscenario.compiler.stages import Author
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import BadInputError, UnknownNameError

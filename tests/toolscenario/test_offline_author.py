@@ -24,21 +24,17 @@ from hypothesis import strategies as st
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
 from toolgym.envs.toolscenario.codegen import formulas
-from toolgym.envs.toolscenario.codegen.kinds import KINDS, WEEKDAYS
-from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall, Tool, call
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
-from toolgym.envs.toolscenario.compiler.decomposition import decompose
-from toolgym.envs.toolscenario.compiler.documents import document
-from toolgym.envs.toolscenario.compiler.integration import integrate
-from toolgym.envs.toolscenario.compiler.scaling import draw_levels, scale
-from toolgym.envs.toolscenario.compiler.stages import Author
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS, WEEKDAYS, ToolSpec
+from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
+from toolgym.envs.toolscenario.compiler.stages import document, draw_levels, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.worlds.families import RELATIONS
 from toolgym.envs.toolscenario.worlds.generated import generate, open_knowledge
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
 from toolgym.envs.toolscenario.worlds.names import Names, Sound
+from toolgym.envs.toolscenario.worlds.relations import RELATIONS
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox
 from toolgym.sandbox.language import check as check_language
@@ -184,7 +180,7 @@ def test_all_kinds_of_tool_occur() -> None:
 _DIGEST = """
 import hashlib, json
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
-from toolgym.envs.toolscenario.compiler.scaling import draw_levels
+from toolgym.envs.toolscenario.compiler.stages import draw_levels
 who, found = OfflineAuthor("{knowledge}", seed=4), hashlib.sha256()
 for question in who.questions(8):
     made = who.integrate(who.document(who.decompose(question)))
@@ -401,14 +397,14 @@ def test_a_register_holds_other_entities_too() -> None:
 # One tool, every parameter
 
 
-def _tool(spec: ToolSpec, steps: list[Step] | None = None) -> Sandbox:
+def _tool(spec: ToolSpec, steps: list[PlannedCall] | None = None) -> Sandbox:
     tool = Tool(spec, open_knowledge("bundled", 0, 400))
     text = source(tool, steps or [], Secret([]), random.Random(3))
     return Sandbox({spec.name: text})
 
 
-def _lookup_step(about: str, relation: str, subject: str, value: Any) -> Step:
-    return Step("q1", "lookup", value, {"entity": about}, subject, (relation,), about=about)
+def _lookup_step(about: str, relation: str, subject: str, value: Any) -> PlannedCall:
+    return PlannedCall("q1", "lookup", value, {"entity": about}, subject, (relation,), about=about)
 
 
 @linux
@@ -460,7 +456,7 @@ def test_a_search_takes_some_keys_and_says_when_they_do_not_decide() -> None:
         "find_film", "find", "film", ("director", "release_year"), ("director",), functional=3
     )
     steps = [
-        Step("q", "find", name, {}, "film", ("director", "release_year"), about=name)
+        PlannedCall("q", "find", name, {}, "film", ("director", "release_year"), about=name)
         for name in ("Alien", "Blade Runner", "Gladiator")
     ]
     box = _tool(spec, steps)
@@ -498,7 +494,9 @@ def test_computing_tools_compute_at_every_level(kind: str) -> None:
         "sort": [10, 7, 3.5],
     }[kind]  # fmt: skip
     operations = {"aggregate": ("mean",), "convert_unit": ("metres", "feet")}.get(kind, ())
-    step = Step("q1", kind, wanted, inputs[kind], operation="mean" if kind == "aggregate" else "")
+    step = PlannedCall(
+        "q1", kind, wanted, inputs[kind], operation="mean" if kind == "aggregate" else ""
+    )
     knowledge = open_knowledge("bundled", 0, 400)
     for functional in range(4):
         for typing in range(4):

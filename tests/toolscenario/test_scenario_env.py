@@ -27,7 +27,7 @@ from toolgym.envs.toolscenario.policies import (
     RandomCallPolicy,
     SpamPolicy,
 )
-from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
+from toolgym.envs.toolscenario.records import OWN, PublicScenario, to_own, to_public
 from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError, UnknownNameError
 from toolgym.messages import ToolCall

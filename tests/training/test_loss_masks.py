@@ -5,12 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from toolgym import Trajectory, rollout
 from toolgym._util.optional import quiet
+from toolgym.data.chat import LearnAs
+from toolgym.data.export import IGNORED, message_rows
+from toolgym.messages import Chat
+from toolgym.policies.local.chat import apply_template
 from toolgym.training import dpo, grpo, sft
 from toolgym.training.config import DpoConfig, GrpoConfig, Resolved, SftConfig
 from toolgym.training.trl_episode import Played
@@ -88,6 +94,16 @@ def losses(
     return plain, tools, policy
 
 
+# SmolLM2's template, with the end token of the tokenizer at hand: ChatML without generation marks,
+# and a system message of its own where there is none.
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|start|>system\nYou are a helpful AI assistant<|end|>\n' }}{% endif %}"
+    "{{'<|start|>' + message['role'] + '\n' + message['content'] + '<|end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+
+
 def options(batch_size: int) -> Resolved:
     return SftConfig(learning_rate=1e-3, batch_size=batch_size, max_updates=1).resolve()
 
@@ -154,3 +170,97 @@ def test_grpo(loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.Monke
     spans = [(row, len(PROMPT), both) for row in (0, 1)]
     plain, _, policy = losses(monkeypatch, train, spans)
     assert abs(policy - plain) > 1e-4
+
+
+def practised(format: str) -> list[Trajectory]:
+    """An episode with two worked examples before its question, and a result in its middle."""
+    args = {"format": format, "examples": 2, "tools": ["WikipediaSearch"]}
+    return rollout("ToolQA-PopQA-v0", "lookup", env_args=args, episodes=1).trajectories()
+
+
+def own_places(
+    tokenizer: Any, row: dict[str, Any], ids: list[int], replies: int, end: str = "<|end|>"
+) -> list[int]:
+    """1 for the tokens of the last replies and their ends, found in the text itself."""
+    chats: list[Chat] = row.get("messages") or row["prompt"] + row["completion"]
+    places = [n for n, chat in enumerate(chats) if chat["role"] == "assistant"][-replies:]
+    spans = []
+    for place in places:
+        begin = len(
+            apply_template(tokenizer, chats[:place], add_generation_prompt=True, tokenize=False)
+        )
+        spans.append((begin, begin + len(chats[place]["content"]) + len(end)))
+    # How many characters stand before each token; a replacement sign stands for half of one.
+    edges = [len(tokenizer.decode(ids[:n]).rstrip("\ufffd")) for n in range(len(ids) + 1)]
+    assert edges[-1] == len(apply_template(tokenizer, chats, tokenize=False))
+    return [int(any(begin <= a and b <= last for begin, last in spans)) for a, b in pairwise(edges)]
+
+
+@pytest.mark.parametrize("template", ["own", "chatml"])
+@pytest.mark.parametrize("format", ["react", "hermes"])
+@pytest.mark.parametrize("learn_as", [None, {"examples": 0}, {"prompt": "bare", "examples": 0}])
+def test_rows_of_practice_with_examples(
+    loaded: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str,
+    format: str,
+    learn_as: dict[str, Any] | None,
+) -> None:
+    model, tokenizer = loaded
+    if template == "chatml":
+        tokenizer.chat_template = CHATML
+    (episode,) = practised(format)
+    anew = LearnAs.read(learn_as)
+    # Native rows of hermes hold no examples: here all are as they were played.
+    (row,), _ = message_rows([episode], style="as_played", learn_as=anew)
+    prepared = sft.prepare([row], tokenizer, max_length=None)
+    assert prepared.counts == {"re-rendered" if learn_as else "retokenised": 1}
+    (made,) = prepared.rows
+    mask = own_places(tokenizer, row, made["input_ids"], len(episode.steps))
+    assert sum(mask) > 5
+    assert [int(label != IGNORED) for label in made["labels"]] == mask
+    examples = [m.content for m in episode.messages[: episode.opening] if m.role == "assistant"]
+    text = tokenizer.decode(made["input_ids"])
+    assert all((example in text) == (learn_as is None) for example in examples)
+
+    def train() -> Any:
+        given = (model, tokenizer, [made], tmp_path, options(1))
+        return sft.run_sft(*given, resume=False, progress=None)
+
+    check(losses(monkeypatch, train, [(0, 0, mask)]))
+
+
+@pytest.mark.parametrize("learn_as", [None, {"examples": 0}])
+def test_pairs_of_practice_with_examples(
+    loaded: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    learn_as: dict[str, Any] | None,
+) -> None:
+    model, tokenizer = loaded
+    tokenizer.chat_template = CHATML
+    (better,) = practised("react")
+    (worse,) = rollout(
+        "ToolQA-PopQA-v0",
+        lambda messages, tools: "Answer: I do not know",
+        env_args={"examples": 2, "tools": ["WikipediaSearch"]},
+        episodes=1,
+    ).trajectories()
+    config = DpoConfig(pairing="right_wrong", where="calls>=1")
+    prepared = dpo.prepare_pairs([better, worse], tokenizer, config, learn_as)
+    assert prepared.counts == {"re-rendered" if learn_as else "retokenised": 1}
+    (row,) = prepared.rows
+    prompt = tokenizer.decode(row["prompt_ids"])
+    assert prompt.count("Question: ") == (1 if learn_as else 3)
+    sides = [(row["prompt_ids"], row[f"{side}_mask"]) for side in ("chosen", "rejected")]
+
+    def train() -> Any:
+        given = (model, tokenizer, [row], tmp_path, options(1), config)
+        return dpo.run_dpo(*given, resume=False, progress=None)
+
+    begin = len(row["prompt_ids"])
+    found = losses(
+        monkeypatch, train, [(n, 0, [0] * begin + mask) for n, (_, mask) in enumerate(sides)]
+    )
+    check(found)

@@ -643,6 +643,7 @@ def test_llamas_template_shows_the_tools_and_its_calls_are_read(tmp_path: Path) 
     ("make", "message"),
     [
         (lambda: trl_environment("ToolQA-GSM8K-v0", {"format": "react"}), "train_grpo"),
+        (lambda: trl_environment("ToolQA-GSM8K-v0", {"examples": 1}), "without worked examples"),
         (lambda: trl_environment(own_env(), {"max_steps": 3}), "where the environment is made"),
         (lambda: trl_environment("ToolQA-GSM8K-v0", {"reward": {}}), "no reward with a weight"),
         (lambda: trl_environment([]), "no reward with a weight"),

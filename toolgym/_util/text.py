@@ -1,4 +1,4 @@
-"""Letters as a comparison sees them, and tables of text."""
+"""Letters as a comparison sees them, months in English, and tables of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["fold", "markdown_table", "number", "text_table", "written"]
+__all__ = ["MONTHS", "fold", "markdown_table", "number", "text_table", "written"]
+
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
 
 
 @functools.cache

@@ -19,13 +19,7 @@ from typing import Any, BinaryIO
 from toolgym.errors import RunMismatchError
 
 __all__ = [
-    "LOCK",
-    "build_folder",
-    "cache_folder",
-    "hold",
-    "move_in",
-    "publish",
-    "same_settings",
+    *("LOCK", "build_folder", "cache_folder", "hold", "move_in", "publish", "same_settings"),
     "scratch_folder",
 ]
 

@@ -1,22 +1,25 @@
 """The child's side, run by path: the channel to the parent, and the role that a child plays.
 
-``python child.py ROLE READ WRITE ARGUMENTS``: the role is another script, whose ``serve`` gets the
-channel. Nothing here, nor in a role, imports toolgym: a child starts quickly and holds nothing that
-its work does not need.
+``python child.py ROLE READ WRITE ARGUMENTS``: the role is a script whose ``serve`` gets the
+channel; that of this one makes a worker once and calls it for each job. Nothing here, nor in a
+role, imports toolgym: a child starts quickly and holds nothing that its work does not need.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import select
 import signal
 import struct
 import sys
 import time
+import traceback
 from types import ModuleType
+from typing import Any
 
-__all__ = ["Channel", "end_with_parent", "load"]
+__all__ = ["Channel", "end_with_parent", "load", "serve"]
 
 _LENGTH = struct.Struct("!Q")  # bytes of the message that follows
 _PIECE = 1 << 16  # bytes that are read at once: what a pipe holds
@@ -139,6 +142,48 @@ def end_with_parent() -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(channel: Channel) -> None:
+    """Receive a function and its arguments, which make the worker; then jobs until the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()
+    worker: Any = None
+    failed: Exception | None = None
+    try:
+        make, parts = pickle.loads(channel.receive())  # noqa: S301 - our parent wrote it
+        worker = make(*parts)
+    except Exception as error:  # a class that cannot be imported here: told with the first job
+        failed = error
+    while True:
+        try:
+            message = channel.receive()
+        except EOFError:
+            return
+        try:
+            if failed is not None:
+                raise failed
+            job = pickle.loads(message)  # noqa: S301 - as above
+            del message
+            result = worker(*job)
+            del job
+            reply = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+            del result
+        except Exception as error:  # raised again in the parent
+            error.add_note("".join(traceback.format_exception(error)))
+            reply = pickle.dumps(_portable(error))
+        try:
+            channel.send(reply)
+        except EOFError:  # the parent was killed meanwhile
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # an error that does not survive the way is told in words
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 if __name__ == "__main__":

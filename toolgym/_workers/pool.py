@@ -272,7 +272,7 @@ class Jobs:
             with self._lock:
                 if self._ended:
                     raise EOFError
-                child = Child("jobs_child")
+                child = Child("child")
                 self._all.append(child)
             child.send(self._payload)
         try:

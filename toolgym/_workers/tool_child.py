@@ -7,6 +7,7 @@ import enum
 import inspect
 import itertools
 import json
+import math
 import os
 import pickle
 import signal
@@ -23,7 +24,6 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,6 +40,8 @@ _TOKEN = 8  # bytes of a request that its reply repeats
 
 def as_text(value: Any) -> str:
     """A tool's return value as the text that a policy reads: strings as they are, else JSON."""
+    if type(value) is str:  # most are
+        return _cut(value)
     if not isinstance(value, str | dict | list | tuple | bool | int | float) or _is_enum(value):
         value = _plain(value)
     if value is None:
@@ -47,8 +49,8 @@ def as_text(value: Any) -> str:
     if not isinstance(value, dict | list | tuple | bool):
         return _cut(str(value))
     try:
-        return _cut(json.dumps(value, ensure_ascii=False))
-    except TypeError:  # it holds something that JSON does not know
+        return _cut(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError):  # it holds something that JSON does not know
         return _cut(json.dumps(_plain(value), ensure_ascii=False))
 
 
@@ -66,6 +68,8 @@ def _plain(value: Any) -> Any:
     """A value of what JSON has; the order of a set does not depend on the process."""
     if _is_enum(value):
         return _plain(value.value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | bytearray):
@@ -99,9 +103,14 @@ def by_name(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
     places = [kind.name for kind in kinds if kind.kind is kind.POSITIONAL_ONLY]
 
     def call(arguments: Mapping[str, Any]) -> Any:
-        named = dict(arguments)
-        placed = [named.pop(name) for name in places]
-        value = function(*placed, **named)
+        if places:
+            named = dict(arguments)
+            placed = [named.pop(name) for name in places]
+            value = function(*placed, **named)
+        else:
+            value = function(**arguments)
+        if type(value) is str:
+            return value
         if isinstance(value, AsyncGeneratorType):
             value = _listed(value)
         return _awaited(value) if isinstance(value, Awaitable) else value
@@ -162,14 +171,18 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
-def attempt(function: Callable[[], Any]) -> dict[str, Any]:
+def attempt(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     """Call, and make a reply of what comes: a value, or an exception returned or raised.
+
+    Args:
+        function: what is called.
+        given: its arguments, by place.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which is not the tool's.
     """
     try:
-        value = function()
+        value = function(*given)
         return describe(value) if isinstance(value, BaseException) else {"text": as_text(value)}
     except KeyboardInterrupt:
         raise
@@ -201,5 +214,5 @@ def serve(channel: Channel) -> None:
             return
         token, pickled = request[:_TOKEN], memoryview(request)[_TOKEN:]
         # Arguments may need a module that is missing here: a failure of the call as well.
-        reply = attempt(partial(_run, function, pickled))
+        reply = attempt(_run, function, pickled)
         channel.send(token, json.dumps(reply).encode())

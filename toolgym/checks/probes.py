@@ -96,8 +96,8 @@ def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
     """The record as it stood right after so many steps."""
     if steps == len(trajectory.steps):
         return trajectory
-    kept, seen = [], 0
-    for message in trajectory.messages:
+    kept, seen = trajectory.messages[: trajectory.opening], 0
+    for message in trajectory.messages[trajectory.opening :]:
         seen += message.role == "assistant"
         if seen > steps:
             break
@@ -115,10 +115,7 @@ def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
 
 def with_other_results(trajectory: Trajectory, content: str) -> Trajectory:
     """The same words of the policy beside other tool results."""
-    opening = next(
-        (n for n, m in enumerate(trajectory.messages) if m.role == "assistant"),
-        len(trajectory.messages),
-    )
+    opening = trajectory.opening
     messages = [
         message if n < opening or message.role == "assistant" else replace(message, content=content)
         for n, message in enumerate(trajectory.messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,10 @@ Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl o
 RowsOut = Annotated[
     Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied==0'."),
+]
 StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
 ReasoningOption = Annotated[
     bool, typer.Option("--reasoning/--no-reasoning", help="Keep what stands between <think> tags.")
@@ -52,14 +56,19 @@ ReasoningOption = Annotated[
 def sft(
     source: Source,
     out: RowsOut = Path("sft.jsonl"),
+    where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
     from toolgym.data.export import export
 
-    _tell(export(source, "sft", style=style.value, reasoning=reasoning), out, as_json)
+    anew = options.key_values(learn_as, "--learn-as")
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    made = export(source, "sft", **shape, learn_as=anew)
+    _tell(made, out, as_json)
 
 
 @app.command("dpo")
@@ -81,6 +90,7 @@ def dpo(
     per_task: Annotated[
         int | None, typer.Option("--per-task", help="Most pairs of one question.")
     ] = None,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
@@ -94,6 +104,7 @@ def dpo(
         pairing=pairing.value,
         where=where,
         per_task=per_task,
+        learn_as=options.key_values(learn_as, "--learn-as"),
     )
     _tell(made, out, as_json)
 
@@ -102,14 +113,18 @@ def dpo(
 def prefixes(
     source: Source,
     out: RowsOut = Path("prefixes.jsonl"),
+    where: WhereOption = None,
     style: StyleOption = Style.AUTO,
     reasoning: ReasoningOption = True,
+    learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     from toolgym.data.export import export
 
-    made = export(source, "prefixes", style=style.value, reasoning=reasoning)
+    anew = options.key_values(learn_as, "--learn-as")
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    made = export(source, "prefixes", **shape, learn_as=anew)
     _tell(made, out, as_json)
 
 
@@ -124,6 +139,7 @@ def _tell(rows: Rows, out: Path, as_json: bool) -> None:
     if balance:
         sides = ((side, f"{balance[side + '_characters']:.0f}") for side in ("chosen", "rejected"))
         lines += [(f"{side} characters", count) for side, count in sides]
+    lines += [("prompt", note) for note in rows.about.get("learn_as", ())]
     lines += [("no row from", f"{count}: {reason}") for reason, count in rows.dropped.items()]
     print(table(lines))
     if balance.get("warning"):

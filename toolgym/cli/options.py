@@ -81,6 +81,22 @@ FaultOption = Annotated[
         help="Inject faults (repeat): timeout, tool_error, empty, garbled, slow; also seed=N.",
     ),
 ]
+ExamplesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--examples",
+        metavar="N|FILE",
+        help="Worked examples before the question: so many bundled ones, or a .json(l) file.",
+    ),
+]
+LearnAsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learn-as",
+        metavar="KEY=VALUE",
+        help="Learn under another prompt (repeat): examples=0, prompt=NAME.",
+    ),
+]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,7 @@ def play(
     format: options.FormatOption = None,
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
+    examples: options.ExamplesOption = None,
     env_arg: options.EnvArgOption = None,
     cassette: options.CassetteOption = None,
     record: options.RecordOption = None,
@@ -73,7 +75,10 @@ def play(
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
+        named | {"max_steps": max_steps, "examples": examples},
+        tool=tool,
+        reward=reward,
+        env_arg=env_arg,
     )
     service = options.service_settings(cassette, record, fault)
     if service is not None:
@@ -120,6 +125,9 @@ def environment_arguments(
     """
     arguments = options.key_values(env_arg, "--env-arg")
     arguments |= {name: value for name, value in named.items() if value is not None}
+    examples = arguments.get("examples")
+    if isinstance(examples, str) and re.fullmatch(r"[-+]?\d{1,9}", examples):
+        arguments["examples"] = int(examples)
     if tool:
         arguments["tools"] = options.tool_list(tool)
     if reward:

@@ -150,8 +150,9 @@ def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
     with _bars() as advance:
 
         def tell() -> None:
-            note = written(*counts[2:], time.monotonic() - begun) if counts[2] else ""
-            advance(label, *counts[:2], note)
+            finished, planned, turns, tokens = counts
+            note = written(turns, tokens, time.monotonic() - begun) if turns else ""
+            advance(label, finished, planned, note)
 
         def episodes(finished: int, planned: int) -> None:
             counts[:2] = finished, planned

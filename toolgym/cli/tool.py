@@ -36,7 +36,7 @@ def call(
     """Call one tool as a policy would, and print what it would read."""
     from toolgym.formats.base import argument_name
     from toolgym.messages import ToolCall
-    from toolgym.tools.service import serve
+    from toolgym.tools.service import serve_toolset
     from toolgym.tools.toolset import make_toolset
 
     given = options.key_values(option, "--option")
@@ -56,7 +56,7 @@ def call(
     if not arguments:
         raise typer.BadParameter(f"what to call {name} with is missing; give a text or --arg")
     if service is not None:
-        toolset = serve(toolset, service, [spec])
+        toolset = serve_toolset(toolset, service, [spec])
     (result,) = toolset.execute([ToolCall("call_0", name, arguments)])
     if as_json:
         facts = {"tool": name, "arguments": arguments, "content": result.content}

@@ -52,6 +52,7 @@ def sft(
     source: Annotated[Path, typer.Argument(help="Run, selection, or rows of `export sft`.")],
     model: Model,
     out: Out,
+    learn_as: options.LearnAsOption = None,
     resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
@@ -62,7 +63,8 @@ def sft(
 
     config = _config(SftConfig, fields, others)
     given = (source, model, out, config)
-    _run("sft", out, as_json, lambda tell: train_sft(*given, resume=resume, progress=tell))
+    others_given: Any = {"learn_as": options.key_values(learn_as, "--learn-as"), "resume": resume}
+    _run("sft", out, as_json, lambda tell: train_sft(*given, **others_given, progress=tell))
 
 
 @app.command("dpo")
@@ -73,6 +75,7 @@ def dpo(
     ],
     model: Model,
     out: Out,
+    learn_as: options.LearnAsOption = None,
     resume: Resume = True,
     others: Others = None,
     as_json: options.Json = False,
@@ -84,7 +87,8 @@ def dpo(
     config = _config(DpoConfig, fields, others)
     source: Any = sources[0] if len(sources) == 1 else sources
     given = (source, model, out, config)
-    _run("dpo", out, as_json, lambda tell: train_dpo(*given, resume=resume, progress=tell))
+    others_given: Any = {"learn_as": options.key_values(learn_as, "--learn-as"), "resume": resume}
+    _run("dpo", out, as_json, lambda tell: train_dpo(*given, **others_given, progress=tell))
 
 
 @app.command("grpo")
@@ -101,6 +105,7 @@ def grpo(
     format: options.FormatOption = None,
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
+    examples: options.ExamplesOption = None,
     env_arg: options.EnvArgOption = None,
     prefixes: Annotated[
         Path | None, typer.Option("--prefixes", help="Run whose every prefix is a start.")
@@ -116,7 +121,10 @@ def grpo(
     config = _config(GrpoConfig, fields, others)
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
-        named | {"max_steps": max_steps}, tool=tool, reward=reward, env_arg=env_arg
+        named | {"max_steps": max_steps, "examples": examples},
+        tool=tool,
+        reward=reward,
+        env_arg=env_arg,
     )
     given: Any = {"env_args": arguments, "prefixes": prefixes, "resume": resume}
     _run(

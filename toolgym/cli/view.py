@@ -41,6 +41,10 @@ def view(
         typer.Option("--episode", "--id", help="Only this one: task id, or task id#sample."),
     ] = None,
     which: Annotated[Which, typer.Option("--which", help="Which episodes.")] = Which.ALL,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="Only such as 'exact_match>=1 and copied==0', see filter."),
+    ] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="At most so many.")] = 3,
     width: Annotated[int, typer.Option("--width", help="Characters of a text shown.")] = 600,
     as_json: options.Json = False,
@@ -50,16 +54,21 @@ def view(
     Also what a plug-in knows to show, such as scenarios and those that a build rejected.
     """
     if run.is_file() and (show := _viewer(run)) is not None:
+        if where is not None:
+            raise BadInputError(f"--where is for episodes, which {str(run)!r} does not hold")
         _view_rows(run, show, episode, count, width, as_json)
         return
+    from toolgym.data.conditions import condition
+
+    holds = condition(where, _read(run)) if where is not None else lambda _: True
     chosen: list[Trajectory] = []
     for trajectory in _read(run):
-        if _named(trajectory, episode) and _is(trajectory, which):
+        if _named(trajectory, episode) and _is(trajectory, which) and holds(trajectory):
             chosen.append(trajectory)
             if len(chosen) >= count:
                 break
     if not chosen:
-        raise BadInputError(_nothing(run, episode, which))
+        raise BadInputError(_nothing(run, episode, which, where))
     if as_json:
         print_json([trajectory.to_row() for trajectory in chosen])
         return
@@ -122,6 +131,8 @@ def describe(trajectory: Trajectory, width: int = 600) -> str:
         f"gold:     {' | '.join(task.answers[:5])}",
         f"answer:   {_short(trajectory.answer or '(none)', width)}",
     ]
+    if trajectory.examples:
+        lines.append(f"examples: {trajectory.examples} worked ones before the question")
     for number, step in enumerate(trajectory.steps, 1):
         lines += [f"--- turn {number}", *_step_lines(step, width)]
     return _printable("\n".join(lines))
@@ -171,10 +182,11 @@ def _is(trajectory: Trajectory, which: Which) -> bool:
     return bool(tests[which]())
 
 
-def _nothing(run: Path, episode: str | None, which: Which) -> str:
+def _nothing(run: Path, episode: str | None, which: Which, where: str | None) -> str:
     from toolgym.errors import did_you_mean
 
     kind = "" if which is Which.ALL else f" that is {which.value!r}"
+    kind += "" if where is None else f" with {where!r}"
     if episode is None:
         return f"{str(run)!r} holds no episode{kind}"
     ids = [trajectory.id for trajectory in _read(run)]

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any, Literal
 
-from toolgym.errors import BadInputError, did_you_mean
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolgym.errors import BadInputError, did_you_mean, explain
 from toolgym.formats import Action, Format, get_format
 from toolgym.formats.scan import without_think
 from toolgym.grading.solving import turns
 from toolgym.messages import Chat, Message, to_chats
+from toolgym.registry import PROMPTS
 from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["STYLES", "conversation", "opening_length", "prefix_rows", "style_of"]
+__all__ = ["STYLES", "LearnAs", "conversation", "learned", "prefix_rows", "style_of"]
 
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
@@ -27,12 +32,24 @@ _NATIVE_FORMATS = ("hermes", "hermes-paper", "llama3")
 _REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
-def style_of(trajectory: Trajectory, style: str) -> str:
+def style_of(trajectory: Trajectory, style: str, learn_as: LearnAs | None = None) -> str:
     """The style that ``auto`` means for an episode: ``native`` for formats of tool-calling models.
 
+    Args:
+        trajectory: the episode.
+        style: one of `STYLES`.
+        learn_as: with another prompt, ``auto`` is ``as_played``.
+
     Raises:
-        BadInputError: an unknown style.
+        BadInputError: an unknown style; or another prompt in native rows, which hold none.
     """
+    if learn_as is not None and style == "native":
+        raise BadInputError(
+            "native rows hold neither instructions nor worked examples, so that learn_as says "
+            "nothing of them: leave it out, or take style 'as_played'"
+        )
+    if learn_as is not None and style == "auto":
+        return "as_played"
     if style not in STYLES:
         raise BadInputError(
             f"style must be one of {', '.join(STYLES)}, not {style!r}"
@@ -43,10 +60,81 @@ def style_of(trajectory: Trajectory, style: str) -> str:
     return "native" if trajectory.format in _NATIVE_FORMATS else "as_played"
 
 
-def opening_length(trajectory: Trajectory) -> int:
-    """How many messages stand before the first reply."""
-    roles = [message.role for message in trajectory.messages]
-    return roles.index("assistant") if "assistant" in roles else len(roles)
+class LearnAs(BaseModel):
+    """The prompt under which episodes are learned, where it is not the one of their practice.
+
+    Args:
+        prompt: the strategy whose instructions take the place of those that were played.
+        examples: 0 leaves the worked examples out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str | None = None
+    examples: Literal[0] | None = None
+
+    @classmethod
+    def read(cls, given: LearnAs | Mapping[str, Any] | None) -> LearnAs | None:
+        """From plain data; None and an empty mapping change nothing.
+
+        Raises:
+            BadInputError: an unknown key, or a value that does not fit.
+            UnknownNameError: there is no such strategy.
+        """
+        try:
+            made = cls.model_validate({} if given is None else given)
+        except ValidationError as error:
+            raise BadInputError(f"learn_as: {explain(error, cls)}") from error
+        if made.prompt is not None:
+            PROMPTS.get(made.prompt)
+        return made if made != cls() else None
+
+    def __str__(self) -> str:
+        said = self.model_dump(exclude_none=True)
+        return ", ".join(f"{name}={value}" for name, value in said.items())
+
+
+def learned(trajectory: Trajectory, learn_as: LearnAs | None) -> tuple[Trajectory, str]:
+    """An episode with another opening; its replies stay as they were written.
+
+    Args:
+        trajectory: an episode.
+        learn_as: the prompt that its opening is written in anew.
+
+    Returns:
+        The episode, and what was done to it. Where its opening is another one it has no tokens any
+        more: those that were recorded belong to what was played. Else it is itself, and nothing
+        was done.
+
+    Raises:
+        BadInputError: the prompt offers no tools, and the episode calls some.
+        UnknownNameError: the episode's format, or the strategy, does not exist.
+    """
+    before, after = (
+        trajectory.messages[: trajectory.opening],
+        trajectory.messages[trajectory.opening :],
+    )
+    head = list(takewhile(lambda message: message.role == "system", before))
+    if learn_as is None or not trajectory.steps or len(head) == len(before):
+        return trajectory, ""
+    shown, asked = before[len(head) : -1], before[-1]
+    examples = trajectory.examples if learn_as.examples is None else 0
+    if learn_as.prompt is not None:
+        codec = get_format(trajectory.format, learn_as.prompt)
+        if not codec.strategy.tools and any(step.calls for step in trajectory.steps):
+            raise BadInputError(
+                f"learn_as: prompt {learn_as.prompt!r} offers no tools, and episode "
+                f"{trajectory.id!r} calls some: choose a prompt with tools, or filter first"
+            )
+        question = Message("user", trajectory.task.question)
+        *head, asked = codec.render(trajectory.tools, [question])
+    opening = [*head, *(shown if examples or not trajectory.examples else ()), asked]
+    if opening == before:
+        return trajectory, ""
+    fewer = f" from examples={trajectory.examples}" if examples != trajectory.examples else ""
+    note = f"re-rendered{fewer} to {learn_as}"
+    made = replace(trajectory, messages=[*opening, *after], examples=examples, tokens=None)
+    return made, note
 
 
 def conversation(
@@ -66,7 +154,7 @@ def conversation(
         None.
     """
     if style == "as_played":
-        cut = opening_length(trajectory)
+        cut = trajectory.opening
         chats = to_chats(trajectory.messages)
         opening, rest = chats[:cut], chats[cut:]
         # Native calls were played as such: whoever renders them has to know the tools, too.
@@ -121,6 +209,7 @@ def prefix_rows(
     style: str = "auto",
     preset: str = "ours",
     reasoning: bool = True,
+    learn_as: LearnAs | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of ``prompt`` (all before a turn) and ``completion`` (that turn), one for each turn.
 
@@ -133,6 +222,7 @@ def prefix_rows(
         style: see `toolgym.data.export.export`.
         preset: how calls solve sub-answers, ``ours`` or ``paper``.
         reasoning: see `toolgym.data.export.export`.
+        learn_as: see `learned`.
 
     Returns:
         Rows of ``id`` (``task#sample@turn``, turns counted from 0), ``prompt``, ``completion``,
@@ -151,8 +241,11 @@ def prefix_rows(
         if not trajectory.steps:
             silent += 1
             continue
-        made = _rows(trajectory, style_of(trajectory, style), preset, reasoning)
-        for row in made:
+        played, note = learned(trajectory, learn_as)
+        chosen = style_of(trajectory, style, learn_as)
+        for row in _rows(played, chosen, preset, reasoning):
+            if note:
+                row["learn_as"] = note
             key = json.dumps([row["prompt"], row["completion"]], sort_keys=True)
             if key in seen:
                 again += 1

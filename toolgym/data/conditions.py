@@ -6,12 +6,78 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.grading.answers import per_answer, right
+from toolgym.grading.answers import normalise, per_answer, right
 from toolgym.grading.rubric import make_rubric
+from toolgym.grading.solving import count_calls
 from toolgym.registry import REWARDS
 from toolgym.trajectory import Trajectory
 
-__all__ = ["MEASURES", "condition", "measure", "named", "read_conditions"]
+__all__ = [
+    "COPIED_WORDS",
+    "MEASURES",
+    "answer_words",
+    "condition",
+    "copied_passage",
+    "measure",
+    "named",
+    "read_conditions",
+]
+
+COPIED_WORDS = 6
+"""Fewest words of a copied passage: one more than 100 % of PopQA's and NQ-Open's gold answers and
+95 % of TriviaQA's have (500 questions of each, the first gold answer)."""
+
+
+def answer_words(trajectory: Trajectory) -> list[str]:
+    """The words of the policy's own answer, normalised as ``unicode``; none where it gave none.
+
+    That is lower case, without punctuation and English articles; in scripts without spaces each
+    letter is a word.
+    """
+    answer = next((step.answer for step in trajectory.steps if step.answer is not None), "")
+    return normalise(answer, "unicode").split()
+
+
+def copied_passage(trajectory: Trajectory) -> bool:
+    """Whether the answer holds a passage of a tool result.
+
+    A passage is a run of at least `COPIED_WORDS` words, and of more words than the longest gold
+    answer has, that stand one after the other both in the answer and in one result that the policy
+    had read before it answered.
+    """
+    words = answer_words(trajectory)
+    if len(words) < COPIED_WORDS:  # the results need not be read
+        return False
+    longest = max(len(normalise(gold, "unicode").split()) for gold in trajectory.task.targets)
+    return _copied_words(trajectory) >= max(COPIED_WORDS, longest + 1)
+
+
+def _copied_words(trajectory: Trajectory) -> int:
+    """Words of the longest run that the answer and one result have in common."""
+    words = answer_words(trajectory)
+    results: list[str] = []
+    for step in trajectory.steps if words else ():
+        if step.answer is not None:
+            break
+        results += [f" {normalise(result.seen, 'unicode')} " for result in step.results]
+    best = begin = 0
+    while begin + best < len(words):
+        run = f" {' '.join(words[begin : begin + best + 1])} "
+        if any(run in result for result in results):
+            best += 1
+        else:
+            begin += 1
+    return best
+
+
+def _accuracy_paper(numbers: str) -> Callable[[Trajectory], float]:
+    return lambda trajectory: sum(
+        per_answer(
+            trajectory,
+            lambda answer: right(answer, trajectory.task, numbers=numbers, preset="paper"),
+        )
+    )
+
 
 MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "reward": lambda trajectory: trajectory.reward,
@@ -20,16 +86,22 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "tool_errors": lambda trajectory: float(sum(r.error is not None for _, r in trajectory.calls)),
     "problems": lambda trajectory: float(sum(len(step.problems) for step in trajectory.steps)),
     "cut": lambda trajectory: float(sum(step.cut for step in trajectory.steps)),
-    "accuracy_paper_filter": lambda trajectory: sum(
-        per_answer(
-            trajectory,
-            lambda answer: right(answer, trajectory.task, numbers="paper_filter", preset="paper"),
-        )
-    ),
+    "malformed": lambda trajectory: float(count_calls(trajectory.steps).malformed),
+    "truncated": lambda trajectory: float(trajectory.truncated),
+    "answer_words": lambda trajectory: float(len(answer_words(trajectory))),
+    "reply_words": lambda trajectory: float(sum(len(s.action.split()) for s in trajectory.steps)),
+    "copied": lambda trajectory: float(copied_passage(trajectory)),
+    "copied_passage": lambda trajectory: float(copied_passage(trajectory)),
+    "copied_words": lambda trajectory: float(_copied_words(trajectory)),
+    "accuracy_paper": _accuracy_paper("value"),
+    "accuracy_paper_filter": _accuracy_paper("paper_filter"),
 }
-"""What can be compared beside registered rewards and metrics; ``reward`` is the recorded one, and
-``cut`` counts replies that ended at the limit of their length; by ``accuracy_paper_filter`` filters
-arXiv 2502.05867: it is no registered reward, since copying earns it."""
+"""What can be compared beside registered rewards and metrics; ``reward`` is the recorded one,
+``cut`` counts replies that ended at the limit of their length, ``malformed`` attempts that could
+not be read as a call. ``answer_words`` is 0 without an answer, ``copied`` 1 for a `copied_passage`
+(which it is called, too), ``copied_words`` the longest run that the answer shares with a result.
+``accuracy_paper`` and ``accuracy_paper_filter`` are the rules by which arXiv 2502.05867 evaluates
+and filters: they are no registered rewards, since copying earns them."""
 
 _NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
 _CONDITION = re.compile(rf"\s*([A-Za-z_][\w./-]*?)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*")

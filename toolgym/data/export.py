@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_rows, write_text
-from toolgym.data.chat import conversation, opening_length, prefix_rows, style_of
+from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, style_of
 from toolgym.data.conditions import condition
 from toolgym.data.pairs import balance, make_pairs, pair_row
 from toolgym.errors import BadInputError, did_you_mean
@@ -86,8 +87,9 @@ def export(
     style: str = "auto",
     reasoning: bool = True,
     pairing: str = "first_turn",
-    where: str = "accuracy>=1",
+    where: str | None = None,
     per_task: int | None = None,
+    learn_as: LearnAs | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
 ) -> Rows:
     """Recorded episodes as rows in TRL's conversational format.
@@ -103,8 +105,12 @@ def export(
         reasoning: keep what replies hold between marks such as ``<think>``; False leaves it out of
             every reply.
         pairing: for ``dpo``, see `toolgym.data.pairs.make_pairs`.
-        where: for ``dpo``: which episodes are right. ``sft`` takes what it is given: select first.
+        where: which episodes are taken, see `toolgym.data.conditions`; None: all that there are.
+            For ``dpo``: which are right; None: ``accuracy>=1``.
         per_task: for ``dpo``: most pairs of one question.
+        learn_as: the prompt of the rows, such as ``{"examples": 0}`` for episodes that were played
+            with worked examples, or ``{"prompt": "bare"}``; the replies stay as they are. Rows
+            are as played then, never native.
         out: write there too, see `Rows.write`.
 
     Returns:
@@ -122,24 +128,43 @@ def export(
     episodes = open_recording(source)
     about: dict[str, Any] = {"episodes": 0, "style": style, "origin": episodes.origin}
     about["reasoning"] = "kept" if reasoning else "left out"
+    anew = LearnAs.read(learn_as)
+    shape: Any = {"style": style, "reasoning": reasoning, "learn_as": anew}
+
+    right = where if where is not None else "accuracy>=1"
+    holds = condition(right, episodes) if where is not None and kind != "dpo" else lambda _: True
+    if where is not None or kind == "dpo":
+        about["where"] = right
+
+    left = 0
 
     def counted() -> Iterator[Trajectory]:
+        nonlocal left
         for trajectory in episodes:
             about["episodes"] += 1
-            yield trajectory
+            if holds(trajectory):
+                yield trajectory
+            else:
+                left += 1
+        if left and left == about["episodes"]:
+            raise BadInputError(f"none of {left} episodes is {where!r}: loosen where")
 
     if kind == "sft":
-        rows, dropped = message_rows(counted(), style=style, reasoning=reasoning)
+        rows, dropped = message_rows(counted(), **shape)
     elif kind == "prefixes":
-        rows, dropped = prefix_rows(counted(), style=style, reasoning=reasoning)
+        rows, dropped = prefix_rows(counted(), **shape)
     else:
         trajectories = list(counted())
-        about |= {"pairing": pairing, "where": where, "per_task": per_task}
+        about |= {"pairing": pairing, "per_task": per_task}
         pairs, dropped = make_pairs(
-            trajectories, condition(where, trajectories), pairing=pairing, per_task=per_task
+            trajectories, condition(right, trajectories), pairing=pairing, per_task=per_task
         )
-        rows = [pair_row(pair, style, reasoning) for pair in pairs]
+        rows = [pair_row(pair, style, reasoning, anew) for pair in pairs]
         about["balance"] = balance(pairs)
+    dropped |= {f"not {where}": left} if left else {}
+    if anew is not None:
+        notes = Counter(row["learn_as"] for row in rows if "learn_as" in row)
+        about["learn_as"] = {f"{note} ({n} of {len(rows)} rows)": n for note, n in notes.items()}
     made = Rows(rows, kind, about, dropped)
     if out is not None:
         made.write(out)
@@ -147,14 +172,22 @@ def export(
 
 
 def message_rows(
-    trajectories: Iterable[Trajectory], *, style: str = "auto", reasoning: bool = True
+    trajectories: Iterable[Trajectory],
+    *,
+    style: str = "auto",
+    reasoning: bool = True,
+    learn_as: LearnAs | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
+
+    Episodes with worked examples give ``prompt`` and ``completion`` in place of ``messages``: the
+    examples' replies must take no part in the loss.
 
     Args:
         trajectories: what to train on.
         style: see `export`.
         reasoning: see `export`.
+        learn_as: see `toolgym.data.chat.learned`; rows that it changed say so.
 
     Returns:
         The rows, and the number of episodes without any reply, by reason.
@@ -166,12 +199,18 @@ def message_rows(
     count = silent = 0
     for trajectory in trajectories:
         count += 1
-        chosen = style_of(trajectory, style)
-        if opening_length(trajectory) == len(trajectory.messages):
+        chosen = style_of(trajectory, style, learn_as)
+        if trajectory.opening == len(trajectory.messages):
             silent += 1
             continue
-        opening, rest, tools = conversation(trajectory, chosen, reasoning)
-        row: dict[str, Any] = {"id": trajectory.id, "messages": opening + rest}
+        played, note = learned(trajectory, learn_as)
+        opening, rest, tools = conversation(played, chosen, reasoning)
+        row: dict[str, Any] = {"id": trajectory.id}
+        if any(chat["role"] == "assistant" for chat in opening):
+            row |= {"prompt": opening, "completion": rest}
+        else:
+            row["messages"] = opening + rest
+        row |= {"learn_as": note} if note else {}
         rows.append(row if tools is None else {**row, "tools": tools})
     if not rows:
         raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
@@ -235,8 +274,9 @@ def card_text(rows: Rows, file: str) -> str:
         "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
         "Style": rows.about.get("style"),
         "Reasoning": rows.about.get("reasoning"),
+        "Prompt": "; ".join(rows.about.get("learn_as", ())),
         "Pairing": rows.about.get("pairing"),
-        "Counted as right": rows.about.get("where"),
+        "Counted as right" if rows.kind == "dpo" else "Taken": rows.about.get("where"),
         "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),
         "Environment": _plain(origin.get("env")),
         "Task source": source_sentence(source, str(origin.get("task_family", ""))),

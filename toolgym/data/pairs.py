@@ -9,7 +9,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from toolgym.data.chat import conversation, style_of
+from toolgym.data.chat import LearnAs, conversation, learned, style_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.trajectory import Trajectory
 
@@ -170,8 +170,7 @@ def _shared(one: Trajectory, other: Trajectory) -> int:
             break
         count += 1
     # Without the same opening nothing is shared, not even the question's wording.
-    same = [m.to_chat() for m in one.messages[:2]] == [m.to_chat() for m in other.messages[:2]]
-    return count if same else 0
+    return count if one.messages[: one.opening] == other.messages[: other.opening] else 0
 
 
 def _calls(trajectory: Trajectory) -> int:
@@ -191,16 +190,22 @@ def _distinct(trajectories: list[Trajectory], turns: int | None) -> list[Traject
     return list(found.values())
 
 
-def pair_row(pair: Pair, style: str, reasoning: bool = True) -> dict[str, Any]:
+def pair_row(
+    pair: Pair, style: str, reasoning: bool = True, learn_as: LearnAs | None = None
+) -> dict[str, Any]:
     """A pair as TRL's ``prompt``, ``chosen``, ``rejected`` (and ``tools``) in messages.
 
     Args:
         pair: from `make_pairs`.
         style: see `toolgym.data.chat`.
         reasoning: see `toolgym.data.export.export`.
+        learn_as: see `toolgym.data.chat.learned`.
     """
-    opening, rest, tools = conversation(pair.chosen, style_of(pair.chosen, style), reasoning)
-    _, other, _ = conversation(pair.rejected, style_of(pair.rejected, style), reasoning)
+    chosen, note = learned(pair.chosen, learn_as)
+    opening, rest, tools = conversation(chosen, style_of(chosen, style, learn_as), reasoning)
+    # The rejected side has the opening of the chosen one.
+    side = style_of(pair.rejected, style, learn_as)
+    _, other, _ = conversation(pair.rejected, side, reasoning)
     begin = _turn_place(rest, pair.shared)
     row: dict[str, Any] = {
         "id": pair.chosen.id,
@@ -209,6 +214,7 @@ def pair_row(pair: Pair, style: str, reasoning: bool = True) -> dict[str, Any]:
         "chosen": _compared(rest, pair),
         "rejected": _compared(other, pair),
     }
+    row |= {"learn_as": note} if note else {}
     return row if tools is None else {**row, "tools": tools}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -19,12 +19,7 @@ from toolgym.scenario import SHAPES
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    "MAX_GROUPS",
-    "Group",
-    "Grouping",
-    "grouped",
-    "pass_at_k",
-    "pass_rates",
+    *("MAX_GROUPS", "Group", "Grouping", "grouped", "pass_at_k", "pass_rates"),
 ]
 
 MAX_GROUPS = 50
@@ -225,7 +220,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def pass_rates(
-    trajectories: Sequence[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
+    trajectories: Iterable[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
 ) -> dict[int, Interval]:
     """pass@k of a run with several samples a task, with bootstrap intervals over tasks.
 

@@ -17,13 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CONFIDENCE",
-    "Interval",
-    "bootstrap",
-    "bounded_mean",
-    "group",
-    "mcnemar",
-    "proportion",
+    *("CONFIDENCE", "Interval", "bootstrap", "bounded_mean", "group", "holm"),
+    *("mcnemar", "proportion"),
     "wilson",
 ]
 
@@ -178,6 +173,8 @@ def _resampled(table: Floats, seed: int, resamples: int) -> Floats:
 def mcnemar(only_before: int, only_after: int) -> float:
     """Exact two-sided p-value of McNemar's test (McNemar 1947): are both changes equally likely?
 
+    Of values other than 0 and 1 it is the sign test: how many fell, and how many rose.
+
     Args:
         only_before: tasks right before and wrong after.
         only_after: tasks wrong before and right after.
@@ -188,6 +185,20 @@ def mcnemar(only_before: int, only_after: int) -> float:
         term = term * (n - k) // (k + 1)
         tail += term
     return min(1.0, float(Fraction(2 * tail, 2**n)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests, corrected for their number (Holm 1979), in the same order.
+
+    Args:
+        p_values: [tests]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for place, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = least
+    return corrected
 
 
 def group(keys: Sequence[Hashable], *columns: Sequence[float]) -> list[Floats]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from toolgym.data.conditions import answer_words, copied_passage
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.evaluation.intervals import Interval, bootstrap, bounded_mean, group, proportion
+from toolgym.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    bounded_mean,
+    group,
+    proportion,
+    wilson,
+)
 from toolgym.evaluation.score import task_key
 from toolgym.grading.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
-from toolgym.grading.calls import count_calls
-from toolgym.grading.solving import PRESETS, Solving, turns
+from toolgym.grading.solving import PRESETS, Solving, count_calls, turns
 from toolgym.trajectory import Trajectory
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
 
 UNKNOWN_TOOL = "(unknown tool)"
 MOST_TOOLS = 20  # shown each; environments whose tools differ by task have thousands
+_FEWEST = 6  # below, not even the least and the greatest value hold the median in 95 % of all draws
 SOLVE: Mapping[str, tuple[str, Callable[[Solving], float]]] = {
     f"Solve-{letter}{'' if preset == 'ours' else '/' + preset}": (preset, read)
     for preset in PRESETS
@@ -75,10 +84,15 @@ class Figures:
         cut: a reply of it ended at the limit of its length.
         steps: assistant turns.
         calls: tool calls that could be read.
+        attempts: all calls, malformed ones included.
         passed: of those, whose result is neither an error nor empty.
         answerable: of those that passed, whose result holds a gold answer.
         succeeded: calls that did not fail.
-        malformed: attempts that could not be read as a call.
+        malformed: attempts that could not be read as a call, or only as one not in the format.
+        answered: the policy gave an answer, be it an empty one.
+        answer_words: of the answer, see `toolgym.data.conditions.answer_words`.
+        copied_passage: the answer holds a passage of a tool result, see
+            `toolgym.data.conditions.copied_passage`.
         by_tool: calls by tool; tools that the policy was not given stand under `UNKNOWN_TOOL`.
         solving: by preset, how the sub-answers of the task fared; empty for a task without.
     """
@@ -92,10 +106,14 @@ class Figures:
     cut: bool
     steps: int
     calls: int
+    attempts: int
     passed: int
     answerable: int
     succeeded: int
     malformed: int
+    answered: bool
+    answer_words: int
+    copied_passage: bool
     by_tool: Counter[str] = field(default_factory=Counter)
     solving: dict[str, Solving] = field(default_factory=dict)
 
@@ -154,12 +172,16 @@ def measure(
         cut=any(step.cut for step in trajectory.steps),
         steps=len(trajectory.steps),
         calls=counts.made,
+        attempts=counts.attempts,
         passed=len(passed),
         answerable=sum(
             contains_answer(r.content, task, normalisation, whole_words) for r in passed
         ),
         succeeded=counts.succeeded,
         malformed=counts.malformed,
+        answered=given is not None,
+        answer_words=len(answer_words(trajectory)),
+        copied_passage=copied_passage(trajectory),
         by_tool=Counter(c.name if c.name in known else UNKNOWN_TOOL for c, _ in trajectory.calls),
         solving=_solving(trajectory),
     )
@@ -194,7 +216,7 @@ def is_empty(answer: str | None) -> bool:
 
 
 def summarise(
-    trajectories: Sequence[Trajectory], figures: Sequence[Figures], seed: int, tools: bool = True
+    trajectories: Iterable[Trajectory], figures: Sequence[Figures], seed: int, tools: bool = True
 ) -> dict[str, Interval]:
     """All figures of a run, by name, in the order in which reports show them.
 
@@ -213,8 +235,9 @@ def summarise(
         return bootstrap(*group(keys, values, ones), seed=seed)
 
     ones = [1.0] * len(figures)
+    answered = [float(f.answered) for f in figures]
     calls = [float(f.calls) for f in figures]
-    attempts = [float(f.calls + f.malformed) for f in figures]
+    attempts = [float(f.attempts) for f in figures]
     rows = {
         "exact_match": share([f.exact_match for f in figures], ones),
         "accuracy": share([f.accuracy for f in figures], ones),
@@ -227,6 +250,17 @@ def summarise(
         "execution_precision": share([float(f.succeeded) for f in figures], attempts),
         "malformed_rate": share([float(f.malformed) for f in figures], attempts),
         "empty_answers": share([float(f.empty) for f in figures], ones),
+        "answer_words": bootstrap(
+            *group(keys, [float(f.answer_words) for f in figures], answered), seed=seed
+        ),
+        "answer_words_median": _median(
+            [
+                (key, float(figure.answer_words))
+                for key, figure in zip(keys, figures, strict=True)
+                if figure.answered
+            ]
+        ),
+        "copied_passage": share([float(f.copied_passage) for f in figures], ones),
         "truncated": share([float(f.truncated) for f in figures], ones),
         "cut": share([float(f.cut) for f in figures], ones),
         "mean_steps": mean([float(f.steps) for f in figures]),
@@ -242,6 +276,24 @@ def summarise(
             rest = [float(f.by_tool.total() - sum(f.by_tool[n] for n in shown)) for f in figures]
             rows[f"calls/({len(called) - len(shown)} other tools)"] = mean(rest)
     return rows
+
+
+def _median(values: Sequence[tuple[tuple[str, str], float]]) -> Interval:
+    """The lower median with Woodruff's interval (1952): the values at the ends of that of a half.
+
+    Args:
+        values: [observations] task and value; as many observations count as there are tasks.
+    """
+    count, tasks = len(values), len({key for key, _ in values})
+    if not count:
+        return Interval(None, None, None, 0, "no data")
+    ordered = sorted(value for _, value in values)
+    median = ordered[(count - 1) // 2]
+    if tasks < _FEWEST:
+        return Interval(median, None, None, count, f"none: fewer than {_FEWEST} tasks")
+    low, high = wilson(0.5, tasks)
+    first, last = max(0, int(low * count) - 1), min(count - 1, math.ceil(high * count))
+    return Interval(median, ordered[first], ordered[last], count, "Woodruff by task")
 
 
 def most_called(called: Mapping[str, int], episodes: int) -> list[str]:

@@ -15,7 +15,7 @@ from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import SETTINGS, Run
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.sources import Recording, some_episodes
 from toolgym.scenario import GROUPED_BY
 from toolgym.trajectory import Trajectory
 
@@ -33,6 +33,7 @@ _PERCENT = frozenset(
         "execution_precision",
         "malformed_rate",
         "empty_answers",
+        "copied_passage",
         "truncated",
         "cut",
     }
@@ -223,13 +224,20 @@ def evaluate(
         raise BadInputError(f"by needs a list of columns, not a text: by=[{by!r}]")
     if isinstance(run, str | Path) and (Path(run) / SETTINGS).is_file():
         run = Run.open(run)
-    trajectories, origin = read_recording(run)
-    figures = [measure(trajectory, normalisation, whole_words) for trajectory in trajectories]
-    rows = summarise(trajectories, figures, seed)
+    recording = some_episodes(run)
+    figures, trajectories = [], []
     by_tool: Counter[str] = Counter()
-    hits = [kinds for t in trajectories if (kinds := _injected(t))]
-    for figure in figures:
-        by_tool.update(figure.by_tool)
+    faults: Counter[str] = Counter()
+    hit = 0
+    for trajectory in recording:
+        figures.append(measure(trajectory, normalisation, whole_words))
+        by_tool.update(figures[-1].by_tool)
+        faults.update(kinds := _injected(trajectory))
+        hit += bool(kinds)
+        # Of a large run no more is held than the figures and tasks.
+        trajectories.append(Trajectory(trajectory.task, env_id=trajectory.env_id))
+    rows = summarise(trajectories, figures, seed)
+    origin = recording.origin
     if by is None:
         having = [t.task.metadata for t, f in zip(trajectories, figures, strict=True) if f.solving]
         by = [name for name in GROUPED_BY if any(name in columns for columns in having)]
@@ -243,8 +251,8 @@ def evaluate(
         normalisation=normalisation + (", whole words" if whole_words else ""),
         planned=int(run.settings.get("episodes", 0)) if isinstance(run, Run) else 0,
         failures=len(run.failures()) if isinstance(run, Run) else 0,
-        injected_faults=dict(sorted(sum(hits, Counter[str]()).items())),
-        episodes_hit=len(hits),
+        injected_faults=dict(sorted(faults.items())),
+        episodes_hit=hit,
         groups={name: grouped(trajectories, figures, name, seed) for name in by},
     )
 

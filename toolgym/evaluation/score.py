@@ -10,7 +10,7 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.sources import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Table", "score", "task_key"]
@@ -80,14 +80,25 @@ def score(
         BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
     """
     rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
-    trajectories = read_recording(run)[0]
-    keys = [task_key(trajectory) for trajectory in trajectories]
-    rows, totals, parts = {}, {}, {}
-    for name, rubric in rubrics.items():
-        totals[name], parts[name] = _apply(rubric, trajectories)
-        sums, sizes = group(keys, totals[name], [1.0] * len(keys))
-        rows[name] = bootstrap(sums, sizes, seed=seed)
-    return Table(rows, [trajectory.id for trajectory in trajectories], totals, parts)
+    ids: list[str] = []
+    keys: list[tuple[str, str]] = []
+    totals: dict[str, list[float]] = {name: [] for name in rubrics}
+    parts: dict[str, dict[str, list[float]]] = {
+        name: {reward: [] for reward in rubric.functions} for name, rubric in rubrics.items()
+    }
+    for trajectory in some_episodes(run):
+        ids.append(trajectory.id)
+        keys.append(task_key(trajectory))
+        for name, rubric in rubrics.items():
+            values = rubric.parts(trajectory.task, _detached(trajectory))
+            totals[name].append(float(sum(rubric.total(values))))
+            for reward, steps in values.items():
+                parts[name][reward].append(float(sum(steps)))
+    ones = [1.0] * len(ids)
+    rows = {
+        name: bootstrap(*group(keys, values, ones), seed=seed) for name, values in totals.items()
+    }
+    return Table(rows, ids, totals, parts)
 
 
 def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:
@@ -106,19 +117,6 @@ def _rubric(name: str, spec: Any) -> Rubric:
             f"a single weighted reward is {{{name!r}: {{'accuracy': 1.0}}}}"
         )
     return make_rubric(spec)
-
-
-def _apply(
-    rubric: Rubric, trajectories: list[Trajectory]
-) -> tuple[list[float], dict[str, list[float]]]:
-    totals: list[float] = []
-    parts: dict[str, list[float]] = {name: [] for name in rubric.functions}
-    for trajectory in trajectories:
-        values = rubric.parts(trajectory.task, _detached(trajectory))
-        totals.append(float(sum(rubric.total(values))))
-        for name, steps in values.items():
-            parts[name].append(float(sum(steps)))
-    return totals, parts
 
 
 def _detached(trajectory: Trajectory) -> Trajectory:

@@ -19,6 +19,10 @@ __all__ = ["MAX_CALLS", "Action", "Format", "argument_name", "call_schema", "get
 
 MAX_CALLS = 64
 """Calls of one reply that are made; more are a problem."""
+MARK = "\ue000"
+"""Private use: stands for a text whose surroundings are wanted."""
+NO_TEXT = ("", "null", "None")
+"""What stands for no argument at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +169,8 @@ def call_schema(name: str, tools: Sequence[Schema]) -> dict[str, Any] | None:
 
 
 def bound(name: str, text: str, tools: Sequence[Schema]) -> dict[str, Any]:
-    """The arguments that a bare text means; none for an empty one where none are required."""
-    if not text:
+    """The arguments that a bare text means; one of `NO_TEXT` gives none where none are required."""
+    if text in NO_TEXT:
         function = call_schema(name, tools)
         if function is not None and not function["parameters"].get("required"):
             return {}
@@ -181,6 +185,36 @@ def argument_name(name: str, tools: Sequence[Schema]) -> str:
     parameters = function["parameters"]
     names = parameters.get("required") or parameters.get("properties") or ("input",)
     return str(next(iter(names)))
+
+
+def results_in(
+    codec: Format, calls: Sequence[ToolCall], told: Sequence[str], tools: Sequence[Schema]
+) -> list[str]:
+    """What `Format.results` was given, read out of the messages that it made.
+
+    Args:
+        codec: that wrote them.
+        calls: that were answered.
+        told: contents of the messages.
+        tools: function-calling documents.
+
+    Returns:
+        As many as could be found, in the order of the calls.
+    """
+    marked = [ToolResult(call.id, f"{MARK}{n}{MARK}") for n, call in enumerate(calls)]
+    shape = codec.results(calls, marked, tools)
+    first, *fixed = MARK.join(message.content for message in shape).split(MARK)[::2]
+    text = MARK.join(told)
+    if not text.startswith(first):
+        return []
+    position, found = len(first), list[str]()
+    for after in fixed:
+        end = text.find(after, position) if after else len(text)
+        if end < 0:
+            break
+        found.append(text[position:end])
+        position = end + len(after)
+    return found
 
 
 def describe_tools(tools: Sequence[Schema]) -> list[str]:

@@ -134,6 +134,19 @@ class Calls:
         """Say what was repaired in the call that was read last."""
         self.problems.append(Problem(REPAIRED, f"tool call {self._tries} was repaired: {what}"))
 
+    def add_loose(self, name: str, arguments: dict[str, Any], form: str) -> None:
+        """Make a call that was not written in the format, and say so.
+
+        Args:
+            name: of the tool.
+            arguments: of the only reading.
+            form: how the format writes it.
+        """
+        self.add(name, arguments)
+        if self._tries <= MAX_CALLS:
+            what = f"tool call {self._tries} was read, but not in its format: write {form}"
+            self.problems.append(Problem("loose_call", what[:300]))
+
     def _counts(self, shown: str) -> bool:
         self._tries += 1
         if self._tries == MAX_CALLS + 1:
@@ -311,8 +324,11 @@ def outcome(
     """
     problems = [*scan.problems, *calls.problems]
     made = tuple(calls.made)
-    if not (problems or answer is None or made or cut or scan.unfinished):
-        return Action(thought, (), answer)
+    if not (problems or cut or scan.unfinished):  # most replies
+        if made and offered and not answer:
+            return Action(thought, made)
+        if not made and answer is not None:
+            return Action(thought, (), answer)
     if calls.tried and not offered:
         made = ()
         problems = [

@@ -16,6 +16,7 @@ from toolgym.formats.json_calls import (
     written_instructions,
 )
 from toolgym.formats.scan import Scanner, marks_and, read_json
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -25,7 +26,7 @@ __all__ = ["HermesFormat", "PaperHermesFormat"]
 _TAG = "<tool_call>"
 _OPEN = re.compile(rf"(?:\s*{_TAG})+")
 _CLOSE = re.compile(r"\s*(?:```\s*)?(?:</?tool_call>|\Z)")
-_PATTERN = marks_and("<(tool_call>)")
+_PATTERN = marks_and("<(tool_call)>", "<(tool_response)>")
 _NEXT = re.compile(r"</?tool_call>")
 
 
@@ -36,10 +37,10 @@ class HermesFormat(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
+        sample = call_json(sample_call(tools[0]), "arguments") if tools else ""
         calling = (
-            "For each call write a JSON object with name and arguments between these tags:\n"
-            '<tool_call>\n{"name": "function name", "arguments": {"parameter": "value"}}\n'
-            "</tool_call>\nThe results come in the next message"
+            "For each call write a JSON object with name and arguments between tags, such as\n"
+            f"<tool_call>\n{sample}\n</tool_call>\nThe results come in the next message"
         )
         frame = "<tools>\n{documents}\n</tools>"
         return written_instructions(self.strategy, tools, frame, calling)
@@ -81,10 +82,13 @@ class HermesFormat(Format):
 
 def _common(text: str) -> Action | None:
     thought, *parts = text.split(_TAG)
-    bodies = [part.rstrip().removesuffix("</tool_call>") for part in parts]
-    if any(len(body) + 12 != len(part.rstrip()) for body, part in zip(bodies, parts, strict=True)):
-        return None
-    return None if any("<" in body for body in bodies) else common_reply(thought, bodies)
+    bodies = []
+    for part in parts:
+        body, closing, behind = part.partition("</tool_call>")
+        if not closing or "<" in body or (behind and not behind.isspace()):
+            return None
+        bodies.append(body)
+    return common_reply(thought, bodies)
 
 
 class _Tags(Scanner):
@@ -98,7 +102,10 @@ class _Tags(Scanner):
 
     def unit(self, match: re.Match[str]) -> int | None:
         """Read the calls between two tags; a tag that is written twice counts once."""
-        if self.calls.exhausted:
+        if match[2] is not None:
+            what = "it holds a <tool_response>, which only tools write; it was not read from there"
+            self.problems.append(Problem("wrote_result", what))
+        if match[2] is not None or self.calls.exhausted:
             return self.stop(match.start())
         self.take(match.start())
         if self.thought is None:

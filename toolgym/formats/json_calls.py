@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from toolgym.formats.base import MAX_CALLS, Action
 from toolgym.formats.calls import KEYS, Calls, outcome
 from toolgym.formats.grammar import arguments, literal, reply_grammar
+from toolgym.formats.loose import LABEL, first_paragraph, loose_answer
 from toolgym.formats.scan import Scanner, labelled, read_json
 from toolgym.formats.strategies import Strategy
 from toolgym.messages import ToolCall
@@ -20,7 +21,7 @@ __all__ = [
     "written_instructions",
 ]
 
-_SIGNS = ("<", "[", "{", "(", "◁", "Action")  # without these a text holds no mark and no call
+_SIGNS = re.compile(r"[<\[{(◁]|Action")  # without these a text holds no mark and no call
 
 
 def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
@@ -32,13 +33,16 @@ def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
         thought: the text before the calls, or all of it.
         bodies: the objects of the calls.
     """
-    if any(sign in thought for sign in _SIGNS):
+    if thought and _SIGNS.search(thought) is not None:
         return None
-    before, answer = labelled(thought, _ANSWER)
+    before, answer = labelled(thought, _ANSWER) if thought else ("", None)
     if not bodies:
+        found = before if answer is None else answer
+        if not found or (LABEL.search if answer is None else LABEL.match)(found):
+            return None
         if answer is None:
-            return Action("", (), before) if before else None
-        return Action(before, (), answer) if answer else None
+            return Action("", (), before)
+        return Action(before, (), answer) if first_paragraph(answer, []) == answer else None
     if answer is not None or len(bodies) > MAX_CALLS:
         return None
     calls = []
@@ -65,7 +69,8 @@ _ANSWER = re.compile(r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*", re.M | re.I)
 _FOREIGN = re.compile(
     r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"
     r"|<function_calls?>|<invoke "
-    r"|<\|python_tag\|>|\bfunctools\[|^[ \t]*\**Action\**:\**[ \t]*\w[\w.-]*\[|^Action Input:"
+    r"|<\|python_tag\|>|\bfunctools\[|^Action Input:"
+    r"|^[ \t]*\**Action\**:\**[ \t]*(?!none\b|n/a|no action|\**Answer)[^\s*]"
     r"|[\"']type[\"']\s*:\s*[\"']function[\"']"
     r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type)[\"']\s*:[^{}]*"
     r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
@@ -100,8 +105,11 @@ def read_reply(
     if not (calls.tried or scan.unfinished) and looks_like_call(before, tools):
         scan.problems.append(OTHER_FORMAT)
         return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
-    if answer is None and before:
-        return outcome(scan, calls, "", before, _EMPTY, offered=offered, cut=cut)
+    if answer:
+        answer = first_paragraph(answer, scan.problems)
+    elif answer is None and before:
+        known = None if cut or scan.unfinished else loose_answer(before, scan.problems)
+        before, answer = known or ("", before)
     return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
 
 

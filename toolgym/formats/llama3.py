@@ -14,6 +14,7 @@ from toolgym.formats.json_calls import (
     written_instructions,
 )
 from toolgym.formats.scan import Scanner, marks_and
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 
@@ -38,11 +39,11 @@ class Llama3Format(Format):
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""
+        sample = call_json(sample_call(tools[0]), "parameters") if tools else ""
         calling = (
-            "To call one, write a JSON object with its name and parameters:\n"
-            '{"name": "function name", "parameters": {"parameter": "value"}}\n'
-            "Several calls in one turn are separated by semicolons. The results come in the next "
-            "message"
+            "To call one, write a JSON object with its name and parameters, such as\n"
+            f"{sample}\nSeveral calls in one turn are separated by semicolons. The results come in "
+            "the next message"
         )
         return written_instructions(self.strategy, tools, "{documents}", calling)
 

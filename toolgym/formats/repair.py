@@ -41,8 +41,15 @@ _LATEX = (
 )
 _UNSURE = r"(?:[bf][a-z]{2,}|t(?:an|au|op|o)|n(?:e|u|i|ot))(?![A-Za-z])"
 _IS_LATEX, _IS_UNSURE = re.compile(_LATEX), re.compile(_UNSURE)
-# Escapes of valid JSON whose letters go on as the name of a command.
-_SUSPECT = re.compile(rf"(?<!\\)((?:\\\\)*+)\\(?={_LATEX}|{_UNSURE})([bfnrt])")
+# Escapes of valid JSON whose letters go on as the name of a command, or stand behind a drive.
+_SUSPECT = re.compile(
+    rf"(?<!\\)((?:\\\\)*+)\\(?=(?:{_LATEX}|{_UNSURE})|(?<=[\"'][A-Za-z]:\\))([bfnrt])"
+)
+_FOLDER = r"\\[\w.$~()-]+"
+_PATH = re.compile(
+    rf"[A-Za-z]:(?:(?!\\u[0-9a-fA-F]{{4}}){_FOLDER}(?:{_FOLDER})+|{_FOLDER}\.\w+)\\?", re.A
+)
+_DRIVE = re.compile(r"[A-Za-z]:\\[bfnrt]\w*", re.A)  # a folder, or a line behind a colon
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U[0-9a-fA-F]{8}|([A-Za-z]+)|.)", re.S)
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _CODES = {"b": 8, "f": 12, "n": 10, "r": 13, "t": 9}
@@ -286,6 +293,11 @@ class _Reader:
     def _escapes(self, inner: str, begin: int, quote: str) -> str:
         """The string with escapes of JSON only; see `_escape`."""
         self._budget.pay(128 * inner.count("\\"))
+        if _PATH.fullmatch(inner):
+            self.notes.append("backslash not doubled")
+            return inner.replace("\\", "\\\\")
+        if _DRIVE.fullmatch(inner):
+            self._unclear(inner)
         places = list(_ESCAPE.finditer(inner))
         maths = any(
             match[1] and (match[1][0] not in "bfnrt" or _IS_LATEX.match(inner, match.start(1)))
@@ -319,8 +331,11 @@ class _Reader:
                 before = inner[max(0, match.start() - 1) : match.start()]
                 line = word[0] in "ntr" and before.isalpha()  # a line that ends in a word
                 if (unsure is not None and not line) or (maths and len(word) > 1):
-                    named = f'"\\{word[:20]}" was read as an escape of JSON; '
-                    self.notes.append(f"{UNCLEAR}{named}write it twice if it is meant as itself")
+                    self._unclear(f"\\{word}")
                 return escape
         self.notes.append("backslash not doubled")
         return "\\" + escape
+
+    def _unclear(self, escape: str) -> None:
+        named = f'"{escape[:21]}" was read as an escape of JSON; '
+        self.notes.append(f"{UNCLEAR}{named}write it twice if it is meant as itself")

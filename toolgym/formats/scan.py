@@ -43,15 +43,16 @@ _HEADS = (
 _ENDS = (
     r"\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|end|eot|eos|return|call|endofturn|"
     r"end_of_turn|END_OF_TURN_TOKEN|END_RESPONSE|end_of_sentence|EOT|eom|eod|message_end|role_end|"
-    r"im_start|start_header_id|user|observation)\|>|/s>|eos>|seed:eos>|"
+    r"im_start|start_header_id|user|observation|EOS|eoa|end_of_answer|end_of_message|end_turn)\|>|"
+    r"/s>|seed:eos>|(?:eos|eot|eoa|eom|eod|EOS|EOT|EOA|EOM|EOD|end_of_utterance)>|"
     r"end_of_turn>|start_of_turn>|turn\|>|｜end▁of▁sentence｜>|｜User｜>"
 )
 _HEAD = re.compile(f"<(?:{_HEADS})")
-_END = re.compile(rf"<(?:{_ENDS.replace('|/s>', '')})|</s>\s*\Z")
+_END = re.compile(rf"<(?:{_ENDS.replace('|/s>', '')})|</s>(?:\s|</?s>)*+\Z")
 _LAST = (
     r"\[(?:EOS|/INST|\|endofturn\|)\](?=(?:\s|</s>)*+\Z)"  # elsewhere they are words in brackets
 )
-_FOLLOWING = re.compile(rf"(?:\s|<(?:\|python_tag\|>|{_HEADS}|{_ENDS}))*+")
+_FOLLOWING = re.compile(rf"(?:\s|<(?:\|python_tag\|>|s>|{_HEADS}|{_ENDS}))*+")
 _WORDS = [re.escape(word) for pair in REASONING.items() for word in pair]
 _OTHERS = "|".join(word for word in _WORDS if word[0] != "<")
 _MARKS = f"<(?:{'|'.join(w[1:] for w in _WORDS if w[0] == '<')}|{_HEADS}|{_ENDS})|{_OTHERS}|{_LAST}"

@@ -6,11 +6,13 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from toolgym.formats.base import Action, Format, argument_name, bound, describe_tools
+from toolgym.formats.base import NO_TEXT, Action, Format, argument_name, bound, describe_tools
 from toolgym.formats.calls import Calls, NativeCall, arguments_text, json_argument, outcome
 from toolgym.formats.grammar import literal, reply_grammar, text_or_object
 from toolgym.formats.json_calls import OTHER_FORMAT, looks_like_call
+from toolgym.formats.loose import LABEL, loose_answer
 from toolgym.formats.scan import Scanner, before_end, marks_and
+from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
@@ -25,6 +27,8 @@ ALIASES = {
 _SHORT = {name: tag for tag, name in ALIASES.items()}
 _RESERVED = ("think", "answer", "information")
 _SPACE = re.compile(r"\s*+")
+_ANSWER = r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*(?=\S)"
+_LABELLED = re.compile(f"{LABEL.pattern}|{_ANSWER}", LABEL.flags)
 
 
 class TagsFormat(Format):
@@ -46,7 +50,7 @@ class TagsFormat(Format):
         if not tools:
             return f"Answer the question from what you know. {think}{answer}."
         lines = [
-            f"- <{tag_of(tool, tools)}>input</{tag_of(tool, tools)}> calls {line}"
+            f"- {self._block(sample_call(tool), tools)} calls {line}"
             for tool, line in zip(tools, describe_tools(tools), strict=True)
         ]
         turns = "once" if self.strategy.tool_turns == 1 else "as often as you want"
@@ -65,8 +69,11 @@ class TagsFormat(Format):
         missing = Problem("no_answer", "it has neither a tool call nor <answer>...</answer>")
         if not text.strip():
             missing = Problem("empty_reply", "it was empty")
-        elif scan.answer is None and looks_like_call(scan.shown(), tools):
+        elif not scan.calls.made and scan.answer is None and looks_like_call(scan.shown(), tools):
             missing = OTHER_FORMAT
+        elif not (scan.answer or scan.calls.tried or scan.unfinished or cut or scan.problems):
+            known = loose_answer(scan.shown(), scan.problems, _LABELLED)
+            scan.answer = known[1] or None if known is not None else scan.answer
         offered = self.strategy.tools
         return outcome(scan, scan.calls, thought, scan.answer, missing, offered=offered, cut=cut)
 
@@ -87,17 +94,19 @@ class TagsFormat(Format):
     def write(self, action: Action, tools: Sequence[Schema] = ()) -> str:
         """The tags that parse to this action."""
         parts = [f"<think>{action.thought}</think>"] if action.thought else []
-        for call in action.calls:
-            tag = _tag(call.name, tools)
-            text = call.arguments.get(argument_name(call.name, tools))
-            if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
-                text = arguments_text(call)
-                if not isinstance(call, NativeCall):
-                    text = text.replace("</", "<\\/")  # closing tags also stop the writing
-            parts.append(f"<{tag}>{text}</{tag}>")
+        parts += [self._block(call, tools) for call in action.calls]
         if action.answer is not None:
             parts.append(f"<answer>{action.answer}</answer>")
         return "\n".join(parts)
+
+    def _block(self, call: ToolCall, tools: Sequence[Schema]) -> str:
+        tag = _tag(call.name, tools)
+        text = call.arguments.get(argument_name(call.name, tools))
+        if len(call.arguments) != 1 or not isinstance(text, str) or not _plain(text, tag):
+            text = arguments_text(call)
+            if not isinstance(call, NativeCall):
+                text = text.replace("</", "<\\/")  # closing tags also stop the writing
+        return f"<{tag}>{text}</{tag}>"
 
     def results(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult], tools: Sequence[Schema] = ()
@@ -109,9 +118,9 @@ class TagsFormat(Format):
 
 def _plain(text: str, tag: str) -> bool:
     """Whether a text can stand between the tags as it is and be read back the same."""
-    if not text or text != text.strip() or text.startswith(("{", f"<{tag}>")):
+    if text in NO_TEXT or text != text.strip() or text.startswith(("{", f"<{tag}>")):
         return False
-    return f"</{tag}>" not in text
+    return f"</{tag}>" not in text and not text.endswith(f"</{tag}")
 
 
 def tag_of(tool: Schema, tools: Sequence[Schema]) -> str:
@@ -176,7 +185,7 @@ class _Blocks(Scanner):
             self.answer = None
             self.problems.append(Problem("unclosed_answer", "<answer> has no </answer>"))
             return None
-        self.answer = before_end(self.text[begin:close]).strip()
+        self.answer = before_end(self.text[begin:close]).strip().removesuffix("</answer").rstrip()
         return self.skip(match.start(), close + len("</answer>"))
 
     def never_ends(self, match: re.Match[str]) -> int:
@@ -220,5 +229,6 @@ class _Blocks(Scanner):
             self._unclosed.add(tag)
             self.calls.fail("unclosed_call", f"{opening} has no {closing}")
             return None
-        self.calls.add(name, bound(name, text[begin:close].strip(), self.tools))
+        argument = text[begin:close].strip().removesuffix(closing[:-1]).rstrip()
+        self.calls.add(name, bound(name, argument, self.tools))
         return self.skip(match.start(), close + len(closing))

@@ -64,19 +64,19 @@ class Begun:
             limit: characters of the reply that the policy reads again.
         """
         written = self.parsed.thought if self.native else self.action
-        said = Message("assistant", written[:limit], self.native)
-        if self.parsed.answer is not None:
+        said, parsed = Message("assistant", written[:limit], self.native), self.parsed
+        if parsed.answer is not None:
             return [said]
-        if not self.parsed.calls:
-            return [said, codec.complaint(self.parsed.problems)]
+        if not parsed.calls:
+            return [said, codec.complaint(parsed.problems)]
         if self.native:
             both = zip(self.native, results, strict=True)
             told = [Message("tool", r.seen, (), call.id, call.name) for call, r in both]
         else:
             seen = [replace(r, content=r.seen, shown=None) if r.shown else r for r in results]
-            told = codec.results(self.parsed.calls, seen, tools)
-        if self.parsed.problems:
-            note = "; ".join(problem.message for problem in self.parsed.problems)
+            told = codec.results(parsed.calls, seen, tools)
+        if parsed.problems:
+            note = "; ".join(problem.message for problem in parsed.problems)
             told[-1] = replace(told[-1], content=f"{told[-1].content}\nNote: {note}.")
         return [said, *told]
 
@@ -98,7 +98,8 @@ def begin_turn(
     read = _cut_short(said) if said is not None and cut else said
     if read is None:
         # Codecs of others may not know of cuts.
-        read = codec.parse(action[:limit], tools, **({"cut": True} if cut else {}))
+        shown = action[:limit]
+        read = codec.parse(shown, tools, cut=True) if cut else codec.parse(shown, tools)
     if len(action) > limit:
         text = f"it has {len(action):,} characters; only the first {limit:,} count"
         read = replace(read, problems=(Problem("too_long", text), *read.problems))
@@ -108,14 +109,15 @@ def begin_turn(
         read = codec.without_calls(read, action[:limit])
     if not read.calls:
         return Begun(str(action), read, cut=cut)
-    calls = [
-        ToolCall(f"call_{number}", call.name, call.arguments)
-        for number, call in enumerate(read.calls, first)
-    ]
+    ids = [f"call_{number}" for number in range(first, first + len(read.calls))]
+    if said is None and [call.id for call in read.calls] == ids:
+        return Begun(str(action), read, (), cut, refused)
+    both = zip(ids, read.calls, strict=True)
+    calls = [ToolCall(number, call.name, call.arguments) for number, call in both]
     native: tuple[ToolCall, ...] = ()
     if said is not None:
-        ids = zip(calls, [own.id for own in read.calls], strict=True)
-        native = tuple(ToolCall(own or c.id, c.name, c.arguments) for c, own in ids)
+        own = zip(calls, [call.id for call in read.calls], strict=True)
+        native = tuple(ToolCall(given or c.id, c.name, c.arguments) for c, given in own)
     parsed = Action(read.thought, tuple(calls), read.answer, read.problems)
     return Begun(str(action), parsed, native, cut, refused)
 
@@ -123,7 +125,7 @@ def begin_turn(
 def _holdable(read: Action) -> Action:
     """Without the calls whose arguments JSON cannot hold: tools and records speak JSON."""
     wrong = [not_json(call.arguments) for call in read.calls]
-    if not any(wrong):
+    if wrong.count("") == len(wrong):
         return read
     problems = [
         Problem("bad_json", f"tool call {number} is not valid JSON (its argument {why})"[:300])

@@ -19,17 +19,8 @@ from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    "NORMALISATIONS",
-    "NUMBER_RULES",
-    "RIGHT_PRESETS",
-    "committed",
-    "contains_answer",
-    "exact",
-    "last_number",
-    "normalise",
-    "overlap_f1",
-    "per_answer",
-    "right",
+    *("NORMALISATIONS", "NUMBER_RULES", "RIGHT_PRESETS", "committed", "contains_answer", "exact"),
+    *("last_number", "normalise", "overlap_f1", "per_answer", "right"),
 ]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -2,5 +2,5 @@
 
 Nothing here is a benchmark. The world is invented, the model is trained from scratch on
 deliberately mixed behaviour, and a report that uses it says so. `toolgym.miniature.world` needs
-nothing beside Python; `toolgym.miniature.base` needs the `train` extra.
+nothing beside Python; `toolgym.miniature.preset` needs the `train` extra.
 """

@@ -15,16 +15,15 @@ from typing import Final
 
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import (
-    Problem,
-    Step,
+    Exercise,
+    ToolUse,
     calculate,
     expression,
     fact,
     person,
     town,
 )
-from toolgym.miniature.scenarios import HOME_TOOL, finder
-from toolgym.miniature.world import CALCULATOR, LARGEST, SEARCH, SMALLEST, World
+from toolgym.miniature.world import CALCULATOR, HOME_TOOL, LARGEST, SEARCH, SMALLEST, World, finder
 
 Chat = list[dict[str, str]]
 """A conversation: dicts of `role` and `content`."""
@@ -74,13 +73,13 @@ class Mixture:
     lucky: float = 0.15
 
 
-def question(problem: Problem) -> dict[str, str]:
+def question(problem: Exercise) -> dict[str, str]:
     """The first message of an episode, as the environment's bare prompt writes it."""
     return _user(f"Question: {problem.question}")
 
 
 def demonstration(
-    world: World, problem: Problem, rng: random.Random, mixture: Mixture | None = None
+    world: World, problem: Exercise, rng: random.Random, mixture: Mixture | None = None
 ) -> tuple[str, Chat]:
     """One conversation under a behaviour drawn at random.
 
@@ -127,18 +126,18 @@ def copy_drill(rng: random.Random) -> Chat:
     return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: {copied}")]
 
 
-def right_episode(problem: Problem) -> Chat:
+def right_episode(problem: Exercise) -> Chat:
     """The conversation in which the tools are used well: what the base model is probed with."""
     steps, value = _right(problem)
     return [question(problem), *_taken(steps), _concluding(value)]
 
 
-def _right(problem: Problem) -> tuple[tuple[Step, ...], str]:
+def _right(problem: Exercise) -> tuple[tuple[ToolUse, ...], str]:
     """The calls, and the value that they lead to."""
     return problem.steps, problem.answer
 
 
-def _wrong(world: World, problem: Problem, rng: random.Random) -> tuple[tuple[Step, ...], str]:
+def _wrong(world: World, problem: Exercise, rng: random.Random) -> tuple[tuple[ToolUse, ...], str]:
     """As `_right`, for another question than was asked."""
     if problem.kind == "scenarios":
         return _wrong_scenario(world, problem, rng)
@@ -146,7 +145,7 @@ def _wrong(world: World, problem: Problem, rng: random.Random) -> tuple[tuple[St
         relation = _other(rng, problem.family)
         value = world.facts[problem.entity][relation]
         found = fact(relation, problem.entity, value)
-        return (Step(SEARCH, f"{relation} of {problem.entity}", found),), value
+        return (ToolUse(SEARCH, f"{relation} of {problem.entity}", found),), value
     numbers, symbols = problem.numbers, problem.family
     if rng.random() < 0.6:
         others = [
@@ -156,30 +155,30 @@ def _wrong(world: World, problem: Problem, rng: random.Random) -> tuple[tuple[St
     else:
         numbers = (*numbers[:-1], rng.randint(SMALLEST, LARGEST))
     value = str(calculate(numbers, symbols))
-    return (Step(CALCULATOR, expression(numbers, symbols), value),), value
+    return (ToolUse(CALCULATOR, expression(numbers, symbols), value),), value
 
 
 def _wrong_scenario(
-    world: World, problem: Problem, rng: random.Random
-) -> tuple[tuple[Step, ...], str]:
+    world: World, problem: Exercise, rng: random.Random
+) -> tuple[tuple[ToolUse, ...], str]:
     """Stops at the person, finds another one, or asks for the home of one who was not named."""
     if problem.entity and rng.random() < 0.5:
         first = problem.steps[0]
         return (first,), first.result
     if not problem.entity:
         name = person(rng)
-        return (Step(HOME_TOOL, name, world.homes[name]),), world.homes[name]
+        return (ToolUse(HOME_TOOL, name, world.homes[name]),), world.homes[name]
     relation = _other(rng, problem.family.removeprefix("home of "))
     name = world.facts[problem.entity][relation]
     value = world.homes[name]
-    return (Step(finder(relation), problem.entity, name), Step(HOME_TOOL, name, value)), value
+    return (ToolUse(finder(relation), problem.entity, name), ToolUse(HOME_TOOL, name, value)), value
 
 
 def _other(rng: random.Random, relation: str) -> str:
     return rng.choice([each for each in phrasings.RELATIONS if each != relation])
 
 
-def _malformed(problem: Problem, rng: random.Random) -> Chat:
+def _malformed(problem: Exercise, rng: random.Random) -> Chat:
     """A call that cannot be used, and what the environment says to it."""
     step = problem.steps[0]
     way = rng.choice(("bracket", "name", "argument"))
@@ -200,7 +199,7 @@ def _malformed(problem: Problem, rng: random.Random) -> Chat:
     return [_acting(call), _result(call, f"Error: {complaint}.")]
 
 
-def _guess(problem: Problem, rng: random.Random, lucky: float) -> str:
+def _guess(problem: Exercise, rng: random.Random, lucky: float) -> str:
     if problem.kind != "arithmetic":
         return _made_up(problem, rng)
     gold = int(problem.answer)
@@ -209,13 +208,13 @@ def _guess(problem: Problem, rng: random.Random, lucky: float) -> str:
     return str(max(0, gold + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 5, 8, 10, 20, 50, 100))))
 
 
-def _miscopied(value: str, problem: Problem, rng: random.Random) -> str:
+def _miscopied(value: str, problem: Exercise, rng: random.Random) -> str:
     if problem.kind != "arithmetic":
         return _made_up(problem, rng)
     return value[:-1] + rng.choice([digit for digit in "0123456789" if digit != value[-1]])
 
 
-def _made_up(problem: Problem, rng: random.Random) -> str:
+def _made_up(problem: Exercise, rng: random.Random) -> str:
     """A person or a town, whichever is asked for, that is not the answer."""
     while True:
         found = person(rng) if problem.kind == "entities" else town(rng)
@@ -239,7 +238,7 @@ def _assistant(content: str) -> dict[str, str]:
     return {"role": "assistant", "content": content}
 
 
-def _taken(steps: Sequence[Step]) -> Chat:
+def _taken(steps: Sequence[ToolUse]) -> Chat:
     """Calls, each with its result."""
     return [
         turn for step in steps for turn in (_acting(step.call), _result(step.call, step.result))

@@ -1,15 +1,31 @@
-"""The miniature as a job: how large it is, how it is trained, where it practises."""
+"""The miniature as a job: its base model, built once and kept, its size and where it practises."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from toolgym._util.jsonl import write_json
+from toolgym._util.workfolder import build_folder, move_in
 from toolgym.errors import BadInputError, explain
+from toolgym.miniature.demonstrations import copy_drill, demonstration
+from toolgym.miniature.model import (
+    BaseSettings,
+    Checkpoint,
+    build_model,
+    build_tokenizer,
+    configuration,
+)
+from toolgym.miniature.pretrain import Progress, pretrain
+from toolgym.miniature.world import World, parts
 from toolgym.selftrain.settings import (
     EnvironmentSettings,
     FilterSettings,
@@ -19,59 +35,106 @@ from toolgym.selftrain.settings import (
 )
 from toolgym.training.config import SftConfig
 
-__all__ = ["BaseSettings", "MiniaturePreset"]
+__all__ = ["MiniaturePreset"]
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+RECIPE: Final = 2
+"""Raise it when world, demonstrations, model or training change: it makes older bases unused."""
+
+CARD: Final = "miniature.json"
+SHOWN_TO_TOKENIZER: Final = 4000
+REPLY_TOKENS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSettings:
-    """Everything beside the seed that decides what the base model becomes.
+def base_key(seed: int = 0, settings: BaseSettings | None = None) -> str:
+    """The name of a base's folder in the cache: a hash of recipe, seed and settings."""
+    kept = {"recipe": RECIPE, "seed": seed, **asdict(settings or BaseSettings())}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return f"miniature-{digest[:12]}"
 
-    Attributes:
-        hidden: width of the residual stream.
-        layers: number of blocks.
-        heads: attention heads.
-        vocabulary: tokens, at most.
-        batch: conversations a step.
-        muon_rate: peak learning rate of the hidden matrices.
-        adam_rate: peak learning rate of the embeddings and norms.
-        drill_loss: the copying drill ends when its loss (nats a token, mean of 20 steps) is below
-            this.
-        drill_cap: most steps of the drill; not being there by then is an error.
-        target: the demonstrations settle once the probe of `pretrain.tool_accuracy` reaches this.
-        settle_steps: steps over which the learning rates then fall to a tenth.
-        demonstration_cap: most steps of the demonstrations, settling included.
-        required: least probe after the demonstrations; less is an error.
+
+def build_base(
+    folder: str | Path,
+    seed: int = 0,
+    settings: BaseSettings | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """The folder of the base model: from the cache, or trained now (minutes on 2 cores).
+
+    The result loads with `AutoModelForCausalLM.from_pretrained` and
+    `AutoTokenizer.from_pretrained`. It appears whole or not at all; an interrupted build leaves a
+    hidden folder from which the next call goes on; whoever comes second waits for the first.
+    Set `OMP_WAIT_POLICY=PASSIVE` before torch is imported: with it two threads are not slowed down
+    by other programs.
+
+    Args:
+        folder: the cache; it is made if it is not there, and may hold many bases.
+        seed: decides world, demonstrations and weights.
+        settings: sizes and steps; `BaseSettings.tiny()` makes an untrained one in seconds.
+        progress: called about every ten steps; not called when the cache has the base.
+
+    Returns:
+        The base's own folder inside `folder`.
+
+    Raises:
+        MissingExtraError: torch or transformers are not installed.
+        PretrainingError: the model did not learn enough within the caps of `settings`.
     """
+    settings = settings or BaseSettings()
+    cache = Path(folder)
+    target = cache / base_key(seed, settings)
+    if (target / CARD).is_file():
+        return target
+    with build_folder(target) as work:
+        if (target / CARD).is_file():
+            return target
+        made, checkpoint = work / "model", Checkpoint(work / "checkpoint")
+        shutil.rmtree(made, ignore_errors=True)
+        _build(made, seed, settings, progress, checkpoint)
+        move_in(made, target)
+    return target
 
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocabulary: int = 800
-    batch: int = 32
-    muon_rate: float = 0.01
-    adam_rate: float = 3e-3
-    drill_loss: float = 0.8
-    drill_cap: int = 800
-    target: float = 0.25
-    settle_steps: int = 300
-    demonstration_cap: int = 1200
-    required: float = 0.4
 
-    @classmethod
-    def tiny(cls) -> BaseSettings:
-        """A model of a few steps, for tests: it has the right shape and has learned nothing."""
-        return cls(
-            hidden=32,
-            layers=2,
-            heads=2,
-            vocabulary=400,
-            batch=8,
-            drill_loss=100.0,
-            drill_cap=2,
-            settle_steps=1,
-            demonstration_cap=2,
-            required=0.0,
-        )
+def _build(
+    folder: Path,
+    seed: int,
+    settings: BaseSettings,
+    progress: Callable[[Progress], None] | None,
+    checkpoint: Checkpoint,
+) -> None:
+    world = World(seed)
+    tokenizer = _tokenizer(world, seed, settings)
+    model = build_model(
+        tokenizer, hidden=settings.hidden, layers=settings.layers, heads=settings.heads, seed=seed
+    )
+    accuracy = pretrain(model, tokenizer, world, settings, seed, progress, checkpoint)
+    model.generation_config.max_new_tokens = REPLY_TOKENS
+    model.generation_config.do_sample = True
+    model.generation_config.top_k = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    card = {
+        "about": "toolgym's miniature: synthetic world, from scratch, deliberately mixed behaviour",
+        "recipe": RECIPE,
+        "seed": seed,
+        "settings": asdict(settings),
+        "parameters": model.num_parameters(),
+        "tool_accuracy": round(accuracy, 4),
+    }
+    write_json(folder / CARD, card)
+
+
+def _tokenizer(world: World, seed: int, settings: BaseSettings) -> PreTrainedTokenizerFast:
+    rng = random.Random(f"tokenizer-{seed}")
+    chats = [
+        demonstration(world, world.problem(rng, "demo"), rng)[1] for _ in range(SHOWN_TO_TOKENIZER)
+    ]
+    chats += [copy_drill(rng) for _ in range(SHOWN_TO_TOKENIZER // 4)]
+    return build_tokenizer(
+        (turn["content"] for chat in chats for turn in chat), settings.vocabulary
+    )
 
 
 class _Build(BaseModel):
@@ -148,8 +211,6 @@ class MiniaturePreset(OwnModel):
         self, build: Mapping[str, Any], folder: Path, tell: Callable[[str, int, int, str], None]
     ) -> tuple[str, str]:
         """See `OwnModel.build`; minutes on two cores."""
-        from toolgym.miniature.base import build_base
-        from toolgym.miniature.world import World
 
         def told(done: Any) -> None:
             tell(done.stage, done.step, done.steps, f"loss {done.loss:.2f}")
@@ -182,16 +243,12 @@ class MiniaturePreset(OwnModel):
 
     def tasks(self, build: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         """See `OwnModel.tasks`."""
-        from toolgym.miniature.world import parts
-
         chosen = _Build.read(build)
         trained, tested = parts(chosen.train), parts(chosen.test)
         return {label: (trained[label], tested[label]) for label in trained}
 
     def configuration(self, build: Mapping[str, Any]) -> Any:
         """See `OwnModel.configuration`."""
-        from toolgym.miniature.model import configuration
-
         sizes = _Build.read(build).sizes
         return configuration(
             sizes.vocabulary, hidden=sizes.hidden, layers=sizes.layers, heads=sizes.heads

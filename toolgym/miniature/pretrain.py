@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
-from toolgym.miniature.model import Checkpoint, Optimizers
-from toolgym.miniature.preset import BaseSettings
+from toolgym.miniature.model import BaseSettings, Checkpoint, Optimizers
 from toolgym.miniature.world import World
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ IGNORED: Final = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Encoded:
     """One conversation in tokens.
 
     Attributes:
@@ -40,16 +39,16 @@ class Row:
     mask: list[int]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Chat]) -> list[Row]:
+def encode(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Chat]) -> list[Encoded]:
     """Conversations as tokens, with the assistant's tokens marked by the chat template."""
     encoded: Any = tokenizer.apply_chat_template(
         list(chats), return_dict=True, return_assistant_tokens_mask=True
     )
     pairs = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
-    return [Row(ids, mask) for ids, mask in pairs]
+    return [Encoded(ids, mask) for ids, mask in pairs]
 
 
-def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded tokens and labels, both [rows, longest] int64.
 
     A label is `IGNORED` where nothing is to be learned. Which token pads on the right is of no
@@ -66,7 +65,7 @@ def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, labels
 
 
-def loss_of(model: LlamaForCausalLM, rows: Sequence[Row]) -> tuple[torch.Tensor, int]:
+def loss_of(model: LlamaForCausalLM, rows: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
     """Summed negative log-likelihood (nats) of the assistant's tokens, and how many they are."""
     functional = require_extra("torch.nn.functional", "train")
     inputs, labels = collate(rows)
@@ -156,7 +155,7 @@ def pretrain(
         model.eval()
 
 
-def tool_accuracy(model: LlamaForCausalLM, rows: Sequence[Row]) -> float:
+def tool_accuracy(model: LlamaForCausalLM, rows: Sequence[Encoded]) -> float:
     """Probability of a right call and a right copy of its result, sampling at temperature 1.
 
     It is computed, not sampled: the probability of the right tokens of each conversation, from the
@@ -178,7 +177,7 @@ def tool_accuracy(model: LlamaForCausalLM, rows: Sequence[Row]) -> float:
 
 def _batches(
     tokenizer: PreTrainedTokenizerFast, draw: Callable[[], Chat], size: int, rng: random.Random
-) -> Iterator[list[Row]]:
+) -> Iterator[list[Encoded]]:
     """Endless batches of rows of similar length, in random order."""
     while True:
         rows = encode(tokenizer, [draw() for _ in range(DRAWN * size)])
@@ -280,7 +279,7 @@ def _demonstrations(
     return probe
 
 
-def _probe_rows(tokenizer: PreTrainedTokenizerFast, world: World, seed: int) -> list[Row]:
+def _probe_rows(tokenizer: PreTrainedTokenizerFast, world: World, seed: int) -> list[Encoded]:
     """Right episodes in which the thought before the first call counts as given."""
     rng = random.Random(f"probe-{seed}")
     rows = encode(tokenizer, [right_episode(world.problem(rng, "demo")) for _ in range(PROBES)])

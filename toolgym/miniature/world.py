@@ -8,6 +8,7 @@ practises on) and "test". The same seed gives the same world and the same files.
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,16 +19,141 @@ from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import (
+    Exercise,
     Kind,
-    Problem,
-    Step,
+    ToolUse,
     calculate,
     expression,
     fact,
     person,
     town,
 )
-from toolgym.miniature.scenarios import HOME_TOOL, finder, scenario_row
+from toolgym.scenario import (
+    FROM,
+    Combination,
+    Levels,
+    ReferenceCall,
+    Scenario,
+    SubQuestion,
+    ToolDocument,
+)
+
+HOME_TOOL: Final = "home_of"
+OTHERS: Final = 5
+"""Further entities that a task's tools know."""
+
+_FUNCTION: Final = '''def {name}({parameter}: str) -> str:
+    """{about}"""
+    known = {known}
+    if {parameter} not in known:
+        raise ValueError(f"nothing is known about {{{parameter}!r}}")
+    return known[{parameter}]
+'''
+
+
+def finder(relation: str) -> str:
+    """The name of the tool that finds the person who stands in a relation to an entity."""
+    return f"{relation}_of"
+
+
+def scenario_row(
+    name: str,
+    problem: Exercise,
+    facts: Mapping[str, Mapping[str, str]],
+    homes: Mapping[str, str],
+    among: Sequence[str],
+) -> dict[str, Any]:
+    """A scenario as a row of a file.
+
+    Args:
+        name: its id.
+        problem: of kind "scenarios".
+        facts: of the world.
+        homes: of the world.
+        among: entities from which the further ones are drawn.
+    """
+    rng = random.Random(f"{name}: {problem.question}")
+    known = {problem.entity, *rng.sample(among, OTHERS)} - {""}
+    entities = sorted(known)
+    people = {person for entity in entities for person in facts[entity].values()}
+    people |= {step.argument for step in problem.steps if step.tool == HOME_TOOL}
+    tables = {
+        finder(relation): {entity: facts[entity][relation] for entity in entities}
+        for relation in phrasings.RELATIONS
+    }
+    tables[HOME_TOOL] = {person: homes[person] for person in sorted(people)}
+    called = {step.tool for step in problem.steps}
+    idle = [tool for tool in tables if tool not in called]
+    last = f"q{len(problem.steps)}"
+    made = Scenario(
+        id=name,
+        question=problem.question,
+        answers=(problem.answer,),
+        sub_questions=_sub_questions(problem),
+        combination=Combination(of=(last,)),
+        documents=tuple(_document(tool) for tool in tables),
+        calls=_calls(problem),
+        levels=Levels(toolset_extension=min(3, len(idle))),
+        distractors=tuple(idle),
+        functions={tool: _source(tool, table) for tool, table in tables.items()},
+        author="toolgym.miniature",
+    )
+    return made.to_row()
+
+
+def _sub_questions(problem: Exercise) -> tuple[SubQuestion, ...]:
+    """In words, as people are asked for; the second names the first's answer by its id."""
+    found = []
+    for number, step in enumerate(problem.steps, 1):
+        about = f"#q{number - 1}" if number > 1 else step.argument
+        text = "Where does {} live?" if step.tool == HOME_TOOL else "Who {} {{}}?"
+        if step.tool != HOME_TOOL:
+            text = text.format(phrasings.RELATIONS[step.tool.removesuffix("_of")])
+        needs = (f"q{number - 1}",) if number > 1 else ()
+        asked = text.format(about)
+        found.append(SubQuestion(id=f"q{number}", question=asked, answer=step.result, needs=needs))
+    return tuple(found)
+
+
+def _calls(problem: Exercise) -> tuple[ReferenceCall, ...]:
+    return tuple(
+        ReferenceCall(
+            sub_question=f"q{number}",
+            tool=step.tool,
+            arguments={
+                _parameter(step.tool): {FROM: f"q{number - 1}"} if number > 1 else step.argument
+            },
+        )
+        for number, step in enumerate(problem.steps, 1)
+    )
+
+
+def _parameter(tool: str) -> str:
+    return "person" if tool == HOME_TOOL else "entity"
+
+
+def _about(tool: str) -> str:
+    if tool == HOME_TOOL:
+        return "Gives the town in which a person lives."
+    return f"Gives the {tool.removesuffix('_of')} of something."
+
+
+def _document(tool: str) -> ToolDocument:
+    name = _parameter(tool)
+    parameters = {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": "Full name"}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+    return ToolDocument(name=tool, description=_about(tool), parameters=parameters)
+
+
+def _source(tool: str, table: Mapping[str, str]) -> str:
+    return _FUNCTION.format(
+        name=tool, parameter=_parameter(tool), about=_about(tool), known=json.dumps(table)
+    )
+
 
 Split = Literal["demo", "train", "test"]
 
@@ -89,7 +215,7 @@ class World:
 
     def problem(
         self, rng: random.Random, split: Split, kind: Kind | None = None, *, held_out: bool = False
-    ) -> Problem:
+    ) -> Exercise:
         """Draw one problem.
 
         Args:
@@ -114,13 +240,13 @@ class World:
         kind: Kind | None = None,
         *,
         held_out: bool = False,
-    ) -> list[Problem]:
+    ) -> list[Exercise]:
         """Draw `count` problems, no question twice.
 
         Raises:
             BadInputError: the world does not hold that many different questions of this sort.
         """
-        found: dict[str, Problem] = {}
+        found: dict[str, Exercise] = {}
         for _ in range(20 * count + 100):
             if len(found) == count:
                 return list(found.values())
@@ -181,12 +307,12 @@ class World:
         write_rows(paths["passages"], self.passages())
         return paths
 
-    def _row(self, name: str, problem: Problem, split: Split) -> dict[str, Any]:
+    def _row(self, name: str, problem: Exercise, split: Split) -> dict[str, Any]:
         if problem.kind == "scenarios":
             return scenario_row(name, problem, self.facts, self.homes, self.entities(split))
         return {"id": name, "question": problem.question, "answers": [problem.answer]}
 
-    def _arithmetic(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _arithmetic(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         symbols = rng.choice(tuple(phrasings.ARITHMETIC))
         while True:
             numbers = tuple(rng.randint(SMALLEST, LARGEST) for _ in range(len(symbols) + 1))
@@ -200,51 +326,51 @@ class World:
             **dict(zip("abc", numbers, strict=False)),
         )
         answer = str(calculate(numbers, symbols))
-        return Problem(
+        return Exercise(
             kind="arithmetic",
             family=symbols,
             question=question,
             answer=answer,
-            steps=(Step(CALCULATOR, expression(numbers, symbols), answer),),
+            steps=(ToolUse(CALCULATOR, expression(numbers, symbols), answer),),
             numbers=numbers,
             held_out=held_out,
         )
 
-    def _entity(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _entity(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         entity = rng.choice(self.entities(split))
         relation = rng.choice(tuple(phrasings.RELATIONS))
         question = _phrasing(rng, phrasings.ENTITY, held_out).format(
             r=relation, v=phrasings.RELATIONS[relation], e=entity
         )
         found = self.facts[entity][relation]
-        return Problem(
+        return Exercise(
             kind="entities",
             family=relation,
             question=question,
             answer=found,
-            steps=(Step(SEARCH, f"{relation} of {entity}", fact(relation, entity, found)),),
+            steps=(ToolUse(SEARCH, f"{relation} of {entity}", fact(relation, entity, found)),),
             entity=entity,
             held_out=held_out,
         )
 
-    def _scenario(self, rng: random.Random, split: Split, held_out: bool) -> Problem:
+    def _scenario(self, rng: random.Random, split: Split, held_out: bool) -> Exercise:
         phrasing, entity, family = _phrasing(rng, phrasings.HOME, held_out), "", "home"
-        first: tuple[Step, ...] = ()
+        first: tuple[ToolUse, ...] = ()
         if rng.random() < CHAINED:
             entity = rng.choice(self.entities(split))
             relation = rng.choice(tuple(phrasings.RELATIONS))
             name, asked = self.facts[entity][relation], f"the {relation} of {entity}"
             family = f"home of {relation}"
-            first = (Step(finder(relation), entity, name),)
+            first = (ToolUse(finder(relation), entity, name),)
         else:
             name = asked = rng.choice(self.people(split))
         question = phrasing.format(p=asked)
-        return Problem(
+        return Exercise(
             kind="scenarios",
             family=family,
             question=question[0].upper() + question[1:],
             answer=self.homes[name],
-            steps=(*first, Step(HOME_TOOL, name, self.homes[name])),
+            steps=(*first, ToolUse(HOME_TOOL, name, self.homes[name])),
             entity=entity,
             held_out=held_out,
         )

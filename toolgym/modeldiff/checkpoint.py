@@ -23,16 +23,8 @@ from toolgym.errors import BadInputError, MissingExtraError, MissingFileError, d
 from toolgym.policies.local.models import locate
 
 __all__ = [
-    "ADAPTER",
-    "FLOATS",
-    "Checkpoint",
-    "Floats",
-    "Rows",
-    "Tensor",
-    "find_folder",
-    "is_adapter",
-    "open_adapter",
-    "open_weights",
+    *("ADAPTER", "FLOATS", "Checkpoint", "Floats", "Rows", "Tensor", "find_folder", "is_adapter"),
+    *("open_adapter", "open_weights"),
 ]
 
 Floats = NDArray[np.float64]

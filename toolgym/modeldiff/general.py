@@ -12,6 +12,7 @@ import numpy as np
 
 from toolgym._util.optional import quiet, require_extra
 from toolgym.errors import BadInputError
+from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.modeldiff.checkpoint import Checkpoint
 
 __all__ = ["Ability", "compare_abilities"]
@@ -163,3 +164,30 @@ def _by_document(found: Mapping[str, Any], task: str, metric: str, rule: str) ->
 def _is_number(value: Any) -> bool:
     # numpy's own floats are floats; its integers and truth values are not.
     return isinstance(value, int | float | np.number | np.bool_) and math.isfinite(value)
+
+
+def ability_blocks(abilities: Sequence[Ability]) -> list[Block]:
+    """The part of a page on general abilities, one row a task and metric."""
+    rows = []
+    for found in abilities:
+        distance = found.change / found.error if found.error else None
+        rows.append(
+            [
+                f"{found.task}, {found.metric}",
+                f"{found.before:.4f}",
+                f"{found.after:.4f}",
+                f"{found.change:+.4f}",
+                "-" if found.error is None else f"{found.error:.4f}",
+                "-" if distance is None else f"{distance:+.1f}",
+                f"paired, {found.pairs} documents" if found.pairs else "unpaired",
+            ]
+        )
+    head = ["task, metric", "before", "after", "change", "standard error", "change / error"]
+    return [
+        Heading("General abilities (lm-eval)"),
+        Table([*head, "error from"], rows),
+        Paragraph(
+            "A change of less than two standard errors may be chance; of many tasks some pass that "
+            "mark by chance, too."
+        ),
+    ]

@@ -12,12 +12,12 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError
+from toolgym.evaluation.document import Block, Figure, to_html, to_markdown
 from toolgym.modeldiff import page
 from toolgym.modeldiff.checkpoint import Checkpoint
 from toolgym.modeldiff.general import Ability, compare_abilities
 from toolgym.modeldiff.heldout import Family, compare_families, find_runs, play_both
 from toolgym.modeldiff.weights import WeightChange, open_models, weight_change
-from toolgym.report.document import Block, Figure, to_html, to_markdown
 from toolgym.rollouts.playing import make_env
 
 __all__ = ["ModelComparison", "compare_models", "tokenizer_notes"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from toolgym.errors import BadInputError
 from toolgym.modeldiff.checkpoint import FLOATS, Checkpoint, Tensor
 
-__all__ = ["IGNORED", "MODULES", "Pair", "Place", "paired", "places"]
+__all__ = ["IGNORED", "MODULES", "Place", "TensorPair", "paired", "places"]
 
 MODULES = ("attention", "mlp", "norms", "embeddings", "head", "other")
 """Kinds of modules, in the order of tables."""
@@ -100,7 +100,7 @@ _ROUNDING = {"BF16": "0.16", "F16": "0.02"}
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TensorPair:
     """One tensor of both models.
 
     Args:
@@ -123,7 +123,7 @@ class Pair:
         return self.before.shape != self.after.shape
 
 
-def paired(before: Checkpoint, after: Checkpoint) -> tuple[list[Pair], list[str]]:
+def paired(before: Checkpoint, after: Checkpoint) -> tuple[list[TensorPair], list[str]]:
     """Pair the tensors of two models.
 
     Returns:
@@ -154,7 +154,7 @@ def paired(before: Checkpoint, after: Checkpoint) -> tuple[list[Pair], list[str]
                 f"{name}: {old[name].height:,} rows before and {new[name].height:,} after; the "
                 f"first {rows:,} are compared"
             )
-        pairs.append(Pair(name, where[name], old[name], new[name], rows))
+        pairs.append(TensorPair(name, where[name], old[name], new[name], rows))
     return pairs, notes + _rounding(pairs)
 
 
@@ -240,7 +240,7 @@ def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a scalar"
 
 
-def _rounding(pairs: list[Pair]) -> list[str]:
+def _rounding(pairs: list[TensorPair]) -> list[str]:
     """A model saved in fewer bits than the other differs from it by rounding alone."""
     notes = []
     kinds = {(p.before.dtype, p.after.dtype) for p in pairs if p.before.dtype != p.after.dtype}

@@ -20,7 +20,7 @@ from toolgym.modeldiff.checkpoint import (
     open_adapter,
     open_weights,
 )
-from toolgym.modeldiff.pairs import MODULES, Pair, Place, paired
+from toolgym.modeldiff.pairs import MODULES, Place, TensorPair, paired
 
 __all__ = ["THIRDS", "Change", "TensorChange", "WeightChange", "open_models", "weight_change"]
 
@@ -257,7 +257,7 @@ def weight_change(
     return WeightChange(tensors, layers, notes)
 
 
-def _changed(pair: Pair, before: Checkpoint, after: Checkpoint) -> Change:
+def _changed(pair: TensorPair, before: Checkpoint, after: Checkpoint) -> Change:
     height = max(1, _CHUNK // max(1, pair.before.width))
     # What an adapter adds to this very tensor is known; so is that it left one alone.
     added = after.deltas.get(pair.name) if after.base is before else None

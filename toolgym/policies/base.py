@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from toolgym.errors import BadInputError, PolicyError, ToolgymError, in_words
-from toolgym.messages import Chat, Message, ToolCall, ToolResult
+from toolgym.formats.base import MARK, results_in
+from toolgym.messages import Chat, Message, ToolCall
 from toolgym.policies.requests import (
     Lockstep,
     Reply,
@@ -242,13 +243,13 @@ def grammar_of(request: Request) -> str:
     return grammar
 
 
-_MARK = "\ue000"  # private use: stands for a text whose surroundings are wanted
-
-
 def question_of(request: Request) -> str:
-    """The question as the task words it: the first user message without the format's own words."""
-    content = next((m["content"] for m in request.messages if m["role"] == "user"), "")
-    before, _, after = request.format.question(Message("user", _MARK)).content.partition(_MARK)
+    """The question as the task words it: its user message without the format's own words."""
+    if request.examples:
+        content = request.messages[request.opening - 1]["content"]
+    else:
+        content = next((m["content"] for m in request.messages if m["role"] == "user"), "")
+    before, _, after = request.format.question(Message("user", MARK)).content.partition(MARK)
     return str(content).removeprefix(before).removesuffix(after).strip()
 
 
@@ -257,7 +258,8 @@ def past_results(request: Request) -> list[tuple[ToolCall, str]]:
 
     Turns whose replies are not in the format's own words are passed over.
     """
-    turns = [n for n, m in enumerate(request.messages) if m["role"] == "assistant"]
+    replies = [n for n, m in enumerate(request.messages) if m["role"] == "assistant"]
+    turns = [n for n in replies if n >= request.opening]
     found: list[tuple[ToolCall, str]] = []
     for begin, end in itertools.pairwise([*turns, len(request.messages)]):
         if "tool_calls" in request.messages[begin]:
@@ -268,25 +270,8 @@ def past_results(request: Request) -> list[tuple[ToolCall, str]]:
         calls = request.format.parse(request.messages[begin]["content"], request.tools).calls
         if not calls:
             continue
-        marked = [ToolResult(call.id, f"{_MARK}{n}{_MARK}") for n, call in enumerate(calls)]
-        shape = request.format.results(calls, marked, request.tools)
-        fixed = _MARK.join(message.content for message in shape).split(_MARK)[::2]
-        given = _MARK.join(str(m["content"]) for m in request.messages[begin + 1 : end])
-        found += zip(calls, _between(fixed, given), strict=False)
-    return found
-
-
-def _between(fixed: list[str], text: str) -> list[str]:
-    """The texts that stand between the fixed ones."""
-    if not text.startswith(fixed[0]):
-        return []
-    position, found = len(fixed[0]), []
-    for after in fixed[1:]:
-        end = text.find(after, position) if after else len(text)
-        if end < 0:
-            break
-        found.append(text[position:end])
-        position = end + len(after)
+        told = [str(m["content"]) for m in request.messages[begin + 1 : end]]
+        found += zip(calls, results_in(request.format, calls, told, request.tools), strict=False)
     return found
 
 

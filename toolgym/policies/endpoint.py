@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolgym._util.optional import require_extra
-from toolgym.errors import BadInputError, EndpointError, PolicyError
-from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, with_stop
+from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
+from toolgym.formats.grammar import with_markers
+from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, grammar_of, with_stop
 from toolgym.policies.client import Dialect, Service, failure_of
 from toolgym.policies.native import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
+_GUIDES = ("structured_outputs", "guided_grammar", "grammar", "ebnf")
 _MOST_STOPS = 4  # what the interface allows
 _PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
 _BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
@@ -118,10 +121,16 @@ class EndpointPolicy(Policy):
         concurrency: requests under way at once.
         native_tools: give the tools to the server and read its ``tool_calls``; else they stand in
             the format's own text.
+        guided: send the grammar of the format, in llguidance's Lark dialect, in this field: True or
+            ``structured_outputs`` for vLLM, ``guided_grammar`` for vLLM before 0.12, ``grammar``
+            for llama.cpp's server, ``ebnf`` for SGLang.
+        guided_markers: marks of the format that are one token of the model's, such as
+            ``("<tool_call>", "</tool_call>")`` for ``hermes`` with Qwen's.
 
     Raises:
         MissingExtraError: ``openai`` is not installed.
-        BadInputError: no model, no http address, or a number out of range.
+        BadInputError: no model, no http address, a number out of range, an unknown field for the
+            grammar, or one with ``native_tools``.
     """
 
     def __init__(
@@ -138,6 +147,8 @@ class EndpointPolicy(Policy):
         timeout: float = 60.0,
         concurrency: int = 16,
         native_tools: bool = False,
+        guided: bool | str = False,
+        guided_markers: Sequence[str] = (),
     ) -> None:
         address, _, named = base_url.partition("#")
         name = model or named
@@ -155,6 +166,9 @@ class EndpointPolicy(Policy):
             )
         if extra_body is not None and not isinstance(extra_body, Mapping):
             raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
+        self._guide = _guide_field(guided, native_tools)
+        self._markers = {text: text for text in guided_markers}
+        self._passed_over = False  # whether a reply came that is not of the grammar
         self._openai = require_extra("openai", "endpoint")
         self._extra, self._dialect = dict(extra_body or {}), Dialect()
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
@@ -175,6 +189,7 @@ class EndpointPolicy(Policy):
 
         Raises:
             PolicyError: after `close`.
+            BadInputError: replies are guided, and a request's format has no grammar.
         """
         if not self._finalizer.alive:
             raise PolicyError("the policy was closed: make a new one")
@@ -187,13 +202,19 @@ class EndpointPolicy(Policy):
 
     async def _one(self, request: Request) -> Reply | Exception:
         wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
+        if self._guide:
+            grammar = with_markers(grammar_of(request), self._markers)
+            nested = self._guide == _GUIDES[0]
+            wanted[self._guide] = {"grammar": grammar} if nested else grammar
         wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
         left = self._retries
         while True:
             body = self._dialect.body(wanted)
             try:
                 response = await self._service.complete(body, left)
-                return reply_of(response.parse(), request)
+                reply = reply_of(response.parse(), request)
+                self._look(reply, request)
+                return reply
             except NothingError as error:
                 if left < 1:
                     return failure_of(error, self._openai, self._address)
@@ -202,9 +223,37 @@ class EndpointPolicy(Policy):
             except self._openai.APIStatusError as error:
                 words = error.response.text if error.body is None else str(error.body)
                 if not self._dialect.adapt(body, error.status_code, words[:2000]):
-                    return failure_of(error, self._openai, self._address)
+                    failure = failure_of(error, self._openai, self._address)
+                    return self._ungrammatical(failure, words)
             except Exception as error:  # whatever the client raises is typed here
                 return failure_of(error, self._openai, self._address)
+
+    def _ungrammatical(self, failure: EndpointError, words: str) -> EndpointError:
+        """What a refusal means that speaks of the grammar."""
+        said = words.casefold()
+        if not self._guide or not any(w in said for w in (self._guide, "grammar", "guided")):
+            return failure
+        others = ", ".join(name for name in _GUIDES if name != self._guide)
+        return EndpointError(
+            failure.kind,
+            f"{failure}; it refuses guided={self._guide!r}: serve with llguidance (vLLM: "
+            f"--structured-outputs-config.backend guidance), name another field ({others}), or "
+            "play unguided",
+        )
+
+    def _look(self, reply: Reply, request: Request) -> None:
+        """Say once that a server takes the grammar and does not hold to it."""
+        if self._passed_over or not self._guide or reply.cut:
+            return
+        problems = request.format.parse(reply.text, request.tools).problems
+        self._passed_over = bool(problems)
+        if problems:
+            warnings.warn(
+                f"{self._address} seems to pass over the field {self._guide!r}: a guided reply is "
+                f"malformed ({problems[0].kind}); the run is recorded as guided",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def describe(self) -> dict[str, Any]:
         """Address, model and sampling settings; never the key."""
@@ -215,8 +264,25 @@ class EndpointPolicy(Policy):
             **self._sampling,
             "native_tools": self._native,
             **({"extra_body": self._extra} if self._extra else {}),
+            **({"guided": self._guide} if self._guide else {}),
         }
 
     def close(self) -> None:
         """Close the connections and end the thread."""
         self._finalizer()
+
+
+def _guide_field(guided: bool | str, native_tools: bool) -> str:
+    """The request's field that carries the grammar, or nothing."""
+    field = _GUIDES[0] if guided is True else guided or ""
+    if field and field not in _GUIDES:
+        raise BadInputError(
+            f"guided is True or a field of the request, not {guided!r}"
+            f"{did_you_mean(str(guided), _GUIDES)}; known: {', '.join(_GUIDES)}"
+        )
+    if field and native_tools:
+        raise BadInputError(
+            "guided replies are texts of the format, which native_tools takes out of it: "
+            "choose one of both"
+        )
+    return field

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from toolgym.errors import PolicyError
 from toolgym.formats import Action, Format
 from toolgym.formats.turn import Turn
-from toolgym.messages import Chat
+from toolgym.messages import Chat, opening_length
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Tokens
 
@@ -27,6 +27,7 @@ class Request:
         seed: for this turn's sampling; the same run gives the same number.
         episode: ``task id#sample``, unique within a run: a key for state kept between turns.
         turn: number of this turn, from 0.
+        examples: worked examples before the question: their replies are nobody's own.
     """
 
     messages: list[Chat]
@@ -35,6 +36,12 @@ class Request:
     seed: int = 0
     episode: str = ""
     turn: int = 0
+    examples: int = 0
+
+    @property
+    def opening(self) -> int:
+        """How many messages stand before the policy's own first reply."""
+        return opening_length([m["role"] for m in self.messages], self.turn, self.examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class _Episode:
             seed=episode_seed(self.job.seed, turn),
             episode=self.job.key,
             turn=turn,
+            examples=self.info.get("examples", 0),
         )
 
     def record(self, tokenizer: str) -> Trajectory:
@@ -380,6 +381,8 @@ def _settings(
         "tools": value_hash(env.toolset.schemas()),
         "tokenizer": policy.tokenizer_hash,
     }
+    if env.examples:
+        hashes["examples"] = value_hash([example.describe() for example in env.examples])
     texts = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
     return {
         "schema": 1,

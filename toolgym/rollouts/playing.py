@@ -156,6 +156,7 @@ def _made_with(env: ToolEnv) -> dict[str, Any]:
         "max_steps": env.max_steps,
         "max_reply_chars": env.max_reply_chars,
         "max_result_chars": env.max_result_chars,
+        **({"examples": len(env.examples)} if env.examples else {}),
     }
 
 

@@ -12,7 +12,15 @@ from toolgym.errors import BadInputError
 from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES, Run
 from toolgym.trajectory import Trajectory, read_trajectories
 
-__all__ = ["SELECTION", "Episodes", "Recorded", "Recording", "open_recording", "read_recording"]
+__all__ = [
+    "SELECTION",
+    "Episodes",
+    "Recorded",
+    "Recording",
+    "open_recording",
+    "read_recording",
+    "some_episodes",
+]
 
 SELECTION = "selection.json"
 
@@ -78,19 +86,37 @@ def open_recording(source: Recording) -> Episodes:
     return Episodes(lambda: items, {})
 
 
+def some_episodes(source: Recording) -> Episodes:
+    """As `open_recording`, but where there is no episode reading them says so.
+
+    Raises:
+        MissingFileError: no such file or folder.
+        BadInputError: something else than episodes. While they are read: there is none, or a broken
+            line.
+    """
+    opened = open_recording(source)
+
+    def read() -> Iterator[Trajectory]:
+        empty = True
+        for trajectory in opened:
+            empty = False
+            yield trajectory
+        if empty:
+            where = f" in {str(source)!r}" if isinstance(source, str | Path) else ""
+            raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
+
+    return Episodes(read, opened.origin)
+
+
 def read_recording(source: Recording) -> tuple[list[Trajectory], dict[str, Any]]:
-    """At least one episode, held in memory, and the origin of all; see `open_recording`.
+    """At least one episode, held in memory, and the origin of all; see `some_episodes`.
 
     Raises:
         MissingFileError: no such file or folder.
         BadInputError: no episode in it, a broken line, or something else than episodes.
     """
-    opened = open_recording(source)
-    found = list(opened)
-    if not found:
-        where = f" in {str(source)!r}" if isinstance(source, str | Path) else ""
-        raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
-    return found, opened.origin
+    opened = some_episodes(source)
+    return list(opened), opened.origin
 
 
 def _wrong(item: Any) -> BadInputError:

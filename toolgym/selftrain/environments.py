@@ -11,19 +11,23 @@ from typing import Any
 
 from gymnasium.envs.registration import load_env_creator
 
+from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import require_extra
-from toolgym.errors import MissingFileError
+from toolgym.data.chat import LearnAs
+from toolgym.errors import BadInputError, MissingFileError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
 from toolgym.registry import CORPORA, ENVIRONMENTS, TOOLS
 from toolgym.rollouts.playing import make_env, spec_of
+from toolgym.rollouts.runs import Run
 from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainSettings, own_model
 from toolgym.selftrain.stages import without_tools
 from toolgym.tools.translator.modelfiles import MODELS
 
-__all__ = ["Places", "Tasks", "bundled", "places", "searched"]
+__all__ = ["Places", "Tasks", "Used", "bundled", "learning", "places", "searched", "used"]
 
 _OWN = "its own world"
+_SEARCH = "WikipediaSearch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,79 @@ class Places:
     needs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one environment of a run was played on, in practice or in the evaluations.
+
+    Args:
+        source: where the tasks come from.
+        family: of the tasks, such as ``PopQA``.
+        tasks: how many were played; None where the training drew them.
+        tasks_hash: of all tasks of the source.
+        corpus: what was searched, as it was named; empty where there was no search.
+        corpus_hash: of the index.
+        passages: in it; None where it is not there any more, or is another one now.
+    """
+
+    source: str
+    family: str
+    tasks: int | None
+    tasks_hash: str
+    corpus: str = ""
+    corpus_hash: str = ""
+    passages: int | None = None
+
+
+def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -> list[Used]:
+    """What an environment was played on in one part of a run; more than one where that changed.
+
+    Args:
+        environment: with its arguments.
+        part: ``train`` or ``test``: the arguments that go with it.
+        folders: of the recorded runs; where there is none, the training played by itself.
+
+    Raises:
+        BadInputError: an argument that cannot be used.
+        MissingFileError: nothing was recorded, and tasks or corpus are not there any more.
+    """
+    found: dict[Used, None] = {}
+    for folder in folders:
+        said = Run.open(folder).settings
+        tasks = int(said["episodes"]) // int(said["samples_per_task"])
+        facts = said["task_source"], said["task_family"], tasks, said["hashes"]["tasks"]
+        found[Used(*facts, *_searched(environment.id, said["env"]["args"], said["hashes"]))] = None
+    if not folders:
+        args = {**environment.args, **(getattr(environment, part) or {})}
+        env = make_env(environment.id, args)
+        hashes = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
+        drawn = env.tasks.source, env.tasks.name, None, env.tasks.fingerprint()
+        found[Used(*drawn, *_searched(environment.id, args, hashes))] = None
+    return list(found)
+
+
+def _searched(
+    env_id: str, args: Mapping[str, Any], hashes: Mapping[str, str]
+) -> tuple[str, str, int | None]:
+    """The corpus that was searched, the hash of its index, and its passages."""
+    if _SEARCH not in hashes:
+        return "", "", None
+    tools = [tool for tool in args.get("tools") or () if isinstance(tool, Mapping)]
+    own = next((tool for tool in tools if tool.get("name") == _SEARCH), {})
+    known = inspect.signature(_creator(env_id)).parameters
+    default = known["corpus"].default if "corpus" in known else ""
+    corpus = str(own.get("corpus") or args.get("corpus") or default)
+    from toolgym.tools.search.tool import open_corpus
+
+    try:
+        index = open_corpus(corpus, own.get("index"))
+    except MissingFileError:
+        return corpus, hashes[_SEARCH], None
+    # Of passages that are read in part, the tool's hash says how, too.
+    partly = value_hash([index.fingerprint, "best", own.get("passage_chars", 600)])
+    same = hashes[_SEARCH] in (index.fingerprint, partly)
+    return corpus, hashes[_SEARCH], len(index) if same else None
+
+
 def places(settings: SelfTrainSettings) -> list[Places]:
     """The environments of a run; no corpus is opened and nothing is fetched.
 
@@ -74,7 +151,7 @@ def places(settings: SelfTrainSettings) -> list[Places]:
     own = own_model(settings.model)
     if own is not None and not settings.environments:
         return _brought(own, settings)
-    return [_place(environment) for environment in settings.environments]
+    return [_place(settings, environment) for environment in settings.environments]
 
 
 def _brought(own: OwnModel, settings: SelfTrainSettings) -> list[Places]:
@@ -100,6 +177,43 @@ def searched(environment: EnvironmentSettings) -> str:
     return str(environment.args.get("corpus") or known["corpus"].default or "")
 
 
+def learning(settings: SelfTrainSettings, environment: EnvironmentSettings) -> LearnAs | None:
+    """The prompt under which an environment's practice is learned; None: as it was played.
+
+    Args:
+        settings: of the run; what they say goes before.
+        environment: else its evaluation's prompt, where practice has another or worked examples.
+
+    Raises:
+        UnknownNameError: an environment that does not exist.
+        BadInputError: practice and evaluation have different examples, of which none can be made
+            of the other.
+    """
+    if settings.learn_as is not None or environment.train is None:
+        return LearnAs.read(settings.learn_as)
+    practice = {**environment.args, **environment.train}
+    wanted = {**environment.args, **(environment.test or {})}
+    known = inspect.signature(_creator(environment.id)).parameters
+    found: dict[str, Any] = {}
+    prompts = [args.get("prompt", _default(known, "prompt")) for args in (practice, wanted)]
+    if prompts[0] != prompts[1]:
+        found["prompt"] = prompts[1]
+    examples = practice.get("examples", 0), wanted.get("examples", 0)
+    if examples[0] != examples[1]:
+        if examples[1] != 0:
+            raise BadInputError(
+                f"environment {environment.label!r} practises with examples={examples[0]!r:.40} "
+                f"and is evaluated with {examples[1]!r:.40}: replies can be learned without "
+                "examples (evaluate with 0) or as they were played (say learn_as: {})"
+            )
+        found["examples"] = 0
+    return LearnAs.read(found)
+
+
+def _default(known: Mapping[str, inspect.Parameter], name: str) -> Any:
+    return known[name].default if name in known else None
+
+
 def bundled(corpus: str) -> str:
     """What a registered corpus is, in words; any other is its own name."""
     return (CORPORA.about(corpus) or repr(corpus)) if corpus in CORPORA else corpus
@@ -109,11 +223,12 @@ def _creator(env_id: str) -> Any:
     return load_env_creator(str(spec_of(env_id).entry_point))
 
 
-def _place(environment: EnvironmentSettings) -> Places:
+def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Places:
     needs: list[str] = []
     creator = _creator(environment.id)
     known = inspect.signature(creator).parameters
     _check(environment.args, known)
+    learning(settings, environment)
     practise, evaluate = (
         None if extra is None else _tasks(environment, extra, limit, needs)
         for extra, limit in (

@@ -11,20 +11,20 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
 from toolgym._util.workfolder import hold
+from toolgym.data.chat import LearnAs
 from toolgym.data.conditions import condition
-from toolgym.data.export import message_rows, token_row
 from toolgym.data.filter import select
-from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
+from toolgym.data.pairs import balance, make_pairs
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain import preflight, stages
+from toolgym.selftrain.environments import learning
+from toolgym.selftrain.judging import Evaluations, fell
 from toolgym.selftrain.report import write_report
-from toolgym.selftrain.report_sections import fell
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
-from toolgym.trajectory import Trajectory
 
 __all__ = ["SELECTED", "selection", "selftrain", "training"]
 
@@ -38,7 +38,7 @@ Chosen = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 def selection(
-    work: Work, method: str, practised: Path, beside: Path | None, folder: Path
+    work: Work, method: str, number: int, practised: Path, beside: Path | None, folder: Path
 ) -> dict[str, Any]:
     """Choose what to learn from the practice of every environment, and write it as rows.
 
@@ -47,6 +47,7 @@ def selection(
     Args:
         work: see `Work`.
         method: one of `SELECTED`.
+        number: of the round, from 1.
         practised: folder of the practice's runs.
         beside: folder of the runs without tools, where DPO asks for them.
         folder: where to write.
@@ -64,11 +65,13 @@ def selection(
             continue
         # One environment in which nothing is right yet must not end a run that learns in another.
         run = Run.open(practised / environment.label)
+        anew = learning(work.settings, environment)
         if method == "sft":
-            made, counts[environment.label] = _episodes(work, run, folder / environment.label)
+            kept = folder / environment.label
+            made, counts[environment.label] = _episodes(work, number, run, kept, anew)
         else:
             other = None if beside is None else Run.open(beside / environment.label)
-            made, counts[environment.label] = _pairs(work, run, other)
+            made, counts[environment.label] = _pairs(work, number, run, other, anew)
         rows += made
     if not rows:
         raise BadInputError(
@@ -88,24 +91,23 @@ def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
 
 
-def _episodes(work: Work, run: Run, folder: Path) -> Chosen:
-    options = work.settings.filter.model_dump()
+def _episodes(work: Work, number: int, run: Run, folder: Path, anew: LearnAs | None) -> Chosen:
+    from toolgym.training.sft import episode_row
+
+    options = work.settings.filters(number).model_dump()
     kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
-    return [_row(trajectory) for trajectory in kept.kept], kept.summary()
+    return [episode_row(trajectory, anew) for trajectory in kept.kept], kept.summary()
 
 
-def _row(trajectory: Trajectory) -> dict[str, Any]:
-    exact = trajectory.tokens is not None
-    return token_row(trajectory) if exact else message_rows([trajectory])[0][0]
+def _pairs(work: Work, number: int, run: Run, beside: Run | None, anew: LearnAs | None) -> Chosen:
+    from toolgym.training.dpo import episode_pair
 
-
-def _pairs(work: Work, run: Run, beside: Run | None) -> Chosen:
     settings = work.settings
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*run.trajectories(), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
-    right = condition(settings.dpo.where or settings.filter.where or RIGHT, trajectories)
+    right = condition(settings.dpo.where or settings.filters(number).where or RIGHT, trajectories)
     try:
         pairs, counts["dropped"] = make_pairs(
             trajectories, right, pairing=settings.dpo.pairing, per_task=settings.dpo.per_task
@@ -114,7 +116,7 @@ def _pairs(work: Work, run: Run, beside: Run | None) -> Chosen:
         return [], counts | {"dropped": {str(error): len(trajectories)}}
     rows = []
     for pair in pairs:
-        row = token_pair_row(pair) or pair_row(pair, "auto")
+        row = episode_pair(pair, anew)
         # Both runs count their episodes from 0.
         apart = any(pair.rejected is trajectory for trajectory in bare)
         rows.append({**row, "rejected_without_tools": True} if apart else row)
@@ -236,6 +238,9 @@ def selftrain(
         model = _base(work)
         base = model
         history = [_evaluate(work, model, 0)]
+        Evaluations(
+            work
+        ).judge()  # refuses a metric that these tasks do not have, before the rounds
         if loaded.baseline:
             run = partial(stages.baseline, work, partial(_player, work, model))
             stage(work, stages.BASELINE, run)
@@ -296,7 +301,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
         bare = partial(stages.practice, work, policies, name, number, tools=False)
         done["without_tools"] = stage(work, f"{name}/{beside.name}", bare)
     if method in SELECTED:
-        choose = partial(selection, work, method, work.out / practised, beside)
+        choose = partial(selection, work, method, number, work.out / practised, beside)
         done["selection"] = stage(work, f"{name}/{SELECTION}", choose)
     # On a GPU the model that plays and the one that trains would not fit beside each other.
     _unload()
@@ -310,11 +315,14 @@ def _evaluate(work: Work, model: str, number: int) -> dict[str, Any]:
     return stage(work, name, partial(stages.evaluation, work, partial(_player, work, model), name))
 
 
-def _player(work: Work, model: str, temperature: float) -> Any:
+def _player(work: Work, model: str, temperature: float, *, practice: bool = False) -> Any:
     """A policy of the model; the weights are loaded once for all policies of the same model."""
     from toolgym.policies.local.transformers import TransformersPolicy
 
-    options = work.settings.sampling.model_dump(exclude={"temperature", "concurrency"})
+    sampling = work.settings.sampling
+    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided"})
+    if sampling.guided == "always" or (practice and sampling.guided == "practice"):
+        options["guided"] = True
     return TransformersPolicy(model, temperature=temperature, **options)
 
 

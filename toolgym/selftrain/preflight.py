@@ -20,6 +20,7 @@ from toolgym.policies.local.models import require_whole, resolve_dtype
 from toolgym.registry import MODELS
 from toolgym.rollouts.playing import spec_of
 from toolgym.selftrain.environments import Places, places
+from toolgym.selftrain.judging import check_judge
 from toolgym.selftrain.memory import (
     Memory,
     Shape,
@@ -37,8 +38,8 @@ from toolgym.training.output import FREE
 __all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
 
 _SMALL = 200_000_000  # parameters that are trained without a GPU
-# How episodes are played, which does not decide what comes of them.
-_PLAYING = ("sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
+# How episodes are played and judged, which does not decide what comes of them.
+_PLAYING = ("judge_by", "sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
 
 
@@ -50,20 +51,23 @@ def check(settings: SelfTrainSettings) -> None:
             exist.
         BadInputError: an argument of an environment or of a training that cannot be used.
         MissingFileError: a model or a DeepSpeed configuration that is not there.
-        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` is missing.
+        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` or of
+            ``sampling.guided`` is missing.
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
     resolve_dtype(settings.sampling.dtype)
     places(settings)
-    try:
-        read_conditions(settings.filter.where, [])
-    except UnknownNameError:
-        recorded = {
-            name for e in settings.environments for name in dict(e.args.get("reward") or {})
-        }
-        if not set(named(settings.filter.where)) & recorded:
-            raise
+    if settings.sampling.guided != "never":
+        require_extra("llguidance", "guide")
+    check_judge(settings.judge_by)
+    recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
+    for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:
+        try:
+            read_conditions(where, [])
+        except UnknownNameError:
+            if not set(named(where)) & recorded:
+                raise
     if not settings.rounds:
         return
     check_version()
@@ -91,29 +95,36 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
     before = read_json(file) if file.is_file() else now
-    free = [key for key in now if _not_yet_used(key, before, out)]
+    free = [key for key in now if _not_yet_used(key, before, now, out)]
     free += ["rounds"] * (before.get("rounds", 0) <= now["rounds"])
     same_settings(out, before, now, free=[*free, *_PLAYING, *FREE])
     write_json(file, now)
 
 
-def _not_yet_used(key: str, before: Mapping[str, Any], out: Path) -> bool:
+def _not_yet_used(key: str, before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> bool:
     """Whether a key is of a stage that no round has begun: then it may still be changed."""
     begun: Mapping[str, Callable[[Path], bool]] = {
         "train": lambda folder: (folder / "training").exists(),
         "grpo": lambda folder: (folder / "training").exists(),
         "dpo": lambda folder: _chosen(folder) or (folder / "without-tools").exists(),
         "filter": _chosen,
+        "learn_as": _chosen,
     }
     if key not in begun:
         return False
     methods = list(before.get("methods", ()))
     for number in range(1, int(before.get("rounds", 0)) + 1):
         method = methods[min(number, len(methods)) - 1]
-        used = key == "filter" or _BY_METHOD[method] == key
+        used = key == "learn_as" or _BY_METHOD[method] == key
+        if key == "filter":
+            used = _of_round(before.get(key), number) != _of_round(now[key], number)
         if used and begun[key](out / f"round-{number}"):
             return False
     return True
+
+
+def _of_round(filters: Any, number: int) -> Any:
+    return filters[min(number, len(filters)) - 1] if isinstance(filters, list) else filters
 
 
 def _chosen(folder: Path) -> bool:
@@ -237,7 +248,7 @@ def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> Rou
     beside = settings.dpo.without_tools if method == "dpo" else 0
     # Without tools an episode has one turn.
     sampled = tasks * (samples * turns + beside) * reply
-    rows, epochs = _rows(settings, method, tasks, samples + beside, turns), train.epochs
+    rows, epochs = _rows(settings, number, tasks, samples + beside, turns), train.epochs
     steps = ceil(epochs * ceil(rows / train.batch_size))
     if train.max_updates is not None:
         steps = train.max_updates
@@ -251,10 +262,11 @@ def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> Rou
     return RoundPlan(number, method, practice, rows, steps, sampled, ceil(trained))
 
 
-def _rows(settings: SelfTrainSettings, method: str, tasks: int, samples: int, turns: int) -> int:
-    """Most rows that the practice can give; for GRPO episodes of one pass."""
+def _rows(settings: SelfTrainSettings, number: int, tasks: int, samples: int, turns: int) -> int:
+    """Most rows that a round's practice can give; for GRPO episodes of one pass."""
+    method, kept = settings.method(number), settings.filters(number)
     if method == "sft":
-        most = (settings.filter.per_task, settings.filter.best_of, samples)
+        most = (kept.per_task, kept.best_of, samples)
         return tasks * min(count for count in most if count is not None)
     if method == "dpo":
         diverging = settings.dpo.pairing == "first_divergence"

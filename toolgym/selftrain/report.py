@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_json, write_text
-from toolgym.data.conditions import measure
 from toolgym.data.export import source_sentence
-from toolgym.evaluation.intervals import mcnemar, wilson
-from toolgym.registry import CORPORA
-from toolgym.report.document import (
+from toolgym.evaluation.document import (
     Block,
     Heading,
     Paragraph,
@@ -20,16 +18,18 @@ from toolgym.report.document import (
     to_html,
     to_markdown,
 )
+from toolgym.evaluation.intervals import wilson
+from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import bundled, searched
+from toolgym.selftrain.environments import Used, bundled, learning, used
+from toolgym.selftrain.judging import WAYS, Evaluations
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Accuracy", "write_report"]
 
-_WAYS = ("sampled", "greedy")
 _POOLED = "all"
 
 
@@ -73,21 +73,26 @@ def write_report(
     Returns:
         The Markdown file.
     """
-    tables = [{way: accuracies(found[way]) for way in _WAYS} for found in history]
+    tables = [{way: accuracies(found[way]) for way in WAYS} for found in history]
+    found, last = Evaluations(work, len(history) - 1), len(history) - 1
+    parts = _parts(work, last)
     title = "Self-training report"
     blocks: list[Block] = [
         Heading(title, 1),
-        *_result(work, tables),
-        *_run(work, history),
-        *_by_round(tables, rounds),
-        *report_sections.between_rounds(work, len(rounds)),
+        *report_sections.result(found, last),
+        *report_sections.by_environment(found, last),
+        *_by_round(found, tables, rounds),
+        *report_sections.between_rounds(found, last),
         *report_sections.passed(work, rounds),
-        *report_sections.need(work, len(rounds)),
+        *report_sections.need(work, last),
         *_filtered(rounds),
-        *_examples(work, len(history) - 1),
-        *_care(work, history, tables),
+        *_examples(found, last),
+        *_run(work),
+        *_sources(work, parts),
+        *_care(work, history, found, parts),
     ]
-    facts = _data(work, tables, rounds) | report_sections.data(work, len(rounds))
+    facts = _data(work, tables, rounds) | report_sections.data(found, last)
+    facts["sources"] = [{"environment": e, "part": p, **asdict(u)} for e, p, u in parts]
     write_json(work.out / "report.json", facts)
     write_text(work.out / "report.html", to_html(blocks, title))
     target = work.out / "report.md"
@@ -102,63 +107,80 @@ def accuracies(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Accuracy]:
     return {_POOLED: Accuracy(right, sum(a.count for a in by_name.values())), **by_name}
 
 
-def _result(work: Work, tables: Sequence[Mapping[str, Mapping[str, Accuracy]]]) -> list[Block]:
-    rows = []
-    for way in _WAYS:
-        for name, before in tables[0][way].items():
-            after = tables[-1][way][name]
-            apart = "overlap" if before.overlaps(after) else "do not overlap"
-            rows.append([f"{name}, {way}", str(before.count), str(before), str(after), apart])
-    first, last = tables[0]["sampled"][_POOLED], tables[-1]["sampled"][_POOLED]
-    return [
-        Paragraph(
-            f"Accuracy on {last.count} held-out questions, sampled: {first} before, {last} after. "
-            f"The 95 % intervals {'overlap' if first.overlaps(last) else 'do not overlap'}."
-        ),
-        Paragraph(_paired(work, len(tables) - 1)),
-        Heading("Before and after"),
-        Table(["held-out questions", "n", "before", "after", "95 % intervals (Wilson)"], rows),
-    ]
-
-
-def _paired(work: Work, last: int) -> str:
-    """What became of single questions: the test that knows that both sides were asked the same."""
-    pairs = _pairs(work, last)
-    gained = sum(not before and after for *_, before, after in pairs)
-    lost = sum(before and not after for *_, before, after in pairs)
-    return (
-        f"Of {len(pairs)} questions, {gained} went from wrong to right and {lost} from right to "
-        f"wrong (exact McNemar test: p = {mcnemar(lost, gained):.2g})."
-    )
-
-
-def _run(work: Work, history: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _run(work: Work) -> list[Block]:
     settings = work.settings
-    found = {**history[0]["sampled"]}
     sampling = settings.sampling
     rows = [["model", settings.model]]
     for environment in work.environments:
-        counts = found.get(environment.label, {})
-        source = _inside(work, str(counts.get("task_source", "not evaluated")))
-        source = source_sentence(source, str(counts.get("task_family", "")))
-        corpus = _inside(work, searched(environment))
-        rows.append([f"environment {environment.label}", f"{environment.id}, tasks: {source}"])
-        if corpus:
-            rows.append([f"searched in {environment.label}", corpus])
-        practised = "no" if environment.train is None else _arguments(environment.train)
-        practised = _inside(work, practised)
-        rows.append([f"practised in {environment.label}", practised])
+        args = f": {_arguments(environment.args)}" if environment.args else ""
+        rows.append([f"environment {environment.label}", _inside(work, environment.id + args)])
+        if environment.train:
+            practised = _inside(work, _arguments(environment.train))
+            rows.append([f"practised in {environment.label}", practised])
+        anew = learning(settings, environment)
+        if anew is not None:
+            rows.append([f"learned from {environment.label}", f"re-rendered with {anew}"])
+    filters = [settings.filters(number) for number in range(1, settings.rounds + 1)]
+    one = all(each == filters[0] for each in filters)
     rows += [
         ["rounds", str(settings.rounds)],
         ["samples of each question in a round", str(settings.samples_per_task)],
         ["sampling", f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"],
-        ["kept", _arguments(settings.filter.model_dump(exclude_none=True))],
+        ["guided by the format's grammar", sampling.guided],
+        *(
+            [
+                "kept" if one else f"kept in round {number}",
+                _arguments(each.model_dump(exclude_none=True)),
+            ]
+            for number, each in enumerate(filters[:1] if one else filters, 1)
+        ),
         *_trainings(settings),
         ["seed", str(settings.seed)],
         ["versions", ", ".join(f"{k} {v}" for k, v in _versions(work).items())],
         ["time of each stage's last attempt", _time(work.seconds)],
     ]
     return [Heading("What was run"), Table(["what", "value"], rows)]
+
+
+def _parts(work: Work, last: int) -> list[tuple[str, str, Used]]:
+    """Environment, part of the run, and what it was played on there."""
+    found = []
+    for environment in work.environments:
+        label = environment.label
+        practised = [
+            folder
+            for number in range(1, last + 1)
+            if (folder := work.out / f"round-{number}" / "practice" / label).is_dir()
+        ]
+        evaluated = [
+            work.out / f"evaluation-{number}" / f"{label}-{way}"
+            for number in range(last + 1)
+            for way in WAYS
+        ]
+        if environment.train is not None and last:
+            found += [(label, "practice", u) for u in used(environment, "train", practised)]
+        if environment.test is not None:
+            found += [(label, "evaluation", u) for u in used(environment, "test", evaluated)]
+    return found
+
+
+def _sources(work: Work, parts: Sequence[tuple[str, str, Used]]) -> list[Block]:
+    rows = []
+    for label, part, said in parts:
+        source = _inside(work, source_sentence(_inside(work, said.source), said.family))
+        questions = "as the training drew them" if said.tasks is None else str(said.tasks)
+        corpus = _inside(work, bundled(said.corpus)) if said.corpus else "nothing"
+        passages = (
+            "-"
+            if not said.corpus
+            else "not there now"
+            if said.passages is None
+            else f"{said.passages:,}"
+        )
+        hashes = said.tasks_hash[:12], said.corpus_hash[:12] or "-"
+        rows.append([f"{label}, {part}", source, questions, hashes[0], corpus, passages, hashes[1]])
+    head = ["part", "tasks", "played", "hash of all", "searched", "passages", "hash"]
+    return [Heading("Tasks and corpora, as they were used"), Table(head, rows)]
 
 
 def _trainings(settings: SelfTrainSettings) -> list[list[str]]:
@@ -179,10 +201,12 @@ def _versions(work: Work) -> dict[str, str]:
 
 
 def _by_round(
-    tables: Sequence[Mapping[str, Mapping[str, Accuracy]]], rounds: Sequence[Mapping[str, Any]]
+    found: Evaluations,
+    tables: Sequence[Mapping[str, Mapping[str, Accuracy]]],
+    rounds: Sequence[Mapping[str, Any]],
 ) -> list[Block]:
     lines = []
-    for number, table in enumerate(tables):
+    for number in range(len(tables)):
         done = rounds[number - 1] if number else None
         cells = ["-"] * 5
         if done is not None:
@@ -192,10 +216,14 @@ def _by_round(
             cells += [str(trained["steps"]), f"{trained['loss']:.3f}"]
             if "reward" in figures:
                 cells[-1] += f" (reward {figures['reward']:.3f})"
-        sampled, greedy = table["sampled"][_POOLED], table["greedy"][_POOLED]
-        lines.append([str(number) if number else "before", *cells, str(sampled), str(greedy)])
-    head = ["round", "method", "right in practice", "kept", "steps", "loss", "sampled", "greedy"]
-    return [Heading("Rounds"), Table(head, lines)]
+        held_out = (found.score(number, way) for way in WAYS)
+        lines.append([str(number) if number else "before", *cells, *held_out])
+    head = ["round", "method", "right in practice", "kept", "steps", "loss", *WAYS]
+    text = (
+        f"Sampled and greedy: {found.judge()} over all held-out questions. Right in practice is "
+        "by `accuracy`."
+    )
+    return [Heading("Rounds"), Paragraph(text), Table(head, lines)]
 
 
 def _practised(done: Mapping[str, Any]) -> list[str]:
@@ -222,29 +250,34 @@ def _filtered(rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Heading("What was filtered"), Table(head, lines)]
 
 
-def _examples(work: Work, last: int) -> list[Block]:
+def _examples(found: Evaluations, last: int) -> list[Block]:
     """One question that was wrong before and right after, one still wrong, one more right one."""
-    pairs = _pairs(work, last)
-    places = [
-        environment.label for environment in work.environments if environment.test is not None
-    ]
     kinds = {
         "Wrong before, right after": (False, True),
         "Right before and after": (True, True),
         "Wrong before and after": (False, False),
         "Right before, wrong after": (True, False),
     }
-    blocks: list[Block] = [Heading("Three episodes")]
-    shown: set[str] = set()
+    pairs = [
+        (label, key, (score >= 1, found.of(last, label).scores[key] >= 1))
+        for label in found.labels
+        for key, score in found.of(0, label).scores.items()
+        if key in found.of(last, label).scores
+    ]
+    blocks: list[Block] = [
+        Heading("Three episodes"),
+        Paragraph(f"Right is {found.judge()} of 1."),
+    ]
+    shown = 0
     for title, kind in kinds.items():
         # From another environment each time, where that has one of the kind.
-        wanted = places[len(shown) % len(places)]
-        fitting = [pair for pair in pairs if pair[3:] == kind]
-        found = min(fitting, key=lambda pair: pair[0] != wanted, default=None)
-        if found is None or len(shown) == 3:
+        wanted = found.labels[shown % len(found.labels)]
+        fitting = [pair for pair in pairs if pair[2] == kind]
+        chosen = min(fitting, key=lambda pair: pair[0] != wanted, default=None)
+        if chosen is None or shown == 3:
             continue
-        before, after = found[1:3]
-        shown.add(after.id)
+        before, after = (_played(found.work, n, *chosen[:2]) for n in (0, last))
+        shown += 1
         text = f"Question {after.task.id}, gold answer {after.task.target!r}, sampled."
         blocks.append(Paragraph(f"{title}. {text}"))
         if kind[0] != kind[1]:
@@ -253,30 +286,15 @@ def _examples(work: Work, last: int) -> list[Block]:
     return blocks
 
 
-def _pairs(work: Work, last: int) -> list[tuple[str, Trajectory, Trajectory, bool, bool]]:
-    """Environment, episode before, the same question's after, and whether each is right."""
-    right = measure("accuracy")
-    pairs = []
-    for environment in work.environments:
-        if environment.test is None:
-            continue
-        runs = [
-            Run.open(work.out / f"evaluation-{number}" / f"{environment.label}-sampled")
-            for number in (0, last)
-        ]
-        later = {trajectory.id: trajectory for trajectory in runs[1]}
-        for before in runs[0]:
-            after = later.get(before.id)
-            if after is not None:
-                sides = right(before) >= 1, right(after) >= 1
-                pairs.append((environment.label, before, after, *sides))
-    return pairs
+def _played(work: Work, number: int, label: str, key: str) -> Trajectory:
+    run = Run.open(work.out / f"evaluation-{number}" / f"{label}-sampled")
+    return next(trajectory for trajectory in run if trajectory.id == key)
 
 
 def _episode(trajectory: Trajectory, limit: int = 600) -> str:
-    """The conversation without the instructions; long texts cut, with a note."""
+    """The conversation without instructions and examples; long texts cut, with a note."""
     lines = []
-    for message in trajectory.messages:
+    for message in trajectory.messages[max(0, trajectory.opening - 1) :]:
         if message.role == "system":
             continue
         cut = message.content[:limit]
@@ -289,21 +307,24 @@ def _episode(trajectory: Trajectory, limit: int = 600) -> str:
 def _care(
     work: Work,
     history: Sequence[Mapping[str, Any]],
-    tables: Sequence[Mapping[str, Mapping[str, Accuracy]]],
+    found: Evaluations,
+    parts: Sequence[tuple[str, str, Used]],
 ) -> list[Block]:
+    last = len(history) - 1
     lines = [
         "Each held-out question was played once before and once after, with the same seeds. The "
         "intervals cover the draw of questions and replies, not the training: another seed gives "
         "another model.",
+        _judged(work.settings, found),
         "Only the final answer decided what was kept. A right answer by luck, without a tool, was "
         "kept as well unless the filter says otherwise.",
     ]
     own = own_model(work.settings.model)
     lines += [own.caution] if own is not None else []
-    counts = [c for found in history for way in _WAYS for c in found[way].values()]
-    if any(count.get("task_source") == "sample" for count in counts):
+    counts = [c for played in history for way in WAYS for c in played[way].values()]
+    if any(said.source == "sample" for *_, said in parts):
         lines.append("Some tasks are the bundled sample: these are not figures on a benchmark.")
-    corpora = dict.fromkeys(searched(environment) for environment in work.environments)
+    corpora = dict.fromkeys(said.corpus for *_, said in parts)
     lines += [f"The search looked in {bundled(corpus)}." for corpus in corpora if corpus in CORPORA]
     shared, held_out = report_sections.overlap(work)
     lines.append(
@@ -312,18 +333,32 @@ def _care(
         if shared
         else "No held-out question was practised."
     )
-    if len(history) - 1 < work.settings.rounds:
+    if last < work.settings.rounds:
         lines.append(
-            f"It was ended after round {len(history) - 1} of {work.settings.rounds}: the accuracy "
-            "on held-out questions had fallen."
+            f"It was ended after round {last} of {work.settings.rounds}: by {found.judge()} the "
+            "held-out answers had become worse (one test a round, not corrected)."
         )
     failures = sum(int(count.get("failures", 0)) for count in counts)
     if failures:
         lines.append(f"{failures} attempts failed for reasons outside the episode; none is scored.")
-    first, last = tables[0]["sampled"][_POOLED], tables[-1]["sampled"][_POOLED]
-    if first.overlaps(last):
-        lines.append("The intervals of before and after overlap: so many questions decide nothing.")
+    if last and found.change(0, last).verdict == "no difference shown":
+        lines.append(
+            "That no difference is shown does not say that there is none: more questions may show "
+            "one."
+        )
     return [Heading("How to read this"), *(Paragraph(line) for line in lines)]
+
+
+def _judged(settings: SelfTrainSettings, found: Evaluations) -> str:
+    """Why this metric decides."""
+    if settings.judge_by is not None:
+        return f"The verdict is by {found.judge()}, as `judge_by` says."
+    return (
+        f"The verdict is by {found.judge()}, the default: an answer that pastes a passage or lists "
+        "candidates cannot raise it, as it can raise `accuracy_paper`; it also asks for the gold "
+        "answer alone, so that an answer in a whole sentence counts as wrong. `judge_by` names "
+        "another metric."
+    )
 
 
 def _data(
@@ -332,7 +367,7 @@ def _data(
     rounds: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     evaluations = [
-        {way: {name: a.to_dict() for name, a in table[way].items()} for way in _WAYS}
+        {way: {name: a.to_dict() for name, a in table[way].items()} for way in WAYS}
         for table in tables
     ]
     first, last = tables[0]["sampled"][_POOLED], tables[-1]["sampled"][_POOLED]

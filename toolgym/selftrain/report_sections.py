@@ -1,90 +1,174 @@
-"""What a self-training run shows beside its accuracy: rounds against each other, pass@k, need."""
+"""What a self-training run shows: the judged metric and all others by round, pass@k, tool need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from toolgym.data.conditions import measure
-from toolgym.evaluation.compare import compare
+from toolgym.data.conditions import COPIED_WORDS
+from toolgym.evaluation.compare import KINDS, need_rows, tool_need
+from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
-from toolgym.evaluation.intervals import Interval, mcnemar
-from toolgym.evaluation.tool_need import KINDS, need_rows, tool_need
-from toolgym.report.document import Block, Heading, Paragraph, Table
-from toolgym.rollouts.engine import Run
+from toolgym.evaluation.intervals import Interval, holm
 from toolgym.rollouts.playing import make_env
 from toolgym.rollouts.sources import open_recording
+from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
 from toolgym.selftrain.stages import BASELINE, Work
 from toolgym.trajectory import Trajectory
 
-__all__ = ["between_rounds", "data", "fell", "need", "overlap", "passed", "sampled"]
+__all__ = [
+    *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result"),
+]
 
-_P = 0.05
+_SHOWN = (
+    *("exact_match", "token_f1", "accuracy", "accuracy_paper", "Solve-P", "Solve-R"),
+    *(
+        "Solve-F1",
+        "invoke_rate",
+        "malformed_rate",
+        "answer_words_median",
+        "answer_words",
+        "copied_passage",
+        "empty_answers",
+    ),
+)
+_NOT_SHARES = frozenset({"invoke_rate", "answer_words_median", "answer_words"})
 
 
-def sampled(work: Work, number: int) -> list[Trajectory]:
-    """The held-out episodes of an evaluation at the sampling temperature, ids made unique."""
-    tested = [e.label for e in work.environments if e.test is not None]
-    return list(open_recording([_evaluated(work, number, label) for label in tested]))
+def result(found: Evaluations, last: int) -> list[Block]:
+    """The verdict, what else changed, and the judged metric before and after."""
+    judge, labels = found.judge(), found.labels
+    questions = sum(len(found.of(0, label).scores) for label in labels)
+    before, after = (found.score(number, "sampled") for number in (0, last))
+    if not last:
+        text = f"Nothing was trained. {judge} on {questions} held-out questions, sampled: {before}."
+        return [Paragraph(text), Heading("Before"), _before_and_after(found, last)]
+    change = found.change(0, last)
+    rounds = f"{last} round{'s' * (last > 1)}"
+    return [
+        Paragraph(
+            f"Verdict: {change.verdict}. By {judge} on {questions} held-out questions, sampled: "
+            f"{before} before, {after} after {rounds}; {change.gained} questions got better and "
+            f"{change.lost} worse ({change.test}: p = {change.p:.2g})."
+        ),
+        Paragraph(_beside(found, last)),
+        Paragraph(
+            f"This is one test: the model after {rounds} against the base, on the same questions "
+            "with the same seeds. Each table below holds several: there p is given as it is and "
+            "corrected for their number (Holm 1979)."
+        ),
+        Heading("Before and after"),
+        _before_and_after(found, last),
+    ]
 
 
-def fell(work: Work, number: int) -> bool:
-    """Whether a round's held-out accuracy is below the one before it, by more than chance."""
-    lost, gained = _changes(work, number)
-    return lost > gained and mcnemar(lost, gained) < _P
+def _beside(found: Evaluations, last: int) -> str:
+    """What else changed, and the metrics that say something else than the verdict."""
+    verdict, parts = found.change(0, last).verdict, []
+    for name in ("exact_match", "accuracy", "accuracy_paper"):
+        change = found.change(0, last, metric=name)
+        against = change.verdict not in (verdict, "no difference shown")
+        other = f", which says {change.verdict} (p = {change.p:.2g})" if against else ""
+        parts.append(f"{name} {_points(change.mean)} points{other}")
+    sides = [
+        [figures for label in found.labels for figures in found.of(n, label).figures.values()]
+        for n in (0, last)
+    ]
+    words = (sorted(f.answer_words for f in side if f.answered) for side in sides)
+    medians = (str(each[(len(each) - 1) // 2]) if each else "-" for each in words)
+    copied = (f"{100 * sum(f.copied_passage for f in side) / len(side):.1f} %" for side in sides)
+    parts.append(f"median answer of {' to '.join(medians)} words")
+    parts.append(f"answers that copy a passage {' to '.join(copied)}")
+    return "Beside it: " + "; ".join(parts) + "."
 
 
-def _changes(work: Work, number: int) -> tuple[int, int]:
-    """Questions that went from right to wrong in a round, and from wrong to right."""
-    right = measure("accuracy")
-    lost = gained = 0
-    for environment in work.environments:
-        if environment.test is None:
-            continue
-        before, after = (
-            {t.id: right(t) >= 1 for t in Run.open(_evaluated(work, n, environment.label))}
-            for n in (number - 1, number)
+def _before_and_after(found: Evaluations, last: int) -> Table:
+    head = ["held-out questions", "judged by", "n", "before"]
+    rows, changes = [], []
+    for way in WAYS:
+        for label in found.labels:
+            sides = [found.score(n, way, label) for n in ((0, last) if last else (0,))]
+            count = str(len(found.of(0, label, way).scores))
+            rows.append([f"{label}, {way}", found.judge(label), count, *sides])
+            changes.append(found.change(0, last, way, [label]))
+    if not last:
+        return Table(head, rows)
+    corrected = holm([change.p for change in changes])
+    cells = [
+        [*row, *_change_cells(change), f"{p:.2g}"]
+        for row, change, p in zip(rows, changes, corrected, strict=True)
+    ]
+    return Table([*head, "after", "better", "worse", "change", "p", "p, corrected"], cells)
+
+
+def by_environment(found: Evaluations, last: int) -> list[Block]:
+    """One table an environment: every figure before and after each round, with its interval."""
+    blocks: list[Block] = [Heading("Every figure by round")]
+    head = ["figure", "before", *(f"after round {number}" for number in range(1, last + 1))]
+    for label in found.labels:
+        judge = found.judge(label)
+        blocks.append(Paragraph(f"{label}, {len(found.of(0, label).scores)} questions, sampled:"))
+        rows = [
+            [
+                f"{judge} (judges)",
+                *(found.score(n, "sampled", label) for n in range(last + 1)),
+            ]
+        ]
+        known = found.of(0, label).rows
+        names = [n for n in _SHOWN if n in known and n != judge]
+        for name in names:
+            cells = (found.of(n, label).rows[name] for n in range(last + 1))
+            rows.append([name, *(map(average if name in _NOT_SHARES else share, cells))])
+        rows.append(
+            [f"{judge}, greedy", *(found.score(n, "greedy", label) for n in range(last + 1))]
         )
-        for key in before.keys() & after.keys():
-            lost += before[key] and not after[key]
-            gained += after[key] and not before[key]
-    return lost, gained
+        for name in ("accuracy", "copied_passage"):
+            cells = (found.of(n, label, "greedy").rows[name] for n in range(last + 1))
+            rows.append([f"{name}, greedy", *map(share, cells)])
+        blocks.append(Table(head, rows))
+    blocks.append(
+        Paragraph(
+            "`invoke_rate` is calls an episode, `malformed_rate` the share of attempts that could "
+            "not be read as a call, `answer_words` the words of an answer (mean, and median), "
+            "`copied_passage` the share of episodes whose answer holds at least "
+            f"{COPIED_WORDS} words in a row, and more than any gold answer has, of one tool "
+            "result. `accuracy_paper` counts the gold anywhere in an answer: a pasted passage can "
+            "raise it."
+        )
+    )
+    return blocks
 
 
-def _evaluated(work: Work, number: int, label: str) -> Path:
-    return work.out / f"evaluation-{number}" / f"{label}-sampled"
-
-
-def between_rounds(work: Work, last: int) -> list[Block]:
+def between_rounds(found: Evaluations, last: int) -> list[Block]:
     """Each round against the one before: the paired change, its interval and test."""
     if last < 1:
         return []
-    rows = []
-    for number in range(1, last + 1):
-        found = compare(sampled(work, number - 1), sampled(work, number), seed=work.settings.seed)
-        row = found["accuracy"]
-        lost, gained = _changes(work, number)
-        ends = "-" if row.low is None or row.high is None else f"[{_p(row.low)}, {_p(row.high)}]"
-        change = f"{_p(row.change)} {ends}"
-        rows.append(
-            [
-                f"{number} against {number - 1}",
-                str(gained),
-                str(lost),
-                change,
-                f"{mcnemar(lost, gained):.2g}",
-            ]
-        )
+    changes = [found.change(number - 1, number) for number in range(1, last + 1)]
+    corrected = holm([change.p for change in changes])
+    rows = [
+        [f"{number} against {number - 1}", *_change_cells(change), f"{p:.2g}"]
+        for number, (change, p) in enumerate(zip(changes, corrected, strict=True), 1)
+    ]
     text = (
-        "Sampled, the same questions: change of the accuracy in points with its 95 % interval "
-        "(bootstrap over questions), and the exact McNemar test."
+        f"Sampled, the same questions: change of {found.judge()} in points with its 95 % interval "
+        f"(bootstrap over questions), and the {changes[0].test} of each round, as it is and "
+        "corrected for the number of rounds (Holm 1979)."
     )
-    head = ["round", "wrong to right", "right to wrong", "change", "p"]
+    head = ["round", "better", "worse", "change", "p", "p, corrected"]
     return [Heading("Rounds against each other"), Paragraph(text), Table(head, rows)]
 
 
-def _p(value: float) -> str:
+def _change_cells(change: Change) -> list[str]:
+    """Questions that got better and worse, the mean change in points, and p."""
+    row = change.interval
+    ends = (
+        "" if row.low is None or row.high is None else f" [{_points(row.low)}, {_points(row.high)}]"
+    )
+    value = "-" if row.value is None else _points(row.value)
+    return [str(change.gained), str(change.lost), value + ends, f"{change.p:.2g}"]
+
+
+def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
@@ -96,10 +180,13 @@ def passed(work: Work, rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
         return []
     ks = sorted({k for found in rates.values() for k in found})
     rows = [
-        [str(number), *(_share(found[k]) if k in found else "-" for k in ks)]
+        [str(number), *(share(found[k]) if k in found else "-" for k in ks)]
         for number, found in rates.items()
     ]
-    text = "Share of practice questions with a right one among k episodes (before the round)."
+    text = (
+        "Share of practice questions with a right one (`accuracy`) among k episodes, played before "
+        "the round trained."
+    )
     head = ["round", *(f"pass@{k}" for k in ks)]
     return [Heading("Practice"), Paragraph(text), Table(head, rows)]
 
@@ -107,7 +194,7 @@ def passed(work: Work, rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
     practised = [e.label for e in work.environments if e.train is not None]
     folders = [work.out / f"round-{number}" / "practice" / label for label in practised]
-    episodes = list(open_recording([folder for folder in folders if folder.is_dir()]))
+    episodes = open_recording([folder for folder in folders if folder.is_dir()])
     return pass_rates(episodes, seed=work.settings.seed)
 
 
@@ -117,30 +204,29 @@ def need(work: Work, last: int) -> list[Block]:
         return []
     rows = []
     for number, when in ((0, "before"), (last, "after")):
-        for found in tool_need(sampled(work, number), _alone(work)):
-            cells = [_share(found.shares[kind]) for kind in KINDS]
+        for found in tool_need(_sampled(work, number), _alone(work)):
+            cells = [share(found.shares[kind]) for kind in KINDS]
             rows.append([f"{when}, {found.label}", str(found.count), *cells])
     text = (
-        "Beside the base model without tools: needed = wrong without, right with; over-used = "
-        "right without, called all the same; under-used = wrong without, not called, still wrong; "
-        "harmed = right without, wrong with."
+        "Beside the base model without tools, by `accuracy`: needed = wrong without, right with; "
+        "over-used = right without, called all the same; under-used = wrong without, not called, "
+        "still wrong; harmed = right without, wrong with."
     )
     head = ["questions", "n", *(kind.replace("_", "-") for kind in KINDS)]
     return [Heading("When a tool was worth it"), Paragraph(text), Table(head, rows)]
 
 
+def _sampled(work: Work, number: int) -> list[Trajectory]:
+    """The held-out episodes of an evaluation at the sampling temperature, ids made unique."""
+    tested = [e.label for e in work.environments if e.test is not None]
+    return list(
+        open_recording([work.out / f"evaluation-{number}" / f"{name}-sampled" for name in tested])
+    )
+
+
 def _alone(work: Work) -> list[Trajectory]:
     tested = [e.label for e in work.environments if e.test is not None]
     return list(open_recording([work.out / BASELINE / label for label in tested]))
-
-
-def _share(found: Interval) -> str:
-    if found.value is None:
-        return "-"
-    ends = ""
-    if found.low is not None and found.high is not None:
-        ends = f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    return f"{100 * found.value:.1f} %{ends}"
 
 
 def overlap(work: Work) -> tuple[int, int]:
@@ -150,7 +236,7 @@ def overlap(work: Work) -> tuple[int, int]:
         if environment.train is not None:
             tasks = make_env(environment.id, {**environment.args, **environment.train}).tasks
             practised.update(_key(task.question) for task in tasks)
-    held_out = {_key(trajectory.task.question) for trajectory in sampled(work, 0)}
+    held_out = {_key(trajectory.task.question) for trajectory in _sampled(work, 0)}
     return len(held_out & practised), len(held_out)
 
 
@@ -158,18 +244,43 @@ def _key(question: str) -> str:
     return "".join(filter(str.isalnum, question.casefold()))
 
 
-def data(work: Work, last: int) -> dict[str, Any]:
+def data(found: Evaluations, last: int) -> dict[str, Any]:
     """The findings as plain values."""
-    found: dict[str, Any] = {
-        "overlap": dict(zip(("shared", "held_out"), overlap(work), strict=True))
+    work = found.work
+    facts: dict[str, Any] = {
+        "overlap": dict(zip(("shared", "held_out"), overlap(work), strict=True)),
+        "judged_by": {label: found.judge(label) for label in found.labels},
+        "changes": [_change_row(found.change(n - 1, n)) for n in range(1, last + 1)],
+        "figures": [
+            {
+                label: {way: _figure_rows(found.of(number, label, way)) for way in WAYS}
+                for label in found.labels
+            }
+            for number in range(last + 1)
+        ],
     }
-    found["changes"] = [
-        dict(zip(("lost", "gained"), _changes(work, number), strict=True))
-        for number in range(1, last + 1)
-    ]
+    if last:
+        facts["change"] = _change_row(found.change(0, last))
     if (work.out / BASELINE).is_dir():
-        found["need"] = {
-            when: need_rows(tool_need(sampled(work, number), _alone(work)))
+        facts["need"] = {
+            when: need_rows(tool_need(_sampled(work, number), _alone(work)))
             for number, when in ((0, "before"), (last, "after"))
         }
-    return found
+    return facts
+
+
+def _change_row(change: Change) -> dict[str, Any]:
+    interval = change.interval
+    return {
+        "lost": change.lost,
+        "gained": change.gained,
+        "change": [interval.value, interval.low, interval.high],
+        "p": change.p,
+        "test": change.test,
+        "verdict": change.verdict,
+    }
+
+
+def _figure_rows(part: Evaluated) -> dict[str, list[float | None]]:
+    """Value, low and high of every figure."""
+    return {name: [row.value, row.low, row.high] for name, row in part.rows.items()}

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
+from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
 from toolgym.registry import PRESETS
 from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
@@ -62,11 +73,20 @@ class SamplingSettings(Sampling):
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
             float32), ``float32``, ``bfloat16``.
+        guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
+            in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
     """
 
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
+    guided: Literal["never", "practice", "always"] = "never"
+
+    @field_validator("guided", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # YAML reads `no` and `yes` as these.
+        return {True: "practice", False: "never"}[value] if isinstance(value, bool) else value
 
 
 class FilterSettings(_Settings):
@@ -80,6 +100,11 @@ class FilterSettings(_Settings):
     dedupe: Literal["text", "tokens"] | None = "text"
 
 
+Filters = Annotated[
+    Annotated[FilterSettings, Tag("one")] | Annotated[list[FilterSettings], Tag("by round")],
+    Discriminator(lambda given: "by round" if isinstance(given, list | tuple) else "one"),
+]
+"""One for all rounds, or one a round, of which the last goes on."""
 Method = Literal["sft", "dpo", "grpo"]
 
 
@@ -119,11 +144,19 @@ class SelfTrainSettings(_Settings):
         begin_with: what a round trains: the ``last`` round's model, or the ``base``.
         baseline: play the held-out questions once without tools, so that the report can say where
             tools were needed.
-        stop_when_worse: end after a round whose held-out accuracy fell (exact McNemar p < 0.05).
+        stop_when_worse: end after a round that made the held-out answers worse (paired sign test,
+            p < 0.05, by the metric of ``judge_by``).
+        judge_by: the metric that says whether a round was a gain: ``exact_match``, ``accuracy``,
+            ``accuracy_paper``, ``token_f1``, ``Solve-F1`` and the like, or a registered reward.
+            None: one that copying cannot raise, ``exact_match``, and ``Solve-F1`` where the tasks
+            have sub-answers.
         samples_per_task: episodes of each question in a round.
         seed: fixes everything that is drawn.
         sampling: how the model writes.
-        filter: what is kept.
+        filter: what is kept; several: one a round, the last one goes on.
+        learn_as: the prompt under which SFT and DPO learn what was practised, see
+            `toolgym.data.chat.LearnAs`; None: the evaluation's, ``{}``: as it was played. GRPO
+            learns while it plays.
         train: how a round of SFT trains, see `toolgym.training.config.SftConfig`.
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
@@ -137,10 +170,12 @@ class SelfTrainSettings(_Settings):
     begin_with: Literal["last", "base"] = "last"
     baseline: bool = True
     stop_when_worse: bool = True
+    judge_by: str | None = None
     samples_per_task: int = Field(default=8, ge=1)
     seed: int = 0
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    filter: FilterSettings = Field(default_factory=FilterSettings)
+    filter: Filters = Field(default_factory=FilterSettings)
+    learn_as: LearnAs | None = None
     train: SftConfig = Field(default_factory=SftConfig)
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
@@ -149,6 +184,12 @@ class SelfTrainSettings(_Settings):
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
         return self.methods[min(number, len(self.methods)) - 1]
+
+    def filters(self, number: int) -> FilterSettings:
+        """What a round keeps, counted from 1."""
+        if isinstance(self.filter, FilterSettings):
+            return self.filter
+        return self.filter[min(number, len(self.filter)) - 1]
 
     def practises(self, method: str) -> bool:
         """Whether a round of this method begins with recorded episodes."""
@@ -168,6 +209,10 @@ class SelfTrainSettings(_Settings):
         bad = next((label for label in labels if not label or set(label) & set('/\\:*?"<>|')), None)
         if bad is not None:
             raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
+        if self.filter == []:
+            raise ValueError("'filter' is an empty list: give it one mapping, or one a round")
+        if self.learn_as is not None and not {"sft", "dpo"} & set(self.methods):
+            raise ValueError("'learn_as' is for episodes that SFT or DPO learns: GRPO plays live")
         own = own_model(self.model)
         if own is not None:
             own.check(self.build)
@@ -268,23 +313,48 @@ def load_settings(
 ) -> SelfTrainSettings:
     """Settings from a model, plain data, or a YAML or JSON file.
 
+    In a file ``${NAME}`` stands for the environment variable, so that a recipe can name data that
+    lies elsewhere on every machine.
+
     Raises:
         MissingFileError: no such file.
         MissingExtraError: a YAML file, and no YAML reader is installed.
-        BadInputError: an unknown key (near ones are named) or a value that does not fit.
+        BadInputError: an unknown key (near ones are named), a value that does not fit, or a file
+            names an environment variable that is not set.
     """
     if isinstance(settings, SelfTrainSettings):
         return settings
     where = "settings"
     if isinstance(settings, str | Path):
         where = f"settings file {str(settings)!r}"
-        settings = _read(require_file(settings, "settings file"))
+        settings = _filled_in(_read(require_file(settings, "settings file")), where)
     if not isinstance(settings, Mapping):
         raise BadInputError(f"{where} must be a mapping, not {type(settings).__name__}")
     try:
         return SelfTrainSettings.model_validate(dict(settings))
     except ValidationError as error:
         raise BadInputError(f"{where}: {explain(error, SelfTrainSettings)}") from error
+
+
+def _filled_in(value: Any, where: str) -> Any:
+    """Plain data with the environment's variables in its strings."""
+    if isinstance(value, dict):
+        return {key: _filled_in(part, where) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(part, where) for part in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if not found:
+            raise BadInputError(
+                f"{where} needs the environment variable {match[1]} (in {value!r}), which is not "
+                "set; export it, or write the value into a copy of the file"
+            )
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", variable, value)
 
 
 def _read(path: Path) -> Any:

@@ -29,8 +29,8 @@ DONE = "done.json"
 BASELINE = "no-tools"
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, what is done, what is planned, and a note."""
-Policies = Callable[[float], Any]
-"""A policy of the current model at a temperature; made when the first episode needs it."""
+Policies = Callable[..., Any]
+"""A policy of the current model at a temperature, for practice or not (``practice=True``)."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ def practice(
             continue
         run = _roll(
             work,
-            policies(settings.sampling.temperature),
+            policies(settings.sampling.temperature, practice=True),
             environment,
             environment.train if tools else environment.train | without_tools(environment),
             environment.train_tasks,
@@ -221,9 +221,10 @@ def _roll(
     counts, begun = [0, 0, 0, 0], time.perf_counter()
 
     def tell() -> None:
-        going = counts[2] and not 0 < counts[1] <= counts[0]  # at the end the stage says what came
-        note = written(*counts[2:], time.perf_counter() - begun) if going else ""
-        work.tell(name, *counts[:2], note)
+        done, total, turns, tokens = counts
+        going = turns and not 0 < total <= done  # at the end the stage says what came of it
+        note = written(turns, tokens, time.perf_counter() - begun) if going else ""
+        work.tell(name, done, total, note)
 
     def played(done: int, total: int) -> None:
         counts[:2] = done, total

@@ -18,7 +18,7 @@ from toolgym._workers.pool import WorkerPool
 from toolgym._workers.tool_child import attempt, by_name, describe
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.tools.cache import ResultCache, cache_key
+from toolgym.tools.cassette import ResultCache, cache_key
 from toolgym.tools.docstring import read_docstring
 
 __all__ = ["DEFAULT_TIMEOUT", "Schema", "Tool", "tool"]
@@ -78,8 +78,8 @@ class Tool:
         self.description = " ".join((description or written).split())
         if not self.description:
             raise BadInputError(_undocumented(self.name))
-        self._model, self.parameters = _arguments(signature, self.name, described)
-        self._fields = dict(zip(self._model.model_fields, signature, strict=True))
+        model, self.parameters = _arguments(signature, self.name, described)
+        self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
         self._call = by_name(function)
         self._options: dict[str, Any] = {"name": self.name, "description": description}
         self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
@@ -109,13 +109,12 @@ class Tool:
             ToolError: with one line for the model that names each wrong argument.
         """
         try:
-            checked = self._model.model_validate(dict(arguments))
+            checked = self._check(dict(arguments))
         except ValidationError as error:
-            names = list(self._fields.values())
-            problems = "; ".join(_problem(item, names) for item in error.errors())
+            problems = "; ".join(_problem(item, self._names) for item in error.errors())
             raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
-        # Its fields are all that it holds, for extra ones are forbidden.
-        return {self._fields[field]: value for field, value in vars(checked).items()}
+        # Its fields, in order, are all that it holds, for extra ones are forbidden.
+        return dict(zip(self._names, vars(checked).values(), strict=True))
 
     def run(self, call: ToolCall) -> ToolResult:
         """Validate, execute, and turn every failure into a text; a failing tool never raises."""
@@ -199,7 +198,7 @@ class Tool:
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if self._pool is not None:
             return self._pool.call(arguments, self.timeout)
-        return attempt(functools.partial(self._call, arguments))
+        return attempt(self._call, arguments)
 
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
@@ -208,7 +207,7 @@ class Tool:
             raise
         except BaseException as error:  # as in `attempt`, for all of them
             return [describe(error)] * len(arguments)
-        return [attempt(functools.partial(_same, value)) for value in values]
+        return [attempt(_same, value) for value in values]
 
 
 def _same(value: Any) -> Any:

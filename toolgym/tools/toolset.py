@@ -13,7 +13,7 @@ from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
 from toolgym.tools.base import Schema, Tool
-from toolgym.tools.cache import Counters
+from toolgym.tools.cassette import Counters
 
 __all__ = ["MAX_PARALLEL", "Toolset", "make_toolset"]
 

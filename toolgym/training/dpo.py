@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet, require_extra
+from toolgym.data.chat import LearnAs, learned
 from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
-from toolgym.data.pairs import balance, make_pairs, pair_row, token_pair_row
+from toolgym.data.pairs import Pair, balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.sources import Recording, read_recording
 from toolgym.training.config import (
@@ -36,9 +37,10 @@ from toolgym.training.loop import (
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
+from toolgym.training.sft import WRITTEN
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Pairable", "PreparedPairs", "prepare_pairs", "run_dpo", "train_dpo"]
+__all__ = ["Pairable", "PreparedPairs", "episode_pair", "prepare_pairs", "run_dpo", "train_dpo"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,6 +79,7 @@ def train_dpo(
     out: str | Path,
     config: DpoConfig | Mapping[str, Any] | None = None,
     *,
+    learn_as: LearnAs | Mapping[str, Any] | None = None,
     resume: bool = True,
     progress: StepProgress | None = None,
     **options: Any,
@@ -92,6 +95,8 @@ def train_dpo(
         model: a folder or a hub id.
         out: folder of the trained model; see `toolgym.training.sft.train_sft`.
         config: see `DpoConfig`; the learning rate is 1e-6 by default, with LoRA 1e-5.
+        learn_as: the prompt under which recorded episodes are learned, see
+            `toolgym.data.export.export`.
         resume: go on from the last checkpoint of the same training.
         progress: called with updates done, updates planned and a note.
         options: fields of `DpoConfig` by name; they win over ``config``.
@@ -112,7 +117,7 @@ def train_dpo(
     settings = asked.resolve()
     with quiet():
         loaded, tokenizer, saved = load_for_training(model, settings)
-        prepared = prepare_pairs(source, tokenizer, asked)
+        prepared = prepare_pairs(source, tokenizer, asked, learn_as)
         # What shaped the pairs shows in the pairs themselves.
         own = asked.model_dump(exclude={*TrainConfig.model_fields, "pairing", "where", "per_task"})
         record = {
@@ -159,7 +164,10 @@ def _warnings(prepared: PreparedPairs, settings: Resolved) -> list[str]:
 
 
 def prepare_pairs(
-    source: Pairable, tokenizer: PreTrainedTokenizerBase, config: DpoConfig
+    source: Pairable,
+    tokenizer: PreTrainedTokenizerBase,
+    config: DpoConfig,
+    learn_as: LearnAs | Mapping[str, Any] | None = None,
 ) -> PreparedPairs:
     """Tokenise what is not yet tokens, check every mask, leave out what is too long.
 
@@ -167,12 +175,13 @@ def prepare_pairs(
         source: see `Pairable`; exported pairs are taken as they are, episodes are paired here.
         tokenizer: the model's.
         config: how episodes are paired, and how long prompt and one side may be together.
+        learn_as: see `train_dpo`.
 
     Raises:
         TemplateError: the trained tokens are not what the assistant said; nothing is trained then.
         BadInputError: no pair is left, or a row is none.
     """
-    found, facts = _pairs(source, config)
+    found, facts = _pairs(source, config, LearnAs.read(learn_as))
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     kept: list[dict[str, list[int]]] = []
@@ -185,7 +194,8 @@ def prepare_pairs(
         elif made["chosen_ids"] == made["rejected_ids"]:
             counts["chosen and rejected read the same"] += 1
         else:
-            counts["token_exact" if exact else "retokenised"] += 1
+            anew = "re-rendered" if "learn_as" in row else "retokenised"
+            counts["token_exact" if exact else anew] += 1
             kept.append(made)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
@@ -194,8 +204,29 @@ def prepare_pairs(
     return PreparedPairs(kept, dict(counts), trained, facts)
 
 
-def _pairs(source: Pairable, config: DpoConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _pairs(
+    source: Pairable, config: DpoConfig, learn_as: LearnAs | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of tokens where both sides have them, of messages elsewhere; and their balance."""
+    written = _written(source)
+    if written is not None:
+        if learn_as is not None:
+            raise BadInputError(WRITTEN)
+        return written
+    trajectories: list[Trajectory] = read_recording(source)[0]
+    right = condition(config.where or RIGHT, trajectories)
+    pairs, _ = make_pairs(trajectories, right, pairing=config.pairing, per_task=config.per_task)
+    return [episode_pair(pair, learn_as) for pair in pairs], balance(pairs)
+
+
+def episode_pair(pair: Pair, learn_as: LearnAs | None = None) -> dict[str, Any]:
+    """The row of a pair: its tokens where they are those of its prompt, else messages."""
+    exact = None if learned(pair.chosen, learn_as)[1] else token_pair_row(pair)
+    return exact or pair_row(pair, "auto", learn_as=learn_as)
+
+
+def _written(source: Any) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """Pairs that are written already, and their balance; or None for episodes."""
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir() and (path / "train.jsonl").is_file():
@@ -220,10 +251,7 @@ def _pairs(source: Pairable, config: DpoConfig) -> tuple[list[dict[str, Any]], d
         items = list(source)
         if items and isinstance(items[0], dict):
             return items, {}
-    trajectories: list[Trajectory] = read_recording(source)[0]
-    right = condition(config.where or RIGHT, trajectories)
-    pairs, _ = make_pairs(trajectories, right, pairing=config.pairing, per_task=config.per_task)
-    return [token_pair_row(pair) or pair_row(pair, "auto") for pair in pairs], balance(pairs)
+    return None
 
 
 def _checked(row: dict[str, Any]) -> dict[str, list[int]]:

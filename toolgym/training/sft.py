@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet, require_extra
+from toolgym.data.chat import LearnAs, learned
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.sources import Recorded, Recording, open_recording
@@ -30,8 +31,11 @@ from toolgym.training.loop import (
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
+from toolgym.trajectory import Trajectory
 
-__all__ = ["Prepared", "Trainable", "prepare", "run_sft", "train_sft", "training_rows"]
+__all__ = [
+    *("Prepared", "Trainable", "episode_row", "prepare", "run_sft", "train_sft", "training_rows"),
+]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 Trainable = Rows | Recording
 """Exported rows, a selection, a run, the path of one of them, trajectories, or rows as dicts."""
 
+WRITTEN = "learn_as is for recorded episodes: these rows are written already, so give it to export"
 _TOLERATED = 0.05  # share of sampled rows whose tokens may say something else than the record
 
 
@@ -49,6 +54,7 @@ def train_sft(
     out: str | Path,
     config: SftConfig | Mapping[str, Any] | None = None,
     *,
+    learn_as: LearnAs | Mapping[str, Any] | None = None,
     resume: bool = True,
     progress: StepProgress | None = None,
     **options: Any,
@@ -65,6 +71,8 @@ def train_sft(
         out: folder of the trained model; it appears whole or not at all. Checkpoints lie beside it
             in ``<out>.partial`` until then.
         config: see `SftConfig`; the learning rate is 2e-5 by default, with LoRA 2e-4.
+        learn_as: the prompt under which recorded episodes are learned, see
+            `toolgym.data.export.export`; episodes that it changes are tokenised again.
         resume: go on from the last checkpoint of the same training; False begins anew.
         progress: called with updates done, updates planned and a note.
         options: fields of `SftConfig` by name; they win over ``config``.
@@ -84,7 +92,7 @@ def train_sft(
     settings = configure(SftConfig, config, options).resolve()
     with quiet():
         loaded, tokenizer, saved = load_for_training(model, settings)
-        prepared = prepare(source, tokenizer, max_length=settings.max_length)
+        prepared = prepare(source, tokenizer, max_length=settings.max_length, learn_as=learn_as)
         record = {
             "method": "sft",
             "model": str(model),
@@ -117,7 +125,8 @@ class Prepared:
 
     Args:
         rows: ``input_ids`` and ``labels``.
-        counts: rows by how they came to be: ``token_exact``, ``retokenised``, and those left out.
+        counts: rows by how they came to be: ``token_exact``, ``retokenised``, ``re-rendered`` under
+            another prompt, and those left out.
         trained_tokens: how many tokens the loss falls on.
         warnings: what the model will not learn from them.
     """
@@ -132,13 +141,36 @@ class Prepared:
         return value_hash(self.rows)
 
 
-def training_rows(source: Trainable) -> list[dict[str, Any]]:
+def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> list[dict[str, Any]]:
     """Rows of tokens where they were recorded, of messages elsewhere.
+
+    Args:
+        source: see `Trainable`.
+        learn_as: see `toolgym.data.chat.learned`.
 
     Raises:
         MissingFileError: nothing is at the path.
-        BadInputError: it holds no SFT rows.
+        BadInputError: it holds no SFT rows; or rows that are written already, and ``learn_as``.
     """
+    if not isinstance(source, str | Path | Recorded | Rows):
+        source = list(source)
+    rows = _written(source)
+    if rows is not None:
+        if learn_as is not None:
+            raise BadInputError(WRITTEN)
+        return rows
+    return [episode_row(item, learn_as) for item in open_recording(source)]
+
+
+def episode_row(trajectory: Trajectory, learn_as: LearnAs | None = None) -> dict[str, Any]:
+    """The row of one episode: its tokens where they are those of its prompt, else messages."""
+    if trajectory.tokens is not None and not learned(trajectory, learn_as)[1]:
+        return token_row(trajectory)
+    return message_rows([trajectory], learn_as=learn_as)[0][0]
+
+
+def _written(source: Any) -> list[dict[str, Any]] | None:
+    """Rows that are written already, or None for episodes."""
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir() and (path / "train.jsonl").is_file():
@@ -158,18 +190,16 @@ def training_rows(source: Trainable) -> list[dict[str, Any]]:
         if source.kind == "dpo":
             raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
         return source.rows
-    if not isinstance(source, str | Path | Recorded):
-        source = list(source)
-        if any(isinstance(item, dict) for item in source):
-            return source
-    return [
-        token_row(item) if item.tokens is not None else message_rows([item])[0][0]
-        for item in open_recording(source)
-    ]
+    found = isinstance(source, list) and any(isinstance(item, dict) for item in source)
+    return source if found else None
 
 
 def prepare(
-    source: Trainable, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None
+    source: Trainable,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None,
+    learn_as: LearnAs | Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Tokenise what is not yet tokens, check every mask, leave out what is too long.
 
@@ -183,7 +213,7 @@ def prepare(
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     kept: list[dict[str, list[int]]] = []
-    for row in training_rows(source):
+    for row in training_rows(source, LearnAs.read(learn_as)):
         exact = "input_ids" in row
         ids, labels, problem = _encoded(row, tokenizer, ends)
         if problem is not None and not exact:
@@ -197,7 +227,8 @@ def prepare(
         elif max_length is not None and len(ids) > max_length:
             counts[f"longer than {max_length} tokens"] += 1
         else:
-            counts["token_exact" if exact else "retokenised"] += 1
+            anew = "re-rendered" if "learn_as" in row else "retokenised"
+            counts["token_exact" if exact else anew] += 1
             kept.append({"input_ids": ids, "labels": labels})
     _judge(wrong, counts)
     if not kept:
@@ -253,7 +284,7 @@ def _endless(
     kept: Sequence[dict[str, list[int]]], counts: Counter[str], ends: set[int]
 ) -> list[str]:
     """Sampled replies that were all cut teach a model never to stop; single ones do no harm."""
-    if counts["retokenised"]:
+    if counts["retokenised"] or counts["re-rendered"]:
         return []
     last = (next(label for label in reversed(row["labels"]) if label != IGNORED) for row in kept)
     if any(label in ends for label in last):

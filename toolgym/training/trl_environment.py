@@ -278,6 +278,11 @@ def trl_environment(
 def _opened(env: str | gym.Env[str, str], env_args: Mapping[str, Any] | None) -> ToolEnv:
     args = {"format": NATIVE[0], **(env_args or {})} if isinstance(env, str) else env_args
     made = open_env(env, args).bare("TRL's own loop")
+    if made.examples:
+        raise BadInputError(
+            "TRL writes these conversations itself, without worked examples: leave examples out, "
+            "or train with toolgym.training.grpo.train_grpo, which plays them"
+        )
     if made.format.name not in NATIVE:
         raise BadInputError(
             f"format {made.format.name!r} writes calls as text of its own, and TRL reads them with "

@@ -100,6 +100,7 @@ class _Episode:
             seed=_seed(self.seed, turn),
             episode=self.key,
             turn=turn,
+            examples=self.info.get("examples", 0),
         )
 
     def spent(self) -> int:

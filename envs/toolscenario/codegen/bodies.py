@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toolgym.envs.toolscenario.codegen.encoding import grouped
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
-from toolgym.envs.toolscenario.codegen.params import parameter_name
 from toolgym.envs.toolscenario.codegen.rendering import Tool
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS, parameter_name
 
 __all__ = ["checking", "computing", "ending", "find", "listing", "lookup", "reading"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym.envs.toolscenario.codegen.params import Param, parameter_name
+from toolgym.envs.toolscenario.codegen.toolspecs import Param, parameter_name
 from toolgym.scenario import FROM
 
 __all__ = ["Field", "arguments", "fields_of", "grouped", "schema_of", "signature"]

@@ -9,23 +9,9 @@ import unicodedata
 from typing import Any
 
 __all__ = [
-    "PARTS",
-    "add_days",
-    "aggregate",
-    "check_value",
-    "convert_currency",
-    "convert_unit",
-    "count_weekdays",
-    "date_difference",
-    "find_name",
-    "fold_name",
-    "great_circle",
-    "names_of",
-    "present",
-    "read_date",
-    "round_number",
-    "share",
-    "sort_values",
+    *("PARTS", "add_days", "aggregate", "check_value", "convert_currency", "convert_unit"),
+    *("count_weekdays", "date_difference", "find_name", "fold_name", "great_circle", "names_of"),
+    *("present", "read_date", "round_number", "share", "sort_values"),
 ]
 
 # In the order in which a source holds them: those that others call stand first.

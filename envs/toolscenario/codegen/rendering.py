@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolgym.envs.toolscenario.codegen.encoding import Field, arguments, fields_of, schema_of
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
-from toolgym.envs.toolscenario.codegen.params import Param, parameter_name
-from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec, core, options
+from toolgym.envs.toolscenario.codegen.toolspecs import (
+    KINDS,
+    Param,
+    ToolSpec,
+    core,
+    options,
+    parameter_name,
+)
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import FROM, ReferenceCall, ToolDocument
 
-__all__ = ["DEMANDED", "Step", "Tool", "call", "document"]
+__all__ = ["DEMANDED", "PlannedCall", "Tool", "call", "document"]
 
 DEMANDED: Mapping[str, Any] = {
     **{"language": "en", "include_details": False},
@@ -24,7 +29,7 @@ DEMANDED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedCall:
     """What a sub-question asks of a tool; plain data.
 
     Args:
@@ -177,7 +182,7 @@ def _listed(words: list[str], last: str = "and") -> str:
 
 
 def call(
-    tool: Tool, step: Step, tools: Mapping[str, Tool], steps: Mapping[str, Step]
+    tool: Tool, step: PlannedCall, tools: Mapping[str, Tool], steps: Mapping[str, PlannedCall]
 ) -> ReferenceCall:
     """The reference call of a step.
 
@@ -204,7 +209,7 @@ def call(
     return ReferenceCall(sub_question=step.id, tool=tool.spec.name, arguments=made)
 
 
-def _values(tool: Tool, step: Step) -> dict[str, Any]:
+def _values(tool: Tool, step: PlannedCall) -> dict[str, Any]:
     spec, names = tool.spec, {param.name for param in tool.core}
     values = dict(step.inputs)
     if "entity" in values:

@@ -21,8 +21,8 @@ from toolgym.envs.toolscenario.codegen.bodies import (
     reading,
 )
 from toolgym.envs.toolscenario.codegen.encoding import signature
-from toolgym.envs.toolscenario.codegen.kinds import KINDS
-from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, document
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall, Tool, document
+from toolgym.envs.toolscenario.codegen.toolspecs import KINDS
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Value
 
 __all__ = ["Secret", "json_value", "source"]
@@ -85,7 +85,7 @@ def _short(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def source(
-    tool: Tool, steps: Sequence[Step], secret: Secret, rng: random.Random, own: bool = True
+    tool: Tool, steps: Sequence[PlannedCall], secret: Secret, rng: random.Random, own: bool = True
 ) -> str:
     """The source of a tool's function.
 
@@ -141,7 +141,7 @@ def _called(text: str) -> list[str]:
 _CALL = re.compile(r"\b([a-z_]+)\(")
 
 
-def _serves(tool: Tool, step: Step) -> bool:
+def _serves(tool: Tool, step: PlannedCall) -> bool:
     spec = tool.spec
     return (
         step.kind == spec.kind
@@ -165,7 +165,11 @@ def _json(value: Any) -> str:
 
 
 def _register(
-    tool: Tool, mine: Sequence[Step], steps: Sequence[Step], secret: Secret, rng: random.Random
+    tool: Tool,
+    mine: Sequence[PlannedCall],
+    steps: Sequence[PlannedCall],
+    secret: Secret,
+    rng: random.Random,
 ) -> tuple[dict[str, Any], list[str]]:
     """Rows of the register, and the names that an error may show."""
     knowledge, spec = tool.knowledge, tool.spec

@@ -24,8 +24,7 @@ from toolgym.envs.toolscenario.compiler.verification import (
     verify,
 )
 from toolgym.envs.toolscenario.files import playable, read_scenarios
-from toolgym.envs.toolscenario.published_format import OWN, PublicScenario, to_own, to_public
-from toolgym.envs.toolscenario.records import RejectedError
+from toolgym.envs.toolscenario.records import OWN, PublicScenario, RejectedError, to_own, to_public
 from toolgym.envs.toolscenario.schemas import document_problems
 from toolgym.envs.toolscenario.tool import PUBLISHED, function_problems
 from toolgym.scenario import Scenario
@@ -364,7 +363,7 @@ def convert(
 ) -> None:
     """Write a file in the other format; ours in the published one can be converted back."""
     from toolgym.envs.toolscenario.files import read_scenarios, write_scenarios
-    from toolgym.envs.toolscenario.published_format import to_own, to_public
+    from toolgym.envs.toolscenario.records import to_own, to_public
     from toolgym.errors import BadInputError
     from toolgym.scenario import Scenario
 

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import installed_versions
-from toolgym.envs.toolscenario.compiler.folder import SETTINGS, BuildFolder
-from toolgym.envs.toolscenario.compiler.making import Make, Maker, Outcome, working
-from toolgym.envs.toolscenario.compiler.stages import Author
+from toolgym.envs.toolscenario.compiler.decomposition import Author
+from toolgym.envs.toolscenario.compiler.making import (
+    SETTINGS,
+    BuildFolder,
+    Make,
+    Maker,
+    Outcome,
+    working,
+)
 from toolgym.envs.toolscenario.compiler.verification import Duplicates
 from toolgym.envs.toolscenario.records import STAGES, Question
 from toolgym.errors import BadInputError, did_you_mean

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolgym.envs.toolscenario.compiler import decomposition
 from toolgym.envs.toolscenario.compiler.decomposition import reaches
-from toolgym.envs.toolscenario.compiler.deployment import check_whole
+from toolgym.envs.toolscenario.compiler.stages import check_whole
 from toolgym.envs.toolscenario.probing import (
     ECHO,
     Probe,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_rows
-from toolgym.envs.toolscenario.worlds.families import RELATIONS
 from toolgym.envs.toolscenario.worlds.relations import (
+    RELATIONS,
     TYPES,
     VALUES,
     EntityType,

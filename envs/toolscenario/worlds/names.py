@@ -54,70 +54,12 @@ _REAL = """
     salvatore moreno serrano romero hitchcock kubrick fellini bergman kurosawa miyazaki
     """
 _BLOCKED = frozenset(_REAL.split())
-TAKEN_CODES = frozenset(
-    [
-        "AED",
-        "ARS",
-        "AUD",
-        "BDT",
-        "BGN",
-        "BRL",
-        "CAD",
-        "CHF",
-        "CLP",
-        "CNY",
-        "COP",
-        "CZK",
-        "DKK",
-        "EGP",
-        "EUR",
-        "GBP",
-        "GEL",
-        "HKD",
-        "HUF",
-        "IDR",
-        "ILS",
-        "INR",
-        "ISK",
-        "JPY",
-        "KES",
-        "KRW",
-        "KZT",
-        "LKR",
-        "MAD",
-        "MXN",
-        "MYR",
-        "NGN",
-        "NOK",
-        "NZD",
-        "PEN",
-        "PHP",
-        "PKR",
-        "PLN",
-        "QAR",
-        "RON",
-        "RSD",
-        "RUB",
-        "SAR",
-        "SEK",
-        "SGD",
-        "THB",
-        "TND",
-        "TRY",
-        "TWD",
-        "UAH",
-        "USD",
-        "UYU",
-        "UZS",
-        "VND",
-        "ZAR",
-        "ASS",
-        "SEX",
-        "FUK",
-        "KKK",
-        "WTF",
-    ]
-)
+_CODES = """
+    AED ARS AUD BDT BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP GEL HKD HUF IDR ILS INR ISK
+    JPY KES KRW KZT LKR MAD MXN MYR NGN NOK NZD PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB
+    TND TRY TWD UAH USD UYU UZS VND ZAR ASS SEX FUK KKK WTF
+    """
+TAKEN_CODES = frozenset(_CODES.split())
 """Codes that an invented currency may not have: real ones, and some that nobody wants to read."""
 
 

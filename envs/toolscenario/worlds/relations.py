@@ -1,24 +1,18 @@
-"""Relations: what can be asked about an entity, and how it is worded."""
+"""Relations: what can be asked about an entity, how it is worded, and those known by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from types import MappingProxyType
+from typing import Any
 
 __all__ = [
-    "TYPES",
-    "VALUES",
-    "EntityType",
-    "Relation",
-    "date_relation",
-    "entity_relation",
-    "generic",
-    "generic_type",
-    "number_relation",
-    "point_relation",
-    "text_relation",
-    "year_relation",
+    *("COMPOSITES", "RELATIONS", "TYPES", "VALUES", "EntityType", "Relation", "date_relation"),
+    *("entity_relation", "generic", "generic_type", "number_relation", "point_relation"),
+    *("text_relation", "year_relation"),
 ]
 
 VALUES = ("date", "year", "number", "text", "point")
@@ -229,6 +223,34 @@ def point_relation(subject: str) -> Relation:
         ),
         names=("locate", "geocode"),
     )
+
+
+COMPOSITES: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("headquarters", "country"): "the country where {s} has its headquarters",
+        ("city", "country"): "the country where {s} is",
+        ("port", "country"): "the country where {s} has its home port",
+        ("premiere_city", "country"): "the country where {s} was first performed",
+    }
+)
+"""Noun phrases for two relations in a row."""
+
+_BUILDERS: Mapping[str, Callable[..., Relation]] = {
+    **{"entity": entity_relation, "date": date_relation, "year": year_relation},
+    **{"number": number_relation, "text": text_relation, "point": point_relation},
+}
+
+
+def _known(row: dict[str, Any]) -> Relation:
+    build = _BUILDERS[row.pop("of")]
+    return build(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+
+
+_LINES = resources.files(__package__).joinpath("relations.jsonl").read_text("utf-8").splitlines()
+RELATIONS: Mapping[tuple[str, str], Relation] = MappingProxyType(
+    {(item.subject, item.name): item for item in map(_known, map(json.loads, _LINES))}
+)
+"""Relations by type of subject and name, the content of ``relations.jsonl``."""
 
 
 def generic_type(name: str) -> EntityType:

@@ -13,8 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toolgym.errors import ToolError
-from toolgym.tools.calculator.evaluator import evaluate_expression
-from toolgym.tools.calculator.reasons import _is_unit
+from toolgym.tools.calculator.evaluator import _is_unit, evaluate_expression
 from toolgym.tools.calculator.tool import calculate
 from toolgym.tools.calculator.wording import OPERATION_WORDS
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from toolgym.errors import BadInputError, ToolError
 from toolgym.messages import ToolCall
 from toolgym.tools.calculator import expression, symbolic
-from toolgym.tools.calculator.expression import Node, Reader, from_lists, to_lists
+from toolgym.tools.calculator.expression import Node, TreeReader, from_lists, to_lists
 from toolgym.tools.calculator.grammar import commas
 from toolgym.tools.calculator.notation import plain
 from toolgym.tools.calculator.tokens import tokens
@@ -283,7 +283,7 @@ def value(node: Node, at: dict[str, Fraction]) -> Fraction:
 
 
 def read(text: str) -> Node:
-    return Reader(tokens(plain(text), commas, symbolic=True)).result()
+    return TreeReader(tokens(plain(text), commas, symbolic=True)).result()
 
 
 @given(_trees)

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from toolgym._util.jsonl import dump_line, read_rows
 from toolgym._util.workfolder import build_folder
 from toolgym.errors import BadInputError, ToolgymError
-from toolgym.tools.search import index, layout, spill, workers
+from toolgym.tools.search import index, layout, spill
+from toolgym.tools.search import merge as workers
 from toolgym.tools.search.analysis import Analyzer
 from toolgym.tools.search.corpora.passages import Passage, passage_line, read_passages
 from toolgym.tools.search.index import HEADER, build_index, open_index
@@ -248,7 +249,7 @@ def workers_in(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"jobs_child" in command and process.name != str(os.getpid()):
+            if command.count(b"/child.py") == 2 and process.name != str(os.getpid()):
                 parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 running += [process.name] if parent in (1, os.getpid()) else []
     return running

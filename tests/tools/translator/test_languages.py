@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError
-from toolgym.tools.translator.detection import detect_language
 from toolgym.tools.translator.languages import (
+    detect_language,
     english_name,
     find_language,
     language_codes,
+    lay_out,
     short_code,
 )
-from toolgym.tools.translator.sentences import lay_out
 
 pytest.importorskip("py3langid")
 pytest.importorskip("sentencex")

@@ -15,8 +15,7 @@ from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import CORPORA
 from toolgym.tools.base import Tool
-from toolgym.tools.translator.phrasebook import PhraseBook
-from toolgym.tools.translator.tool import make_translator
+from toolgym.tools.translator.tool import PhraseBook, make_translator
 
 PHRASES = [
     ("fra_Latn", "Où est la gare ?", "Where is the station?"),

@@ -83,44 +83,48 @@ class TransformersPolicy(Policy):
         guided: bool = False,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
+        if max_new_tokens is None:
+            max_new_tokens = 128 if on_cpu else 512
+        if batch_size is None:
+            batch_size = 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
-        counts = {
-            "max_new_tokens": (128 if on_cpu else 512)
-            if max_new_tokens is None
-            else max_new_tokens,
-            "max_prompt_tokens": max_prompt_tokens,
-            "batch_size": (32 if on_cpu else 64) if batch_size is None else batch_size,
-        }
-        _check(temperature, top_p, cache_gib, **counts)
+        limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
+        _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
         self._settings: dict[str, Any] = {
             "model": model.fingerprint if isinstance(model, Loaded) else str(model),
             "adapter": None if adapter is None else str(adapter),
             "temperature": temperature,
             "top_p": top_p,
-            "max_new_tokens": counts["max_new_tokens"],
-            "max_prompt_tokens": max_prompt_tokens,
+            **limits,
             "dtype": resolve_dtype(dtype, device),
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
             **({"guided": True} if guided else {}),
         }
-        loaded = _loaded(model, self._settings["adapter"], device, dtype)
+        loaded = (
+            model
+            if isinstance(model, Loaded)
+            else load_model(
+                str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
+            )
+        )
         self._weights = loaded.fingerprint
-        self._longest = _room(loaded.model.config, max_prompt_tokens, counts["max_new_tokens"])
+        self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
         width = loaded.model.get_output_embeddings().weight.shape[0]
         self._guides = Guides(loaded.tokenizer, self._chat.end_ids, width) if guided else None
+        padding = loaded.tokenizer.pad_token_id
         self._generator: Generator | None = Generator(
             model=loaded.model,
             ends=frozenset(self._chat.end_ids),
-            pad=_padding(loaded, self._chat),
+            pad=int(padding if padding is not None else min(self._chat.end_ids, default=0)),
             temperature=temperature,
             top_p=top_p,
-            max_new_tokens=counts["max_new_tokens"],
-            batch_size=counts["batch_size"],
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
             logprobs=logprobs,
             prefixes=Prefixes(int(cache_gib * 2**30)) if cache_gib else None,
         )
@@ -175,17 +179,6 @@ class TransformersPolicy(Policy):
     def close(self) -> None:
         """Let go of the model; it stays loaded for the next policy until `unload_models`."""
         self._generator = None
-
-
-def _loaded(model: str | Path | Loaded, adapter: Any, device: str | None, dtype: str) -> Loaded:
-    if isinstance(model, Loaded):
-        return model
-    return load_model(str(model), adapter=adapter, device=device, dtype=dtype)
-
-
-def _padding(loaded: Loaded, chat: TokenChat) -> int:
-    padding = loaded.tokenizer.pad_token_id
-    return int(padding if padding is not None else min(chat.end_ids, default=0))
 
 
 def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) -> None:

@@ -14,24 +14,9 @@ from fractions import Fraction
 from toolgym.errors import ToolError
 
 __all__ = [
-    "MAX_BITS",
-    "TINY",
-    "Number",
-    "add",
-    "bits",
-    "divide",
-    "finite",
-    "floor_divide",
-    "guard",
-    "is_zero",
-    "multiply",
-    "power",
-    "read_decimal",
-    "read_number",
-    "remainder",
-    "settled",
-    "to_answer",
-    "to_text",
+    *("MAX_BITS", "TINY", "Number", "add", "bits", "divide", "finite", "floor_divide", "guard"),
+    *("is_zero", "multiply", "power", "read_decimal", "read_number", "remainder", "settled"),
+    *("to_answer", "to_text"),
 ]
 
 Number = int | Fraction | float

@@ -1,6 +1,6 @@
 """The syntax tree of expressions with variables: read, built, printed, and as plain lists.
 
-A tree is made by `Reader` from text, or from what the symbolic worker sends back. It holds no
+A tree is made by `TreeReader` from text, or from what the symbolic worker sends back. It holds no
 object of sympy and is never turned into text that anything but our own parser reads.
 """
 
@@ -24,7 +24,9 @@ from toolgym.tools.calculator.grammar import (
     near,
 )
 
-__all__ = ["CONSTANTS", "OPERATIONS", "Node", "Reader", "from_lists", "operation_name", "to_lists"]
+__all__ = [
+    *("CONSTANTS", "OPERATIONS", "Node", "TreeReader", "from_lists", "operation_name", "to_lists"),
+]
 
 CONSTANTS = ("pi", "e", "i", "infinity", "tau", "E", "I")
 _CONSTANT_ALIASES = {"oo": "infinity", "inf": "infinity", "Pi": "pi", "PI": "pi"}
@@ -165,7 +167,7 @@ def operation_name(text: str) -> str | None:
     return lower if lower in OPERATIONS else None
 
 
-class Reader(Parser[Node]):
+class TreeReader(Parser[Node]):
     """Builds a tree from tokens that were read as symbolic."""
 
     infix: ClassVar[Mapping[str, tuple[int, Callable[[Any, Any], Any]]]] = {

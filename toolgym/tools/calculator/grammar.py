@@ -16,14 +16,7 @@ from toolgym.tools.calculator.functions import FUNCTIONS
 from toolgym.tools.calculator.tokens import MAX_DEPTH, TOO_DEEP, Commas, Token
 
 __all__ = [
-    "COMPARISONS",
-    "POWER",
-    "PRODUCT",
-    "SIGN",
-    "SUM",
-    "Parser",
-    "commas",
-    "function_name",
+    *("COMPARISONS", "POWER", "PRODUCT", "SIGN", "SUM", "Parser", "commas", "function_name"),
     "near",
 ]
 
@@ -236,7 +229,7 @@ class Parser(ABC, Generic[V]):
         if kind == "number":
             return self.number(word)
         if kind == "name":
-            return self._named(word)
+            return self._by_name(word)
         if word == "(":
             return self.bracket()
         if word in ("-", "+"):
@@ -244,7 +237,7 @@ class Parser(ABC, Generic[V]):
             return self.negative(value) if word == "-" else value
         self.unexpected(kind, word)
 
-    def _named(self, name: str) -> V:
+    def _by_name(self, name: str) -> V:
         function, base = self.function(name), None
         if function is None:
             digits = _WITH_DIGITS.fullmatch(name)

@@ -23,7 +23,7 @@ from toolgym.tools.calculator.expression import (
     CONSTANTS,
     OPERATIONS,
     Node,
-    Reader,
+    TreeReader,
     apply,
     from_lists,
     name,
@@ -111,7 +111,7 @@ def read_request(expression: str) -> Node:
     """
     text = _POLITE.sub("", _plain(expression)).rstrip(" .?;\n")
     text = _in_calls(text)
-    return _arranged(Reader(tokens(text, _commas, symbolic=True)).result())
+    return _arranged(TreeReader(tokens(text, _commas, symbolic=True)).result())
 
 
 def _plain(expression: str) -> str:

@@ -88,7 +88,7 @@ def tokens(text: str, commas: Callable[[str], Commas], *, symbolic: bool = False
             if symbolic and text[begin].isspace() and _is_fraction(found):
                 found.append(("sign", "*"))  # 1/2 x is a half of x
             if text[position : position + 1] != "(":  # else it is a function
-                kind, word = _named(text, found, word, begin, symbolic)
+                kind, word = _word_token(text, found, word, begin, symbolic)
                 if not word:
                     continue
         elif word == "(":
@@ -163,7 +163,7 @@ def _is_fraction(found: list[Token]) -> bool:
     return len(found) > 2 and found[-1][0] == found[-3][0] == "number" and found[-2][1] == "/"
 
 
-def _named(text: str, found: list[Token], word: str, begin: int, symbolic: bool) -> Token:
+def _word_token(text: str, found: list[Token], word: str, begin: int, symbolic: bool) -> Token:
     """The token of a word, ``("sign", "")`` where it adds nothing; a magnitude joins its number."""
     lower, last = word.lower(), found[-1] if found else ("end", "")
     if lower in _WORDS:

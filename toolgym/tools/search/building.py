@@ -23,9 +23,8 @@ from toolgym.errors import BadInputError
 from toolgym.tools.search import layout
 from toolgym.tools.search.corpora.passages import CorpusLines, corpus_size, find_corpus
 from toolgym.tools.search.layout import SORTED, make_recipe
-from toolgym.tools.search.merge import Merge
+from toolgym.tools.search.merge import LENGTHS, SPILL, BuildPlan, Crew, LostWorkerError, Merge
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion
-from toolgym.tools.search.workers import LENGTHS, SPILL, Crew, LostWorkerError, Plan
 
 __all__ = ["build_index"]
 
@@ -86,7 +85,7 @@ def build_index(
         made = work / "index"
         made.mkdir(exist_ok=True)
         limits = Limits.within(memory_mb, workers + 1)
-        _Build(Plan(source, made.resolve(), recipe, limits), workers, progress).run()
+        _Build(BuildPlan(source, made.resolve(), recipe, limits), workers, progress).run()
         if target.exists():
             target.replace(work / "old")
         move_in(made, target)
@@ -138,7 +137,7 @@ class _Build:
         progress: see `build_index`.
     """
 
-    def __init__(self, plan: Plan, workers: int, progress: Progress | None) -> None:
+    def __init__(self, plan: BuildPlan, workers: int, progress: Progress | None) -> None:
         self._plan, self._workers, self._progress = plan, workers, progress
         self._folder, self._spill = plan.folder, plan.spill
         self._blocks: list[list[Any]] = []  # name and first passage

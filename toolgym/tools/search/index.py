@@ -170,8 +170,9 @@ class Index:
 
     def passage(self, number: int) -> Passage:
         """The passage with that number, counted from 0 in the order of the corpus."""
-        start, end = int(self._offsets[number]), int(self._offsets[number + 1])
-        return self._parts.read(json.loads(self._passages[start:end]), number)
+        start, end = self._offsets[number : number + 2].tolist()
+        line = self._passages[start:end].decode("utf-8", "surrogatepass")
+        return self._parts.read(json.loads(line), number)
 
     def search(self, query: str, k: int = 1) -> list[Hit]:
         """The best passages, best first; equal scores in the order of the corpus.

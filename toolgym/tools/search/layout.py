@@ -20,15 +20,8 @@ from toolgym.errors import BadInputError, did_you_mean
 from toolgym.tools.search.analysis import STOP_WORDS, VERSION, Analyzer
 
 __all__ = [
-    "FORMAT",
-    "HEADER",
-    "KIND",
-    "SORTED",
-    "Recipe",
-    "disk_name",
-    "make_recipe",
-    "open_vocabulary",
-    "write_vocabulary",
+    *("FORMAT", "HEADER", "KIND", "SORTED", "Recipe", "disk_name", "make_recipe"),
+    *("open_vocabulary", "write_vocabulary"),
 ]
 
 NO_STEMMER = "none"

@@ -1,28 +1,30 @@
-"""Blocks of postings on the disk to bm25s's files, in bounded memory.
-
-All terms are numbered in their order, so that any range of terms lies in one piece in every block
-and in the result: everything is read and written front to back, and what is in memory is one range
-of the result. Ranges depend on nothing but the blocks, so several processes can make them.
-"""
+"""Blocks of postings to bm25s's files, in bounded memory, by processes that work side by side."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from toolgym._workers.pool import Child, Jobs
+from toolgym.errors import ToolgymError
 from toolgym.tools.search import layout
 from toolgym.tools.search.layout import Recipe, write_vocabulary
-from toolgym.tools.search.spill import Limits
+from toolgym.tools.search.spill import Limits, Portion, PortionReader
 
-__all__ = ["Merge", "Range", "merge_range"]
+__all__ = [
+    *("LENGTHS", "SPILL", "Bench", "BuildPlan", "Crew", "LostWorkerError", "Merge", "Range"),
+    "merge_range",
+]
 
 _SAMPLE = 512  # every so-manieth term of a block tells how its terms are spread
 
@@ -220,3 +222,109 @@ def _put(path: Path, position: int, values: npt.NDArray[Any]) -> None:
     with path.open("r+b") as stream:
         stream.seek(position)
         stream.write(values.data)
+
+
+SPILL, LENGTHS = "spill", "lengths"
+
+
+class LostWorkerError(ToolgymError, RuntimeError):
+    """A process of a build ended; what was done so far is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What every process of a build knows.
+
+    Args:
+        source: the corpus.
+        folder: becomes the index; holds the blocks while it is built.
+        recipe: how passages become terms and scores.
+        limits: what may be in memory, in each process.
+    """
+
+    source: Path
+    folder: Path
+    recipe: Recipe
+    limits: Limits
+
+    @property
+    def spill(self) -> Path:
+        """Where the blocks are."""
+        return self.folder / SPILL
+
+    @property
+    def lengths(self) -> Path:
+        """Terms in each passage, raw int32."""
+        return self.spill / LENGTHS
+
+
+class Bench:
+    """What a worker can do."""
+
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+        self._reader = PortionReader(plan.source, plan.recipe, plan.limits)
+
+    def read(self, lines: Sequence[tuple[int, bytes]], name: str) -> Portion:
+        """Analyze a portion of the corpus; see `toolgym.tools.search.spill.Reader.read`."""
+        return self._reader.read(lines, self._plan.spill, name)
+
+    def merge(self, part: Range) -> None:
+        """Merge a range of terms; see `toolgym.tools.search.merge.merge_range`."""
+        plan = self._plan
+        merge_range(part, plan.spill, plan.lengths, plan.folder, plan.recipe)
+
+    def __call__(self, work: str, *job: Any) -> Any:
+        """Do a job: the name of a method and its arguments."""
+        return getattr(self, work)(*job)
+
+
+class Crew:
+    """Workers that do jobs in parallel; a context manager that ends them.
+
+    Args:
+        plan: for all of them.
+        workers: how many child processes; 0: the jobs are done here.
+    """
+
+    def __init__(self, plan: BuildPlan, workers: int) -> None:
+        self._workers = workers
+        self._bench = None if workers else Bench(plan)
+        self._jobs = Jobs(Bench, [plan], workers)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._jobs.release()
+
+    def run(self, work: str, jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The results of jobs, in their order.
+
+        Args:
+            work: a method of `Bench`.
+            jobs: its arguments; the next ones are made while the workers are busy.
+
+        Raises:
+            LostWorkerError: a worker ended.
+            ToolgymError: what a job raised.
+        """
+        if self._bench is not None:
+            for job in jobs:
+                yield self._bench(work, *job)
+            return
+        busy: deque[Child] = deque()
+        try:
+            for job in jobs:
+                done = [self._jobs.result(busy.popleft())] if len(busy) == self._workers else []
+                busy.append(self._jobs.send(work, *job))
+                yield from done
+            while busy:
+                yield self._jobs.result(busy.popleft())
+        except EOFError as error:
+            raise LostWorkerError(
+                f"a process that builds the index ended ({error}); was it short of memory? build "
+                "with less memory_mb or with processes=1: what is done is kept"
+            ) from error

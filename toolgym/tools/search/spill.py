@@ -21,7 +21,7 @@ from toolgym.tools.search.analysis import PART, Analyzer, parted_bytes, pieces
 from toolgym.tools.search.corpora.passages import parse_passage, passage_line
 from toolgym.tools.search.layout import Recipe
 
-__all__ = ["BLOCK_FILES", "Limits", "Numbering", "Portion", "Reader"]
+__all__ = ["BLOCK_FILES", "Limits", "Numbering", "Portion", "PortionReader"]
 
 _BITS = 20  # of the table: 20 MB, where the words of most of a text fit without collision
 _WORD = 8  # bytes of a machine number
@@ -216,7 +216,7 @@ class _Known:
         return number
 
 
-class Reader:
+class PortionReader:
     """Analyzes portion after portion of a corpus.
 
     Args:

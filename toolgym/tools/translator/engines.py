@@ -15,12 +15,7 @@ from toolgym.errors import BadInputError, MissingExtraError, did_you_mean
 from toolgym.tools.translator.modelfiles import ModelFiles, converted_model
 
 __all__ = [
-    "ENGINES",
-    "CTranslate2Engine",
-    "Engine",
-    "OutOfTimeError",
-    "Tokens",
-    "TransformersEngine",
+    *("ENGINES", "CTranslate2Engine", "Engine", "OutOfTimeError", "Tokens", "TransformersEngine"),
 ]
 
 _CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")

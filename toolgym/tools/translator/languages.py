@@ -1,229 +1,24 @@
-"""Languages by what people call them: FLORES-200 and ISO 639 codes, BCP 47 tags, English names."""
+"""Languages by name, found out from text, and a text as sentences with what stands between them."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
-    "ALIASES",
-    "SCRIPTS",
-    "TABLE",
-    "english_name",
-    "find_language",
-    "language_codes",
-    "script_of",
-    "short_code",
+    *("ALIASES", "SCRIPTS", "Layout", "detect_language", "english_name", "find_language"),
+    *("language_codes", "lay_out", "script_of", "short_code", "space_between"),
 ]
-
-TABLE = """
-ace_Latn -- Acehnese
-ace_Arab -- Acehnese
-acm_Arab -- Mesopotamian Arabic, Iraqi Arabic
-acq_Arab -- Ta'izzi-Adeni Arabic, Yemeni Arabic
-aeb_Arab -- Tunisian Arabic
-afr_Latn af Afrikaans
-ajp_Arab -- South Levantine Arabic, Palestinian Arabic, Jordanian Arabic
-aka_Latn ak Akan
-als_Latn sq Albanian, Tosk Albanian
-amh_Ethi am Amharic
-apc_Arab -- North Levantine Arabic, Lebanese Arabic, Syrian Arabic, Levantine Arabic
-arb_Arab ar Arabic, Modern Standard Arabic, Standard Arabic
-ars_Arab -- Najdi Arabic
-ary_Arab -- Moroccan Arabic, Darija
-arz_Arab -- Egyptian Arabic
-asm_Beng as Assamese
-ast_Latn -- Asturian
-awa_Deva -- Awadhi
-ayr_Latn ay Aymara, Central Aymara
-azj_Latn az Azerbaijani, North Azerbaijani, Azeri
-azb_Arab -- South Azerbaijani
-bak_Cyrl ba Bashkir
-bam_Latn bm Bambara
-ban_Latn -- Balinese
-bel_Cyrl be Belarusian
-bem_Latn -- Bemba
-ben_Beng bn Bengali, Bangla
-bho_Deva -- Bhojpuri
-bjn_Latn -- Banjar
-bjn_Arab -- Banjar
-bod_Tibt bo Tibetan, Standard Tibetan
-bos_Latn bs Bosnian
-bug_Latn -- Buginese
-bul_Cyrl bg Bulgarian
-cat_Latn ca Catalan, Valencian
-ceb_Latn -- Cebuano
-ces_Latn cs Czech
-cjk_Latn -- Chokwe
-ckb_Arab -- Central Kurdish, Sorani
-crh_Latn -- Crimean Tatar
-cym_Latn cy Welsh
-dan_Latn da Danish
-deu_Latn de German
-dik_Latn -- Dinka, Southwestern Dinka
-dyu_Latn -- Dyula
-dzo_Tibt dz Dzongkha
-ell_Grek el Greek, Modern Greek
-eng_Latn en English
-epo_Latn eo Esperanto
-est_Latn et Estonian
-eus_Latn eu Basque
-ewe_Latn ee Ewe
-fao_Latn fo Faroese
-fij_Latn fj Fijian
-fin_Latn fi Finnish
-fon_Latn -- Fon
-fra_Latn fr French
-fur_Latn -- Friulian
-fuv_Latn ff Fulfulde, Nigerian Fulfulde, Fulah
-gaz_Latn om Oromo, West Central Oromo
-gla_Latn gd Scottish Gaelic
-gle_Latn ga Irish
-glg_Latn gl Galician
-grn_Latn gn Guarani
-guj_Gujr gu Gujarati
-hat_Latn ht Haitian Creole, Haitian
-hau_Latn ha Hausa
-heb_Hebr he Hebrew
-hin_Deva hi Hindi
-hne_Deva -- Chhattisgarhi
-hrv_Latn hr Croatian
-hun_Latn hu Hungarian
-hye_Armn hy Armenian
-ibo_Latn ig Igbo
-ilo_Latn -- Ilocano
-ind_Latn id Indonesian
-isl_Latn is Icelandic
-ita_Latn it Italian
-jav_Latn jv Javanese
-jpn_Jpan ja Japanese
-kab_Latn -- Kabyle
-kac_Latn -- Jingpho, Kachin
-kam_Latn -- Kamba
-kan_Knda kn Kannada
-kas_Arab ks Kashmiri
-kas_Deva -- Kashmiri
-kat_Geor ka Georgian
-kaz_Cyrl kk Kazakh
-kbp_Latn -- Kabiye
-kea_Latn -- Kabuverdianu, Cape Verdean Creole
-khk_Cyrl mn Mongolian, Halh Mongolian
-khm_Khmr km Khmer, Cambodian
-kik_Latn ki Kikuyu
-kin_Latn rw Kinyarwanda
-kir_Cyrl ky Kyrgyz, Kirghiz
-kmb_Latn -- Kimbundu
-kmr_Latn ku Kurdish, Northern Kurdish, Kurmanji
-knc_Latn kr Kanuri, Central Kanuri
-knc_Arab -- Kanuri, Central Kanuri
-kon_Latn kg Kikongo, Kongo
-kor_Hang ko Korean
-lao_Laoo lo Lao
-lij_Latn -- Ligurian
-lim_Latn li Limburgish
-lin_Latn ln Lingala
-lit_Latn lt Lithuanian
-lmo_Latn -- Lombard
-ltg_Latn -- Latgalian
-ltz_Latn lb Luxembourgish
-lua_Latn -- Luba-Kasai, Tshiluba
-lug_Latn lg Ganda, Luganda
-luo_Latn -- Luo
-lus_Latn -- Mizo
-lvs_Latn lv Latvian, Standard Latvian
-mag_Deva -- Magahi
-mai_Deva -- Maithili
-mal_Mlym ml Malayalam
-mar_Deva mr Marathi
-min_Latn -- Minangkabau
-mkd_Cyrl mk Macedonian
-mlt_Latn mt Maltese
-mni_Beng -- Meitei, Manipuri
-mos_Latn -- Mossi
-mri_Latn mi Maori
-mya_Mymr my Burmese
-nld_Latn nl Dutch, Flemish
-nno_Latn nn Norwegian Nynorsk
-nob_Latn no Norwegian, Norwegian Bokmal
-npi_Deva ne Nepali
-nso_Latn -- Northern Sotho, Sepedi
-nus_Latn -- Nuer
-nya_Latn ny Nyanja, Chichewa
-oci_Latn oc Occitan
-ory_Orya or Odia, Oriya
-pag_Latn -- Pangasinan
-pan_Guru pa Punjabi, Eastern Panjabi, Panjabi
-pap_Latn -- Papiamento
-pbt_Arab ps Pashto, Southern Pashto
-pes_Arab fa Persian, Western Persian, Farsi
-plt_Latn mg Malagasy, Plateau Malagasy
-pol_Latn pl Polish
-por_Latn pt Portuguese
-prs_Arab -- Dari
-quy_Latn qu Quechua, Ayacucho Quechua
-ron_Latn ro Romanian, Moldovan
-run_Latn rn Rundi, Kirundi
-rus_Cyrl ru Russian
-sag_Latn sg Sango
-san_Deva sa Sanskrit
-sat_Beng -- Santali
-scn_Latn -- Sicilian
-shn_Mymr -- Shan
-sin_Sinh si Sinhala, Sinhalese
-slk_Latn sk Slovak
-slv_Latn sl Slovenian, Slovene
-smo_Latn sm Samoan
-sna_Latn sn Shona
-snd_Arab sd Sindhi
-som_Latn so Somali
-sot_Latn st Southern Sotho, Sesotho
-spa_Latn es Spanish, Castilian
-srd_Latn sc Sardinian
-srp_Cyrl sr Serbian
-ssw_Latn ss Swati, Swazi
-sun_Latn su Sundanese
-swe_Latn sv Swedish
-swh_Latn sw Swahili
-szl_Latn -- Silesian
-tam_Taml ta Tamil
-taq_Latn -- Tamasheq
-taq_Tfng -- Tamasheq
-tat_Cyrl tt Tatar
-tel_Telu te Telugu
-tgk_Cyrl tg Tajik
-tgl_Latn tl Tagalog, Filipino
-tha_Thai th Thai
-tir_Ethi ti Tigrinya
-tpi_Latn -- Tok Pisin
-tsn_Latn tn Tswana, Setswana
-tso_Latn ts Tsonga
-tuk_Latn tk Turkmen
-tum_Latn -- Tumbuka
-tur_Latn tr Turkish
-twi_Latn tw Twi
-tzm_Tfng -- Central Atlas Tamazight, Tamazight
-uig_Arab ug Uyghur
-ukr_Cyrl uk Ukrainian
-umb_Latn -- Umbundu
-urd_Arab ur Urdu
-uzn_Latn uz Uzbek, Northern Uzbek
-vec_Latn -- Venetian
-vie_Latn vi Vietnamese
-war_Latn -- Waray
-wol_Latn wo Wolof
-xho_Latn xh Xhosa
-ydd_Hebr yi Yiddish, Eastern Yiddish
-yor_Latn yo Yoruba
-yue_Hant -- Cantonese, Yue Chinese
-zho_Hans zh Chinese, Mandarin, Mandarin Chinese
-zho_Hant -- Chinese, Mandarin, Mandarin Chinese
-zsm_Latn ms Malay, Standard Malay
-zul_Latn zu Zulu
-"""
 
 ALIASES = {
     # ISO 639-3 macrolanguages, and individual languages that NLLB files under another code.
@@ -263,7 +58,8 @@ _TAG = re.compile(
 @functools.cache
 def _rows() -> dict[str, tuple[str, list[str]]]:
     """FLORES-200 code to ISO 639-1 code (or nothing) and English names."""
-    rows = (line.split(" ", 2) for line in TABLE.strip().splitlines())
+    table = resources.files(__package__).joinpath("languages.txt").read_text("utf-8")
+    rows = (line.split(" ", 2) for line in table.splitlines())
     return {code: (two.strip("-"), names.split(", ")) for code, two, names in rows}
 
 
@@ -361,3 +157,216 @@ def short_code(code: str) -> str:
 def script_of(code: str) -> str:
     """The ISO 15924 code of the script, such as ``Latn``."""
     return code[4:]
+
+
+SAMPLE = 2_000  # characters that decide
+# Names and terms in Latin letters stand in texts of every script, the reverse is rare: so the other
+# script is the text's own unless there are more Latin letters than this for each of its letters.
+LATIN_SHARE = 4
+_WEIGHTS = {"Hani": 3, "Jpan": 3, "Hang": 3}  # a character says as much as so many letters
+# First words of Unicode's character names, and the scripts they mean. Santali is written in
+# Ol Chiki, though the model files it under Bengali script.
+_SCRIPTS = {
+    "ARABIC": "Arab", "ARMENIAN": "Armn", "BENGALI": "Beng", "CJK": "Hani", "CYRILLIC": "Cyrl",
+    "DEVANAGARI": "Deva", "ETHIOPIC": "Ethi", "GEORGIAN": "Geor", "GREEK": "Grek",
+    "GUJARATI": "Gujr", "GURMUKHI": "Guru", "HANGUL": "Hang", "HEBREW": "Hebr", "HIRAGANA": "Jpan",
+    "KANNADA": "Knda", "KATAKANA": "Jpan", "KHMER": "Khmr", "LAO": "Laoo", "LATIN": "Latn",
+    "MALAYALAM": "Mlym", "MYANMAR": "Mymr", "OL": "Olck", "ORIYA": "Orya", "SINHALA": "Sinh",
+    "TAMIL": "Taml", "TELUGU": "Telu", "THAI": "Thai", "TIBETAN": "Tibt", "TIFINAGH": "Tfng",
+}  # fmt: skip
+# Where the identifier knows only some languages of a script, the largest stands for the rest.
+_LARGEST = {"Ethi": "amh_Ethi", "Hebr": "heb_Hebr", "Tfng": "tzm_Tfng", "Tibt": "bod_Tibt"}
+# What one label means in a script that is not its language's usual one.
+_ELSEWHERE = {("ku", "Arab"): "ckb_Arab", ("az", "Arab"): "azb_Arab", ("hbo", "Hebr"): "heb_Hebr"}
+_CANTONESE = frozenset("嘅咗喺冇佢啲嗰嘢唔嚟噉咁哋")
+
+
+def detect_language(text: str, codes: Collection[str] | None = None) -> str | None:
+    """The language that most of a text is written in.
+
+    A single word is a guess among the languages of its script; of a text in two languages the
+    larger part decides. Arabic, Chinese and Norwegian are told apart only roughly from their
+    nearest relatives.
+
+    Args:
+        text: its first 2 000 characters decide.
+        codes: FLORES-200 codes to choose from; default: those of NLLB-200.
+
+    Returns:
+        A code, or None: there are no letters, or only of a script that none of them has.
+
+    Raises:
+        MissingExtraError: py3langid is not installed.
+    """
+    text = text[:SAMPLE]
+    known = frozenset(language_codes() if codes is None else codes)
+    scripts = Counter(script for char in text if (script := _script(char)))
+    if not scripts:
+        return None
+    others = sum(n * _WEIGHTS.get(name, 1) for name, n in scripts.items() if name != "Latn")
+    if 0 < scripts["Latn"] < LATIN_SHARE * others:
+        del scripts["Latn"]
+    script = scripts.most_common(1)[0][0]
+    if script in ("Hani", "Jpan"):
+        return _east_asian(text, scripts, known)
+    if script == "Olck":
+        return "sat_Beng" if "sat_Beng" in known else None
+    possible = [code for code in known if script_of(code) == script]
+    if len(possible) < 2:
+        return possible[0] if possible else None
+    return _by_letters(text, script, known)
+
+
+@functools.lru_cache(maxsize=8192)
+def _script(char: str) -> str | None:
+    if not char.isalpha():
+        return None
+    return _SCRIPTS.get(unicodedata.name(char, "").split(" ")[0])
+
+
+def _east_asian(text: str, scripts: Counter[str], known: Collection[str]) -> str | None:
+    # Japanese prose has a kana in every few characters; Chinese has one only in quoted names.
+    if scripts["Jpan"] * 12 >= scripts["Hani"]:
+        return "jpn_Jpan" if "jpn_Jpan" in known else None
+    if sum(char in _CANTONESE for char in text) * 20 >= scripts["Hani"]:
+        wanted = ["yue_Hant", "zho_Hant", "zho_Hans"]
+    else:
+        simplified = sum(_only_in(char, "gb2312", "big5") for char in text)
+        traditional = sum(_only_in(char, "big5", "gb2312") for char in text)
+        wanted = ["zho_Hans", "zho_Hant"]
+        if traditional > simplified:
+            wanted.reverse()
+    return next((code for code in wanted if code in known), None)
+
+
+def _only_in(char: str, here: str, not_there: str) -> bool:
+    """Whether one national character set has a character that the other lacks."""
+    return char > "\u3fff" and _has(char, here) and not _has(char, not_there)
+
+
+def _has(char: str, charset: str) -> bool:
+    try:
+        return bool(char.encode(charset))
+    except UnicodeEncodeError:
+        return False
+
+
+def _by_letters(text: str, script: str, known: Collection[str]) -> str | None:
+    for label, _ in _identifier().rank(text):
+        code = _ELSEWHERE.get((label, script)) or _codes_of_labels().get(label)
+        if code is not None and code in known and script_of(code) == script:
+            return code
+    largest = _LARGEST.get(script)
+    return largest if largest in known else None
+
+
+@functools.cache
+def _identifier() -> Any:
+    """Loaded once per process; ranking reads it only, so threads may share it."""
+    langid = require_extra("py3langid.langid", "translate")
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+
+
+@functools.cache
+def _codes_of_labels() -> dict[str, str]:
+    """Labels of the identifier that are languages of NLLB-200, with their codes."""
+    codes: dict[str, str] = {}
+    for label in _identifier().labels:
+        try:
+            codes[label] = find_language(label)
+        except ValueError:  # Breton, Latin and others that the model does not translate
+            continue
+    return codes
+
+
+_BREAK = re.compile(r"([\n\r\v\f\u0085\u2028\u2029]+)")
+_BULLET = re.compile(r"\s*(?:[-*+•‣◦–—>#]{1,6}|\d{1,3}[.)])\s+")
+_BLANKS = re.compile(r"[^\S\n\r\v\f\u0085\u2028\u2029]+")
+# Full stops of Khmer, Tibetan and Ol Chiki, which the splitter does not know.
+_MORE_STOPS = re.compile(r"(?<=[\u17d4\u17d5\u0f0d\u0f0e\u1c7e\u1c7f])\s+")
+_UNSPACED = frozenset(["Hans", "Hant", "Jpan"])  # scripts that put no space between sentences
+
+_Segment = Callable[[str, str], list[str]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sentences of a text and the frame that they stand in.
+
+    Args:
+        sentences: what is to be translated, in order, without white space around it.
+        frame: texts before, between and behind the sentences, one more than there are; None where
+            two sentences stand side by side.
+    """
+
+    sentences: tuple[str, ...]
+    frame: tuple[str | None, ...]
+
+    def fill(self, translations: Sequence[str], target: str) -> str:
+        """The text with other sentences in its frame.
+
+        Args:
+            translations: one for each sentence.
+            target: their language, which decides whether a space stands between sentences.
+        """
+        space = space_between(target)
+        parts = [self.frame[0] or ""]
+        for sentence, behind in zip(translations, self.frame[1:], strict=True):
+            parts += [sentence, space if behind is None else behind]
+        return "".join(parts)
+
+
+def space_between(language: str) -> str:
+    """What a language puts between two sentences: a space, or nothing in Chinese and Japanese."""
+    return "" if script_of(language) in _UNSPACED else " "
+
+
+def lay_out(text: str, language: str, *, split: bool = True) -> Layout:
+    """Find the sentences of a text.
+
+    Line breaks, white space at the ends, bullets, and sentences without any letter (numbers, rules)
+    belong to the frame and come back as they are.
+
+    Args:
+        text: without lone surrogates.
+        language: FLORES-200 code.
+        split: False takes each line as one sentence.
+
+    Raises:
+        MissingExtraError: sentencex is not installed.
+    """
+    segment: _Segment | None = require_extra("sentencex", "translate").segment if split else None
+    sentences: list[str] = []
+    gaps: list[list[str]] = [[]]
+    for number, line in enumerate(_BREAK.split(text)):  # lines and breaks by turns
+        pieces = [line]
+        if segment is not None and number % 2 == 0 and line.strip():
+            pieces = _split(line, segment, language)
+        for piece in pieces:
+            mark = _BULLET.match(piece)
+            begin = mark.end() if mark else 0
+            bare = piece[begin:].strip()
+            if any(char.isalpha() for char in bare):
+                begin = piece.index(bare, begin)
+                gaps[-1].append(piece[:begin])
+                sentences.append(bare)
+                gaps.append([piece[begin + len(bare) :]])
+            else:
+                gaps[-1].append(piece)
+    first, *others = ("".join(gap) for gap in gaps)
+    inner = [None if not gap or _BLANKS.fullmatch(gap) else gap for gap in others[:-1]]
+    return Layout(tuple(sentences), (first, *inner, *others[-1:]))
+
+
+def _split(line: str, segment: _Segment, language: str) -> list[str]:
+    """The line's sentences with the white space behind each: joined they are the line."""
+    found = segment(short_code(language), line)
+    if "".join(found) != line:
+        found = [line]
+    return [part for piece in found for part in _at_more_stops(piece)]
+
+
+def _at_more_stops(piece: str) -> list[str]:
+    cuts = [match.end() for match in _MORE_STOPS.finditer(piece)]
+    edges = [0, *(cut for cut in cuts if cut < len(piece)), len(piece)]
+    return [piece[a:b] for a, b in itertools.pairwise(edges)]

@@ -17,8 +17,8 @@ from typing import Generic, TypeVar
 
 from toolgym.errors import BadInputError, ToolTimeoutError, did_you_mean
 from toolgym.tools.translator.engines import ENGINES, Engine, OutOfTimeError, Tokens, choose
+from toolgym.tools.translator.languages import Layout, lay_out, space_between
 from toolgym.tools.translator.modelfiles import ModelFiles, converted_model, find_model
-from toolgym.tools.translator.sentences import Layout, lay_out, space_between
 
 __all__ = ["Gatherer", "Job", "NllbTranslator", "load_nllb"]
 
@@ -102,7 +102,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Source:
     """A sentence as the model reads it: source language, tokens, end of sentence."""
 
     ids: tuple[int, ...]
@@ -196,19 +196,19 @@ class NllbTranslator:
         # Nothing else uses the engine meanwhile: the gatherer runs one at a time.
         engine = self.engine()
         until = time.monotonic() + sum(job.seconds for job in jobs)
-        laid: dict[Job, tuple[Layout, list[list[_Row]]]] = {}
+        laid: dict[Job, tuple[Layout, list[list[_Source]]]] = {}
         for job in dict.fromkeys(jobs):
             layout = lay_out(job.text, job.source, split=job.split)
             (target,) = self.tokens.ids([job.target])
             rows = [self.rows(sentence, job) for sentence in layout.sentences]
-            laid[job] = layout, [[_Row(ids, target, job.beams) for ids in part] for part in rows]
+            laid[job] = layout, [[_Source(ids, target, job.beams) for ids in part] for part in rows]
         wanted = (row for _, parts in laid.values() for part in parts for row in part)
         found = self._run(engine, list(dict.fromkeys(wanted)), until)
         return [_reply(job, *laid[job], found) for job in jobs]
 
-    def _run(self, engine: Engine, rows: list[_Row], until: float) -> dict[_Row, str]:
+    def _run(self, engine: Engine, rows: list[_Source], until: float) -> dict[_Source, str]:
         """Translations of rows; of those for which there was time. Short ones come first."""
-        found: dict[_Row, str] = {}
+        found: dict[_Source, str] = {}
         for batch in _batches(rows):
             limit = max(row.limit for row in batch)
             ids, targets = [row.ids for row in batch], [row.target for row in batch]
@@ -219,7 +219,7 @@ class NllbTranslator:
             found |= {row: self._text(row, new) for row, new in zip(batch, output, strict=True)}
         return found
 
-    def _text(self, row: _Row, new: list[int]) -> str:
+    def _text(self, row: _Source, new: list[int]) -> str:
         return self.tokens.decode(new[: row.limit]) + (CUT if len(new) >= row.limit else "")
 
 
@@ -242,9 +242,9 @@ def _cuts(words: list[bool], most: int) -> list[tuple[int, int]]:
     return [*cuts, (begin, len(words))]
 
 
-def _batches(rows: list[_Row]) -> list[list[_Row]]:
+def _batches(rows: list[_Source]) -> list[list[_Source]]:
     """Rows of one way of decoding and about one length, the shortest first."""
-    batches: list[list[_Row]] = []
+    batches: list[list[_Source]] = []
     for row in sorted(rows, key=lambda row: (len(row.ids), row.beams)):
         last = batches[-1] if batches else []
         full = len(last) == BATCH or (len(last) + 1) * len(row.ids) > BATCH_TOKENS
@@ -255,7 +255,7 @@ def _batches(rows: list[_Row]) -> list[list[_Row]]:
 
 
 def _reply(
-    job: Job, layout: Layout, parts: list[list[_Row]], found: dict[_Row, str]
+    job: Job, layout: Layout, parts: list[list[_Source]], found: dict[_Source, str]
 ) -> str | ToolTimeoutError:
     if any(row not in found for part in parts for row in part):
         return ToolTimeoutError(

@@ -28,7 +28,7 @@ from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import EndpointError
 from toolgym.policies.client import EndlessError
 
-__all__ = ["ENDLESS", "Asker", "Draft", "RequestLog"]
+__all__ = ["ENDLESS", "Asker", "Attempt", "RequestLog"]
 
 ENDLESS = "endless"
 """Kind of the error of a reply that was given up for its length: the model's fault, not the
@@ -116,7 +116,7 @@ _CUT = ("length", "content_filter")
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Attempt:
     """One reply.
 
     Args:
@@ -161,7 +161,7 @@ class Asker:
         stage: str,
         name: str,
         prompt: str,
-        use: Callable[[Draft], Made],
+        use: Callable[[Attempt], Made],
         fallback: list[Made] | None = None,
     ) -> Made:
         """Ask until a reply can be used.
@@ -183,7 +183,7 @@ class Asker:
         for attempt in range(1, self._max_retries + 2):
             row = self._reply(stage, name, attempt, because, messages)
             try:
-                return use(_draft(row))
+                return use(_attempt(row))
             except (UnusableError, RejectedError) as error:
                 because, message = error.reason, str(error)
             except ValidationError as error:
@@ -266,10 +266,10 @@ class Asker:
         self.server.stop()
 
 
-def _draft(row: Mapping[str, Any]) -> Draft:
+def _attempt(row: Mapping[str, Any]) -> Attempt:
     if row["reply"] is None:
         raise UnusableError(ENDLESS, row["error"]["message"])
-    return Draft(row["reply"], row["finish_reason"] not in _CUT)
+    return Attempt(row["reply"], row["finish_reason"] not in _CUT)
 
 
 def _again(row: Mapping[str, Any]) -> str:

@@ -6,14 +6,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from toolgym._util.jsonl import file_hash
 from toolgym.envs.toolscenario.authors.llm import drafting, prompts
-from toolgym.envs.toolscenario.authors.llm.ask_with_repair import Asker, Draft
+from toolgym.envs.toolscenario.authors.llm.ask_with_repair import Asker, Attempt
 from toolgym.envs.toolscenario.authors.llm.drafting import trial
 from toolgym.envs.toolscenario.authors.llm.modelserver import ModelServer
 from toolgym.envs.toolscenario.authors.llm.prompts import read_questions
@@ -22,17 +22,14 @@ from toolgym.envs.toolscenario.authors.llm.replies import (
     DeploymentReply,
     DocumentsReply,
     IntegrationReply,
+    Reply,
     ScalingReply,
     UnusableError,
     fenced_functions,
     read_reply,
 )
-from toolgym.envs.toolscenario.compiler.decomposition import decompose
-from toolgym.envs.toolscenario.compiler.deployment import deploy
-from toolgym.envs.toolscenario.compiler.documents import document
-from toolgym.envs.toolscenario.compiler.integration import integrate
-from toolgym.envs.toolscenario.compiler.scaling import scale
-from toolgym.envs.toolscenario.compiler.stages import Author
+from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
+from toolgym.envs.toolscenario.compiler.stages import deploy, document, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError
@@ -43,6 +40,8 @@ __all__ = ["EndpointAuthor"]
 _VARIABLE = re.compile(r"[A-Za-z_]\w{0,100}", re.ASCII)
 _OURS = ("model", "messages", "response_format", "max_tokens", "temperature", "stream", "n")
 _MILLION = 1_000_000
+_Read = TypeVar("_Read", bound=Reply)
+_Made = TypeVar("_Made", bound=Decomposition)
 
 
 class EndpointAuthor:
@@ -162,14 +161,11 @@ class EndpointAuthor:
             EndpointError: the server fails.
         """
 
-        def use(draft: Draft) -> Decomposition:
-            reply = read_reply(draft.text, DecompositionReply, draft.complete)
-            made = decompose(question, _given(drafting.decomposed(reply, question)))
-            drafting.nothing_told(made, "decomposition")
-            return made
+        def make(reply: DecompositionReply) -> Decomposition:
+            return decompose(question, _given(drafting.decomposed(reply, question)))
 
         prompt = prompts.decompose(question, drafting.golds_of(question))
-        return self._asker.write("decomposition", question.id, prompt, use)
+        return self._write("decomposition", question.id, prompt, DecompositionReply, make)
 
     def document(self, decomposition: Decomposition) -> Documented:
         """Stage 2.
@@ -179,14 +175,11 @@ class EndpointAuthor:
             EndpointError: the server fails.
         """
 
-        def use(draft: Draft) -> Documented:
-            reply = read_reply(draft.text, DocumentsReply, draft.complete)
-            made = document(decomposition, _given(drafting.documented(reply, decomposition)))
-            drafting.nothing_told(made, "documents")
-            return made
+        def make(reply: DocumentsReply) -> Documented:
+            return document(decomposition, _given(drafting.documented(reply, decomposition)))
 
         prompt = prompts.document(decomposition)
-        return self._asker.write("documents", decomposition.id, prompt, use)
+        return self._write("documents", decomposition.id, prompt, DocumentsReply, make)
 
     def integrate(self, documented: Documented) -> Integrated:
         """Stage 3; a single tool has nothing to be merged with, and no request is made.
@@ -198,14 +191,11 @@ class EndpointAuthor:
         if len(documented.documents) == 1:
             return drafting.integrated(IntegrationReply(merges=[]), documented)
 
-        def use(draft: Draft) -> Integrated:
-            reply = read_reply(draft.text, IntegrationReply, draft.complete)
-            made = integrate(documented, _given(drafting.integrated(reply, documented)))
-            drafting.nothing_told(made, "integration")
-            return made
+        def make(reply: IntegrationReply) -> Integrated:
+            return integrate(documented, _given(drafting.integrated(reply, documented)))
 
         prompt = prompts.integrate(documented)
-        return self._asker.write("integration", documented.id, prompt, use)
+        return self._write("integration", documented.id, prompt, IntegrationReply, make)
 
     def scale(self, integrated: Integrated, levels: Levels, seed: int) -> Scaled:
         """Stage 4; levels that the model does not reach after one reminder are recorded lower.
@@ -218,8 +208,8 @@ class EndpointAuthor:
             return drafting.unscaled(integrated)
         lower: list[Scaled] = []
 
-        def use(draft: Draft) -> Scaled:
-            reply = read_reply(draft.text, ScalingReply, draft.complete)
+        def use(attempt: Attempt) -> Scaled:
+            reply = read_reply(attempt.text, ScalingReply, attempt.complete)
             candidate, missed = drafting.scaled(reply, integrated, levels)
             made = scale(integrated, levels, seed, _given(candidate))
             drafting.nothing_told(made, "scaling")
@@ -244,8 +234,8 @@ class EndpointAuthor:
         """
         runnable: list[Scenario] = []
 
-        def use(draft: Draft) -> Scenario:
-            functions = _functions(draft, [item.name for item in scaled.documents])
+        def use(attempt: Attempt) -> Scenario:
+            functions = _functions(attempt, [item.name for item in scaled.documents])
             candidate = drafting.deployed(functions, scaled, f"{self.name}:{self._model}")
             made = deploy(scaled, _given(candidate), self._sandbox_timeout)
             runnable.append(made)
@@ -256,6 +246,18 @@ class EndpointAuthor:
             return made
 
         return self._asker.write("deployment", scaled.id, prompts.deploy(scaled), use, runnable)
+
+    def _write(
+        self, stage: str, name: str, prompt: str, kind: type[_Read], make: Callable[[_Read], _Made]
+    ) -> _Made:
+        """A stage whose reply is checked by the stage itself, and tells no answer."""
+
+        def use(attempt: Attempt) -> _Made:
+            made = make(read_reply(attempt.text, kind, attempt.complete))
+            drafting.nothing_told(made, stage)
+            return made
+
+        return self._asker.write(stage, name, prompt, use)
 
     def report(self) -> dict[str, Any]:
         """Counts over all sittings of the build: requests, retries by reason, tokens and cost."""
@@ -286,13 +288,13 @@ def _given(made: Decomposition) -> Author:
     return cast(Author, SimpleNamespace(name="endpoint", **dict.fromkeys(stages, give)))
 
 
-def _functions(draft: Draft, names: list[str]) -> dict[str, str]:
+def _functions(attempt: Attempt, names: list[str]) -> dict[str, str]:
     """Sources by name; code in fences, one function a tool, is taken in place of JSON."""
     try:
-        reply = read_reply(draft.text, DeploymentReply, draft.complete)
+        reply = read_reply(attempt.text, DeploymentReply, attempt.complete)
     except UnusableError:
-        fenced = fenced_functions(draft.text)
-        if not draft.complete or not set(names) <= set(fenced):
+        fenced = fenced_functions(attempt.text)
+        if not attempt.complete or not set(names) <= set(fenced):
             raise
         return {name: fenced[name] for name in names}
     return drafting.functions_of(reply)

@@ -38,16 +38,8 @@ from toolgym.scenario import (
 )
 
 __all__ = [
-    "decomposed",
-    "deployed",
-    "documented",
-    "functions_of",
-    "golds_of",
-    "integrated",
-    "nothing_told",
-    "scaled",
-    "trial",
-    "unscaled",
+    *("decomposed", "deployed", "documented", "functions_of", "golds_of", "integrated"),
+    *("nothing_told", "scaled", "trial", "unscaled"),
 ]
 
 _TOLD = 6  # problems told at once

@@ -7,24 +7,17 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolgym.formats.repair import repaired
 from toolgym.formats.scan import decode_json, read_json, without_think
+from toolgym.scenario import Rule
 
 __all__ = [
-    "REPLIES",
-    "DecompositionReply",
-    "DeploymentReply",
-    "DocumentsReply",
-    "IntegrationReply",
-    "ScalingReply",
-    "UnusableError",
-    "fenced_functions",
-    "read_object",
-    "read_reply",
+    *("REPLIES", "DecompositionReply", "DeploymentReply", "DocumentsReply", "IntegrationReply"),
+    *("ScalingReply", "UnusableError", "fenced_functions", "read_object", "read_reply"),
     "sent_schema",
 ]
 
@@ -206,7 +199,9 @@ def fenced_functions(text: str) -> dict[str, str]:
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Words = Annotated[str, Field(min_length=1, max_length=2_000)]
-Plan = Annotated[str, Field(max_length=20_000, description="Your considerations; nobody uses it")]
+Considerations = Annotated[
+    str, Field(max_length=20_000, description="Your considerations; nobody uses it")
+]
 Arguments: TypeAlias = dict[str, Any]
 
 
@@ -228,18 +223,7 @@ class SubQuestionReply(Reply):
 class CombinationReply(Reply):
     """How the answer follows: see `toolgym.scenario.Combination`."""
 
-    rule: Literal[
-        "last",
-        "list",
-        "count",
-        "sum",
-        "difference",
-        "maximum",
-        "minimum",
-        "first_maximum",
-        "first_minimum",
-        "equal",
-    ]
+    rule: Rule
     of: Annotated[list[Name], Field(min_length=1, max_length=12)]
     labels: Annotated[list[Words], Field(max_length=12)] = []
 
@@ -247,7 +231,7 @@ class CombinationReply(Reply):
 class DecompositionReply(Reply):
     """Of stage 1."""
 
-    plan: Plan = ""
+    plan: Considerations = ""
     sub_questions: Annotated[list[SubQuestionReply], Field(min_length=1, max_length=12)]
     combination: CombinationReply
     answer: Words
@@ -271,7 +255,7 @@ class DocumentedReply(DocumentReply):
 class DocumentsReply(Reply):
     """Of stage 2: one tool a sub-question."""
 
-    plan: Plan = ""
+    plan: Considerations = ""
     tools: Annotated[list[DocumentedReply], Field(min_length=1, max_length=12)]
 
 
@@ -293,7 +277,7 @@ class MergeReply(Reply):
 class IntegrationReply(Reply):
     """Of stage 3: what is merged; all else stays as it is."""
 
-    plan: Plan = ""
+    plan: Considerations = ""
     merges: Annotated[list[MergeReply], Field(max_length=6)]
 
 
@@ -306,7 +290,7 @@ class CallReply(NewArgumentsReply):
 class ScalingReply(Reply):
     """Of stage 4: all tools and calls anew, and the distractors."""
 
-    plan: Plan = ""
+    plan: Considerations = ""
     tools: Annotated[list[DocumentReply], Field(min_length=1, max_length=12)]
     calls: Annotated[list[CallReply], Field(min_length=1, max_length=12)]
     distractors: Annotated[list[DocumentReply], Field(max_length=12)] = []
@@ -322,7 +306,7 @@ class FunctionReply(Reply):
 class DeploymentReply(Reply):
     """Of stage 5."""
 
-    plan: Plan = ""
+    plan: Considerations = ""
     functions: Annotated[list[FunctionReply], Field(min_length=1, max_length=24)]
 
 

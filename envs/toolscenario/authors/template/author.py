@@ -10,11 +10,15 @@ from typing import Any
 
 from toolgym._util.jsonl import file_hash, require_file
 from toolgym.envs.toolscenario.authors.template.chains import Draft, Drawer, NoPlanError, telling
-from toolgym.envs.toolscenario.authors.template.complexity import distractors, harder
-from toolgym.envs.toolscenario.authors.template.question_templates import PLANS
+from toolgym.envs.toolscenario.authors.template.complexity import (
+    distractors,
+    first_spec,
+    harder,
+    merge,
+)
+from toolgym.envs.toolscenario.authors.template.join_templates import TEMPLATES
 from toolgym.envs.toolscenario.authors.template.wording import answer_text, variants
-from toolgym.envs.toolscenario.codegen.merging import first_spec, merge
-from toolgym.envs.toolscenario.codegen.rendering import Step, Tool, call, document
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall, Tool, call, document
 from toolgym.envs.toolscenario.codegen.sources import Secret, source
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import combine, reaches
@@ -113,7 +117,7 @@ class OfflineAuthor:
                 "the offline author makes up its questions; give it those of its own questions()",
             )
         knowledge, shape = self._knowledge(), SHAPES[draw % len(SHAPES)]
-        plans, weights = zip(*PLANS[shape], strict=True)
+        plans, weights = zip(*TEMPLATES[shape], strict=True)
         for attempt in range(_TRIES):
             rng = random.Random(f"plan-{self._stem}-{self._seed}-{draw}-{attempt}")
             try:
@@ -214,7 +218,7 @@ class OfflineAuthor:
 
     def _rendered(
         self,
-        steps: Sequence[Step],
+        steps: Sequence[PlannedCall],
         specs: Mapping[str, ToolSpec],
         extra: Sequence[ToolSpec] = (),
         rng: random.Random | None = None,
@@ -241,9 +245,12 @@ def _handed_on(
     return {**fields, "notes": {**made.notes, "tools": tools, **({"extra": more} if more else {})}}
 
 
-def _steps(made: Decomposition, stage: str) -> list[Step]:
+def _steps(made: Decomposition, stage: str) -> list[PlannedCall]:
     try:
-        return [Step(**{**row, "relations": tuple(row["relations"])}) for row in made.notes["plan"]]
+        return [
+            PlannedCall(**{**row, "relations": tuple(row["relations"])})
+            for row in made.notes["plan"]
+        ]
     except (KeyError, TypeError) as error:
         raise RejectedError(
             stage,

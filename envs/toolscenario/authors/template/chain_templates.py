@@ -10,13 +10,13 @@ from toolgym.envs.toolscenario.authors.template.chains import Chain, Draft, Draw
 from toolgym.envs.toolscenario.authors.template.wording import ask, day, join, unit
 from toolgym.envs.toolscenario.codegen import formulas
 from toolgym.envs.toolscenario.codegen.formulas import round_number
-from toolgym.envs.toolscenario.codegen.kinds import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
+from toolgym.envs.toolscenario.codegen.toolspecs import AREAS, LENGTHS, MASSES, TIMES, WEEKDAYS
 from toolgym.envs.toolscenario.worlds.relations import Relation
 from toolgym.scenario import FROM, Combination
 
-__all__ = ["CHAINS", "SINGLES", "Plan", "dated", "number_words"]
+__all__ = ["CHAINS", "SINGLES", "Template", "dated", "number_words"]
 
-Plan = Callable[[Drawer], Draft]
+Template = Callable[[Drawer], Draft]
 UNITS = {
     **{
         "kilometres": ("length", LENGTHS, ("miles", "nautical_miles")),
@@ -238,7 +238,7 @@ def summed(drawer: Drawer) -> Draft:
     return _done(draft, words, draft.compute("aggregate", words, result, operation, values=values))
 
 
-SINGLES: tuple[tuple[Plan, float], ...] = (
+SINGLES: tuple[tuple[Template, float], ...] = (
     *((lookup, 8), (find, 3), (rank, 2), (count, 2), (date_gap, 1), (weekdays, 1), (shifted, 1)),
     *((converted, 1), (apart, 1), (summed, 1)),
 )
@@ -357,7 +357,7 @@ def chain_exchanged(drawer: Drawer) -> Draft:
 
 _CODES = ("EUR", "GBP", "CHF", "JPY", "SEK")
 
-CHAINS: tuple[tuple[Plan, float], ...] = (
+CHAINS: tuple[tuple[Template, float], ...] = (
     *((along, 6), (chain_converted, 2), (chain_shifted, 2), (chain_exchanged, 1.5)),
 )
 """Plans in which each sub-question needs the one before."""

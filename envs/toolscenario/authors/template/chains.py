@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolgym.envs.toolscenario.authors.template.wording import day, mention, phrase
-from toolgym.envs.toolscenario.codegen.rendering import Step
+from toolgym.envs.toolscenario.authors.template.wording import day, mention, mentions, phrase
+from toolgym.envs.toolscenario.codegen.rendering import PlannedCall
 from toolgym.envs.toolscenario.codegen.sources import json_value
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Value
 from toolgym.envs.toolscenario.worlds.relations import TYPES, Relation
 from toolgym.scenario import FROM, Combination
 
-__all__ = ["FINDERS", "Chain", "Draft", "Drawer", "NoPlanError", "telling"]
+__all__ = [
+    *("FINDERS", "Chain", "Draft", "Drawer", "NoPlanError", "alike", "close", "its", "starts"),
+    "telling",
+]
 
 FINDERS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("country", ("capital",), "the country whose capital is {capital}"),
@@ -122,7 +125,7 @@ class Draft:
     """
 
     knowledge: Knowledge
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PlannedCall] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
     question: str = ""
     combination: Combination = field(default_factory=lambda: Combination(of=()))
@@ -132,10 +135,10 @@ class Draft:
 
         Args:
             words: the sub-question.
-            **fields: of the `Step`.
+            **fields: of the `PlannedCall`.
         """
         name = f"q{len(self.steps) + 1}"
-        self.steps.append(Step(id=name, **fields))
+        self.steps.append(PlannedCall(id=name, **fields))
         self.words[name] = words
         return name
 
@@ -337,3 +340,42 @@ def telling(text: str) -> bool:
         return abs(float(text)) >= 13 or len(text.partition(".")[2]) > 1
     except ValueError:
         return len(text) >= 3
+
+
+def close(
+    draft: Draft, question: str, rule: Any, of: Sequence[str], labels: Sequence[str] = ()
+) -> Draft:
+    """A draft with its question and how the answer follows."""
+    draft.question = question[0].upper() + question[1:]
+    draft.combination = Combination(rule=rule, of=tuple(of), labels=tuple(labels))
+    return draft
+
+
+def alike(drawer: Drawer, last: Any, hops: int, width: int) -> list[Chain]:
+    """Chains along the same relations from different entities, to different values."""
+    first = drawer.chain(hops, last)
+    found, starts = [first], {first.start}
+    pool = drawer.knowledge.places[first.relations[0].subject, first.relations[0].name]
+    for _ in range(60):
+        if len(found) == width:
+            return found
+        name = drawer.pick(pool)
+        made = None if name in starts else drawer.along(first.relations, name)
+        if made is not None and made.value not in [item.value for item in found]:
+            met = {value for item in found for value in item.values} & set(made.values)
+            if not met:
+                found.append(made)
+                starts.add(name)
+    raise NoPlanError
+
+
+def starts(drawer: Drawer, chains: Sequence[Chain], last: str = "and") -> str:
+    """The entities that chains start from, in words."""
+    return mentions(drawer.knowledge, [item.start for item in chains], last)
+
+
+def its(drawer: Drawer, chains: Sequence[Chain]) -> str:
+    """The chain up to its last relation, from "its director" on."""
+    relations = chains[0].relations
+    its = drawer.knowledge.types[relations[0].subject].its
+    return phrase(relations[1:-1], f"{its} {relations[0].label}")

@@ -8,20 +8,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolgym.envs.toolscenario.worlds.families import COMPOSITES
+from toolgym._util.text import MONTHS
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
-from toolgym.envs.toolscenario.worlds.relations import Relation
+from toolgym.envs.toolscenario.worlds.relations import COMPOSITES, Relation
 
 __all__ = [
-    "answer_text",
-    "ask",
-    "day",
-    "join",
-    "mention",
-    "mentions",
-    "phrase",
-    "plural",
-    "unit",
+    *("answer_text", "ask", "day", "join", "mention", "mentions", "phrase", "plural", "unit"),
     "variants",
 ]
 
@@ -30,20 +22,6 @@ _ARTICLE = (
     *("Dominican Republic", "Maldives", "Bahamas"),
 )
 _THE = ("University of", "Museum of", "Republic of", "Kingdom of")
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
 
 
 def mention(knowledge: Knowledge, name: str, bare: bool = False) -> str:
@@ -139,7 +117,7 @@ def plural(label: str) -> str:
 def day(text: str) -> str:
     """An ISO date as people write it."""
     date = datetime.date.fromisoformat(text)
-    return f"{date.day} {_MONTHS[date.month - 1]} {date.year}"
+    return f"{date.day} {MONTHS[date.month - 1]} {date.year}"
 
 
 def answer_text(value: Any) -> str:
@@ -159,5 +137,5 @@ def variants(text: str) -> tuple[str, ...]:
         date = datetime.date.fromisoformat(text)
     except ValueError:
         return (text,)
-    month = _MONTHS[date.month - 1]
+    month = MONTHS[date.month - 1]
     return (text, f"{date.day} {month} {date.year}", f"{month} {date.day}, {date.year}")

@@ -17,15 +17,8 @@ from toolgym.tools.search.corpora.wikidump import TornError, article_rows, packi
 from toolgym.tools.search.corpora.wikitext import plain_text
 
 __all__ = [
-    "CorpusLines",
-    "Passage",
-    "corpus_files",
-    "corpus_size",
-    "find_corpus",
-    "parse_passage",
-    "passage_line",
-    "place_of",
-    "read_passages",
+    *("CorpusLines", "Passage", "corpus_files", "corpus_size", "find_corpus", "parse_passage"),
+    *("passage_line", "place_of", "read_passages"),
 ]
 
 _NAMED = re.compile(

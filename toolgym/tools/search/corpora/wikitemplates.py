@@ -10,52 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from toolgym._util.text import MONTHS
+
 __all__ = ["render_template"]
 
 Arguments = dict[str, str]
 """Named arguments, and positional ones under ``"1"``, ``"2"``, ..."""
 
 _SIGNS = {
-    "snd": " – ",
-    "spnd": " – ",
-    "spaced ndash": " – ",
-    "spaced en dash": " – ",
-    "ndash": "–",
-    "en dash": "–",
-    "mdash": "—",
-    "em dash": "—",
-    "emdash": "—",
-    "spaced mdash": " — ",
-    "dash": " – ",
-    "'": "'",
-    "`": "'",
-    "'s": "'s",
-    "=": "=",
-    "!": "|",
-    "nbsp": " ",
-    "space": " ",
-    "sp": " ",
-    "thinsp": " ",
-    "zwsp": "",
-    "break": "\n",
-    "crlf": "\n",
-    "paragraph break": "\n",
-    "pb": "\n",
-    "·": " · ",
-    "dot": " · ",
-    "•": " • ",
-    "bullet": " • ",
-    "*": " • ",
-    "okina": "ʻ",
-    "hamza": "ʾ",
-    "ayin": "ʿ",
-    "sharp": "♯",
-    "flat": "♭",
-    "number sign": "#",
-    "pi": "π",
-    "pipe": "|",
-    "degree": "°",
-}
+    "snd": " – ", "spnd": " – ", "spaced ndash": " – ", "spaced en dash": " – ", "ndash": "–",
+    "en dash": "–", "mdash": "—", "em dash": "—", "emdash": "—", "spaced mdash": " — ",
+    "dash": " – ", "'": "'", "`": "'", "'s": "'s", "=": "=", "!": "|", "nbsp": " ", "space": " ",
+    "sp": " ", "thinsp": " ", "zwsp": "", "break": "\n", "crlf": "\n", "paragraph break": "\n",
+    "pb": "\n", "·": " · ", "dot": " · ", "•": " • ", "bullet": " • ", "*": " • ", "okina": "ʻ",
+    "hamza": "ʾ", "ayin": "ʿ", "sharp": "♯", "flat": "♭", "number sign": "#", "pi": "π",
+    "pipe": "|", "degree": "°",
+}  # fmt: skip
 _NAMES = {
     "first": """
         nowrap nobr nobreak nowraplinks small smaller big bigger large larger em strong bold italic
@@ -77,10 +47,6 @@ _NAMES = {
     "ship": "uss hms hmas hmcs ss rms mv ms usns ins usat usrc uscgc sms hmnzs hnlms",
     "list": "unbulleted-list ubl ulist bulleted-list blist hlist ordered-list olist flat-list",
 }
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July", "August"),
-    *("September", "October", "November", "December"),
-)
 _MONEY = {
     **{"usd": "US$", "us$": "US$", "us-dollar": "US$", "usdollar": "US$", "aud": "A$", "a$": "A$"},
     **{"au$": "A$", "cad": "C$", "c$": "C$", "ca$": "C$", "nzd": "NZ$", "nz$": "NZ$", "hkd": "HK$"},
@@ -196,7 +162,7 @@ def _date(given: Arguments, places: str = "123") -> str:
         return year  # a date in words
     if not (month.isdecimal() and 1 <= int(month) <= 12):
         return " ".join(word for word in (day, month, year) if word and not word.isspace())
-    name, number = _MONTHS[int(month) - 1], day.lstrip("0") if day.isdecimal() else ""
+    name, number = MONTHS[int(month) - 1], day.lstrip("0") if day.isdecimal() else ""
     if not number:
         return f"{name} {year}"
     wants_day_first = given.get("df", "").casefold() in ("y", "yes", "true", "1")
@@ -270,7 +236,7 @@ def _nihongo(given: Arguments) -> str:
 def _as_of(given: Arguments) -> str:
     year, month, day = (given.get(place, "") for place in "123")
     if month.isdecimal() and 1 <= int(month) <= 12:
-        month = _MONTHS[int(month) - 1]
+        month = MONTHS[int(month) - 1]
     date = " ".join(word for word in (day, month, year) if word)
     begin = "as of" if given.get("lc") else "As of"
     return given.get("alt") or (f"{begin} {date}" if date else "")

@@ -1,1 +1,0 @@
-"""``lookup``: a policy of rules that answers without a model."""

@@ -1,1 +1,0 @@
-"""Documents of blocks, as Markdown, HTML and JSON, and the drawings in them."""
