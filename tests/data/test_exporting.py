@@ -4,6 +4,7 @@ unchanged."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,8 @@ def test_no_pair_names_the_conditions(mixed: list[Trajectory]) -> None:
 def test_pairs_from_a_run_with_tools_and_one_without(tmp_path: Path) -> None:
     def computes(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
         last = messages[-1]["content"]
-        return f"Answer: {last.rsplit(': ', 1)[1]}" if "Response" in last else CALL
+        found = re.search(r"Response from tool .* are: (.*)", last)
+        return f"Answer: {found[1]}" if found else CALL
 
     arguments = {"tasks": str(tmp_path / "tasks.jsonl"), "tools": ["Calculator"]}
     row = {"id": "a", "question": "What is 6*7?", "answers": ["42"]}

@@ -222,7 +222,8 @@ def test_every_way_to_give_the_same_example_shows_the_same(tmp_path: Path) -> No
     text = chat(
         "Question: What is Odo?",
         "Thought: I look.\nAction: WikipediaSearch[Odo]",
-        "Response from tool WikipediaSearch[Odo] are: Odo is a fox.",
+        "Response from tool WikipediaSearch[Odo] are: Odo is a fox.\n"
+        "Now write another Action, or Answer: with a few words.",
         "Answer: a fox",
     )
     lines, whole = tmp_path / "a.jsonl", tmp_path / "a.json"

@@ -13,7 +13,7 @@ from toolgym import get_format
 from toolgym._workers.tool_child import as_text
 from toolgym.formats import Action
 from toolgym.formats.strategies import Strategy, sample_call
-from toolgym.grading.calls import count_calls
+from toolgym.grading.solving import count_calls
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import PROMPTS
 from toolgym.trajectory import Problem, Step

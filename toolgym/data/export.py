@@ -14,7 +14,7 @@ from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, style
 from toolgym.data.conditions import condition
 from toolgym.data.pairs import balance, make_pairs, pair_row
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.rollouts.sources import Recording, open_recording
+from toolgym.rollouts.sources import Episodes, Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
@@ -132,36 +132,24 @@ def export(
     shape: Any = {"style": style, "reasoning": reasoning, "learn_as": anew}
 
     right = where if where is not None else "accuracy>=1"
-    holds = condition(right, episodes) if where is not None and kind != "dpo" else lambda _: True
     if where is not None or kind == "dpo":
         about["where"] = right
-
-    left = 0
-
-    def counted() -> Iterator[Trajectory]:
-        nonlocal left
-        for trajectory in episodes:
-            about["episodes"] += 1
-            if holds(trajectory):
-                yield trajectory
-            else:
-                left += 1
-        if left and left == about["episodes"]:
-            raise BadInputError(f"none of {left} episodes is {where!r}: loosen where")
+    taken = _Taken(episodes, None if kind == "dpo" else where)
 
     if kind == "sft":
-        rows, dropped = message_rows(counted(), **shape)
+        rows, dropped = message_rows(taken, **shape)
     elif kind == "prefixes":
-        rows, dropped = prefix_rows(counted(), **shape)
+        rows, dropped = prefix_rows(taken, **shape)
     else:
-        trajectories = list(counted())
+        trajectories = list(taken)
         about |= {"pairing": pairing, "per_task": per_task}
         pairs, dropped = make_pairs(
             trajectories, condition(right, trajectories), pairing=pairing, per_task=per_task
         )
         rows = [pair_row(pair, style, reasoning, anew) for pair in pairs]
         about["balance"] = balance(pairs)
-    dropped |= {f"not {where}": left} if left else {}
+    about["episodes"] = taken.count
+    dropped |= {f"not {where}": taken.left} if taken.left else {}
     if anew is not None:
         notes = Counter(row["learn_as"] for row in rows if "learn_as" in row)
         about["learn_as"] = {f"{note} ({n} of {len(rows)} rows)": n for note, n in notes.items()}
@@ -169,6 +157,30 @@ def export(
     if out is not None:
         made.write(out)
     return made
+
+
+class _Taken:
+    """The episodes that a condition holds for, counted while they are read.
+
+    Args:
+        episodes: all that there are.
+        where: the condition; None: none is left out.
+    """
+
+    def __init__(self, episodes: Episodes, where: str | None) -> None:
+        self.count = self.left = 0
+        self._episodes, self._where = episodes, where
+        self._holds = None if where is None else condition(where, episodes)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        for trajectory in self._episodes:
+            self.count += 1
+            if self._holds is None or self._holds(trajectory):
+                yield trajectory
+            else:
+                self.left += 1
+        if self.left and self.left == self.count:
+            raise BadInputError(f"none of {self.left} episodes is {self._where!r}: loosen where")
 
 
 def message_rows(

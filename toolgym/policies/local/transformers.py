@@ -83,10 +83,8 @@ class TransformersPolicy(Policy):
         guided: bool = False,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
-        if max_new_tokens is None:
-            max_new_tokens = 128 if on_cpu else 512
-        if batch_size is None:
-            batch_size = 32 if on_cpu else 64
+        max_new_tokens = max_new_tokens if max_new_tokens is not None else 128 if on_cpu else 512
+        batch_size = batch_size if batch_size is not None else 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
         limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
         _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
@@ -100,13 +98,10 @@ class TransformersPolicy(Policy):
             "pass_tools": pass_tools,
             **({"template": dict(template)} if template else {}),
         }
-        loaded = (
-            model
-            if isinstance(model, Loaded)
-            else load_model(
-                str(model), adapter=self._settings["adapter"], device=device, dtype=dtype
-            )
-        )
+        loaded = model
+        if not isinstance(loaded, Loaded):
+            adapter = self._settings["adapter"]
+            loaded = load_model(str(model), adapter=adapter, device=device, dtype=dtype)
         self._weights = loaded.fingerprint
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
