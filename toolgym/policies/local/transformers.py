@@ -88,9 +88,10 @@ class TransformersPolicy(Policy):
         self._concurrency = 32 if on_cpu else super().concurrency
         limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens}
         _check(temperature, top_p, cache_gib, batch_size=batch_size, **limits)
+        adapter_folder = None if adapter is None else str(adapter)
         self._settings: dict[str, Any] = {
             "model": model.fingerprint if isinstance(model, Loaded) else str(model),
-            "adapter": None if adapter is None else str(adapter),
+            "adapter": adapter_folder,
             "temperature": temperature,
             "top_p": top_p,
             **limits,
@@ -100,8 +101,7 @@ class TransformersPolicy(Policy):
         }
         loaded = model
         if not isinstance(loaded, Loaded):
-            adapter = self._settings["adapter"]
-            loaded = load_model(str(model), adapter=adapter, device=device, dtype=dtype)
+            loaded = load_model(str(model), adapter=adapter_folder, device=device, dtype=dtype)
         self._weights = loaded.fingerprint
         self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
