@@ -200,9 +200,10 @@ def test_a_step_that_was_begun_is_copied() -> None:
     calls = env.begin("Action: Calculator[3*3]")
     for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
         results = twin.current_tools.execute(calls)
-        assert twin.finish(results)[0].endswith("9")
+        assert twin.finish(results)[0].startswith("Response from tool Calculator[3*3] are: 9\n")
     assert len(env.trajectory.steps) == 1
-    assert env.finish(env.current_tools.execute(calls))[0].endswith("9")
+    seen = env.finish(env.current_tools.execute(calls))[0]
+    assert seen.startswith("Response from tool Calculator[3*3] are: 9\n")
 
 
 def test_what_gym_make_did_not_make() -> None:

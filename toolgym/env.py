@@ -393,8 +393,7 @@ class ToolEnv(gym.Env[str, str]):
             "task_id": record.task.id,
             "step": len(record.steps),
         } | ({"examples": record.examples} if record.examples else {})
-        if record.steps:
-            step = record.steps[-1]
+        for step in record.steps[-1:]:
             info["problems"] = [problem.kind for problem in step.problems]
             info["tool_errors"] = [result.error or "" for result in step.results]
             info |= {f"reward/{name}": value for name, value in step.reward_parts.items()}

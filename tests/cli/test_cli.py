@@ -120,7 +120,7 @@ def test_commands_of_a_broken_plug_in_leave_the_others(capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the commands 'out-of-order' of a plug-in cannot be loaded")
     groups = {group.name for group in made.registered_groups}
-    assert groups == {"index", "export", "train", *COMMANDS}
+    assert groups == {"index", "export", "train", "model", *COMMANDS}
 
 
 def test_help_and_version() -> None:
@@ -453,7 +453,7 @@ def test_bad_numbers_are_one_line() -> None:
     assert "from 1 to" in refused(3, *roll("lookup", "r", "--episodes", "100000"))
     assert "max_steps" in refused(3, *roll("lookup", "r", "--max-steps", "0"))
     assert "samples_per_task" in refused(3, *roll("lookup", "r", "--samples-per-task", "0"))
-    assert "concurrency must be" in refused(3, *roll("lookup", "r", "--concurrency", "0"))
+    assert "concurrency is a whole number" in refused(3, *roll("lookup", "r", "--concurrency", "0"))
     assert "maxsteps" in refused(3, *roll("lookup", "r", "--env-arg", "maxsteps=3"))
     assert "its arguments" in refused(3, *roll("scripted", "r"))
 

@@ -91,7 +91,7 @@ def test_tables_as_text_markdown_and_json() -> None:
 
 
 def test_recordings_from_a_file(tmp_path: Path) -> None:
-    recorded = [t for t in episodes() if "\ud800" not in repr(t.steps)]
+    recorded = [t for t in episodes() if t.steps and "\ud800" not in repr(t.steps)]
     write_rows(tmp_path / "kept.jsonl", [t.to_row() for t in recorded])
     assert [t.id for t in open_recording(tmp_path / "kept.jsonl")] == [t.id for t in recorded]
     from_file = toolgym.score(str(tmp_path / "kept.jsonl"), {"f1": "token_f1"})

@@ -22,6 +22,7 @@ NAMES = {
     "corpus": "orbits",
     "author": "planetary",
     "preset": "stargazing",
+    "model": "orrery",
     "command": "planets",
     "viewer": "planet",
 }

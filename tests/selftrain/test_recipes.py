@@ -312,7 +312,7 @@ def test_rejected_episodes_come_from_the_run_without_tools(tasks: Path, tmp_path
             env_args={**environment.args, **extra},
             out=tmp_path / name / environment.label,
         )
-    counts = selection(work, "dpo", tmp_path / "practice", tmp_path / "beside", tmp_path)
+    counts = selection(work, "dpo", 1, tmp_path / "practice", tmp_path / "beside", tmp_path)
     assert counts[environment.label]["kept"] == 4
     rows = [row for _, row in read_rows(tmp_path / "rows.jsonl", "rows")]
     assert {row["rejected_without_tools"] for row in rows} == {True}
@@ -320,7 +320,7 @@ def test_rejected_episodes_come_from_the_run_without_tools(tasks: Path, tmp_path
     assert rows[0]["chosen"][0]["content"].startswith("Thought: a tool.")
     assert rows[0]["rejected"] == [{"role": "assistant", "content": "Answer: 1"}]
     with pytest.raises(BadInputError, match="without a wrong episode"):
-        selection(work, "dpo", tmp_path / "practice", None, tmp_path)
+        selection(work, "dpo", 1, tmp_path / "practice", None, tmp_path)
 
 
 def test_the_ready_settings_are_recipes() -> None:

@@ -155,7 +155,11 @@ def test_a_description_can_be_given() -> None:
 
 
 def test_without_docstrings_the_message_says_what_to_do() -> None:
-    source = "import gymnasium, toolgym; gymnasium.make('ToolQA-PopQA-v0')"
+    source = (
+        "import toolgym\n"
+        "def double(number: int) -> int:\n    'Twice a number.'\n    return 2 * number\n"
+        "toolgym.tool(double)\n"
+    )
     ended = subprocess.run([sys.executable, "-OO", "-c", source], capture_output=True, text=True)
     last = ended.stderr.strip().splitlines()[-1]
     assert "run without -OO, or pass @tool(description=...)" in last

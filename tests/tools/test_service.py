@@ -526,7 +526,7 @@ class TestCassette:
         code = """if True:
             import sys
             from toolgym import ToolCall, Toolset, tool
-            from toolgym.tools.service import serve
+            from toolgym.tools.service import serve_toolset
             @tool(inline=True)
             def echo(text: str) -> str:
                 '''Say it again.
@@ -535,7 +535,7 @@ class TestCassette:
                     text: what.
                 '''
                 return f"you said {text}"
-            tools = serve(Toolset([echo]), {"cassette": sys.argv[1], "mode": "record"})
+            tools = serve_toolset(Toolset([echo]), {"cassette": sys.argv[1], "mode": "record"})
             number = 0
             while True:
                 tools.execute([ToolCall("call_0", "echo", {"text": str(number)})], [str(number)])

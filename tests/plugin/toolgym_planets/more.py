@@ -7,10 +7,19 @@ from typing import Any
 import typer
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
+from toolgym.policies.local.packaged import PackagedModel
 from toolgym.selftrain.settings import EnvironmentSettings, Preset, SelfTrainSettings
 from toolgym_planets.environment import MOONS
 
 app = typer.Typer(help="What is known of planets.")
+ORRERY = PackagedModel(
+    package="orrery",
+    version="1.0",
+    wheel="0" * 64,
+    member="orrery/planets.gguf",
+    gguf="1" * 64,
+    size=1,
+)
 
 
 @app.command("list")
