@@ -1,5 +1,5 @@
-# Two targets for newcomers: `make selftrain` runs the main job, `make test` checks everything.
-# Both make .venv themselves, once, and again when the requirements change.
+# For newcomers: `make selftrain-real` and `make selftrain` run the main job, `make test` checks
+# everything. All make .venv themselves, once, and again when the requirements change.
 
 PYTHON ?= python3
 # Where the CPU build of torch comes from, when pip's default index offers only CUDA builds:
