@@ -176,8 +176,12 @@ class Fields(Scanner):
         return self._from
 
     def _call_of_python(self, parenthesis: int) -> int | None:
+        names = [tool["function"]["name"] for tool in self.tools]
+        # Most parentheses follow no tool's name: then the name need not be cut out.
+        if not self.text.endswith(tuple(names), self._from, parenthesis):
+            return None
         name = self._name(max(self._from, parenthesis - _LONGEST_NAME), parenthesis)
-        if not any(tool["function"]["name"] == name for tool in self.tools):
+        if name not in names:
             return None
         arguments, stop = in_parentheses(
             self.text, parenthesis + 1, name, self.tools, self.calls.budget
