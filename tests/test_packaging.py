@@ -102,7 +102,11 @@ def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]
         "encyclopedia_sample.jsonl",
         "phrasebook_sample.jsonl",
     } <= samples
-    # Whatever a module reads beside it: data files are listed one by one.
+    assert any(name.endswith("LICENSE") for name in wheel)
+
+
+@pytest.mark.sources
+def test_the_wheel_holds_whatever_a_module_reads_beside_it(wheel: list[str]) -> None:
     beside = [
         str(Path("toolgym") / path.relative_to(ROOT)).replace("toolgym/toolgym/", "toolgym/")
         for folder in ("toolgym", "envs", "rewards")
@@ -110,8 +114,7 @@ def test_the_wheel_holds_environments_rewards_samples_and_types(wheel: list[str]
         if path.is_file() and path.suffix in (".json", ".jsonl", ".txt")
     ]
     assert len(beside) > 10
-    assert set(beside) <= set(wheel)
-    assert any(name.endswith("LICENSE") for name in wheel)
+    assert set(beside) <= set(wheel), "data files are listed one by one in pyproject.toml"
 
 
 def test_the_installation_says_that_it_is_typed() -> None:
