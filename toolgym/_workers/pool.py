@@ -135,7 +135,8 @@ class Idle:
                 self.children, self._owner = [], os.getpid()
             while self.children:
                 child = self.children.pop()
-                if child.quiet():
+                # What a killed child forked may hold its pipes open for a moment: ask the system.
+                if child.process.poll() is None and child.quiet():
                     return child
                 child.kill()
         return None
