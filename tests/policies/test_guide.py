@@ -27,6 +27,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 llguidance = pytest.importorskip("llguidance")
+pytest.importorskip("llguidance.hf")  # a module of its own, which its package does not load
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
 from toolgym.policies.local.guide import Guides, allowed_tokens  # noqa: E402
