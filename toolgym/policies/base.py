@@ -240,7 +240,8 @@ def grammar_of(request: Request, call_first: bool = False) -> str:
         may_call, called = limit is None or len(used) < limit, bool(used)
     offered = may_call and codec.strategy.tools and bool(tools)
     answer = called or not (call_first and offered)
-    grammar = codec.grammar(tools, calls=may_call, answer=answer)
+    # Formats of others may not know of turns without an answer.
+    grammar = codec.grammar(tools, calls=may_call, **({} if answer else {"answer": False}))
     if grammar is None:
         raise BadInputError(
             f"format {codec.name!r} has no grammar to guide replies with: play unguided "
