@@ -3,7 +3,7 @@
 The next process is forked ahead. The parent gets the other end of its socket (SCM_RIGHTS) and talks
 to it without this keeper, which only ends it and reaps it when it is told to, so that no process
 number is used again before. A jailed session is made by a work module that is named by its path; a
-session of a user's own class by `Objects`, from a class that the keeper imported once.
+session of a user's own class is an instance of it, which the keeper has imported once.
 
 A work has ``prepare()``, called in each process before its first message; ``session(opening,
 limited, plain)``, which gives what answers each further message; and ``LIMITS`` as in fork_child.
@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
+import json
 import os
+import pickle
 import select
 import signal
 import socket
@@ -35,8 +38,11 @@ __all__ = ["Answering", "serve"]
 Answering = Callable[[bytes], Iterable[bytes]]
 """Replies to one message."""
 
-_ORDER = struct.Struct("!cI")  # what the parent wants, and of which process
+# What the parent wants: one more process, it now (it waits), or the end of one (its number).
+_ORDER = struct.Struct("!cI")
 _NUMBER = struct.Struct("!I")  # of a process; MiB of memory that it may have
+_AHEAD = 3  # milliseconds after which the next process is forked
+_TOKEN = 8  # bytes of a message that its reply repeats
 _OWN = 3  # the only descriptor of a jailed session but the null device; as in seccomp.py
 _PROCESSOR_SECONDS = 3_600  # of a jailed session, should nobody be left who ends it
 
@@ -58,21 +64,28 @@ class _Keeper:
 
     def serve(self) -> None:
         """Fork one ahead, and do what the parent orders, until it is gone."""
-        parent = os.getppid()
+        parent, owed = os.getppid(), 1
         poll = select.poll()
         poll.register(self.link, select.POLLIN)
-        self.fork()
         while os.getppid() == parent:  # a fork of the parent may hold the socket open
-            if not poll.poll(1_000):
-                continue
-            order = self.link.recv(_ORDER.size, socket.MSG_WAITALL)
-            if len(order) < _ORDER.size:
-                break
-            what, number = _ORDER.unpack(order)
+            # Not while the process that was given away last begins, but where the parent waits.
+            if not poll.poll(_AHEAD if owed else 1_000):
+                what, number = b"w", 0
+            else:
+                try:
+                    order = self.link.recv(_ORDER.size, socket.MSG_WAITALL)
+                except OSError:  # the parent has gone without taking the last process
+                    break
+                if len(order) < _ORDER.size:
+                    break
+                what, number = _ORDER.unpack(order)
             if what == b"k":
                 self.end(number)
-            else:
+            elif what == b"n":
+                owed += 1
+            elif owed:
                 self.fork()
+                owed -= 1
         for number in list(self.running):
             self.end(number)
 
@@ -134,22 +147,162 @@ class _Keeper:
         return own
 
 
+class _Objects:
+    """Sessions of a user's own class, which is trusted.
+
+    Args:
+        payload: pickle of what makes an instance.
+        tool: the module that makes text of a tool's values and failures.
+    """
+
+    LIMITS = ()
+
+    def __init__(self, payload: bytes, tool: Any) -> None:
+        self._tool = tool
+        self._make: Any = pickle.loads(payload)  # noqa: S301 - our parent wrote it
+        parts = (self._make, getattr(self._make, "func", None), *getattr(self._make, "args", ()))
+        _CLASSES[:] = [part for part in parts if isinstance(part, type)]
+        self._pickle = _pickling()
+
+    def prepare(self) -> None:
+        """Do once what each session does: what it touches is then the process's own."""
+        plain = sys.modules["__main__"].plain
+        warm = _Object(_Warm, self._tool, self._pickle, plain)
+        for kind, given in ((b"n", ((),)), (b"c", ("state", {})), (b"p", ()), (b"s", ())):
+            list(warm.answer(kind + bytes(_TOKEN) + pickle.dumps(given)))
+
+    def session(self, opening: bytes, limited: bool, plain: Any) -> Answering:
+        """What answers each message; see `_Object`."""
+        return _Object(self._make, self._tool, self._pickle, plain).answer
+
+
+class _Warm:
+    """An instance of our own."""
+
+    def __init__(self, _: Any) -> None:
+        self._held = {"held": [1, "x", None]}
+
+    def state(self) -> Any:
+        """Something."""
+        return self._held
+
+
+_CLASSES: list[type] = []  # that the keeper made sessions of, in the order of its payload
+
+
+def _class(place: int) -> type:
+    """One of these classes, as a pickle names it: one without a module would be told in full."""
+    return _CLASSES[place]
+
+
+def _pickling() -> Callable[[Any], bytes]:
+    """How instances are pickled, also those of classes without a module."""
+    cloudpickle = importlib.import_module("cloudpickle")
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[name-defined, misc]
+        def reducer_override(self, obj: Any) -> Any:
+            for place, known in enumerate(_CLASSES):
+                if obj is known:
+                    return _class, (place,)
+            return super().reducer_override(obj)
+
+    def pickled(value: Any) -> bytes:
+        held = io.BytesIO()
+        Pickler(held).dump(value)
+        return held.getvalue()
+
+    return pickled
+
+
+class _Object:
+    """One instance, and what the parent asks of it.
+
+    Args:
+        make: called with the arguments that the parent sends.
+        tool: the module that makes text of a tool's values and failures.
+        pickled: an instance as bytes.
+        plain: a value as JSON text.
+    """
+
+    def __init__(
+        self,
+        make: Any,
+        tool: Any,
+        pickled: Callable[[Any], bytes],
+        plain: Callable[[Any], tuple[str, Any]],
+    ) -> None:
+        self._make, self._tool, self._pickled, self._plain = make, tool, pickled, plain
+        self._instance: Any = None
+        self._methods: dict[str, Any] = {}
+        self._random = importlib.import_module("random")
+
+    def answer(self, message: bytes) -> Iterable[bytes]:
+        """The reply to a message, after its token: ``v`` and bytes, or ``x`` and an error."""
+        kind, token, given = message[:1], message[1 : 1 + _TOKEN], message[1 + _TOKEN :]
+        found: list[bytes] = []
+        reply = self._tool.attempt(lambda: found.append(self._done(kind, given)))
+        yield token + (b"v" + found[0] if found else b"x" + json.dumps(reply).encode())
+
+    def _done(self, kind: bytes, given: bytes) -> bytes:
+        """What was asked: new, call, state, pickle, restore, end."""
+        if kind == b"c":
+            name, arguments = pickle.loads(given)  # noqa: S301 - our parent wrote it
+            if name not in self._methods:
+                self._methods[name] = self._tool.by_name(getattr(self._instance, name))
+            return json.dumps(self._tool.attempt(self._methods[name], arguments)).encode()
+        if kind == b"p":
+            return self._pickled((self._instance, self._random.getstate()))
+        if kind == b"e":
+            self._instance.close()
+            return b""
+        if kind == b"n":
+            self._random.seed(0)  # as in every other episode
+            self._instance = self._make(*pickle.loads(given))  # noqa: S301 - as above
+        elif kind == b"r":
+            self._instance, random = pickle.loads(given)  # noqa: S301 - from here
+            self._random.setstate(random)
+        if kind != b"s":
+            self._methods.clear()
+        state = self._instance.state()
+        try:
+            text, _ = self._plain(state)
+        except ValueError as error:
+            raise ValueError(f"its state is not plain JSON: {error}") from error
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _jailed(child: Any, path: str) -> Any:
+    work = child.load(path)
+    work.prepare()
+    fork_child.alone()
+    return work
+
+
+def _trusted(child: Any, payload: bytes) -> Any:
+    os.dup2(2, 1)  # what a session prints must not get into anybody's standard output
+    tool = child.load(os.path.join(os.path.dirname(__file__), "tool_child.py"))
+    made: list[_Objects] = []
+    reply = tool.attempt(lambda: made.append(_Objects(payload, tool)))
+    return made[0] if made else reply
+
+
 def serve(channel: Channel, link: str, path: str) -> None:
     """Make ready what makes sessions, say so, and fork.
 
     Args:
-        channel: to the parent: what it sends before anything else, and whether that went well.
+        channel: to the parent: what it sends before anything else, and how that went.
         link: number of the descriptor of a socket to the parent.
         path: of a jailed work module; empty: the parent sends a user's class.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.set_inheritable(int(link), False)
-    child = sys.modules["__main__"]
-    work = child.load(path)
-    work.prepare()
-    fork_child.alone()
-    channel.send(b"ready")
-    keeper = _Keeper(work, socket.socket(fileno=int(link)), True)
+    child, payload = sys.modules["__main__"], channel.receive()
+    work = _jailed(child, path) if path else _trusted(child, payload)
+    failed = isinstance(work, dict)
+    channel.send(json.dumps(work if failed else {"text": "ready"}).encode())
+    if failed:
+        return
+    keeper = _Keeper(work, socket.socket(fileno=int(link)), bool(path))
     gc.collect()
     gc.freeze()  # a process that collects garbage would copy every page of the keeper
     keeper.serve()

@@ -1,211 +1,327 @@
-"""Processes that each hold one session, as their parent sees them.
-
-One keeper forks all processes of a kind, see `toolgym._workers.session_child`; each is talked to
-directly, and ended through the keeper, which reaps it.
-"""
+"""A live session of a user's own class: an instance in a process of its own."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
+import json
 import os
-import socket
 import struct
 import threading
 import time
 import weakref
-from pathlib import Path
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from toolgym._workers.child import Channel
-from toolgym._workers.pool import Child, inherited
+import cloudpickle
 
-__all__ = ["Forks", "Held"]
+from toolgym._workers.forks import Forks, Held
+from toolgym.errors import BadInputError
 
-_START_SECONDS = 60.0  # a keeper may have to import its work's own libraries first
-_ORDER = struct.Struct("!cI")  # as in the role, which shares no module with this one
-_NUMBER = struct.Struct("!I")
-_TOKEN = 8  # bytes that a reply repeats, so that nothing stray is taken for one
+__all__ = ["ProcessSession"]
 
-
-class _Keeper(Child):
-    """A keeper and the socket on which it gives its processes to us."""
-
-    def __init__(self, work: str, payload: bytes, bare: bool, hash_seed: int) -> None:
-        seed = {"PYTHONHASHSEED": str(hash_seed)}
-        self.link, theirs = socket.socketpair()
-        with theirs:
-            super().__init__(
-                *("session_child", str(theirs.fileno()), work),
-                environment=seed if bare else inherited() | seed,
-                # No site packages, no user folder and no cached bytecode written.
-                options=("-s", "-S", "-B") if bare else (),
-                folder="/" if bare else None,
-                given=(theirs.fileno(),),
-            )
-        self.link.settimeout(_START_SECONDS)
-        try:
-            end = time.monotonic() + _START_SECONDS
-            if payload:
-                self.send(payload, end=end)
-            self.started = self.receive(end)
-        except BaseException as error:
-            self.kill()
-            if isinstance(error, TimeoutError | ValueError):
-                raise EOFError from error
-            raise
-
-    def order(self, what: bytes, number: int = 0) -> None:
-        """Tell the keeper what to do; one that has ended has nothing left to do."""
-        with contextlib.suppress(OSError):
-            self.link.sendall(_ORDER.pack(what, number))
-
-    def next(self) -> tuple[int, int]:
-        """Number and descriptor of a process that was forked ahead.
-
-        Raises:
-            EOFError: the keeper has ended.
-        """
-        try:
-            message, descriptors, _, _ = socket.recv_fds(self.link, _NUMBER.size, 1)
-        except OSError as error:
-            raise EOFError from error
-        if not descriptors:
-            raise EOFError
-        self.order(b"n")
-        return _NUMBER.unpack(message)[0], descriptors[0]
-
-    def disown(self) -> None:
-        """After a fork of this process: let go of a keeper that is the parent's."""
-        self.link.close()
-        super().disown()
-
-    def kill(self) -> int:
-        """Let the keeper end its processes and itself, which it does at once, and reap it."""
-        self.link.close()
-        with contextlib.suppress(Exception):  # it is ended by force then
-            self.process.wait(1.0)
-        return super().kill()
+_LARGEST_REPLY = 256 << 20  # bytes, of a pickled instance above all
+_JOURNAL = 64  # calls that are made again at most, where an instance can be pickled
+_JOURNAL_SECONDS = 1.0  # that those calls took
+_KEPT = 8  # keepers of classes of which no session lives
+_OPENING = struct.pack("!I", 0)  # no limit of memory, as in the role
+_LENGTH = struct.Struct("!Q")
 
 
-class Held(Channel):
-    """The process of one session; it ends when nobody holds it any more.
+class ProcessSession:
+    """An instance in a process of its own, which is forked from one that has imported its class.
+
+    A call that ends leaves what it changed, also where it raised. One that has to be ended, or
+    whose process ends, changes nothing: a new process gets the last pickle of the instance, and
+    the calls since then are made again; a call whose effects reach further than its instance may
+    so have them twice. Calls of several threads take effect one after another.
+
+    ``random`` starts from the same seed in each session, and sets are walked in the same order.
 
     Args:
-        keeper: that forked it.
-        number: of the process.
-        descriptor: of the socket to it.
-    """
+        make: called with the arguments in the process; gives an instance with ``state()`` and
+            ``close()``. Anything that cloudpickle takes.
+        arguments: anything that pickles.
+        name: of the class, for messages.
+        methods: name of a tool to the one of its method; what is missing is named alike.
+        timeout: seconds for all but calls.
 
-    def __init__(self, keeper: _Keeper, number: int, descriptor: int) -> None:
-        super().__init__(descriptor, descriptor)
-        os.set_blocking(descriptor, False)
-        self.number, self.owner = number, os.getpid()
-        self.end = weakref.finalize(self, _end, keeper, number, descriptor, self.owner)
-        self.end.atexit = False  # all end with their keeper then
-
-    def post(self, kind: bytes, request: bytes, end: float) -> bytes:
-        """Send a message that has replies; what each of them begins with.
-
-        Args:
-            kind: one byte, of the message.
-            request: the rest of it.
-            end: reading of the monotonic clock at which it is given up.
-
-        Raises:
-            EOFError: the process has ended: nothing of the message was done.
-            TimeoutError: it did not take the message in time.
-        """
-        token = os.urandom(_TOKEN)
-        self.send(kind, token, request, end=end)
-        return token
-
-    def reply(self, token: bytes, end: float, largest: int) -> bytes:
-        """The next reply to a message.
-
-        Args:
-            token: from `post`.
-            end: reading of the monotonic clock at which the wait is over.
-            largest: bytes of the reply.
-
-        Raises:
-            EOFError: the process ended.
-            TimeoutError: nothing came in time.
-            ValueError: what came is not the reply.
-        """
-        reply = self.receive(end, largest)
-        if reply[:_TOKEN] != token:
-            raise ValueError("not the reply to this message")
-        return reply[_TOKEN:]
-
-
-def _end(keeper: _Keeper, number: int, descriptor: int, owner: int) -> None:
-    os.close(descriptor)
-    if os.getpid() == owner:
-        keeper.order(b"k", number)
-
-
-class Forks:
-    """Where the processes of one kind of session come from; for all threads.
-
-    Args:
-        work: path of the module that makes jailed sessions; None: the payload says it.
-        payload: what the keeper gets first.
-        bare: no environment variables and only the standard library; else ours, and our path.
-        hash_seed: sets are walked in the same order in every run of one seed.
+    Raises:
+        BadInputError: the class or the arguments cannot be sent to a process, the class cannot be
+            imported there, making the instance fails, or its state is not JSON.
     """
 
     def __init__(
-        self, work: Path | None, payload: bytes = b"", *, bare: bool, hash_seed: int = 0
+        self,
+        make: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        name: str,
+        methods: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
     ) -> None:
-        self._start = (str(work or ""), payload, bare, hash_seed)
-        self._keeper: _Keeper | None = None
-        self._lock = threading.Lock()
-        _ALL.add(self)
+        self._name, self._methods, self._timeout = name, methods or {}, timeout
+        try:
+            self._forks, made = _forks_of(make), cloudpickle.dumps(arguments)
+        except Exception as error:  # pickling runs arbitrary __reduce__ methods
+            raise BadInputError(
+                f"{name} cannot be sent to a process of its own ({error}); inline = True keeps it "
+                "in this process, without a deadline"
+            ) from error
+        # From what the instance is made again: kind and bytes of a message, and calls since.
+        self._base, self._journal = (b"n", made), list[bytes]()
+        self._pickles, self._spent = True, 0.0  # whether it can be pickled; seconds of those calls
+        self._state: bytes | None = None  # after the last call in the journal, where it was asked
+        self._lock, self._closed = threading.RLock(), False
+        self._process: Held | None = None
+        self._begin()
 
-    def take(self) -> Held:
-        """A process that waits for its first message.
+    def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Call a method; what fails is a reply.
+
+        Args:
+            name: of the tool.
+            arguments: keyword arguments; anything that pickles.
+            timeout: seconds; at its end the process is ended, with what it started.
+
+        Returns:
+            ``{"text": ...}``, or ``{"error": kind, "text": ..., "detail": traceback}``.
 
         Raises:
-            EOFError: no keeper could be started.
+            BadInputError: the arguments cannot be pickled, or the session is closed.
+        """
+        try:
+            request = cloudpickle.dumps((self._methods.get(name, name), dict(arguments)))
+        except Exception as error:  # as above
+            raise BadInputError(f"arguments of {name} cannot be sent to it ({error})") from error
+        with self._lock:
+            begun = time.monotonic()
+            try:
+                reply = self._told(b"c", request, timeout)
+            except _EndedError as error:
+                return {"error": error.kind, "text": f"Error: {name} {error}."}
+            self._journal.append(request)
+            self._state = None
+            self._spent += time.monotonic() - begun
+            long = len(self._journal) >= _JOURNAL or self._spent > _JOURNAL_SECONDS
+            if self._pickles and long:
+                self._pickles = self._pickle()
+            answer: dict[str, Any] = json.loads(reply)
+            return answer
+
+    def state(self) -> Any:
+        """What ``state()`` of the instance says, as JSON that nobody else holds.
+
+        Raises:
+            BadInputError: it is not JSON, or it raised.
         """
         with self._lock:
-            for _ in range(2):
-                if self._keeper is None:
-                    self._keeper = _Keeper(*self._start)
+            if self._state is None:
                 try:
-                    return Held(self._keeper, *self._keeper.next())
-                except EOFError:  # somebody ended it
-                    self._keeper.kill()
-                    self._keeper = None
-        raise EOFError
+                    self._state = self._told(b"s", b"", self._timeout)
+                except (BadInputError, _EndedError) as error:
+                    raise BadInputError(f"{self._name}.state(): {error}") from error
+            return json.loads(self._state)
+
+    def snapshot(self) -> bytes:
+        """What brings back this moment: the pickled instance, or all calls where it has none.
+
+        Raises:
+            BadInputError: the session is closed.
+        """
+        with self._lock:
+            self._pickle()
+            parts = (*self._base, *self._journal)
+            return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go back to the moment of a snapshot, of this session or of another one of its class.
+
+        Raises:
+            BadInputError: it cannot be brought back, or the session is closed.
+        """
+        parts, at = list[bytes](), 0
+        while at < len(snapshot):
+            (length,) = _LENGTH.unpack_from(snapshot, at)
+            at += _LENGTH.size + length
+            parts.append(snapshot[at - length : at])
+        with self._lock:
+            self._base, self._journal = (parts[0], parts[1]), parts[2:]
+            self._state, self._spent = None, 0.0
+            fresh = parts[0] == b"n"  # only an untouched process makes the same instance again
+            if fresh or not self._lives():
+                self._drop()
+            self._begin()
 
     def close(self) -> None:
-        """End the keeper and all its processes; it is started again when it is needed."""
+        """Call ``close()`` of the instance, and end its process with what it started.
+
+        Raises:
+            BadInputError: ``close()`` raised, or did not end.
+        """
         with self._lock:
-            if self._keeper is not None:
-                self._keeper.kill()
-                self._keeper = None
+            self._closed = True
+            try:
+                if self._lives():
+                    self._asked(b"e", b"", self._timeout)
+            except EOFError:  # ended meanwhile
+                pass
+            except (TimeoutError, ValueError) as error:
+                why = str(error) or f"did not end within {self._timeout:g} seconds"
+                raise BadInputError(f"{self._name}.close(): {why}") from error
+            finally:
+                self._drop()
 
-    def forget(self) -> None:
-        """After a fork of this process: the keeper is the parent's."""
-        self._lock = threading.Lock()  # a thread that is not here may have held it
-        if self._keeper is not None:
-            self._keeper.disown()
-            self._keeper = None
+    def _lives(self) -> bool:
+        """Whether there is a process, of ours: after a fork of this one it is the parent's."""
+        process = self._process
+        return process is not None and process.owner == os.getpid() and process.quiet()
+
+    def _drop(self) -> None:
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def _asked(self, kind: bytes, request: bytes, seconds: float) -> bytes:
+        """The reply of the process to a message.
+
+        Raises:
+            EOFError: it ended.
+            TimeoutError: it took too long.
+            BadInputError: what was asked raised.
+            ValueError: what came is not the reply.
+        """
+        if self._process is None:
+            raise EOFError
+        end = time.monotonic() + seconds
+        reply = self._process.reply(self._process.post(kind, request, end), end, _LARGEST_REPLY)
+        if reply[:1] == b"x":
+            raise BadInputError(json.loads(reply[1:])["text"].removeprefix("Error: "))
+        return reply[1:]
+
+    def _begin(self) -> None:
+        """Bring back what base and journal say, in a new process where there is none.
+
+        Raises:
+            BadInputError: it cannot be brought back, or the session is closed.
+            _OtherError: it was, but its state is not the same.
+        """
+        if self._closed:
+            raise BadInputError(f"this session of {self._name} is closed; open another one")
+        known, self._state = self._state, None
+        try:
+            if self._process is None:
+                self._process = self._forks.take()
+                self._process.send(_OPENING)
+            state = self._asked(*self._base, self._timeout)
+            for request in self._journal:
+                self._asked(b"c", request, self._timeout)
+            if self._journal and known is not None:
+                state = self._asked(b"s", b"", self._timeout)
+        except (EOFError, TimeoutError, ValueError) as error:
+            self._drop()
+            why = "it took too long" if isinstance(error, TimeoutError) else "its process ended"
+            raise BadInputError(
+                f"{self._name} cannot begin in a process of its own: {str(error) or why}; "
+                "inline = True keeps it in this process, without a deadline"
+            ) from error
+        except BaseException:  # Ctrl-C in the middle: the process is in an unknown state
+            self._drop()
+            raise
+        if known is not None or not self._journal:
+            self._state = state
+        if known not in (None, state):
+            raise _OtherError
+
+    def _told(self, kind: bytes, request: bytes, seconds: float) -> bytes:
+        """The reply to a message, of a process that is begun again where it has ended.
+
+        Raises:
+            BadInputError: what was asked raised, or no process can be begun.
+            _EndedError: the process had to be ended; all is as before the message.
+        """
+        if not self._lives():
+            self._drop()
+            try:
+                self._begin()
+            except _OtherError as error:
+                why = "was not called: its process had ended, and the state before it is another"
+                raise _EndedError("bug", why) from error
+        try:
+            return self._asked(kind, request, seconds)
+        except BadInputError:
+            raise
+        except EOFError as error:
+            cause: Exception = error
+            found = _EndedError("bug", "ended its process")
+        except TimeoutError as error:
+            cause = error
+            found = _EndedError("timeout", f"was ended after {seconds:g} seconds")
+        except ValueError as error:
+            why = "wrote something into the channel of its own process, which was ended"
+            cause = error
+            found = _EndedError("bug", why)
+        except BaseException:  # Ctrl-C, as above
+            self._drop()
+            raise
+        self._drop()
+        raise self._recovered(found) from cause
+
+    def _recovered(self, error: _EndedError) -> _EndedError:
+        """The error, with what could not be brought back."""
+        try:
+            self._begin()
+        except _OtherError:
+            why = "and the state before it could not be made the same again"
+        except BadInputError as begun:
+            why = f"and the state before it could not be brought back ({begun})"
+        else:
+            return error
+        return _EndedError(error.kind, f"{error}, {why}")
+
+    def _pickle(self) -> bool:
+        """Begin from a pickle of the instance from now on; False: it cannot be pickled."""
+        try:
+            self._base = b"r", self._told(b"p", b"", self._timeout)
+        except _EndedError:
+            return False
+        except BadInputError:
+            if self._closed:
+                raise
+            return False
+        self._journal, self._spent = [], 0.0
+        return True
 
 
-_ALL: weakref.WeakSet[Forks] = weakref.WeakSet()
+class _EndedError(Exception):
+    """What was done had to be ended; its text is the end of a sentence.
+
+    Args:
+        kind: of the failure, as in a reply.
+        why: what happened.
+    """
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
-def _forget() -> None:
-    for forks in list(_ALL):
-        forks.forget()
+class _OtherError(Exception):
+    """A session was made again, and its state is another one."""
 
 
-def _close() -> None:
-    for forks in list(_ALL):
-        forks.close()
+_PAYLOADS: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
+_FORKS: OrderedDict[bytes, Forks] = OrderedDict()
+_LOCK = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
-atexit.register(_close)
+def _forks_of(make: Callable[..., Any]) -> Forks:
+    """Where processes come from in which this can be called; shared by what pickles alike."""
+    with _LOCK:
+        payload = _PAYLOADS.get(make)
+        if payload is None:
+            payload = _PAYLOADS[make] = cloudpickle.dumps(make)
+        forks = _FORKS.pop(payload, None) or Forks(None, payload, bare=False)
+        idle = [key for key, one in _FORKS.items() if one.idle()]
+        for key in idle[: max(len(_FORKS) - _KEPT, 0)]:  # longest unused first
+            _FORKS.pop(key).close()
+        _FORKS[payload] = forks
+    return forks

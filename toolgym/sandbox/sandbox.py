@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolgym._workers.forks import Forks
 from toolgym._workers.pool import Keepers
-from toolgym._workers.sessions import Forks
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.sandbox.session import STATE_CHARS, SandboxSession
 

@@ -15,7 +15,7 @@ from toolgym._workers.child import plain
 from toolgym.errors import BadInputError
 
 if TYPE_CHECKING:
-    from toolgym._workers.sessions import Forks, Held
+    from toolgym._workers.forks import Forks, Held
     from toolgym.sandbox.sandbox import Sandbox, SandboxResult
 
 __all__ = ["STATE_CHARS", "SandboxSession"]
