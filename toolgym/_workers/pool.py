@@ -46,6 +46,7 @@ class Child(Channel):
         environment: all environment variables of the child; None: ours, and our import path.
         options: of the interpreter, such as ``-S``.
         folder: the child's working folder; None is ours.
+        given: further descriptors that the child gets, under the same numbers.
 
     Raises:
         OSError: the system starts no further process.
@@ -58,6 +59,7 @@ class Child(Channel):
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         folder: str | None = None,
+        given: Sequence[int] = (),
     ) -> None:
         here_read, child_write = os.pipe()
         child_read, here_write = os.pipe()
@@ -67,7 +69,7 @@ class Child(Channel):
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", *options, *scripts, *pipes, *arguments],
-                pass_fds=(child_read, child_write),
+                pass_fds=(child_read, child_write, *given),
                 stdin=subprocess.DEVNULL,
                 env=inherited() if environment is None else dict(environment),
                 cwd=folder,
