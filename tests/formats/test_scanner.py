@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.formats import Action, get_format
+from toolgym.formats import Action, get_format, json_calls
 from toolgym.formats import hermes as hermes_module
-from toolgym.formats import llama3 as llama3_module
 from toolgym.formats import react as react_module
 from toolgym.formats.base import MAX_CALLS
 from toolgym.formats.calls import native_call
@@ -119,7 +118,7 @@ REPLIES = st.lists(
     [
         ("react", react_module, "_simple"),
         ("hermes", hermes_module, "_common"),
-        ("llama3", llama3_module, "_common"),
+        ("llama3", json_calls, "_common"),
         ("tags", None, ""),
     ],
 )
