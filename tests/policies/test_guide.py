@@ -29,8 +29,7 @@ tokenizers = pytest.importorskip("tokenizers")
 llguidance = pytest.importorskip("llguidance")
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
-from toolgym.policies.local.guide import Guides, allowed_tokens  # noqa: E402
-from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402
+from toolgym.policies.local.sampling import Guides, Sampler, allowed_tokens, uniforms  # noqa: E402  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 PAD, END = "<|pad|>", "<|end|>"

@@ -14,7 +14,6 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Lockstep, Policy, Reply, ReplyTokens, Request, Stream, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Row
-from toolgym.policies.local.guide import Guides
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -23,6 +22,7 @@ from toolgym.policies.local.models import (
     unload_models,
 )
 from toolgym.policies.local.prefixes import Prefixes
+from toolgym.policies.local.sampling import Guides
 
 __all__ = ["RowStream", "TransformersPolicy", "unload_models"]
 
