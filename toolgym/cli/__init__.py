@@ -26,7 +26,7 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import data, evaluation, resources, rollout, training, view
+    from toolgym.cli import data, episodes, evaluation, resources, training
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
@@ -36,8 +36,8 @@ def _app() -> typer.Typer:
     made.command("tool")(resources.call)
     made.add_typer(resources.index_app, name="index")
     made.add_typer(resources.model_app, name="model")
-    made.command("rollout")(rollout.play)
-    made.command("view")(view.view)
+    made.command("rollout")(episodes.play)
+    made.command("view")(episodes.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("score")(evaluation.score_run)
     made.command("filter")(data.keep)

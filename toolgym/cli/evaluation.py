@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.rollout import environment_arguments
+from toolgym.cli.episodes import describe, environment_arguments
 from toolgym.cli.shell import print_json, stage_bars
-from toolgym.cli.view import describe
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]

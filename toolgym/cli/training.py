@@ -13,7 +13,7 @@ import typer
 
 from toolgym._util.text import text_table
 from toolgym.cli import options
-from toolgym.cli.rollout import environment_arguments
+from toolgym.cli.episodes import environment_arguments
 from toolgym.cli.shell import InterruptedRunError, print_json, progress_bar, stage_bars, table, warn
 from toolgym.errors import did_you_mean
 from toolgym.training.config import (
