@@ -325,7 +325,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _read(path: Path) -> Iterator[Trajectory]:
-    from toolgym.rollouts.sources import open_recording
+    from toolgym.rollouts.runs import open_recording
 
     return iter(open_recording(path))
 

@@ -12,8 +12,7 @@ from typing import Any
 from toolgym._util.jsonl import value_hash, write_json, write_rows
 from toolgym.data.conditions import measure, named, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
-from toolgym.rollouts.sources import SELECTION, Recording, open_recording
+from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Selection", "select"]

@@ -16,7 +16,7 @@ from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, pr
 from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Comparison", "Difference", "Need", "compare", "need_rows", "tool_need"]

@@ -14,8 +14,7 @@ from toolgym.evaluation.groups import Grouping, grouped
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.runs import SETTINGS, Run
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
 from toolgym.scenario import GROUPED_BY
 from toolgym.trajectory import Trajectory
 

@@ -10,7 +10,7 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Table", "score", "task_key"]
