@@ -108,7 +108,7 @@ RowsOut = Annotated[
 ]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied==0'."),
+    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied_passage==0'."),
 ]
 StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
 ReasoningOption = Annotated[

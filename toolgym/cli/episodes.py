@@ -207,7 +207,7 @@ def view(
     which: Annotated[Which, typer.Option("--which", help="Which episodes.")] = Which.ALL,
     where: Annotated[
         str | None,
-        typer.Option("--where", help="Only such as 'exact_match>=1 and copied==0', see filter."),
+        typer.Option("--where", help="Only such as 'exact_match>=1 and calls<=2', see filter."),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="At most so many.")] = 3,
     width: Annotated[int, typer.Option("--width", help="Characters of a text shown.")] = 600,
