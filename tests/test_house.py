@@ -36,6 +36,7 @@ FLOORS = {
     "tools.translator": 4,
     "tools.search": 5,
     "spaces": 5,
+    "episodes": 5,
     "env": 6,
     "checks": 7,
     "policies": 7,

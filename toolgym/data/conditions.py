@@ -34,7 +34,7 @@ def answer_words(trajectory: Trajectory) -> list[str]:
     That is lower case, without punctuation and English articles; in scripts without spaces each
     letter is a word.
     """
-    answer = next((step.answer for step in trajectory.steps if step.answer is not None), "")
+    answer = next((step.final for step in trajectory.steps if step.final is not None), "")
     return normalise(answer, "unicode").split()
 
 
@@ -57,7 +57,7 @@ def _copied_words(trajectory: Trajectory) -> int:
     words = answer_words(trajectory)
     results: list[str] = []
     for step in trajectory.steps if words else ():
-        if step.answer is not None:
+        if step.final is not None:
             break
         results += [f" {normalise(result.seen, 'unicode')} " for result in step.results]
     best = begin = 0

@@ -147,7 +147,7 @@ def figures_of(
     normalise("", normalisation)  # an unknown name is an error even where nobody answered
     own = None if normalisation == "paper" else normalisation
     task = trajectory.task
-    given = next((step.answer for step in trajectory.steps if step.answer is not None), None)
+    given = next((step.final for step in trajectory.steps if step.final is not None), None)
     counts = count_calls(trajectory.steps)
     known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
     passed = [result for _, result in trajectory.calls if result.passed]

@@ -6,25 +6,15 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, exact_line, parse_line, read_lines
+from toolgym._util.differences import Change, undone
+from toolgym._util.jsonl import copy_json, exact_line
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after, opening_length
 from toolgym.task import Task
 
-__all__ = [
-    "MALFORMED_CALLS",
-    "SCHEMA",
-    "Problem",
-    "Step",
-    "Tokens",
-    "Trajectory",
-    "parse_trajectory",
-    "read_trajectories",
-]
+__all__ = ["MALFORMED_CALLS", "SCHEMA", "Problem", "Step", "Tokens", "Trajectory"]
 
 SCHEMA = 2
 """Version of the JSONL form that is written; readers take version 1, too."""
@@ -65,6 +55,12 @@ class Step:
         reward_parts: unweighted value of each reward function, by name.
         seconds: time spent in tools; never part of ``info``, since clocks are not deterministic.
         cut: the reply ended at the limit of its length, in the middle.
+        state_hash: of what the sessions' state is after this step; None without sessions.
+        state_diff: what of the state changed in this step.
+        user: what the user said after this turn; None: nothing.
+        user_calls: calls that the user made of tools of his own.
+        user_results: one for each of them.
+        appeared: documents of tools that can be called from the next turn on.
     """
 
     action: str
@@ -77,6 +73,17 @@ class Step:
     reward_parts: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     cut: bool = False
+    state_hash: str | None = None
+    state_diff: tuple[Change, ...] = ()
+    user: str | None = None
+    user_calls: tuple[ToolCall, ...] = ()
+    user_results: tuple[ToolResult, ...] = ()
+    appeared: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def final(self) -> str | None:
+        """The answer that ended the episode: one to which no user spoke again."""
+        return self.answer if self.user is None else None
 
 
 @dataclass(slots=True)
@@ -120,6 +127,7 @@ class Trajectory:
         tokens: set when the policy can say its tokens; None means that training re-tokenises.
         metrics: numbers measured later, by name.
         examples: worked examples that stand in the messages, between instructions and question.
+        state: of the episode's sessions after the last step, plain JSON; None without sessions.
     """
 
     task: Task
@@ -135,6 +143,7 @@ class Trajectory:
     tokens: Tokens | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     examples: int = 0
+    state: Any = None
 
     @property
     def opening(self) -> int:
@@ -149,7 +158,7 @@ class Trajectory:
     @property
     def answer(self) -> str | None:
         """The policy's own final answer, or None when it gave none."""
-        return self.steps[-1].answer if self.steps else None
+        return self.steps[-1].final if self.steps else None
 
     @property
     def calls(self) -> Iterator[tuple[ToolCall, ToolResult]]:
@@ -162,6 +171,25 @@ class Trajectory:
     def reward(self) -> float:
         """The sum over the steps."""
         return sum(step.reward for step in self.steps)
+
+    def state_after(self, steps: int) -> Any:
+        """The sessions' state after so many steps, from the last one and what each step changed.
+
+        Args:
+            steps: 0 for the state that the episode began with.
+
+        Returns:
+            Plain JSON of its own, or None without sessions.
+
+        Raises:
+            BadInputError: there are not as many steps.
+        """
+        if not 0 <= steps <= len(self.steps):
+            raise BadInputError(f"the episode has {len(self.steps)} steps, not {steps!r}")
+        found = copy_json(self.state)
+        for step in reversed(self.steps[steps:]):
+            found = undone(found, step.state_diff)
+        return found
 
     def copy(self) -> Trajectory:
         """A copy that can be changed apart; several times faster than ``copy.deepcopy``."""
@@ -176,6 +204,7 @@ class Trajectory:
             tools=copy_json(self.tools),
             tokens=copy.deepcopy(self.tokens),
             metrics=dict(self.metrics),
+            state=copy_json(self.state),
         )
 
     def to_row(self) -> dict[str, Any]:
@@ -200,7 +229,9 @@ class Trajectory:
             row["tokens"] = _tokens_row(self.tokens)
         if self.metrics:
             row["metrics"] = self.metrics
-        return row | {"examples": self.examples} if self.examples else row
+        if self.examples:
+            row["examples"] = self.examples
+        return row if self.state is None else row | {"state": self.state}
 
     def to_line(self) -> str:
         """The row as a line of strict JSON that reads back as this trajectory.
@@ -238,64 +269,10 @@ class Trajectory:
                 tokens=Tokens(**row["tokens"]) if "tokens" in row else None,
                 metrics=dict(row.get("metrics", {})),
                 examples=row.get("examples", 0),
+                state=row.get("state"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInputError(f"not a trajectory row: {error!r}") from error
-
-
-def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Trajectory]:
-    """Stream the trajectories of a ``.jsonl`` file; a line that stands there again counts once.
-
-    Args:
-        path: the file.
-        torn: leave out a last line that a writer has not finished.
-
-    Raises:
-        MissingFileError: no such file.
-        BadInputError: a broken line, see `parse_trajectory`; its number is named.
-    """
-    seen: set[bytes] = set()
-    for number, _, raw in read_lines(path, "trajectory file", torn=torn):
-        digest = blake2b(raw.strip(), digest_size=16).digest()
-        if digest not in seen:
-            seen.add(digest)
-            yield parse_trajectory(raw, path, number)
-
-
-def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:
-    """The trajectory of one line.
-
-    Args:
-        raw: the line.
-        path: of the file, for messages.
-        number: of the line, counted from 1.
-
-    Raises:
-        BadInputError: it is not JSON, no trajectory, has no step, an id other than that of its
-            task and sample, or a reward or metric that is not a finite number.
-    """
-    row = parse_line(raw, path, number, "trajectory file", finite=True)
-    try:
-        found = Trajectory.from_row(row)
-        if not isinstance(found.sample, int) or row.get("id") != found.id:
-            raise BadInputError(
-                f"the id of an episode is 'task#sample', here {found.id!r}, not {row.get('id')!r}; "
-                "remove the line"
-            )
-        if not found.steps:
-            raise BadInputError(
-                f"episode {found.id!r} has no step, so nothing was played; remove the line"
-            )
-        for values in (
-            found.metrics,
-            *({"reward": s.reward} | s.reward_parts for s in found.steps),
-        ):
-            for name, value in values.items():
-                if not isinstance(value, int | float):
-                    raise BadInputError(f"{name} is {value!r}, not a number; remove the line")
-    except BadInputError as error:
-        raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
-    return found
 
 
 def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
@@ -305,7 +282,7 @@ def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
 def _step_row(step: Step) -> dict[str, Any]:
     row: dict[str, Any] = {"action": step.action}
     if step.calls:
-        row["calls"] = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in step.calls]
+        row["calls"] = _call_rows(step.calls)
         row["results"] = [_result_row(result) for result in step.results]
     if step.problems:
         row["problems"] = [{"kind": p.kind, "message": p.message} for p in step.problems]
@@ -313,7 +290,20 @@ def _step_row(step: Step) -> dict[str, Any]:
         row["answer"] = step.answer
     row |= {"observation": step.observation, "reward": step.reward}
     row |= {"reward_parts": step.reward_parts, "seconds": round(step.seconds, 6)}
-    return row | {"cut": True} if step.cut else row
+    if step.cut:
+        row["cut"] = True
+    if step.state_hash is not None:
+        row |= {"state_hash": step.state_hash, "state_diff": list(step.state_diff)}
+    if step.user is not None:
+        row["user"] = step.user
+    if step.user_calls:
+        row["user_calls"] = _call_rows(step.user_calls)
+        row["user_results"] = [_result_row(result) for result in step.user_results]
+    return row | {"appeared": list(step.appeared)} if step.appeared else row
+
+
+def _call_rows(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
+    return [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls]
 
 
 def _result_row(result: ToolResult) -> dict[str, Any]:
@@ -345,6 +335,12 @@ def _step_of_2(row: Mapping[str, Any]) -> Step:
         reward_parts=dict(row["reward_parts"]),
         seconds=row["seconds"],
         cut=row.get("cut", False),
+        state_hash=row.get("state_hash"),
+        state_diff=tuple(row.get("state_diff", ())),
+        user=row.get("user"),
+        user_calls=tuple(ToolCall(**item) for item in row.get("user_calls", ())),
+        user_results=tuple(ToolResult(**item) for item in row.get("user_results", ())),
+        appeared=tuple(row.get("appeared", ())),
     )
 
 
