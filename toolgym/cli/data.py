@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from toolgym.cli import options
 from toolgym.cli.shell import print_json, table, warn
-
-if TYPE_CHECKING:
-    from toolgym.data.export import Rows
 
 __all__ = ["dpo", "export_app", "keep", "prefixes", "sft"]
 
@@ -127,12 +124,8 @@ def sft(
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
-    from toolgym.data.export import export
-
-    anew = options.key_values(learn_as, "--learn-as")
-    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
-    made = export(source, "sft", **shape, learn_as=anew)
-    _tell(made, out, as_json)
+    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    _export(source, "sft", learn_as, out, as_json, shape)
 
 
 @export_app.command("dpo")
@@ -158,19 +151,9 @@ def dpo(
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
-    from toolgym.data.export import export
-
-    made = export(
-        list(sources),
-        "dpo",
-        style=style.value,
-        reasoning=reasoning,
-        pairing=pairing.value,
-        where=where,
-        per_task=per_task,
-        learn_as=options.key_values(learn_as, "--learn-as"),
-    )
-    _tell(made, out, as_json)
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    shape |= {"pairing": pairing.value, "per_task": per_task}
+    _export(list(sources), "dpo", learn_as, out, as_json, shape)
 
 
 @export_app.command("prefixes")
@@ -184,15 +167,21 @@ def prefixes(
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
+    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    _export(source, "prefixes", learn_as, out, as_json, shape)
+
+
+def _export(
+    source: Path | list[Path],
+    kind: str,
+    learn_as: list[str] | None,
+    out: Path,
+    as_json: bool,
+    shape: dict[str, Any],
+) -> None:
     from toolgym.data.export import export
 
-    anew = options.key_values(learn_as, "--learn-as")
-    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
-    made = export(source, "prefixes", **shape, learn_as=anew)
-    _tell(made, out, as_json)
-
-
-def _tell(rows: Rows, out: Path, as_json: bool) -> None:
+    rows = export(source, kind, learn_as=options.key_values(learn_as, "--learn-as"), **shape)
     file = rows.write(out)
     if as_json:
         facts = {"rows": len(rows), "file": str(file), "dropped": rows.dropped}
