@@ -10,8 +10,10 @@ from toolgym.formats.base import Action, Format
 from toolgym.formats.calls import Calls, call_json
 from toolgym.formats.grammar import literal
 from toolgym.formats.json_calls import (
+    THOUGHT,
     common_reply,
     json_grammar,
+    plain_reply,
     read_reply,
     written_instructions,
 )
@@ -27,6 +29,7 @@ _TAG = "<tool_call>"
 _OPEN = re.compile(rf"(?:\s*{_TAG})+")
 _CLOSE = re.compile(r"\s*(?:```\s*)?(?:</?tool_call>|\Z)")
 _PATTERN = marks_and("<(tool_call)>", "<(tool_response)>")
+_PLAIN = re.compile(rf'{THOUGHT}{_TAG}\n\{{"name": "([\w.-]+)", "arguments": (?=\{{)')
 _NEXT = re.compile(r"</?tool_call>")
 
 
@@ -81,6 +84,8 @@ class HermesFormat(Format):
 
 
 def _common(text: str) -> Action | None:
+    if (plain := plain_reply(text, _PLAIN, "}\n</tool_call>")) is not None:
+        return plain
     thought, *parts = text.split(_TAG)
     bodies = []
     for part in parts:

@@ -10,7 +10,7 @@ from toolgym.formats.base import MAX_CALLS, Action, Format
 from toolgym.formats.calls import KEYS, Calls, call_json, outcome
 from toolgym.formats.grammar import arguments, literal, reply_grammar
 from toolgym.formats.loose import LABEL, first_paragraph, loose_answer
-from toolgym.formats.scan import Scanner, labelled, marks_and, read_json
+from toolgym.formats.scan import Scanner, decode_json, labelled, marks_and, read_json
 from toolgym.formats.strategies import Strategy, sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
@@ -18,15 +18,48 @@ from toolgym.trajectory import Problem
 
 __all__ = [
     "OTHER_FORMAT",
+    "THOUGHT",
     "Llama3Format",
     "common_reply",
     "json_grammar",
     "looks_like_call",
+    "plain_reply",
     "read_reply",
     "written_instructions",
 ]
 
 _SIGNS = re.compile(r"[<\[{(◁]|Action")  # without these a text holds no mark and no call
+
+
+# A line of letters, digits and a few signs is read alike by all rules, but for its first words.
+_LINE = r"[^\W_][\w .,;'\"%$€£&/+?!-]*"
+THOUGHT = rf"(?:(?!(?i:answer|final)\b)({_LINE})\n)?"
+"""A thought that is one plain line, or nothing: the begin of a pattern for `plain_reply`."""
+_ANSWER_ALONE = re.compile(rf"{THOUGHT}Answer: (?!(?i:the|so|therefore|thus|hence)\b)({_LINE})\Z")
+
+
+def plain_reply(text: str, opening: re.Pattern[str], closing: str) -> Action | None:
+    """One call or one answer as the format itself writes it, perhaps behind a plain line.
+
+    This too is the scanner's reading; None leaves it to `common_reply` and the scanner.
+
+    Args:
+        text: the reply.
+        opening: `THOUGHT`, and a call up to the brace of its arguments, with its name as a group.
+        closing: what stands behind the arguments.
+    """
+    call = opening.match(text)
+    if call is None:
+        answer = _ANSWER_ALONE.match(text)
+        return answer and Action((answer[1] or "").rstrip(), (), answer[2].rstrip())
+    begin = call.end()
+    try:
+        arguments, end = decode_json(text, begin)
+    except ValueError:
+        return None
+    if text[end:] != closing or "\\" in text or text.find("<", begin, end) >= 0:
+        return None
+    return Action((call[1] or "").rstrip(), (ToolCall("call_0", call[2], arguments),))
 
 
 def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
@@ -197,6 +230,7 @@ _OBJECT = rf"\s*(?:\{{\s*)?[\"']?{_KEYS}[\"']?\s*:"
 _BEGIN = re.compile(rf"[\[{{]{_OBJECT}")
 _PATTERN = marks_and(r"<(\|python_tag\|>)", rf"\{{({_OBJECT})", rf"\[({_OBJECT})")
 _END = re.compile(r"\s*(?:```\s*)?(?:;|<\||\Z)")
+_PLAIN = re.compile(THOUGHT + r'\{"name": "([\w.-]+)", "parameters": (?=\{)')
 _WITHIN = frozenset(":,[({\"'")  # an object behind one of these is part of another one
 
 
@@ -252,10 +286,12 @@ class Llama3Format(Format):
 
 
 def _common(text: str) -> Action | None:
+    if (plain := plain_reply(text, _PLAIN, "}")) is not None:
+        return plain
     brace = text.find("{")
     if brace < 0:
         return common_reply(text, ())
-    if "<" in text or not text.startswith('{"name"', brace):
+    if "<" in text or "`" in text[:brace] or not text.startswith('{"name"', brace):
         return None
     bodies = text[brace:].split("}; {")
     last = len(bodies) - 1
