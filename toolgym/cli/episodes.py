@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolgym._util.text import shortened
 from toolgym.cli import options
 from toolgym.cli.shell import InterruptedRunError, playing_bar, print_json, table, warn
 from toolgym.errors import BadInputError, PolicyError
@@ -293,7 +294,7 @@ def describe(trajectory: Trajectory, width: int = 600) -> str:
         f"=== {trajectory.id}  {trajectory.env_id}  {ended}  reward {trajectory.reward:g}",
         f"question: {task.question}",
         f"gold:     {' | '.join(task.answers[:5])}",
-        f"answer:   {_short(trajectory.answer or '(none)', width)}",
+        f"answer:   {shortened(trajectory.answer or '(none)', width)}",
     ]
     if trajectory.examples:
         lines.append(f"examples: {trajectory.examples} worked ones before the question")
@@ -308,20 +309,15 @@ def _printable(text: str) -> str:
 
 
 def _step_lines(step: Step, width: int) -> Iterator[str]:
-    yield _short(step.action, width)
+    yield shortened(step.action, width)
     for call, result in zip(step.calls, step.results, strict=True):
         mark = f"[{result.error}] " if result.error else ""
-        yield f"  -> {_short(call.name, width)}({_short(str(call.arguments), width)})"
-        yield f"  <- {mark}{_short(result.content, width)}"
+        yield f"  -> {shortened(call.name, width)}({shortened(str(call.arguments), width)})"
+        yield f"  <- {mark}{shortened(result.content, width)}"
     for problem in step.problems:
         yield f"  !! {problem.kind}: {problem.message}"
     parts = "  ".join(f"{name} {value:g}" for name, value in step.reward_parts.items())
     yield f"  == reward {step.reward:g}" + (f"  ({parts})" if parts else "")
-
-
-def _short(text: str, width: int) -> str:
-    """At most ``width`` characters, and how many more there are."""
-    return text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"
 
 
 def _read(path: Path) -> Iterator[Trajectory]:

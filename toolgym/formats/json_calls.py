@@ -19,6 +19,7 @@ from toolgym.trajectory import Problem
 __all__ = [
     "OTHER_FORMAT",
     "THOUGHT",
+    "CallScanner",
     "Llama3Format",
     "common_reply",
     "json_grammar",
@@ -117,29 +118,46 @@ _FOREIGN = re.compile(
 _AT_START = re.compile(r"\s*+(?:```\w*+\s*+)?[<\[]?\s*+([\w.-]++)\s*+[\[(>]")
 
 
-def read_reply(
-    scan: Scanner,
-    calls: Calls,
-    thought: str | None,
-    tools: Sequence[Schema],
-    *,
-    offered: bool,
-    cut: bool,
-) -> Action:
+class CallScanner(Scanner):
+    """Over a reply with calls in JSON.
+
+    Args:
+        text: the reply.
+        pattern: see `Scanner`.
+        cut: whether the reply was cut.
+
+    Attributes:
+        calls: that were read.
+        thought: the text before the first, or None without one.
+        whole: whether the reply ends as JSON does.
+    """
+
+    def __init__(self, text: str, pattern: re.Pattern[str], cut: bool) -> None:
+        super().__init__(text, pattern)
+        self.calls = Calls()
+        self.thought: str | None = None
+        self.whole = not cut and text.rstrip().endswith(("}", "]", "```"))
+
+    def forget(self) -> None:
+        """Calls in reasoning are drafts."""
+        super().forget()
+        self.thought = None
+        self.calls.clear()
+
+
+def read_reply(scan: CallScanner, tools: Sequence[Schema], *, offered: bool, cut: bool) -> Action:
     """A reply in a format where text without a call is the answer.
 
     Args:
         scan: over the whole reply, done.
-        calls: of it.
-        thought: the text before the first call, or None without one.
         tools: function-calling documents.
         offered: whether the strategy offers tools.
         cut: whether the reply was cut.
     """
-    visible = scan.shown()
+    visible, calls = scan.shown(), scan.calls
     before, answer = labelled(visible, _ANSWER)
-    if thought is not None:
-        return outcome(scan, calls, thought, answer or None, _EMPTY, offered=offered, cut=cut)
+    if scan.thought is not None:
+        return outcome(scan, calls, scan.thought, answer or None, _EMPTY, offered=offered, cut=cut)
     if not (calls.tried or scan.unfinished) and looks_like_call(before, tools):
         scan.problems.append(OTHER_FORMAT)
         return outcome(scan, calls, before, answer or None, _EMPTY, offered=offered, cut=cut)
@@ -253,12 +271,12 @@ class Llama3Format(Format):
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
         if self.strategy.tools and not cut and (common := _common(text)) is not None:
             return common
-        scan = _Objects(text, cut)
+        scan = _Objects(text, _PATTERN, cut)
         scan.run()
         if scan.thought is not None and not scan.calls.tried:
             scan.calls.fail("no_call", f"no JSON call follows {_TAG}")
         offered = self.strategy.tools
-        return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
+        return read_reply(scan, tools, offered=offered, cut=cut)
 
     def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """JSON without tags; see `Format.grammar`."""
@@ -299,14 +317,8 @@ def _common(text: str) -> Action | None:
     return common_reply(text[:brace], list(whole))
 
 
-class _Objects(Scanner):
+class _Objects(CallScanner):
     """A reply with bare JSON objects."""
-
-    def __init__(self, text: str, cut: bool) -> None:
-        super().__init__(text, _PATTERN)
-        self.calls = Calls()
-        self.thought: str | None = None
-        self._whole = not cut and text.rstrip().endswith(("}", "]", "```"))
 
     def unit(self, match: re.Match[str]) -> int | None:
         """Read objects one behind the other, or a list of them."""
@@ -318,7 +330,7 @@ class _Objects(Scanner):
             self.thought = self.shown().removesuffix("```json\n").removesuffix("```\n").strip()
         if match[0] == _TAG:
             return self.skip(begin, match.end())
-        end = self.calls.read(self.text, begin, _END, self._whole)
+        end = self.calls.read(self.text, begin, _END, self.whole)
         return self.skip(begin, self._next(match.end()) if end is None else end)
 
     def _next(self, position: int) -> int:
@@ -328,12 +340,6 @@ class _Objects(Scanner):
             if before and before not in _WITHIN:
                 return match.start()
         return len(self.text)
-
-    def forget(self) -> None:
-        """Calls in reasoning are drafts."""
-        super().forget()
-        self.thought = None
-        self.calls.clear()
 
     def resumes(self, position: int) -> bool:
         """Whether a call begins here."""
