@@ -14,7 +14,7 @@ from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_me
 from toolgym.formats.grammar import with_markers
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, grammar_of, with_stop
 from toolgym.policies.client import Dialect, Service, failure_of
-from toolgym.policies.native import read_native, with_text_arguments
+from toolgym.policies.requests import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 

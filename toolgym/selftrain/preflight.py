@@ -14,7 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
-from toolgym.data.conditions import named, read_conditions
+from toolgym.data.conditions import compared_names, read_conditions
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.policies.local.models import require_whole, resolve_dtype
 from toolgym.registry import MODELS
@@ -66,7 +66,7 @@ def check(settings: SelfTrainSettings) -> None:
         try:
             read_conditions(where, [])
         except UnknownNameError:
-            if not set(named(where)) & recorded:
+            if not set(compared_names(where)) & recorded:
                 raise
     if not settings.rounds:
         return

@@ -1,22 +1,83 @@
-"""``toolgym export``: recorded episodes as rows that others train on."""
+"""Recorded episodes as training data: ``toolgym filter`` and ``toolgym export``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from toolgym.cli import options
 from toolgym.cli.shell import print_json, table, warn
 
-if TYPE_CHECKING:
-    from toolgym.data.export import Rows
+__all__ = ["dpo", "export_app", "keep", "prefixes", "sft"]
 
-__all__ = ["app", "dpo", "prefixes", "sft"]
 
-app = typer.Typer(help="Write recorded episodes as training rows in TRL's conversational format.")
+class Tools(StrEnum):
+    """Which episodes by their use of tools."""
+
+    ANY = "any"
+    ONLY = "only"
+
+
+class Dedupe(StrEnum):
+    """What makes two episodes of a task the same."""
+
+    TEXT = "text"
+    TOKENS = "tokens"
+    NONE = "none"
+
+
+def keep(
+    run: options.RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder, or a .jsonl file.")],
+    where: Annotated[
+        str, typer.Option("--where", help="Conditions such as 'accuracy>=1 and calls<=2'.")
+    ] = "accuracy>=1",
+    tools: Annotated[
+        Tools, typer.Option("--tools", help="only: at least one tool call.")
+    ] = Tools.ANY,
+    best_of: Annotated[
+        int | None, typer.Option("--best-of", help="Keep the best n of each task.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="What --best-of ranks by; default: first in --where.")
+    ] = None,
+    per_task: Annotated[
+        int | None, typer.Option("--per-task", help="Most episodes of one task.")
+    ] = None,
+    dedupe: Annotated[
+        Dedupe, typer.Option("--dedupe", help="Drop episodes of a task that are the same.")
+    ] = Dedupe.TEXT,
+    seed: Annotated[int, typer.Option("--seed", help="For --per-task.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Keep the episodes that are worth training on, and say why the others went."""
+    from toolgym.data.filter import select
+
+    chosen = select(
+        run,
+        where=where or None,
+        tools=tools.value,
+        best_of=best_of,
+        by=by,
+        per_task=per_task,
+        dedupe=None if dedupe is Dedupe.NONE else dedupe.value,
+        seed=seed,
+    )
+    written = chosen.write(out)
+    if as_json:
+        print_json(chosen.summary() | {"file": str(written)})
+        return
+    rows = [("kept", f"{len(chosen)} of {chosen.total} episodes")]
+    rows += [("dropped", f"{count}: {reason}") for reason, count in chosen.dropped.items()]
+    print(table([*rows, ("file", str(written)), ("next", f"toolgym export sft {out}")]))
+
+
+export_app = typer.Typer(
+    help="Write recorded episodes as training rows in TRL's conversational format."
+)
 
 
 class Style(StrEnum):
@@ -44,7 +105,7 @@ RowsOut = Annotated[
 ]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied==0'."),
+    typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied_passage==0'."),
 ]
 StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
 ReasoningOption = Annotated[
@@ -52,7 +113,7 @@ ReasoningOption = Annotated[
 ]
 
 
-@app.command("sft")
+@export_app.command("sft")
 def sft(
     source: Source,
     out: RowsOut = Path("sft.jsonl"),
@@ -63,15 +124,11 @@ def sft(
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
-    from toolgym.data.export import export
-
-    anew = options.key_values(learn_as, "--learn-as")
-    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
-    made = export(source, "sft", **shape, learn_as=anew)
-    _tell(made, out, as_json)
+    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    _export(source, "sft", learn_as, out, as_json, shape)
 
 
-@app.command("dpo")
+@export_app.command("dpo")
 def dpo(
     sources: Annotated[
         list[Path],
@@ -94,22 +151,12 @@ def dpo(
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
-    from toolgym.data.export import export
-
-    made = export(
-        list(sources),
-        "dpo",
-        style=style.value,
-        reasoning=reasoning,
-        pairing=pairing.value,
-        where=where,
-        per_task=per_task,
-        learn_as=options.key_values(learn_as, "--learn-as"),
-    )
-    _tell(made, out, as_json)
+    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
+    shape |= {"pairing": pairing.value, "per_task": per_task}
+    _export(list(sources), "dpo", learn_as, out, as_json, shape)
 
 
-@app.command("prefixes")
+@export_app.command("prefixes")
 def prefixes(
     source: Source,
     out: RowsOut = Path("prefixes.jsonl"),
@@ -120,15 +167,21 @@ def prefixes(
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
+    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    _export(source, "prefixes", learn_as, out, as_json, shape)
+
+
+def _export(
+    source: Path | list[Path],
+    kind: str,
+    learn_as: list[str] | None,
+    out: Path,
+    as_json: bool,
+    shape: dict[str, Any],
+) -> None:
     from toolgym.data.export import export
 
-    anew = options.key_values(learn_as, "--learn-as")
-    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
-    made = export(source, "prefixes", **shape, learn_as=anew)
-    _tell(made, out, as_json)
-
-
-def _tell(rows: Rows, out: Path, as_json: bool) -> None:
+    rows = export(source, kind, learn_as=options.key_values(learn_as, "--learn-as"), **shape)
     file = rows.write(out)
     if as_json:
         facts = {"rows": len(rows), "file": str(file), "dropped": rows.dropped}
