@@ -28,7 +28,7 @@ _KEYS = (
 _OBJECT = rf"\s*(?:\{{\s*)?[\"']?{_KEYS}[\"']?\s*:"
 _BEGIN = re.compile(rf"[\[{{]{_OBJECT}")
 _PATTERN = marks_and(r"<(\|python_tag\|>)", rf"\{{({_OBJECT})", rf"\[({_OBJECT})")
-_END = re.compile(r"\s*(?:```\s*)?(?:;|<\||\Z)")
+_END = re.compile(r"\s*(?:```\s*)?(?:;(?=\s*(?:[\[{<`]|\Z))|<\||\Z)")
 _WITHIN = frozenset(":,[({\"'")  # an object behind one of these is part of another one
 
 

@@ -162,17 +162,20 @@ def _calls(value: Any) -> list[tuple[Any, str, Any]]:
         if not isinstance(items, list | tuple):
             raise PolicyError(f"the policy returned {field} that are not a list: {items!r:.80}")
         listed += items
+    content = _field(value, "content")
+    if not listed and isinstance(content, list | tuple):  # Anthropic's: calls among the parts
+        listed = [part for part in content if _field(part, "type") == "tool_use"]
     if not listed and _field(value, "function_call"):
         listed = [{"function": _field(value, "function_call")}]
     found = []
     for number, item in enumerate(listed, 1):
         function = _field(item, "function") or item
         name, arguments = _field(function, "name"), _field(function, "arguments")
+        if arguments is None:
+            arguments = _field(item, "args") or _field(item, "input")
         if not isinstance(name, str):
             raise PolicyError(
                 f"the policy returned tool call {number} without a name: {item!r:.200}"
             )
-        found.append(
-            (_field(item, "id"), name, _field(item, "args") if arguments is None else arguments)
-        )
+        found.append((_field(item, "id"), name, arguments))
     return found

@@ -146,7 +146,8 @@ _SCALES = {
     "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
 _COUNT = re.compile(
-    rf"(?<![0-9.,/^]){NUMBER} (?:{_LARGE})\b(?: (?:{_LARGE})\b| {NUMBER}(?![0-9.,/^%!]|e[0-9]| ?\())*"
+    rf"(?<![0-9.,/^]){NUMBER} (?:{_LARGE})\b"
+    rf"(?: (?:{_LARGE})\b| {NUMBER}(?![0-9.,/^%!]|e[0-9]| ?\())*"
 )
 
 
@@ -163,10 +164,9 @@ def _counted_out(found: re.Match[str]) -> str:
     for word in words:
         scale = _SCALES.get(word)
         if scale is None:
-            number = Fraction(word.replace(",", "")) if word[0].isdigit() else least
-            if not number < least:
+            if not word[0].isdigit() or Fraction(word.replace(",", "")) >= least:
                 return found[0]
-            group, least = group + number, 0
+            group, least = group + Fraction(word.replace(",", "")), 0
         elif scale == 100 and not least and group < 100 and group * scale < room:
             group, least = group * scale, scale
         elif scale != 100 and group and least <= 100 and scale < room:
