@@ -112,8 +112,8 @@ and no more: the gold must be most of what is said, and nothing else may be offe
 _AROUND = """answer are as at be been believe by called for from he her his i in is it its must of
 on s she so that their there they think this to was were which who antwort das die der es ist c est
 la le el respuesta resposta risposta é è il los las les det är er het jest odpowiedź là đáp án
-adalah jawabannya cevap это ответ является це відповідь هو هي الإجابة الجواب यह है हैं उत्तर 答 案 是 为 為
-年 市 で す だ の は が え"""
+adalah jawabannya cevap это ответ является це відповідь هو هي الإجابة الجواب यह है हैं उत्तर 答 案 是
+为 為 年 市 で す だ の は が え"""
 _FILLERS = frozenset(_AROUND.split())
 _ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
 _STATES = ("=", " is", " are", " was", " were", " equals")  # before a number that is the answer
