@@ -18,7 +18,8 @@ from toolgym.policies.base import Reply, Request
 
 __all__ = ["read_native", "with_text_arguments", "wrote_text_arguments"]
 
-_CUT = ("length", "max_tokens", "model_length")  # OpenAI and vLLM; Anthropic; Mistral
+# OpenAI and vLLM; Anthropic; Mistral; and filters, which leave out what they do not like.
+_CUT = ("length", "max_tokens", "model_length", "content_filter", "safety", "recitation")
 _END = re.compile(r"\Z")
 _FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
 
@@ -111,9 +112,9 @@ def _unwrapped(value: Any) -> tuple[Any, bool]:
 
 
 def _was_cut(holder: Any) -> bool:
-    """Whether a choice or a message says that it ended at the limit of its length."""
+    """Whether a choice or a message says that it was cut before its end."""
     reasons = (_field(holder, "finish_reason"), _field(holder, "stop_reason"))
-    return any(isinstance(reason, str) and reason in _CUT for reason in reasons)
+    return any(isinstance(reason, str) and reason.lower() in _CUT for reason in reasons)
 
 
 def wrote_text_arguments(value: Any) -> bool:
