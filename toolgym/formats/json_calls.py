@@ -29,7 +29,7 @@ __all__ = [
     "written_instructions",
 ]
 
-_SIGNS = re.compile(r"[<\[{(◁]|Action")  # without these a text holds no mark and no call
+_SIGNS = re.compile(r"[<\[{(◁]|[Aa]ction")  # without these a text holds no mark and no call
 
 
 # A line of letters, digits and a few signs is read alike by all rules, but for its first words.
@@ -103,16 +103,17 @@ def common_reply(thought: str, bodies: Sequence[str]) -> Action | None:
 
 OTHER_FORMAT = Problem("no_call", "it seems to call a tool, but not in this format")
 _EMPTY = Problem("empty_reply", "it holds no answer")
-_ANSWER = re.compile(r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*", re.M | re.I)
+_ANSWER = re.compile(r"^[ \t>#-]*\**(?:Final )?Answer\**[ \t]?[:：]\**[ \t]*", re.M | re.I)
 # Calls in the manner of other formats: such a text is an attempt, never an answer.
 _FOREIGN = re.compile(
     r"</?tool_call>|<(?:search|calculator|translate)>|<\|tool_call|\[TOOL_CALLS\]|<function=|<｜tool▁call"
-    r"|<function_calls?>|<invoke "
+    r"|<function_calls?>|<invoke |<start_function_call>|\bto=functions\."
     r"|<\|python_tag\|>|\bfunctools\[|^Action Input:"
-    r"|^[ \t]*\**Action\**:\**[ \t]*(?!none\b|n/a|no action|\**Answer)[^\s*]"
+    r"|^[ \t>#*-]*(?:\d+[.)][ \t]*)?[Aa]ction(?:[ \t]*\d+)?\**[ \t]?[:：]\**[ \t]*"
+    r"(?!(?i:none\b|n/a|no action|\**Answer))\**[^\s*]"
     r"|[\"']type[\"']\s*:\s*[\"']function[\"']"
-    r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type)[\"']\s*:[^{}]*"
-    r"[\"'](?:arguments|parameters|function|args)[\"']\s*:",
+    r"|\{\s*[\"'](?:name|function|tool|tool_name|tool_calls|type|action|recipient_name)[\"']\s*:"
+    r"[^{}]*[\"'](?:arguments|parameters|function|args|input|tool_input|action_input)[\"']\s*:",
     re.M,
 )
 _AT_START = re.compile(r"\s*+(?:```\w*+\s*+)?[<\[]?\s*+([\w.-]++)\s*+[\[(>]")
@@ -171,7 +172,7 @@ def read_reply(scan: CallScanner, tools: Sequence[Schema], *, offered: bool, cut
 
 def looks_like_call(text: str, tools: Sequence[Schema]) -> bool:
     """Whether a text tries to call a tool in the manner of any format."""
-    if any(sign in text for sign in ("<", "[", "{", "Action")) and _FOREIGN.search(text):
+    if any(sign in text for sign in ("<", "[", "{", "ction")) and _FOREIGN.search(text):
         return True
     match = _AT_START.match(text)
     return match is not None and any(tool["function"]["name"] == match[1] for tool in tools)
@@ -247,7 +248,7 @@ _KEYS = (
 _OBJECT = rf"\s*(?:\{{\s*)?[\"']?{_KEYS}[\"']?\s*:"
 _BEGIN = re.compile(rf"[\[{{]{_OBJECT}")
 _PATTERN = marks_and(r"<(\|python_tag\|>)", rf"\{{({_OBJECT})", rf"\[({_OBJECT})")
-_END = re.compile(r"\s*(?:```\s*)?(?:;|<\||\Z)")
+_END = re.compile(r"\s*(?:```\s*)?(?:;(?=\s*(?:[\[{<`]|\Z))|<\||\Z)")
 _PLAIN = re.compile(THOUGHT + r'\{"name": "([\w.-]+)", "parameters": (?=\{)')
 _WITHIN = frozenset(":,[({\"'")  # an object behind one of these is part of another one
 

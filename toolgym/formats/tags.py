@@ -27,7 +27,7 @@ ALIASES = {
 _SHORT = {name: tag for tag, name in ALIASES.items()}
 _RESERVED = ("think", "answer", "information")
 _SPACE = re.compile(r"\s*+")
-_ANSWER = r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*(?=\S)"
+_ANSWER = r"^[ \t>#-]*\**(?:Final )?Answer\**[ \t]?[:：]\**[ \t]*(?=\S)"
 _LABELLED = re.compile(f"{LABEL.pattern}|{_ANSWER}", LABEL.flags)
 
 

@@ -31,7 +31,8 @@ __all__ = [
     "wrote_text_arguments",
 ]
 
-_CUT = ("length", "max_tokens", "model_length")  # OpenAI and vLLM; Anthropic; Mistral
+# OpenAI and vLLM; Anthropic; Mistral; and filters, which leave out what they do not like.
+_CUT = ("length", "max_tokens", "model_length", "content_filter", "safety", "recitation")
 _END = re.compile(r"\Z")
 _FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
 
@@ -284,9 +285,9 @@ def _unwrapped(value: Any) -> tuple[Any, bool]:
 
 
 def _was_cut(holder: Any) -> bool:
-    """Whether a choice or a message says that it ended at the limit of its length."""
+    """Whether a choice or a message says that it was cut before its end."""
     reasons = (_field(holder, "finish_reason"), _field(holder, "stop_reason"))
-    return any(isinstance(reason, str) and reason in _CUT for reason in reasons)
+    return any(isinstance(reason, str) and reason.lower() in _CUT for reason in reasons)
 
 
 def wrote_text_arguments(value: Any) -> bool:
@@ -335,17 +336,20 @@ def _calls(value: Any) -> list[tuple[Any, str, Any]]:
         if not isinstance(items, list | tuple):
             raise PolicyError(f"the policy returned {field} that are not a list: {items!r:.80}")
         listed += items
+    content = _field(value, "content")
+    if not listed and isinstance(content, list | tuple):  # Anthropic's: calls among the parts
+        listed = [part for part in content if _field(part, "type") == "tool_use"]
     if not listed and _field(value, "function_call"):
         listed = [{"function": _field(value, "function_call")}]
     found = []
     for number, item in enumerate(listed, 1):
         function = _field(item, "function") or item
         name, arguments = _field(function, "name"), _field(function, "arguments")
+        if arguments is None:
+            arguments = _field(item, "args") or _field(item, "input")
         if not isinstance(name, str):
             raise PolicyError(
                 f"the policy returned tool call {number} without a name: {item!r:.200}"
             )
-        found.append(
-            (_field(item, "id"), name, _field(item, "args") if arguments is None else arguments)
-        )
+        found.append((_field(item, "id"), name, arguments))
     return found

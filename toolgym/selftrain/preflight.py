@@ -60,6 +60,8 @@ def check(settings: SelfTrainSettings) -> None:
     places(settings)
     if settings.sampling.guided != "never":
         require_extra("llguidance", "guide")
+    elif settings.sampling.call_first:
+        raise BadInputError("call_first is for guided replies: set sampling.guided, too")
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
     for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:
