@@ -139,10 +139,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def killed(session: SandboxSession) -> None:
     """End the process of a session, as somebody else would."""
-    if session._process is not None:
-        number = session._process.number
-        os.kill(number, signal.SIGKILL)
-        wait_for(lambda: ended(number))
+    if (process := session._process) is not None:
+        os.kill(process.number, signal.SIGKILL)
+        wait_for(lambda: not process.quiet())
 
 
 def model(state: dict[str, Any], name: str, arguments: dict[str, Any]) -> Any:
