@@ -264,21 +264,21 @@ def test_a_failure_is_a_reply(
     name: str, kind: str, says: str, left: dict[str, Any], asked: bool
 ) -> None:
     session = opened()
-    session.call("put", {"key": "n", "value": 1}, 5)
+    session.call("put", {"key": "n", "value": 1}, 30)
     if asked:  # what the state was is known, or the calls are made again without
         session.state()
-    reply = session.call(name, {"key": "k"}, 0.3)
+    reply = session.call(name, {"key": "k"}, 0.3 if name == "spin" else 30)
     assert reply["error"] == kind
     assert reply["text"].startswith(says)
     assert session.state() == stated(left)
-    assert session.call("put", {"key": "m", "value": 2}, 5) == {"text": str(len(left) + 1)}
+    assert session.call("put", {"key": "m", "value": 2}, 30) == {"text": str(len(left) + 1)}
     session.close()
 
 
 def test_leaving_the_interpreter_ends_a_call_alone() -> None:
     session = opened()
     number = session._process.number if session._process else 0
-    assert session.call("leave", {}, 5)["text"] == "Error: SystemExit: 3"
+    assert session.call("leave", {}, 30)["text"] == "Error: SystemExit: 3"
     assert session._process is not None
     assert session._process.number == number
     session.close()
@@ -286,7 +286,7 @@ def test_leaving_the_interpreter_ends_a_call_alone() -> None:
 
 def test_a_kill_in_the_middle_of_a_call_brings_back_the_state_before() -> None:
     session = opened({"n": 1})
-    session.call("roll", {}, 5)
+    session.call("roll", {}, 30)
     before = session.state()
     process = session._process
     assert process is not None
@@ -298,39 +298,39 @@ def test_a_kill_in_the_middle_of_a_call_brings_back_the_state_before() -> None:
     call.join()
     assert found == [{"error": "bug", "text": "Error: spin ended its process."}]
     assert session.state() == before
-    assert session.call("roll", {}, 5) == {"text": str(ROLLS[1])}  # also of random
+    assert session.call("roll", {}, 30) == {"text": str(ROLLS[1])}  # also of random
     session.close()
 
 
 def test_what_cannot_be_made_again_is_told() -> None:
     session = opened()
-    session.call("hold", {}, 5)
-    session.call("clock", {}, 5)
+    session.call("hold", {}, 30)
+    session.call("clock", {}, 30)
     session.state()
-    reply = session.call("die", {"key": "k"}, 5)
+    reply = session.call("die", {"key": "k"}, 30)
     why = "and the state before it could not be made the same again"
     assert reply == {"error": "bug", "text": f"Error: die ended its process, {why}."}
-    session.call("clock", {}, 5)
+    session.call("clock", {}, 30)
     session.state()
     killed(session)
-    reply = session.call("put", {"key": "k", "value": 1}, 5)
+    reply = session.call("put", {"key": "k", "value": 1}, 30)
     assert reply["error"] == "bug"
     assert "was not called" in reply["text"]
     assert "k" not in session.state()["values"]
-    assert session.call("put", {"key": "k", "value": 1}, 5) == {"text": "2"}
+    assert session.call("put", {"key": "k", "value": 1}, 30) == {"text": "2"}
     session.close()
 
 
 def test_long_journals_end_in_a_pickle() -> None:
     session = opened()
     for n in range(1_000):
-        session.call("push", {"key": "k", "value": n}, 5)
+        session.call("push", {"key": "k", "value": n}, 30)
     assert len(session._journal) < 100
     killed(session)
     assert session.state()["values"]["k"] == list(range(1_000))
-    session.call("hold", {}, 5)
+    session.call("hold", {}, 30)
     for n in range(200):  # it cannot be pickled: all calls are made again
-        session.call("push", {"key": "k", "value": n}, 5)
+        session.call("push", {"key": "k", "value": n}, 30)
     assert len(session._journal) > 200
     killed(session)
     assert session.state()["values"]["k"] == [*range(1_000), *range(200)]
@@ -341,9 +341,9 @@ def test_snapshots_are_of_any_session_of_the_class() -> None:
     one, other = opened({"a": 1}), opened({"b": 2})
     for unpicklable in (False, True):
         if unpicklable:
-            one.call("hold", {}, 5)
+            one.call("hold", {}, 30)
         snapshot = one.snapshot()
-        one.call("put", {"key": "a", "value": 5}, 5)
+        one.call("put", {"key": "a", "value": 5}, 30)
         for session in (one, other, one):
             session.restore(snapshot)
             assert session.state() == stated({"a": 1})
@@ -356,7 +356,7 @@ def test_sessions_share_nothing() -> None:
     sessions = [opened({"mine": n}) for n in range(20)]
     for _ in range(3):
         for n, session in enumerate(sessions):
-            session.call("push", {"key": "seen", "value": n}, 5)
+            session.call("push", {"key": "seen", "value": n}, 30)
     for n, session in enumerate(sessions):
         assert session.state() == stated({"mine": n, "seen": [n] * 3})  # also the class is its own
         session.close()
@@ -366,8 +366,8 @@ def test_each_episode_rolls_the_same_and_walks_sets_alike() -> None:
     texts = set()
     for _ in range(3):
         session = opened()
-        found = [session.call("roll", {}, 5)["text"] for _ in range(3)]
-        texts.add((*found, session.call("order", {}, 5)["text"]))
+        found = [session.call("roll", {}, 30)["text"] for _ in range(3)]
+        texts.add((*found, session.call("order", {}, 30)["text"]))
         session.close()
     assert len(texts) == 1
     assert next(iter(texts))[:3] == tuple(map(str, ROLLS[:3]))
@@ -382,7 +382,7 @@ def test_what_a_session_prints_is_not_ours(capfd: pytest.CaptureFixture[str]) ->
         "    def state(self): print('asked'); return {}\n"
         "    def close(self): print('closed')\n"
         "session = ProcessSession(Loud, (), 'Loud')\n"
-        "session.call('speak', {}, 5); session.state(); session.snapshot(); session.close()\n"
+        "session.call('speak', {}, 30); session.state(); session.snapshot(); session.close()\n"
         "print('ours')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -393,11 +393,11 @@ def test_what_a_session_prints_is_not_ours(capfd: pytest.CaptureFixture[str]) ->
 
 def test_what_a_session_starts_ends_with_it() -> None:
     session = opened()
-    started = int(session.call("start", {}, 5)["text"])
+    started = int(session.call("start", {}, 30)["text"])
     session.close()
     wait_for(lambda: ended(started))
     session = opened()
-    started = int(session.call("start", {}, 5)["text"])
+    started = int(session.call("start", {}, 30)["text"])
     session.call("spin", {"key": "k"}, 0.2)
     wait_for(lambda: ended(started))
     session.close()
@@ -411,7 +411,7 @@ def test_close_is_called_once_and_then_all_is_refused(tmp_path: Path) -> None:
     session.close()
     assert not (tmp_path / "mark").exists()
     for use in (
-        lambda: session.call("put", {"key": "a", "value": 1}, 5),
+        lambda: session.call("put", {"key": "a", "value": 1}, 30),
         session.snapshot,
         lambda: session.restore(opened().snapshot()),
     ):
@@ -452,13 +452,13 @@ def test_what_cannot_begin_says_why() -> None:
 
 def test_a_state_that_is_not_json_is_told_and_the_session_goes_on() -> None:
     session = opened()
-    session.call("odd", {}, 5)
+    session.call("odd", {}, 30)
     with pytest.raises(BadInputError, match=r"Box.state\(\): .*not plain JSON"):
         session.state()
-    assert session.call("drop", {"key": "odd"}, 5)["text"] == "[1, 2]"
+    assert session.call("drop", {"key": "odd"}, 30)["text"] == "[1, 2]"
     assert session.state() == stated({})
     with pytest.raises(BadInputError, match="arguments of put cannot be sent"):
-        session.call("put", {"key": "a", "value": threading.Lock()}, 5)
+        session.call("put", {"key": "a", "value": threading.Lock()}, 30)
     session.close()
 
 
@@ -533,11 +533,11 @@ def test_keepers_of_classes_without_sessions_end() -> None:
 
 def test_a_killed_keeper_takes_its_sessions_along_and_all_go_on() -> None:
     session = opened({"n": 1})
-    session.call("put", {"key": "k", "value": 1}, 5)
+    session.call("put", {"key": "k", "value": 1}, 30)
     number = session._process.number if session._process else 0
     os.kill(keeper(), signal.SIGKILL)
     wait_for(lambda: ended(number))
-    assert session.call("put", {"key": "m", "value": 2}, 5) == {"text": "3"}
+    assert session.call("put", {"key": "m", "value": 2}, 30) == {"text": "3"}
     assert session.state() == stated({"n": 1, "k": 1, "m": 2})
     session.close()
 
@@ -551,11 +551,11 @@ class Shop:
     def state(self): return self.cart
     def close(self): pass
 session = ProcessSession(Shop, (), "Shop")
-session.call("add", {"item": "a"}, 5)
+session.call("add", {"item": "a"}, 30)
 session.state()
 pid = os.fork()
 for _ in range(20):
-    session.call("add", {"item": "parent" if pid else "child"}, 5)
+    session.call("add", {"item": "parent" if pid else "child"}, 30)
 print(session.state(), flush=True)
 other = ProcessSession(Shop, (), "Shop")
 if pid:
@@ -582,7 +582,7 @@ class Shop:
     def close(self): pass
 session = sessions.ProcessSession(Shop, (), "Shop")
 keeper = next(iter(sessions._FORKS.values()))._keeper.process.pid
-print(session._process.number, keeper, session.call("start", {}, 5)["text"], flush=True)
+print(session._process.number, keeper, session.call("start", {}, 30)["text"], flush=True)
 session.call("spin", {}, 60)
 """
 

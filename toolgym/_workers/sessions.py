@@ -21,7 +21,7 @@ from toolgym.errors import BadInputError
 __all__ = ["ProcessSession"]
 
 _LARGEST_REPLY = 256 << 20  # bytes, of a pickled instance above all
-_JOURNAL = 64  # calls that are made again at most, where an instance can be pickled
+_JOURNAL = 32  # calls that are made again at most, where an instance can be pickled
 _JOURNAL_SECONDS = 1.0  # that those calls took
 _KEPT = 8  # keepers of classes of which no session lives
 _OPENING = struct.pack("!I", 0)  # no limit of memory, as in the role
