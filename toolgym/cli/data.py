@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,21 +13,6 @@ from toolgym.cli.shell import print_json, table, warn
 __all__ = ["dpo", "export_app", "keep", "prefixes", "sft"]
 
 
-class Tools(StrEnum):
-    """Which episodes by their use of tools."""
-
-    ANY = "any"
-    ONLY = "only"
-
-
-class Dedupe(StrEnum):
-    """What makes two episodes of a task the same."""
-
-    TEXT = "text"
-    TOKENS = "tokens"
-    NONE = "none"
-
-
 def keep(
     run: options.RunFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder, or a .jsonl file.")],
@@ -36,8 +20,8 @@ def keep(
         str, typer.Option("--where", help="Conditions such as 'accuracy>=1 and calls<=2'.")
     ] = "accuracy>=1",
     tools: Annotated[
-        Tools, typer.Option("--tools", help="only: at least one tool call.")
-    ] = Tools.ANY,
+        Literal["any", "only"], typer.Option("--tools", help="only: at least one tool call.")
+    ] = "any",
     best_of: Annotated[
         int | None, typer.Option("--best-of", help="Keep the best n of each task.")
     ] = None,
@@ -48,8 +32,9 @@ def keep(
         int | None, typer.Option("--per-task", help="Most episodes of one task.")
     ] = None,
     dedupe: Annotated[
-        Dedupe, typer.Option("--dedupe", help="Drop episodes of a task that are the same.")
-    ] = Dedupe.TEXT,
+        Literal["text", "tokens", "none"],
+        typer.Option("--dedupe", help="Drop episodes of a task that are the same."),
+    ] = "text",
     seed: Annotated[int, typer.Option("--seed", help="For --per-task.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -59,11 +44,11 @@ def keep(
     chosen = select(
         run,
         where=where or None,
-        tools=tools.value,
+        tools=tools,
         best_of=best_of,
         by=by,
         per_task=per_task,
-        dedupe=None if dedupe is Dedupe.NONE else dedupe.value,
+        dedupe=None if dedupe == "none" else dedupe,
         seed=seed,
     )
     written = chosen.write(out)
@@ -80,25 +65,6 @@ export_app = typer.Typer(
 )
 
 
-class Style(StrEnum):
-    """How tool calls stand in the rows."""
-
-    AUTO = "auto"
-    AS_PLAYED = "as_played"
-    NATIVE = "native"
-
-
-class Pairing(StrEnum):
-    """What is compared in a pair."""
-
-    FIRST_TURN = "first_turn"
-    WHOLE = "whole"
-    NO_TOOL_REQUEST = "no_tool_request"
-    RIGHT_WRONG = "right_wrong"
-    FIRST_DIVERGENCE = "first_divergence"
-    FEWER_CALLS = "fewer_calls"
-
-
 Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl of trajectories.")]
 RowsOut = Annotated[
     Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
@@ -107,7 +73,13 @@ WhereOption = Annotated[
     str | None,
     typer.Option("--where", help="Only episodes such as 'exact_match>=1 and copied_passage==0'."),
 ]
-StyleOption = Annotated[Style, typer.Option("--style", help="Calls as played, or as tool_calls.")]
+Pairing = Literal[
+    "first_turn", "whole", "no_tool_request", "right_wrong", "first_divergence", "fewer_calls"
+]
+StyleOption = Annotated[
+    Literal["auto", "as_played", "native"],
+    typer.Option("--style", help="Calls as played, or as tool_calls."),
+]
 ReasoningOption = Annotated[
     bool, typer.Option("--reasoning/--no-reasoning", help="Keep what stands between <think> tags.")
 ]
@@ -118,13 +90,13 @@ def sft(
     source: Source,
     out: RowsOut = Path("sft.jsonl"),
     where: WhereOption = None,
-    style: StyleOption = Style.AUTO,
+    style: StyleOption = "auto",
     reasoning: ReasoningOption = True,
     learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Rows of messages for supervised fine-tuning; filter first."""
-    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    shape = {"style": style, "reasoning": reasoning, "where": where}
     _export(source, "sft", learn_as, out, as_json, shape)
 
 
@@ -138,11 +110,9 @@ def dpo(
         ),
     ],
     out: RowsOut = Path("dpo.jsonl"),
-    style: StyleOption = Style.AUTO,
+    style: StyleOption = "auto",
     reasoning: ReasoningOption = True,
-    pairing: Annotated[
-        Pairing, typer.Option("--pairing", help="What is compared.")
-    ] = Pairing.FIRST_TURN,
+    pairing: Annotated[Pairing, typer.Option("--pairing", help="What is compared.")] = "first_turn",
     where: Annotated[str, typer.Option("--where", help="Which are right.")] = "accuracy>=1",
     per_task: Annotated[
         int | None, typer.Option("--per-task", help="Most pairs of one question.")
@@ -151,8 +121,8 @@ def dpo(
     as_json: options.Json = False,
 ) -> None:
     """Pairs of a right and a wrong episode of one question; wants runs, not selections."""
-    shape: dict[str, Any] = {"style": style.value, "reasoning": reasoning, "where": where}
-    shape |= {"pairing": pairing.value, "per_task": per_task}
+    shape: dict[str, Any] = {"style": style, "reasoning": reasoning, "where": where}
+    shape |= {"pairing": pairing, "per_task": per_task}
     _export(list(sources), "dpo", learn_as, out, as_json, shape)
 
 
@@ -161,13 +131,13 @@ def prefixes(
     source: Source,
     out: RowsOut = Path("prefixes.jsonl"),
     where: WhereOption = None,
-    style: StyleOption = Style.AUTO,
+    style: StyleOption = "auto",
     reasoning: ReasoningOption = True,
     learn_as: options.LearnAsOption = None,
     as_json: options.Json = False,
 ) -> None:
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
-    shape = {"style": style.value, "reasoning": reasoning, "where": where}
+    shape = {"style": style, "reasoning": reasoning, "where": where}
     _export(source, "prefixes", learn_as, out, as_json, shape)
 
 

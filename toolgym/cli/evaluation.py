@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,22 +18,15 @@ from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]
 
 
-class Normalisation(StrEnum):
-    """How texts are compared."""
-
-    PAPER = "paper"
-    SQUAD = "squad"
-    UNICODE = "unicode"
-
-
 def evaluate_run(
     run: options.RunFolder,
     against: Annotated[
         Path | None, typer.Option("--against", help="An earlier run, compared task by task.")
     ] = None,
     normalisation: Annotated[
-        Normalisation, typer.Option("--normalisation", help="How texts are compared.")
-    ] = Normalisation.PAPER,
+        Literal["paper", "squad", "unicode"],
+        typer.Option("--normalisation", help="How texts are compared."),
+    ] = "paper",
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,10 +41,10 @@ def evaluate_run(
     """Print a run's figures with 95 % intervals."""
     from toolgym.evaluation import compare, evaluate
 
-    report = evaluate(run, normalisation=normalisation.value, seed=seed, by=by or None)
+    report = evaluate(run, normalisation=normalisation, seed=seed, by=by or None)
     change = None
     if against is not None:
-        change = compare(against, run, normalisation=normalisation.value, seed=seed)
+        change = compare(against, run, normalisation=normalisation, seed=seed)
     if as_json:
         print_json(report.to_dict() | ({"change": change.to_dict()} if change else {}))
         return
