@@ -16,7 +16,7 @@ from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.envs.toolbfcl.data import gold_plan, published
-from toolgym.envs.toolbfcl.replay import Play, Said, gold_turns
+from toolgym.envs.toolbfcl.replay import Play, Said, gold_outcome, gold_turns
 from toolgym.messages import ToolCall
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
@@ -55,8 +55,8 @@ def bfcl_state(task: Task, trajectory: Trajectory) -> list[float]:
     """Whether the policy brought about what the gold plan brings about, in whatever way.
 
     In the end all is as after the gold plan, but for the order of what has none, and numbers that
-    were drawn or counted up. A setting of the gold plan that a later turn overwrites was so at the
-    end of some user turn. What the gold plan only reads, in a turn without a change, has been read,
+    were drawn or counted up. What the gold plan changes and a later turn overwrites or undoes was
+    so at the end of some user turn. What it only reads, in a turn without a change, has been read,
     by whatever call. One turn: as `bfcl`.
 
     Args:
@@ -111,23 +111,19 @@ def _published(task: Task, turns: Turns) -> bool:
 
 
 def _brought_about(task: Task, turns: Turns) -> bool:
-    gold, play = gold_turns(task), Play(task)
+    gold, play = gold_outcome(task), Play(task)
     states: list[dict[str, Any]] = []
     seen: list[tuple[str, str]] = []
     for calls in turns:
         seen += [(name, text) for name, text, failed in play.turn(calls) if not failed]
         states.append(play.canonical())
-    if states[-1] != gold[-1].state:
+    if states[-1] != gold.state:
         return False
-    for name, attribute, value in (setting for turn in gold for setting in turn.settings):
+    for name, attribute, value in gold.passing:
         if not any(state[name][attribute] == value for state in states):
             return False
     said, names = Said([text for _, text in seen]), {name for name, _ in seen}
-    return all(
-        all(map(said.holds, told)) if told else name in names
-        for turn in gold
-        for name, told in turn.reads
-    )
+    return all(all(map(said.holds, told)) if told else name in names for name, told in gold.reads)
 
 
 # Of one turn.

@@ -15,25 +15,35 @@ from toolgym.envs.toolbfcl.sessions import World
 from toolgym.messages import ToolCall
 from toolgym.task import Task
 
-__all__ = ["Play", "Said", "Turn", "gold_turns"]
+__all__ = ["Gold", "Outcome", "Play", "Said", "gold_outcome", "gold_turns", "leaves_of"]
 
 
-@dataclass(slots=True)
-class Turn:
-    """What a user turn of the gold plan came to.
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """What the published check compares with, after one user turn of the gold plan.
 
     Args:
-        live: instances after it.
-        results: texts of its calls.
-        state: canonical, after it.
-        settings: class, attribute and value of what it set and a later turn overwrites.
-        reads: of a turn that changes nothing: the name of each call and what it says.
+        live: instances, which are only read.
+        results: texts of the turn's calls.
     """
 
     live: dict[str, Any]
     results: list[str]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a gold plan comes to.
+
+    Args:
+        state: canonical, in the end.
+        passing: class, attribute and value of what it changes and later changes again or undoes.
+        reads: of turns that change nothing: the name of each call and what it says, which is
+            nothing where it says what was drawn or only yes or no.
+    """
+
     state: dict[str, Any]
-    settings: list[tuple[str, str, Any]] = field(default_factory=list)
+    passing: list[tuple[str, str, Any]] = field(default_factory=list)
     reads: list[tuple[str, list[Any]]] = field(default_factory=list)
 
 
@@ -111,68 +121,93 @@ _GROWING: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def gold_turns(task: Task) -> tuple[Turn, ...]:
-    """What each user turn of a task's gold plan comes to; played once a process.
+def gold_turns(task: Task) -> tuple[Gold, ...]:
+    """The gold plan as the published check sees it, by user turn; played once a process.
 
     Args:
         task: of several user turns.
     """
-    held = task.metadata
-    named = ("classes", "initial_config", "long_context")
-    world = {name: held[name] for name in named if name in held}
-    return _gold_of(json.dumps(world), task.target)
+    return _gold_turns(*_plan(task))
 
 
-@functools.lru_cache(maxsize=256)
-def _gold_of(world: str, plan: str) -> tuple[Turn, ...]:
-    """The instances of the turns are only compared with.
+def gold_outcome(task: Task) -> Outcome:
+    """What the gold plan comes to; played once a process.
 
     Args:
-        world: classes and configuration, as JSON.
-        plan: as JSON.
+        task: of several user turns.
     """
-    task = Task("gold", "", (plan,), json.loads(world))
-    play, drawn, found = Play(task), _Drawn(), []
-    drawn.watch(play.world)
-    before = play.canonical()
-    changes: list[tuple[Turn, str, str, Any]] = []
-    for calls in gold_plan(task):
-        told, reads = [], []
-        for item in calls:
-            count = len(drawn.values)
-            ((name, text, failed),) = play.turn([(ToolCall("", **item), True)])
-            told.append(text)
-            if not failed and name != "cd":  # where the policy stands is its own affair
-                leaves = [] if len(drawn.values) > count else list(_leaves(text))
-                reads.append((name, [leaf for leaf in leaves if not drawn.holds(leaf)]))
-        kept = World(task)
-        kept.restore(play.world.snapshot())
-        turn = Turn(kept.live, told, play.canonical())
-        changed = [
-            (turn, name, attribute, value)
-            for name, attributes in turn.state.items()
-            for attribute, value in attributes.items()
-            if value != before[name][attribute]
-        ]
-        turn.reads = [] if changed else reads
-        changes += changed
-        before = turn.state
-        found.append(turn)
-    for turn, name, attribute, value in changes:
-        counts = attribute.endswith(("_count", "_counter"))
-        if not counts and not isinstance(value, dict | list) and before[name][attribute] != value:
-            turn.settings.append((name, attribute, value))
+    return _gold_outcome(*_plan(task))
+
+
+_KEPT = 1024  # gold plans that a process holds: those of all published dialogues
+
+
+def _plan(task: Task) -> tuple[str, str]:
+    """All that the play of a gold plan depends on, as JSON."""
+    held = task.metadata
+    named = ("classes", "initial_config", "long_context")
+    return json.dumps([held.get(name) for name in named]), task.target
+
+
+def _again(world: str, plan: str) -> tuple[Play, list[list[ToolCall]]]:
+    classes, config, long_context = json.loads(world)
+    held = {"classes": classes, "initial_config": config, "long_context": long_context}
+    task = Task("gold", "", (plan,), held)
+    return Play(task), [[ToolCall("", **item) for item in turn] for turn in gold_plan(task)]
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _gold_turns(world: str, plan: str) -> tuple[Gold, ...]:
+    play, turns = _again(world, plan)
+    found = []
+    for calls in turns:
+        results = [text for _, text, _ in play.turn([(call, True) for call in calls])]
+        # The last turn's instances are changed no more.
+        live = play.world.live if len(found) == len(turns) - 1 else play.world.copied()
+        found.append(Gold(live, results))
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=_KEPT)
+def _gold_outcome(world: str, plan: str) -> Outcome:
+    play, turns = _again(world, plan)
+    drawn = _Drawn(play.world)
+    found = Outcome(play.canonical())
+    changes: list[tuple[str, str, Any, Any]] = []
+    for calls in turns:
+        reads, before = [], found.state
+        for call in calls:
+            count = len(drawn.values)
+            ((name, text, failed),) = play.turn([(call, True)])
+            if not failed and name != "cd":  # where the policy stands is its own affair
+                leaves = [] if len(drawn.values) > count else leaves_of(text)
+                reads.append((name, [leaf for leaf in leaves if not drawn.holds(leaf)]))
+        found.state = play.canonical()
+        changed = [
+            (name, attribute, before[name][attribute], value)
+            for name, attributes in found.state.items()
+            for attribute, value in attributes.items()
+            if value != before[name][attribute]
+        ]
+        found.reads += [] if changed else reads
+        changes += changed
+    for name, attribute, old, new in changes:
+        last, plain = found.state[name][attribute], not isinstance(new, dict | list)
+        counts = attribute.endswith(("_count", "_counter"))
+        if last == old or (last != new and plain and not counts):
+            found.passing.append((name, attribute, new))
+    return found
+
+
 class _Drawn:
-    """What generators of a world gave, as text."""
+    """What the generators of a world give from here on, as text.
 
-    def __init__(self) -> None:
+    Args:
+        world: whose generators are made to note it.
+    """
+
+    def __init__(self, world: World) -> None:
         self.values: list[str] = []
-
-    def watch(self, world: World) -> None:
-        """Have the generators of a world note what they give."""
         for live in world.live.values():
             if hasattr(live, "_random"):
                 noting = _Noting()
@@ -217,13 +252,17 @@ def _rounded(value: Any) -> Any:
         return value
 
 
-def _leaves(text: str) -> Iterator[Any]:
-    """Strings and numbers of a result; not yes and no, which any result may hold."""
+def leaves_of(text: str) -> list[Any]:
+    """Strings and numbers of a result; not yes and no, which any result may hold.
+
+    Args:
+        text: JSON, or else one string.
+    """
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    yield from _inner(value)
+    return list(_inner(value))
 
 
 def _inner(value: Any) -> Iterator[Any]:
@@ -245,7 +284,7 @@ class Said:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        leaves = [leaf for text in texts for leaf in _leaves(text)]
+        leaves = [leaf for text in texts for leaf in leaves_of(text)]
         self._strings = [leaf for leaf in leaves if isinstance(leaf, str)]
         self._numbers = {leaf for leaf in leaves if not isinstance(leaf, str)}
 

@@ -66,7 +66,7 @@ class World:
                     f"{name} cannot begin task {task.id!r}: {type(error).__name__}: {error}"
                 ) from error
         if held.get("long_context"):  # its extensions are constants, which methods write into
-            self.restore(self.snapshot())
+            self.live = self.copied()
         self._methods = {method: name for name in self.live for method in _methods(name)}
 
     def call(self, name: str, arguments: Mapping[str, Any], timeout: float = 0.0) -> dict[str, Any]:
@@ -133,6 +133,11 @@ class World:
     def snapshot(self) -> bytes:
         """This moment, for `restore`."""
         return pickle.dumps(self.live, pickle.HIGHEST_PROTOCOL)
+
+    def copied(self) -> dict[str, Any]:
+        """The classes as they are now, apart."""
+        found: dict[str, Any] = pickle.loads(self.snapshot())  # noqa: S301 - made by `snapshot`
+        return found
 
     def restore(self, snapshot: bytes) -> None:
         """Go back to a moment of this world, or of another one of its classes."""
