@@ -10,7 +10,7 @@ import functools
 import json
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
@@ -19,12 +19,12 @@ from toolgym.envs.toolbfcl.data import gold_plan, published
 from toolgym.envs.toolbfcl.replay import Play, Said, gold_outcome, gold_turns
 from toolgym.messages import ToolCall
 from toolgym.task import Task
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Step, Trajectory
 
 __all__ = ["bfcl", "bfcl_state"]
 
 _CHECKER = "bfcl_eval.eval_checker"
-_MAX_CODE = 10_000  # characters of arguments in Java or JavaScript, which are read by patterns
+_MAX_CODE = 2_000  # characters of arguments in Java or JavaScript, which are read by patterns
 
 Turns = list[list[tuple[ToolCall, bool]]]
 """Calls of the policy by user turn, and whether each was made: others did not reach the world."""
@@ -48,7 +48,7 @@ def bfcl(task: Task, trajectory: Trajectory) -> list[float]:
     Raises:
         MissingExtraError: ``bfcl-eval`` is not installed.
     """
-    return _at_the_end(task, trajectory, _published)
+    return _at_the_end(task, trajectory, _published, _syntax)
 
 
 def bfcl_state(task: Task, trajectory: Trajectory) -> list[float]:
@@ -57,7 +57,7 @@ def bfcl_state(task: Task, trajectory: Trajectory) -> list[float]:
     In the end all is as after the gold plan, but for the order of what has none, and numbers that
     were drawn or counted up. What the gold plan changes and a later turn overwrites or undoes was
     so at the end of some user turn. What it only reads, in a turn without a change, has been read,
-    by whatever call. One turn: as `bfcl`.
+    by whatever call. One turn: as `bfcl`, but a call that could not be read is none that was left.
 
     Args:
         task: of ``ToolBFCL-v0``; of other tasks nothing is paid.
@@ -69,11 +69,14 @@ def bfcl_state(task: Task, trajectory: Trajectory) -> list[float]:
     Raises:
         MissingExtraError: ``bfcl-eval`` is not installed.
     """
-    return _at_the_end(task, trajectory, _brought_about)
+    return _at_the_end(task, trajectory, _brought_about, _said_so)
 
 
 def _at_the_end(
-    task: Task, trajectory: Trajectory, dialogue: Callable[[Task, Turns], bool]
+    task: Task,
+    trajectory: Trajectory,
+    dialogue: Callable[[Task, Turns], bool],
+    single: Callable[[Task, Step], bool],
 ) -> list[float]:
     values = [0.0] * len(trajectory.steps)
     if "classes" in task.metadata:
@@ -91,7 +94,7 @@ def _at_the_end(
                 break
             turns.append([])
     elif values and {"category", "functions"} <= task.metadata.keys():
-        values[0] = float(_syntax(task, trajectory.steps[0].calls))
+        values[0] = float(single(task, trajectory.steps[0]))
     return values
 
 
@@ -129,8 +132,15 @@ def _brought_about(task: Task, turns: Turns) -> bool:
 # Of one turn.
 
 
-def _syntax(task: Task, calls: Sequence[ToolCall]) -> bool:
-    category = task.metadata["category"]
+def _said_so(task: Task, step: Step) -> bool:
+    """As published, but that a call which could not be read is not the insight to call nothing."""
+    unread = "irrelevance" in task.metadata["category"] and step.answer is None
+    return not unread and _syntax(task, step)
+
+
+def _syntax(task: Task, step: Step) -> bool:
+    """The published check, `ast_checker`, and those of relevance."""
+    category, calls = task.metadata["category"], step.calls
     if "relevance" in category:
         return bool(calls) != ("irrelevance" in category)
     enums = require_extra("bfcl_eval.constants.enums", "bfcl")

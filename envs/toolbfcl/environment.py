@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from toolgym.env import ToolEnv
@@ -166,7 +168,9 @@ def plan_of(task: Task, plan: str = "gold", seed: int = 0) -> list[Action]:
     if "classes" in task.metadata:
         turns = [[(item["name"], item["arguments"]) for item in turn] for turn in gold]
     else:
-        turns = [[(name, _first(given)) for call in gold for name, given in call.items()]]
+        turns = [[_accepted(task, call) for call in gold]]
+        if task.metadata["category"] == "live_relevance":  # where nobody says which call
+            turns = [[(tools_of(task).names[0], {})]]
     rng = random.Random(f"{task.id} {seed}")
     if plan == "mixed":
         every = [call for turn in turns for call in turn]
@@ -183,18 +187,62 @@ def plan_of(task: Task, plan: str = "gold", seed: int = 0) -> list[Action]:
     return said
 
 
-def _first(given: dict[str, list[Any]]) -> dict[str, Any]:
-    """Arguments from acceptable values; one that may be left out is marked by an empty text."""
-    return {name: _value(values) for name, values in given.items() if "" not in values}
+def _accepted(task: Task, call: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A call that is accepted, of acceptable values; an empty text says: it may be left out."""
+    ((name, given),) = call.items()
+    (document,) = [item for item in task.metadata["functions"] if item["name"] == name]
+    schemas, needed = document["parameters"]["properties"], document["parameters"]["required"]
+    arguments = {}
+    for parameter, values in given.items():
+        if "" in values and parameter not in needed:
+            continue
+        value = next((value for value in values if value != ""), "")
+        if isinstance(value, dict):
+            value = _entries(value)
+        elif isinstance(value, list):
+            value = [_entries(item) if isinstance(item, dict) else item for item in value]
+        if "java" in task.metadata["category"]:
+            script = "javascript" in task.metadata["category"]
+            value = _code(value, schemas[parameter], script)
+        arguments[parameter] = value
+    return name, arguments
 
 
-def _value(values: Any) -> Any:
-    value = values[0]
-    if isinstance(value, dict):
-        return _first(value)
+def _entries(given: dict[str, Any]) -> dict[str, Any]:
+    """An object of acceptable values: the first of each that may not be left out."""
+    return {name: values[0] for name, values in given.items() if "" not in values}
+
+
+def _code(value: Any, schema: Mapping[str, Any], script: bool) -> str:
+    """A value as Java or JavaScript writes it, in the few forms that the published check reads.
+
+    Args:
+        value: a string is code already, or text as it stands.
+        schema: as published, of the parameter.
+        script: in JavaScript.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list):
-        return [_first(item) if isinstance(item, dict) else item for item in value]
-    return value
+        inner = schema.get("items", {})
+        bare = [_code(item, inner, script) for item in value]
+        quoted = [
+            f'"{text}"' if isinstance(v, str) else text for v, text in zip(value, bare, strict=True)
+        ]
+        if script:
+            return f"[{', '.join(quoted)}]"
+        if schema["type"] == "Array":
+            return f"new Object[]{{{', '.join(bare)}}}"
+        return f"new ArrayList<>(Arrays.asList({', '.join(quoted)}))"
+    if isinstance(value, dict) and script:
+        pairs = [f"{key}: {_code(item, {}, True)}" for key, item in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, dict):
+        puts = [f"put({json.dumps(key)}, {json.dumps(item)});" for key, item in value.items()]
+        return f"new HashMap<>() {{{{ {' '.join(puts)} }}}}"
+    return f"{value}L" if schema.get("type") == "long" else str(value)
 
 
 class PlanPolicy(Policy):
@@ -232,11 +280,8 @@ class PlanPolicy(Policy):
             return PolicyError(f"{error}: name the tasks that the environment plays")
         said = plan_of(task, self._plan, self._seed)
         if not self._parallel:
-            said = [
-                Action(action.thought, calls, action.answer)
-                for action in said
-                for calls in ([(call,) for call in action.calls] or [()])
-            ]
+            apart = [[replace(a, calls=(call,)) for call in a.calls] or [a] for a in said]
+            said = [action for actions in apart for action in actions]
         return Reply(request.format.write(said[min(request.turn, len(said) - 1)], request.tools))
 
     def describe(self) -> dict[str, Any]:

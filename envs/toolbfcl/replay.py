@@ -159,7 +159,7 @@ def _again(world: str, plan: str) -> tuple[Play, list[list[ToolCall]]]:
 @functools.lru_cache(maxsize=_KEPT)
 def _gold_turns(world: str, plan: str) -> tuple[Gold, ...]:
     play, turns = _again(world, plan)
-    found = []
+    found: list[Gold] = []
     for calls in turns:
         results = [text for _, text, _ in play.turn([(call, True) for call in calls])]
         # The last turn's instances are changed no more.

@@ -197,10 +197,12 @@ def _check_numbers(name: str, given: Mapping[str, Any]) -> None:
         value = given.get(parameter)
         if isinstance(value, int | float) and abs(value) > _MAX_PRECISION:
             raise OverflowError(f"{parameter} is at most {_MAX_PRECISION}")
-    base, exponent = given.get("base"), given.get("exponent")
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if name == "power" and whole and base.bit_length() * abs(exponent) > _MAX_BITS:
-        raise OverflowError("Result too large")
+    if name == "power":
+        base: Any = given.get("base")
+        exponent: Any = given.get("exponent")
+        whole = isinstance(base, int) and isinstance(exponent, int)
+        if whole and base.bit_length() * abs(exponent) > _MAX_BITS:
+            raise OverflowError("Result too large")
     for value in given.values():
         # mpmath writes 1e9999999 out in digits
         if isinstance(value, str) and "e" in value.lower() and float(value) in (math.inf, 0.0):
