@@ -55,9 +55,10 @@ def bfcl_state(task: Task, trajectory: Trajectory) -> list[float]:
     """Whether the policy brought about what the gold plan brings about, in whatever way.
 
     In the end all is as after the gold plan, but for the order of what has none, and numbers that
-    were drawn or counted up. What the gold plan changes and a later turn overwrites or undoes was
-    so at the end of some user turn. What it only reads, in a turn without a change, has been read,
-    by whatever call. One turn: as `bfcl`, but a call that could not be read is none that was left.
+    were drawn or counted up. What the gold plan changes, and later changes again or undoes, was so
+    in between. What it reads in a user turn has been read by the end of that turn: each string and
+    number, by whatever call. One turn: as `bfcl`, but a call that could not be read is none that
+    was left out.
 
     Args:
         task: of ``ToolBFCL-v0``; of other tasks nothing is paid.
@@ -115,18 +116,18 @@ def _published(task: Task, turns: Turns) -> bool:
 
 def _brought_about(task: Task, turns: Turns) -> bool:
     gold, play = gold_outcome(task), Play(task)
-    states: list[dict[str, Any]] = []
+    passing = list(gold.passing)
     seen: list[tuple[str, str]] = []
-    for calls in turns:
-        seen += [(name, text) for name, text, failed in play.turn(calls) if not failed]
-        states.append(play.canonical())
-    if states[-1] != gold.state:
-        return False
-    for name, attribute, value in gold.passing:
-        if not any(state[name][attribute] == value for state in states):
+    for calls, reads in zip(turns, gold.reads, strict=True):
+        for name, text, failed in play.turn(calls):
+            seen += [] if failed else [(name, text)]
+            if passing:
+                state = play.canonical()
+                passing = [(n, a, value) for n, a, value in passing if state[n][a] != value]
+        said, names = Said([text for _, text in seen]), {name for name, _ in seen}
+        if not all(all(map(said.holds, told)) if told else name in names for name, told in reads):
             return False
-    said, names = Said([text for _, text in seen]), {name for name, _ in seen}
-    return all(all(map(said.holds, told)) if told else name in names for name, told in gold.reads)
+    return not passing and play.canonical() == gold.state
 
 
 # Of one turn.

@@ -37,14 +37,14 @@ class Outcome:
 
     Args:
         state: canonical, in the end.
-        passing: class, attribute and value of what it changes and later changes again or undoes.
-        reads: of turns that change nothing: the name of each call and what it says, which is
-            nothing where it says what was drawn or only yes or no.
+        passing: class, attribute and value of what it changes, and later changes again or undoes.
+        reads: by user turn, the name of each call that only reads and what it says: nothing where
+            that was drawn, or is only yes or no.
     """
 
     state: dict[str, Any]
     passing: list[tuple[str, str, Any]] = field(default_factory=list)
-    reads: list[tuple[str, list[Any]]] = field(default_factory=list)
+    reads: list[list[tuple[str, list[Any]]]] = field(default_factory=list)
 
 
 class Play:
@@ -104,7 +104,7 @@ class Play:
             new = [(key, value) for key, value in after.items() if key not in before]
         entries = [{k: v for k, v in value.items() if k not in dropped} for _, value in new]
         for (key, _), entry in zip(new, entries, strict=True):
-            if key in self._opened and "balance" in entry:
+            if key in self._opened and isinstance(entry["balance"], int | float):
                 entry["balance"] -= self._opened[key]
         return {"old": old, "new": sorted(entries, key=lambda v: json.dumps(v, sort_keys=True))}
 
@@ -168,35 +168,57 @@ def _gold_turns(world: str, plan: str) -> tuple[Gold, ...]:
     return tuple(found)
 
 
+# What begins with these acts, also where it changes nothing: a login of who is logged in.
+_ACTS = (
+    *("activate", "add_", "adjust", "authenticate", "book_", "cancel", "cd", "close_", "comment"),
+    *("cp", "create_", "delete_", "edit_", "fill", "follow", "fund_", "lock", "logout", "mention"),
+    *("message_login", "mkdir", "mv", "place_", "post_", "press", "purchase", "register"),
+    *("release", "remove", "resolve", "retweet", "rm", "send_", "set", "start", "ticket_login"),
+    *("touch", "trading_log", "unfollow", "withdraw"),
+)
+
+Change = tuple[str, str, Any, Any]
+"""Class, attribute, value before and after."""
+
+
 @functools.lru_cache(maxsize=_KEPT)
 def _gold_outcome(world: str, plan: str) -> Outcome:
     play, turns = _again(world, plan)
     drawn = _Drawn(play.world)
     found = Outcome(play.canonical())
-    changes: list[tuple[str, str, Any, Any]] = []
+    by_turn: list[Change] = []
+    by_call: list[Change] = []
     for calls in turns:
-        reads, before = [], found.state
+        found.reads.append([])
+        begun = found.state
         for call in calls:
-            count = len(drawn.values)
+            count, before = len(drawn.values), found.state
             ((name, text, failed),) = play.turn([(call, True)])
-            if not failed and name != "cd":  # where the policy stands is its own affair
+            found.state = play.canonical()
+            by_call += _changes(before, found.state)
+            if not failed and not name.startswith(_ACTS):
                 leaves = [] if len(drawn.values) > count else leaves_of(text)
-                reads.append((name, [leaf for leaf in leaves if not drawn.holds(leaf)]))
-        found.state = play.canonical()
-        changed = [
-            (name, attribute, before[name][attribute], value)
-            for name, attributes in found.state.items()
-            for attribute, value in attributes.items()
-            if value != before[name][attribute]
-        ]
-        found.reads += [] if changed else reads
-        changes += changed
-    for name, attribute, old, new in changes:
-        last, plain = found.state[name][attribute], not isinstance(new, dict | list)
+                told = [leaf for leaf in leaves if not drawn.holds(leaf)]
+                found.reads[-1].append((name, told))
+        by_turn += _changes(begun, found.state)
+    for name, attribute, _, new in by_turn:
         counts = attribute.endswith(("_count", "_counter"))
-        if last == old or (last != new and plain and not counts):
+        setting = not counts and not isinstance(new, dict | list)
+        if setting and found.state[name][attribute] != new:
+            found.passing.append((name, attribute, new))
+    for name, attribute, old, new in by_call:
+        if isinstance(new, dict | list) and found.state[name][attribute] == old:
             found.passing.append((name, attribute, new))
     return found
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    return [
+        (name, attribute, before[name][attribute], value)
+        for name, attributes in after.items()
+        for attribute, value in attributes.items()
+        if value != before[name][attribute]
+    ]
 
 
 class _Drawn:

@@ -32,8 +32,8 @@ __all__ = ["DocumentedTool", "World", "tools_of"]
 
 _SOURCES = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
 _STATELESS = "MathAPI"
-# Methods return module constants that other calls write into, and mpmath has one precision a
-# process: one call at a time, and its text made before the next one.
+# With long contexts methods return module constants that other calls write into, and mpmath has one
+# precision a process: one call at a time, and its text made before the next one.
 _ONE_AT_A_TIME = threading.Lock()
 _MAX_PRECISION = 10_000  # digits
 _MAX_BITS = 1_000_000  # of a power of whole numbers
@@ -68,6 +68,7 @@ class World:
         if held.get("long_context"):  # its extensions are constants, which methods write into
             self.live = self.copied()
         self._methods = {method: name for name in self.live for method in _methods(name)}
+        self._shares = bool(held.get("long_context"))
 
     def call(self, name: str, arguments: Mapping[str, Any], timeout: float = 0.0) -> dict[str, Any]:
         """Call a method; its result, and what it raises, is told in the published words.
@@ -85,7 +86,8 @@ class World:
         for parameter, default in _methods(owner)[name].items():
             given.setdefault(parameter, copy_json(default))
         guard = _GUARDS.get(owner, contextlib.nullcontext)
-        with _ONE_AT_A_TIME:
+        shares = self._shares or owner == _STATELESS
+        with _ONE_AT_A_TIME if shares else contextlib.nullcontext():
             try:
                 if owner == _STATELESS:
                     _check_numbers(name, given)
@@ -149,7 +151,7 @@ class World:
 
 @functools.cache
 def _class(name: str) -> Any:
-    require_extra("mpmath", "bfcl")
+    require_extra("mpmath", "math")
     return getattr(require_extra(f"{_SOURCES}.{CLASSES[name]}", "bfcl"), name)
 
 
@@ -177,7 +179,7 @@ def _text(value: Any) -> str:
 @contextlib.contextmanager
 def _own_precision() -> Iterator[None]:
     """The precision that a call sets is its own."""
-    mpmath = require_extra("mpmath", "bfcl")
+    mpmath = require_extra("mpmath", "math")
     with decimal.localcontext(), mpmath.workprec(mpmath.mp.prec):
         yield
 
