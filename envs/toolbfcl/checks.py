@@ -82,7 +82,7 @@ def _at_the_end(
     values = [0.0] * len(trajectory.steps)
     if "classes" in task.metadata:
         turns: Turns = [[]]
-        last = len(task.metadata["turns"]) + 1
+        last = len(task.metadata.get("turns", ())) + 1
         for place, step in enumerate(trajectory.steps):
             turns[-1] += [
                 (call, result.error in (None, "tool_error"))

@@ -11,11 +11,13 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from toolgym._util.jsonl import copy_json, read_rows
 from toolgym._util.optional import require_extra
-from toolgym.errors import BadInputError, MissingFileError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, did_you_mean, explain
 from toolgym.registry import TASKS
 from toolgym.task import SourceFacts, Task, TaskSet, given_tasks, read_tasks, task_from_row
 
@@ -241,35 +243,55 @@ def _own_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     return task
 
 
+class _Gold(BaseModel):
+    name: str
+    arguments: dict[str, Any]
+
+
+class _Dialogue(BaseModel):
+    """Columns of a task of several user turns, and its gold plan."""
+
+    classes: list[Literal[tuple(CLASSES)]]  # type: ignore[valid-type]
+    initial_config: dict[str, dict[str, Any]]
+    gold: list[list[_Gold]]
+    turns: list[str] = []
+    withheld: dict[str, list[str]] = {}
+    long_context: bool = False
+
+
+class _Function(BaseModel):
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class _Single(BaseModel):
+    """Columns of a task of one reply, and its gold plan."""
+
+    category: str
+    functions: list[_Function]
+    gold: list[dict[str, dict[str, list[Any]]]]
+
+
 def _check(task: Task) -> None:
     """Refuse a task that could not be played.
 
     Raises:
         BadInputError: what is wrong with it.
     """
-    held = task.metadata
+    kind = _Dialogue if "classes" in task.metadata else _Single
     try:
-        plan = gold_plan(task)
+        held = kind.model_validate(task.metadata | {"gold": gold_plan(task)}, strict=True)
+    except ValidationError as error:
+        raise BadInputError(f"task {task.id!r}: {explain(error, kind, 'column')}") from error
     except ValueError as error:
         raise BadInputError(
             f"the answer of task {task.id!r} is not its gold plan as JSON: {task.target!r:.80}"
         ) from error
-    if "classes" not in held:
-        if not isinstance(held.get("functions"), list) or not isinstance(held.get("category"), str):
-            raise BadInputError(
-                f"task {task.id!r} has neither the column 'classes' nor 'functions' and 'category'"
-            )
-        return
-    for name in held["classes"]:
-        if name not in CLASSES:
-            raise BadInputError(
-                f"task {task.id!r}: {name!r} is not a class of the leaderboard"
-                f"{did_you_mean(str(name), CLASSES)}; classes: {', '.join(CLASSES)}"
-            )
-    if len(plan) != len(held.get("turns", ())) + 1:
+    if isinstance(held, _Dialogue) and len(held.gold) != len(held.turns) + 1:
         raise BadInputError(
-            f"task {task.id!r} has {len(held.get('turns', ())) + 1} user turns and a gold plan of "
-            f"{len(plan)}"
+            f"task {task.id!r} has {len(held.turns) + 1} user turns and a gold plan of "
+            f"{len(held.gold)}"
         )
 
 
