@@ -10,7 +10,7 @@ import functools
 import json
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
@@ -81,22 +81,27 @@ def _at_the_end(
 ) -> list[float]:
     values = [0.0] * len(trajectory.steps)
     if "classes" in task.metadata:
-        turns: Turns = [[]]
-        last = len(task.metadata.get("turns", ())) + 1
-        for place, step in enumerate(trajectory.steps):
-            turns[-1] += [
-                (call, result.error in (None, "tool_error"))
-                for call, result in zip(step.calls, step.results, strict=True)
-            ]
-            if step.answer is None:
-                continue
-            if len(turns) == last:
-                values[place] = float(dialogue(task, turns))
-                break
-            turns.append([])
+        ends = [n for n, step in enumerate(trajectory.steps) if step.answer is not None]
+        last = len(task.metadata.get("turns", ()))
+        if len(ends) > last:
+            values[ends[last]] = float(dialogue(task, _turns(trajectory.steps[: ends[last] + 1])))
     elif values and {"category", "functions"} <= task.metadata.keys():
         values[0] = float(single(task, trajectory.steps[0]))
     return values
+
+
+def _turns(steps: Sequence[Step]) -> Turns:
+    turns: Turns = []
+    begun = True
+    for step in steps:
+        if begun:
+            turns.append([])
+        turns[-1] += [
+            (call, result.error in (None, "tool_error"))
+            for call, result in zip(step.calls, step.results, strict=True)
+        ]
+        begun = step.answer is not None
+    return turns
 
 
 def _published(task: Task, turns: Turns) -> bool:
@@ -115,7 +120,7 @@ def _published(task: Task, turns: Turns) -> bool:
 
 
 def _brought_about(task: Task, turns: Turns) -> bool:
-    gold, play = gold_outcome(task), Play(task)
+    gold, play = gold_outcome(task), Play(task, compared=True)
     passing = list(gold.passing)
     seen: list[tuple[str, str]] = []
     for calls, reads in zip(turns, gold.reads, strict=True):

@@ -52,11 +52,12 @@ class Play:
 
     Args:
         task: of several user turns.
+        compared: whether `canonical` will be asked for.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, compared: bool = False) -> None:
         self.world = World(task)
-        self._start = self.world.state()
+        self._start = self.world.state() if compared else {}
         self._opened: dict[str, Any] = {}  # balances of cards as they were registered
 
     def turn(self, calls: Sequence[tuple[ToolCall, bool]]) -> Iterator[tuple[str, str, bool]]:
@@ -149,16 +150,18 @@ def _plan(task: Task) -> tuple[str, str]:
     return json.dumps([held.get(name) for name in named]), task.target
 
 
-def _again(world: str, plan: str) -> tuple[Play, list[list[ToolCall]]]:
+def _again(world: str, plan: str, compared: bool) -> tuple[Play, list[list[ToolCall]]]:
     classes, config, long_context = json.loads(world)
     held = {"classes": classes, "initial_config": config, "long_context": long_context}
     task = Task("gold", "", (plan,), held)
-    return Play(task), [[ToolCall("", **item) for item in turn] for turn in gold_plan(task)]
+    return Play(task, compared), [
+        [ToolCall("", **item) for item in turn] for turn in gold_plan(task)
+    ]
 
 
 @functools.lru_cache(maxsize=_KEPT)
 def _gold_turns(world: str, plan: str) -> tuple[Gold, ...]:
-    play, turns = _again(world, plan)
+    play, turns = _again(world, plan, compared=False)
     found: list[Gold] = []
     for calls in turns:
         results = [text for _, text, _ in play.turn([(call, True) for call in calls])]
@@ -183,7 +186,7 @@ Change = tuple[str, str, Any, Any]
 
 @functools.lru_cache(maxsize=_KEPT)
 def _gold_outcome(world: str, plan: str) -> Outcome:
-    play, turns = _again(world, plan)
+    play, turns = _again(world, plan, compared=True)
     drawn = _Drawn(play.world)
     found = Outcome(play.canonical())
     by_turn: list[Change] = []

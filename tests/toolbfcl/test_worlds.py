@@ -218,7 +218,7 @@ def test_any_call_gives_a_text_and_leaves_plain_json(
     task = Task("t", "", ("[[]]",), {"classes": [name], "initial_config": {}})
     if long_context:
         task.metadata["long_context"] = True
-    play, twin = Play(task), World(task)
+    play, twin = Play(task, compared=True), World(task)
     documents = {item["name"]: item["parameters"]["properties"] for item in documents_of(task)}
     for _ in range(data.draw(st.integers(1, 6))):
         chosen = data.draw(st.sampled_from(sorted(documents)))
