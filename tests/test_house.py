@@ -66,6 +66,7 @@ NEIGHBOURS = {
 # Rooms of envs, and what each may import of the others.
 ENV_ROOMS: dict[str, set[str]] = {
     "envs": set(),
+    "envs.toolbfcl": set(),
     "envs.toolqa": set(),
     "envs.toolscenario": set(),
     "envs.toolscenario.worlds": set(),
