@@ -41,7 +41,7 @@ _SPLITS = ("train",) * 8 + ("validation", "test")
 _OPENINGS = (
     "You work for {about}. {wish}",
     "You are the assistant of {about}. {wish}",
-    "You help {about} with its daily work. {wish}",
+    "The tools of {about} are in your hands. {wish}",
 )
 _LEADS = ("Also: ", "Then: ", "Next: ", "One more thing: ", "And this: ")
 _RULES = ("House rules:", "These rules hold:", "Please keep to the rules of the house:")
@@ -50,7 +50,7 @@ _ELSE = (
     "If a rule stands against a wish, follow the rule.",
 )
 _SECRETS = ("password", "date of birth", "mother's name")
-_PLAIN = {"new", "of", "the", "number", "a", "kind"}
+_PLAIN = {"new", "of", "the", "number", "a"}
 
 
 @dataclass
