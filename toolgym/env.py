@@ -178,7 +178,7 @@ class ToolEnv(Branching):
             sample=sample,
             examples=len(self.examples),
         )
-        tools, hidden = self._opened(task), list(self.hidden_for(task))
+        tools, hidden = self.open_tools(task), list(self.hidden_for(task))
         episode = self._episode = Episode(record, tools, hidden, self.user_for(task))
         record.tools = episode.schemas
         record.messages = opening(self.format, episode.schemas, task.question, self.examples)
@@ -313,7 +313,15 @@ class ToolEnv(Branching):
         self._toolset.close()
         self.playing_tools.close()
 
-    def _opened(self, task: Task) -> Toolset:
+    def open_tools(self, task: Task) -> Toolset:
+        """The tools of a task, opened for an episode, those of its user among them.
+
+        Args:
+            task: that is played.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
         return (self.tools_for(task) if self.format.strategy.tools else _EMPTY).open(task)
 
     def _current(self) -> Episode:

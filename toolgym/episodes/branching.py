@@ -81,7 +81,7 @@ class Branching(gym.Env[str, str]):
         self._ended, self._np_random = ended, copy.deepcopy(generator)
         self._finished = last.copy() if last is not None else None
         if moment is not None:
-            self._episode = Episode.at(moment, self._opened(moment[0].record.task))
+            self._episode = Episode.at(moment, self.open_tools(moment[0].record.task))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
@@ -118,7 +118,7 @@ class Branching(gym.Env[str, str]):
         self.__dict__.update(state)
         self.restore(snapshot)
 
-    def _opened(self, task: Task) -> Toolset:
+    def open_tools(self, task: Task) -> Toolset:
         """The tools of a task, opened for an episode."""
         raise NotImplementedError
 

@@ -149,6 +149,7 @@ class EndpointPolicy(Policy):
         native_tools: bool = False,
         guided: bool | str = False,
         guided_markers: Sequence[str] = (),
+        call_first: bool = False,
     ) -> None:
         address, _, named = base_url.partition("#")
         name = model or named
@@ -168,6 +169,9 @@ class EndpointPolicy(Policy):
             raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
         self._guide = _guide_field(guided, native_tools)
         self._markers = {text: text for text in guided_markers}
+        if call_first and not self._guide:
+            raise BadInputError("call_first is for guided replies: pass guided=True, too")
+        self._call_first = call_first
         self._passed_over = False  # whether a reply came that is not of the grammar
         self._openai = require_extra("openai", "endpoint")
         self._extra, self._dialect = dict(extra_body or {}), Dialect()
@@ -203,7 +207,7 @@ class EndpointPolicy(Policy):
     async def _one(self, request: Request) -> Reply | Exception:
         wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
         if self._guide:
-            grammar = with_markers(grammar_of(request), self._markers)
+            grammar = with_markers(grammar_of(request, self._call_first), self._markers)
             nested = self._guide == _GUIDES[0]
             wanted[self._guide] = {"grammar": grammar} if nested else grammar
         wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
@@ -265,6 +269,7 @@ class EndpointPolicy(Policy):
             "native_tools": self._native,
             **({"extra_body": self._extra} if self._extra else {}),
             **({"guided": self._guide} if self._guide else {}),
+            **({"call_first": True} if self._call_first else {}),
         }
 
     def close(self) -> None:

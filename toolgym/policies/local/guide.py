@@ -83,6 +83,7 @@ class Guides:
         tokenizer: a fast one.
         ends: ids that end a reply.
         width: ids that the model knows; may be more than the tokenizer's.
+        call_first: no answer before a tool has been called in the episode.
 
     Raises:
         MissingExtraError: llguidance is not installed.
@@ -90,11 +91,16 @@ class Guides:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, ends: Collection[int], width: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Collection[int],
+        width: int,
+        *,
+        call_first: bool = False,
     ) -> None:
         self._library = require_extra("llguidance", "guide")
         bridge = require_extra("llguidance.hf", "guide")
-        self._ends = frozenset(ends)
+        self._ends, self._call_first = frozenset(ends), call_first
         try:
             self._tokenizer = bridge.from_tokenizer(
                 tokenizer,
@@ -122,7 +128,7 @@ class Guides:
             BadInputError: the request's format has no grammar.
             PolicyError: a tool's schema says what cannot be guided.
         """
-        grammar = grammar_of(request)
+        grammar = grammar_of(request, self._call_first)
         if grammar not in self._compiled:
             self._compiled[grammar] = self._compile(grammar, request)
             if len(self._compiled) > _MOST_GRAMMARS:
