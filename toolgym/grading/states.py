@@ -5,41 +5,30 @@ A state is a dict of tables, and a table a dict of ids to rows::
     {"orders": {"O-7": {"customer": "C-1", "status": "open"}}, "customers": {"C-1": {...}}}
 
 A *condition* is a dict of fields to values; a value may be ``{"at_most": 3}`` or another operator
-of `OPERATORS`, the field ``id`` is the row's own, and ``customer.city`` leads through the id in
+of `toolgym.grading.conditions.OPERATORS`, the field ``id`` is the row's own, and ``customer.city`` leads through the id in
 ``customer`` to a row of the table that the goal's ``links`` name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolgym._util.differences import difference, undone
 from toolgym._util.jsonl import copy_json
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.grading.conditions import KEYS, OPERATORS, check_predicate, same
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["OPERATORS", "Goal", "Standing", "changed_rows", "standings"]
+__all__ = ["Goal", "Standing", "changed_rows", "standings"]
 
 State = Mapping[str, Any]
 Row = Mapping[str, Any]
 Condition = Mapping[str, Any]
 
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "not": lambda value, wanted: bool(value != wanted),
-    "one_of": lambda value, wanted: value in wanted,
-    "has": lambda value, wanted: isinstance(value, str | list) and wanted in value,
-    "at_least": lambda value, wanted: _ordered(value, wanted) and bool(value >= wanted),
-    "at_most": lambda value, wanted: _ordered(value, wanted) and bool(value <= wanted),
-}
-_KEYS = {
-    "reach": {"table", "where", "count"},
-    "rules": {"text", "table", "before", "after", "call", "arguments"},
-    "invariants": {"text", "table", "where"},
-}
 _MISSING = object()
 
 
@@ -91,9 +80,9 @@ class Goal:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged."""
-        for name, known in _KEYS.items():
+        for name, known in KEYS.items():
             for place, item in enumerate(getattr(self, name)):
-                _check(item, known, f"{name}[{place}]")
+                check_predicate(item, known, f"{name}[{place}]")
 
     @classmethod
     def of(cls, task: Task) -> Goal:
@@ -105,9 +94,9 @@ class Goal:
         row = task.goal
         if row is None:
             raise BadInputError(
-                f"task {task.id!r} has no goal over a state, which goal_reached, state_progress and "
-                "no_harm score by: worlds have one (a task's own: a column 'goal' of {'reach': "
-                "[{'table', 'where'}]}). For other tasks use 'task_completion'"
+                f"task {task.id!r} has no goal over a state, which this reward scores by: worlds "
+                "have one (a task's own: a column 'goal' of {'reach': [{'table', 'where'}]}). For "
+                "other tasks use 'task_completion'"
             )
         return cls.from_row(row, f"the goal of task {task.id!r}")
 
@@ -125,12 +114,12 @@ class Goal:
         if not isinstance(row, Mapping):
             raise BadInputError(f"{what} is an object of predicates, not {row!r:.80}")
         for key in row:
-            if key not in (*_KEYS, "links"):
+            if key not in (*KEYS, "links"):
                 raise BadInputError(
-                    f"{what} has the key {key!r}{did_you_mean(str(key), (*_KEYS, 'links'))}; keys: "
-                    f"{', '.join((*_KEYS, 'links'))}"
+                    f"{what} has the key {key!r}{did_you_mean(str(key), (*KEYS, 'links'))}; keys: "
+                    f"{', '.join((*KEYS, 'links'))}"
                 )
-        lists = {name: row.get(name) or () for name in _KEYS}
+        lists = {name: row.get(name) or () for name in KEYS}
         for name, items in lists.items():
             if not isinstance(items, list | tuple):
                 raise BadInputError(f"{name!r} of {what} is a list, not {items!r:.80}")
@@ -158,13 +147,19 @@ class Goal:
                 for name, operand in wanted.items():
                     if value is _MISSING or not OPERATORS[name](value, operand):
                         return False
-            elif value is _MISSING or not _same(value, wanted):
+            elif value is _MISSING or not same(value, wanted):
                 return False
         return True
 
     def _value(self, state: State, table: str, key: str, row: Any, field: str) -> Any:
         first, _, rest = field.partition(".")
-        value = key if first == "id" and table else row.get(first, _MISSING) if _is_row(row) else _MISSING
+        value = (
+            key
+            if first == "id" and table
+            else row.get(first, _MISSING)
+            if _is_row(row)
+            else _MISSING
+        )
         if not rest or value is _MISSING:
             return value
         other = (self.links or {}).get(f"{table}.{first}", "")
@@ -205,7 +200,7 @@ class Goal:
         found, added = 0, Counter[str]()
         for table, key in touched:
             was, now = _cell(before, table, key), _cell(after, table, key)
-            if _same(was, now):
+            if same(was, now):
                 continue
             mine = [p for p in self.reach if p["table"] == table and p["where"].get("id") == key]
             if was is None and _is_row(now):
@@ -214,7 +209,7 @@ class Goal:
                 found += not any(p.get("count", 1) == 0 for p in mine)
             elif _is_row(was) and _is_row(now):
                 fields = {name for p in mine for name in p["where"]}
-                changed = {n for n in {*was, *now} if not _same(was.get(n), now.get(n))}
+                changed = {n for n in {*was, *now} if not same(was.get(n), now.get(n))}
                 found += not changed <= fields
             else:
                 found += 1
@@ -359,53 +354,3 @@ def _rows(state: State, table: str) -> Mapping[str, Any]:
 
 def _is_row(value: Any) -> bool:
     return isinstance(value, Mapping)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal, where true is not 1 and 2 is 2.0."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _ordered(value: Any, wanted: Any) -> bool:
-    """Whether two values can be compared: numbers, or texts such as dates."""
-    numbers = all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in (value, wanted)
-    )
-    return numbers or (isinstance(value, str) and isinstance(wanted, str))
-
-
-def _check(item: Any, known: set[str], where: str) -> None:
-    if not isinstance(item, Mapping) or not ("table" in item or "call" in item):
-        raise BadInputError(f"{where} is not a predicate with a table: {item!r:.120}")
-    for key, value in item.items():
-        if key not in known:
-            raise BadInputError(
-                f"{where} has the key {key!r}{did_you_mean(str(key), known)}; keys: "
-                f"{', '.join(sorted(known))}"
-            )
-        if key in ("where", "before", "after", "arguments"):
-            _check_condition(value, f"{where}.{key}")
-        elif key == "count":
-            _check_condition({key: value}, where)
-            if isinstance(value, bool) or not isinstance(value, int | Mapping):
-                raise BadInputError(f"{where}.count is a number of rows, not {value!r:.80}")
-        elif not isinstance(value, str):
-            raise BadInputError(f"{where}.{key} is a string, not {value!r:.80}")
-    if "where" in known and "where" not in item:
-        raise BadInputError(f"{where} lacks 'where', the condition that rows fit: {item!r:.120}")
-
-
-def _check_condition(condition: Any, where: str) -> None:
-    if not isinstance(condition, Mapping):
-        raise BadInputError(f"{where} is a condition, fields to values, not {condition!r:.80}")
-    for field, wanted in condition.items():
-        if not isinstance(wanted, Mapping):
-            continue
-        for name, operand in wanted.items():
-            if name not in OPERATORS:
-                raise BadInputError(
-                    f"{where}.{field} has the operator {name!r}{did_you_mean(str(name), OPERATORS)};"
-                    f" operators: {', '.join(OPERATORS)}"
-                )
-            if name == "one_of" and not isinstance(operand, list | tuple):
-                raise BadInputError(f"{where}.{field}.one_of is a list, not {operand!r:.80}")

@@ -2,88 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, value_hash
+from toolgym._util.jsonl import value_hash
+from toolgym.envs.toolscenario.authors.stateful.catalog import DOMAINS, open_domain
+from toolgym.envs.toolscenario.authors.stateful.parts import Rule, Write, variable, words_of
+from toolgym.envs.toolscenario.authors.stateful.rendering import (
+    fits,
+)
+from toolgym.envs.toolscenario.authors.stateful.writing import Draft, Wish, written
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.stateful.catalog import DOMAINS, open_domain
-from toolgym.envs.toolscenario.stateful.parts import Domain, Rule, Write, variable, words_of
-from toolgym.envs.toolscenario.stateful.record import (
+from toolgym.envs.toolscenario.world import (
     KIND,
     LEVELS,
     Act,
     Change,
     Fact,
-    PlanStep,
     UserScript,
     World,
 )
-from toolgym.envs.toolscenario.stateful.rendering import (
-    applied,
-    document,
-    fits,
-    found_rows,
-    source,
-)
 from toolgym.errors import BadInputError
-from toolgym.grading.states import Goal, changed_rows
-from toolgym.scenario import FROM
+from toolgym.grading.states import Goal
 
-__all__ = ["WorldAuthor", "goal_of"]
+__all__ = ["WorldAuthor"]
 
 _SIZES = {1: 5, 2: 8, 3: 12, 4: 18}
 _TRIES, _DRAWS = 40, 60
 _SPLITS = ("train",) * 8 + ("validation", "test")
-_OPENINGS = (
-    "You work for {about}. {wish}",
-    "You are the assistant of {about}. {wish}",
-    "The tools of {about} are in your hands. {wish}",
-)
-_LEADS = ("Also: ", "Then: ", "Next: ", "One more thing: ", "And this: ")
-_RULES = ("House rules:", "These rules hold:", "Please keep to the rules of the house:")
-_ELSE = (
-    "Where a rule forbids what is asked for, do what the rule says instead.",
-    "If a rule stands against a wish, follow the rule.",
-)
 _SECRETS = ("password", "date of birth", "mother's name")
 _PLAIN = {"new", "of", "the", "number", "a"}
-
-
-@dataclass
-class _Wish:
-    """One thing that is asked for.
-
-    Args:
-        asked: the verb that is asked for.
-        done: the verb that is right: the same, but where a rule forbids it.
-        given: arguments of the verb that is right.
-        words: the sentence.
-        open: the parameter that the user tells when he is asked, or empty.
-    """
-
-    asked: str
-    done: str
-    given: dict[str, Any]
-    words: str
-    open: str = ""
-
-
-@dataclass
-class _Draft:
-    """A world while it is drawn."""
-
-    domain: Domain
-    level: int
-    rng: random.Random
-    state: dict[str, Any]
-    rules: list[Rule]
-    wishes: list[_Wish] = field(default_factory=list)
-    used: set[tuple[str, str]] = field(default_factory=set)
-    user: UserScript | None = None
 
 
 class WorldAuthor:
@@ -170,16 +119,17 @@ class WorldAuthor:
         for attempt in range(_TRIES):
             rng = random.Random(f"world-{self._seed}-{place}-{attempt}")
             domain = open_domain(name)
-            draft = _Draft(domain, level, rng, domain.state(_SIZES[level], rng), [])
+            draft = Draft(domain, level, rng, domain.state(_SIZES[level], rng), [])
             draft.rules = rng.sample(domain.rules, min(level - 1, len(domain.rules)))
             if _wished(draft, rng.random() < self._dialogues):
-                return _written(draft, question, name.rpartition("/")[2].removesuffix(".toml"))
+                stem = name.rpartition("/")[2].removesuffix(".toml")
+                return written(draft, question, stem, self.name)
         raise RejectedError(
             "decomposition", "no_plan", f"no world of {name!r} was found in {_TRIES} draws"
         )
 
 
-def _wished(draft: _Draft, dialogue: bool) -> bool:
+def _wished(draft: Draft, dialogue: bool) -> bool:
     """Draw what is asked for; False where there is not enough."""
     domain, rng = draft.domain, draft.rng
     asked = [name for name, verb in domain.writes.items() if verb.asks]
@@ -203,7 +153,7 @@ def _wished(draft: _Draft, dialogue: bool) -> bool:
     return not dialogue or draft.user is not None
 
 
-def _add(draft: _Draft, name: str, broken: Rule | None, vague: bool = False) -> None:
+def _add(draft: Draft, name: str, broken: Rule | None, vague: bool = False) -> None:
     """Draw rows and values for a verb.
 
     Args:
@@ -243,12 +193,12 @@ def _add(draft: _Draft, name: str, broken: Rule | None, vague: bool = False) -> 
         }
         words = rng.choice(verb.vague[open_] if vague else verb.asks).format(**told)
         draft.used |= {(item, given[n]) for n, item in verb.rows().items()}
-        wish = _Wish(name, done, right, words[0].upper() + words[1:], open_)
+        wish = Wish(name, done, right, words[0].upper() + words[1:], open_)
         draft.wishes.append(wish)
         return
 
 
-def _drawn(draft: _Draft, verb: Write) -> dict[str, Any] | None:
+def _drawn(draft: Draft, verb: Write) -> dict[str, Any] | None:
     given: dict[str, Any] = {}
     for name, item in verb.takes.items():
         if item.kind != "link":
@@ -264,14 +214,14 @@ def _drawn(draft: _Draft, verb: Write) -> dict[str, Any] | None:
     return given
 
 
-def _alone(draft: _Draft, table: str, key: str) -> bool:
+def _alone(draft: Draft, table: str, key: str) -> bool:
     """Whether no other row is spoken of in the same words."""
     mine = words_of(draft.domain, draft.state, table, key)
     rows = draft.state[table]
     return sum(words_of(draft.domain, draft.state, table, other) == mine for other in rows) == 1
 
 
-def _user(draft: _Draft) -> UserScript | None:
+def _user(draft: Draft) -> UserScript | None:
     """Who speaks: tells what was left open, and more by chance."""
     domain, rng = draft.domain, draft.rng
     facts, change = [], None
@@ -304,7 +254,7 @@ def _keywords(name: str) -> tuple[str, ...]:
     return (words[0],)
 
 
-def _changed(draft: _Draft, wish: _Wish, name: str) -> Change | None:
+def _changed(draft: Draft, wish: Wish, name: str) -> Change | None:
     """Another value for what was told, which counts in the end."""
     verb = draft.domain.writes[wish.done]
     for _ in range(_DRAWS):
@@ -315,7 +265,7 @@ def _changed(draft: _Draft, wish: _Wish, name: str) -> Change | None:
     return None
 
 
-def _acts(draft: _Draft) -> tuple[Act, ...]:
+def _acts(draft: Draft) -> tuple[Act, ...]:
     """Lock a row that a wish writes to, so that the user has to open it."""
     lock = draft.domain.lock
     if lock is None:
@@ -332,144 +282,3 @@ def _acts(draft: _Draft) -> tuple[Act, ...]:
                 asked = {"name": lock["asked"], "keywords": words[:1], "tool": lock["verb"]}
                 return (Act(**asked, arguments={own: key}),)
     return ()
-
-
-def _written(draft: _Draft, question: Question, name: str) -> World:
-    """The world of a draft."""
-    domain = draft.domain
-    after = copy_json(draft.state)
-    for act in draft.user.acts if draft.user is not None else ():
-        after = applied(domain, after, domain.writes[act.tool], act.arguments)
-    for wish in draft.wishes:
-        after = applied(domain, after, domain.writes[wish.done], wish.given)
-    plan = _plan(draft)
-    tools = _tools(draft, plan)
-    rules, links = [_rule(domain, rule) for rule in draft.rules], dict(domain.links)
-    for rule in draft.rules:
-        first = next(iter(domain.writes[rule.verb].takes))
-        links[f".{first}"] = str(domain.writes[rule.verb].takes[first].values[0])
-    return World(
-        id=question.id,
-        question=_question(draft),
-        domain=name,
-        level=draft.level,  # type: ignore[arg-type]
-        split=question.split,
-        author=WorldAuthor.name,
-        state=draft.state,
-        documents=tuple(document(domain, tool) for tool in tools),
-        functions={tool: source(domain, tool) for tool in tools},
-        goal=tuple(goal_of(draft.state, after)),
-        rules=tuple(rules),
-        invariants=tuple(dict(item) for item in domain.invariants),
-        links=links,
-        plan=plan,
-        user=draft.user,
-    )
-
-
-def _rule(domain: Domain, rule: Rule) -> dict[str, Any]:
-    verb = domain.writes[rule.verb]
-    first = next(iter(verb.takes))
-    if rule.after:
-        table = str(verb.takes[first].values[0])
-        made = {"table": table, "before": dict(rule.before), "after": dict(rule.after)}
-    else:
-        arguments = {f"{first}.{key}": value for key, value in rule.before.items()}
-        made = {"call": rule.verb, "arguments": arguments}
-    return {"text": rule.words, **made}
-
-
-def goal_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Predicates that hold in a state, and do not in the one before it: what has to differ.
-
-    Args:
-        before: the state at the beginning.
-        after: the state at the end.
-    """
-    goal: list[dict[str, Any]] = []
-    for table, key in sorted(changed_rows(before, after)):
-        was, now = before[table].get(key), after[table].get(key)
-        if now is None:
-            goal.append({"table": table, "where": {"id": key}, "count": 0})
-        elif was is None:
-            same = sum(row == now for row in after[table].values())
-            item = {"table": table, "where": now, "count": same}
-            if item not in goal:
-                goal.append(item)
-        else:
-            changed = {name: value for name, value in now.items() if was.get(name) != value}
-            goal.append({"table": table, "where": {"id": key, **changed}})
-    return goal
-
-
-def _plan(draft: _Draft) -> tuple[PlanStep, ...]:
-    """Calls of all wishes; what looks up a row comes before what takes rows away."""
-    steps: list[PlanStep] = []
-    known: dict[str, str] = {}
-    last: list[tuple[str, dict[str, Any]]] = []
-
-    def step(tool: str, arguments: dict[str, Any], after: Sequence[str] = ()) -> str:
-        steps.append(
-            PlanStep(id=f"s{len(steps) + 1}", tool=tool, arguments=arguments, after=tuple(after))
-        )
-        return steps[-1].id
-
-    def look_up(table: str, key: str) -> dict[str, Any]:
-        verb, by = draft.domain.tables[table].found
-        row, arguments, plain = draft.state[table][key], {}, {}
-        for parameter, name in by.items():
-            linked = draft.domain.links.get(f"{table}.{name}")
-            plain[parameter] = row[name]
-            arguments[parameter] = look_up(linked, row[name]) if linked else row[name]
-        place = found_rows(draft.domain, draft.state, verb, plain).index(key)
-        asked = json.dumps([verb, arguments], sort_keys=True)
-        if asked not in known:
-            known[asked] = step(verb, arguments)
-        return {FROM: known[asked], "path": [place, "id"]}
-
-    for wish in draft.wishes:
-        verb = draft.domain.writes[wish.done]
-        tables = verb.rows()
-        arguments = {
-            name: look_up(tables[name], value) if name in tables else value
-            for name, value in wish.given.items()
-        }
-        if any(effect[0] == "drop" for effect in verb.does):
-            last.append((wish.done, arguments))
-        else:
-            step(wish.done, arguments)
-    reads = [item.id for item in steps if item.tool in draft.domain.reads]
-    for tool, arguments in last:
-        step(tool, arguments, reads)
-    return tuple(steps)
-
-
-def _tools(draft: _Draft, plan: Sequence[PlanStep]) -> list[str]:
-    """Verbs that are offered: what is needed, what rules speak of, and more by level."""
-    domain = draft.domain
-    needed = {step.tool for step in plan} | {wish.asked for wish in draft.wishes}
-    needed |= {verb for rule in draft.rules for verb in (rule.verb, rule.instead)}
-    own = {act.tool for act in draft.user.acts} if draft.user is not None else set()
-    others = [n for n in domain.reads if n not in needed]
-    others += [n for n, verb in domain.writes.items() if n not in needed and not verb.own]
-    draft.rng.shuffle(others)
-    share = (draft.level - 1) / (len(LEVELS) - 1)
-    needed |= {*others[: round(share * len(others)) or 1], *own}
-    return [name for name in (*domain.reads, *domain.writes) if name in needed]
-
-
-def _question(draft: _Draft) -> str:
-    """All wishes, and the rules in words."""
-    rng, texts = draft.rng, [wish.words for wish in draft.wishes]
-    if len(texts) > 1 and rng.random() < 0.4:
-        begun = f"Please do {('', '', 'two', 'three', 'four')[len(texts)]} things:"
-        wish = "\n".join([begun, *(f"{n}. {text}" for n, text in enumerate(texts, 1))])
-    else:
-        leads = ["", *rng.sample(_LEADS, len(texts) - 1)]
-        wish = " ".join(lead + text for lead, text in zip(leads, texts, strict=True))
-    whole = rng.choice(_OPENINGS).format(about=draft.domain.about, wish=wish)
-    if not draft.rules:
-        return whole
-    lines = [f"- {rule.words}" for rule in draft.rules]
-    today = f"Today is {draft.state['today']}. {rng.choice(_ELSE)}"
-    return "\n".join([whole, "", rng.choice(_RULES), *lines, today])

@@ -227,8 +227,8 @@ class Domain:
         writes: by name.
         rules: that may be in force.
         invariants: see `toolgym.grading.states.Goal`.
-        lock: ``table``, ``field``, ``verb`` and how it is ``asked`` for, of dual control: verbs that
-            check the field fail while it is true, until the user calls his own verb.
+        lock: ``table``, ``field``, ``verb`` and how it is ``asked`` for, of dual control: verbs
+            that check the field fail while it is true, until the user calls his own verb.
     """
 
     about: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolgym._util.jsonl import copy_json
-from toolgym.envs.toolscenario.stateful.parts import (
+from toolgym.envs.toolscenario.authors.stateful.parts import (
     Domain,
     Read,
     Write,
@@ -121,13 +121,17 @@ def _write_source(domain: Domain, name: str, verb: Write) -> str:
                 f"    new_id = {prefix + '-'!r} + str(max(numbers, default=1000) + 1)",
                 f"    state[{table!r}][new_id] = {{{cells}}}",
             ]
-            kept.append(f"{domain.tables[table].noun!r}: {{'id': new_id, **state[{table!r}][new_id]}}")
+            kept.append(
+                f"{domain.tables[table].noun!r}: {{'id': new_id, **state[{table!r}][new_id]}}"
+            )
         elif kind == "drop":
             parameter = f"{rest[0]}_id"
             lines.append(f"    del state[{verb.rows()[parameter]!r}][{parameter}]")
         else:
             sign = {"set": "=", "add": "+=", "take": "-="}[kind]
-            lines.append(f"    {_cell(domain, verb, rest[0])} {sign} {_value(domain, verb, rest[1])}")
+            lines.append(
+                f"    {_cell(domain, verb, rest[0])} {sign} {_value(domain, verb, rest[1])}"
+            )
     gone = {f"{rest[0]}_id" for kind, *rest in verb.does if kind == "drop"}
     for parameter in verb.rows():
         if parameter not in gone:
@@ -180,9 +184,7 @@ def _now(
     return constant(value)
 
 
-def fits(
-    domain: Domain, state: Mapping[str, Any], verb: Write, given: Mapping[str, Any]
-) -> bool:
+def fits(domain: Domain, state: Mapping[str, Any], verb: Write, given: Mapping[str, Any]) -> bool:
     """Whether the checks of a verb hold for some arguments."""
     rows = list(verb.rows())
     if len({given[name] for name in rows}) < len(rows):
@@ -217,7 +219,9 @@ def applied(
     return after
 
 
-def found_rows(domain: Domain, state: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> list[str]:
+def found_rows(
+    domain: Domain, state: Mapping[str, Any], name: str, given: Mapping[str, Any]
+) -> list[str]:
     """Ids of the rows that a reading verb gives, in order."""
     verb = domain.reads[name]
     return [

@@ -11,11 +11,15 @@ from toolgym.errors import BadInputError
 from toolgym.grading.states import Goal
 from toolgym.scenario import Record, ReferenceCall, ToolDocument, references
 
-__all__ = ["KIND", "LEVELS", "Act", "Change", "Fact", "PlanStep", "UserScript", "World"]
+__all__ = [
+    *("DONE", "KIND", "LEVELS", "Act", "Change", "Fact", "PlanStep", "UserScript", "World"),
+]
 
 KIND = "stateful"
 """What a row says under ``kind``; rows of questions have no such key."""
 LEVELS = (1, 2, 3, 4)
+DONE = "Done."
+"""The gold answer of a world, which nothing is judged by."""
 
 
 class PlanStep(Record):
@@ -90,7 +94,7 @@ class Act(Record):
 
 
 class UserScript(Record):
-    """Who speaks in a world; see `toolgym.envs.toolscenario.stateful.user.CompiledUser`.
+    """Who speaks in a world; see `toolgym.envs.toolscenario.user.CompiledUser`.
 
     Args:
         facts: told when asked for, and never told.
@@ -154,10 +158,10 @@ class World(Record):
     goal: tuple[dict[str, Any], ...] = Field(min_length=1)
     rules: tuple[dict[str, Any], ...] = ()
     invariants: tuple[dict[str, Any], ...] = ()
-    links: dict[str, str] = {}
+    links: dict[str, str] = Field(default_factory=dict)
     plan: tuple[PlanStep, ...] = Field(min_length=1)
     user: UserScript | None = None
-    proof: dict[str, Any] = {}
+    proof: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("state")
     @classmethod

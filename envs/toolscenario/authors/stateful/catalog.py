@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import require_file
-from toolgym.envs.toolscenario.stateful.parts import (
+from toolgym.envs.toolscenario.authors.stateful.parts import (
     Check,
     Domain,
     Read,
@@ -23,9 +23,7 @@ from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 
 __all__ = ["DOMAINS", "open_domain"]
 
-DOMAINS = (
-    *("shop", "bank", "inventory", "bookings", "calendar", "files", "messages", "tickets"),
-)
+DOMAINS = (*("shop", "bank", "inventory", "bookings", "calendar", "files", "messages", "tickets"),)
 _KEYS = {
     "domain": "about lock invariants tables reads writes rules",
     "table": "noun prefix words found fields share",

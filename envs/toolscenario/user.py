@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from toolgym.envs.toolscenario.stateful.record import Fact, World
+from toolgym.envs.toolscenario.world import Fact, UserScript, World
 from toolgym.episodes.users import UserTurn
 from toolgym.messages import ToolCall
 from toolgym.trajectory import Trajectory
@@ -30,7 +30,11 @@ _MIND = (
     "Sorry, I was wrong about the {name}. I want {value} instead.",
     "Actually, {value} is better for the {name}.",
 )
-_SECRET = ("I would rather not tell you that.", "That I keep to myself.", "I do not give that away.")
+_SECRET = (
+    "I would rather not tell you that.",
+    "That I keep to myself.",
+    "I do not give that away.",
+)
 _MANY = ("One thing at a time, please.", "Not so much at once: ask for one thing after the other.")
 _LOST = ("Ask me for what you need.", "I do not know what you mean. What exactly do you need?")
 _ACTED = ("I have done that.", "Done.", "All right, that is done.")
@@ -50,13 +54,12 @@ class CompiledUser:
     once gets nothing.
 
     Args:
-        world: with a user.
+        world: whose user it is; without one he says nothing.
         seed: of wording and chatter; the same in each episode of a task.
     """
 
     def __init__(self, world: World, seed: str = "") -> None:
-        assert world.user is not None
-        self._script, self._topics = world.user, topics(world)
+        self._script, self._topics = world.user or UserScript(), topics(world)
         self._rng = random.Random(f"user-{world.id}-{seed}")
         self._told: dict[str, str] = {}
         self._patience, self._insisted, self._changed = _PATIENCE, False, False
@@ -140,7 +143,7 @@ def topics(world: World) -> tuple[str, ...]:
 
 
 def questions(world: World) -> list[str]:
-    """What an oracle says before it calls anything: a question for each fact that is told, and more.
+    """What an oracle says before it calls anything: a question for each fact, and for each act.
 
     Args:
         world: with a user or without.
