@@ -77,11 +77,20 @@ class Branching(gym.Env[str, str]):
             BadInputError: a session cannot be brought back.
         """
         moment, last, ended, generator = snapshot
-        self._close_episode()
+        tools, playing = None, None if self._ended else self._episode
+        if moment is not None:
+            task = moment[0].record.task
+            # The sessions of an episode of the same task go on from there.
+            if playing is not None and playing.record.task == task:
+                tools = playing.every
+            else:
+                self._close_episode()
+                tools = self.open_tools(task)
+        else:
+            self._close_episode()
+        self._episode = Episode.at(moment, tools) if moment and tools is not None else None
         self._ended, self._np_random = ended, copy.deepcopy(generator)
         self._finished = last.copy() if last is not None else None
-        if moment is not None:
-            self._episode = Episode.at(moment, self.open_tools(moment[0].record.task))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
