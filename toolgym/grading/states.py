@@ -5,8 +5,8 @@ A state is a dict of tables, and a table a dict of ids to rows::
     {"orders": {"O-7": {"customer": "C-1", "status": "open"}}, "customers": {"C-1": {...}}}
 
 A *condition* is a dict of fields to values; a value may be ``{"at_most": 3}`` or another operator
-of `toolgym.grading.conditions.OPERATORS`, the field ``id`` is the row's own, and ``customer.city`` leads through the id in
-``customer`` to a row of the table that the goal's ``links`` name.
+of `toolgym.grading.conditions.OPERATORS`, the field ``id`` is the row's own, and ``customer.city``
+leads through the id in ``customer`` to a row of the table that the goal's ``links`` name.
 """
 
 from __future__ import annotations

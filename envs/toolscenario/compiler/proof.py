@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from toolgym.envs.toolscenario.compiler.plans import Lab, Run, gold_run, reject
+from toolgym.envs.toolscenario.plans import Lab, Run, gold_run, reject
 from toolgym.envs.toolscenario.schemas import document_problems, misfits
 from toolgym.envs.toolscenario.tool import function_problems, sandbox_for
 from toolgym.envs.toolscenario.user import BEGGING, CompiledUser, questions, topics
