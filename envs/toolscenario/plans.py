@@ -123,6 +123,48 @@ class Lab:
                 run.values[step.id] = _value(step, text)
         return run
 
+    def quick(
+        self,
+        plan: Sequence[PlanStep],
+        acts: Sequence[tuple[str, Mapping[str, Any]]],
+        gold: Run,
+        instead: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Run:
+        """As `play`, but all calls in one message, as one step: a fraction of the time.
+
+        The arguments are those of the gold plan. Where a result differs, so that other arguments
+        would have followed from it, the plan is played call by call.
+        """
+        known, steps = set[str](), list[PlanStep]()
+        for step in plan:
+            if step.needs - set(step.after) <= known:
+                known.add(step.id)
+                steps.append(step)
+        given = [gold.arguments[s.id] | (instead or {}).get(s.id, {}) for s in steps]
+        sent = [*acts, *((s.tool, a) for s, a in zip(steps, given, strict=True))]
+        run = self.begin()
+        results = self.session.call_many(sent)
+        for step, result in zip(steps, results[len(acts) :], strict=True):
+            if result.error is None:
+                run.values[step.id] = _value(step, result.text)
+        for step, arguments in zip(steps, given, strict=True):
+            try:
+                filled = step.call.filled(run.values) | (instead or {}).get(step.id, {})
+            except (LookupError, TypeError):
+                filled = {}
+            if filled != arguments:
+                return self.play(plan, acts, instead)
+        state = self.session.state()
+        calls = tuple(ToolCall(f"call_{n}", name, dict(a)) for n, (name, a) in enumerate(sent))
+        told = tuple(
+            ToolResult(call.id, result.text, None if result.error is None else "tool_error")
+            for call, result in zip(calls, results, strict=True)
+        )
+        diff = tuple(difference(run.states[0], state))
+        run.steps.append(Step("", calls, told, state_diff=diff))
+        run.states.append(state)
+        return run
+
 
 def _value(step: PlanStep, text: str) -> Any:
     try:

@@ -82,13 +82,17 @@ class OraclePolicy(Policy):
             self._plans[scenario.id] = [
                 *(Action("", (), text) for text in asked),
                 *(Action(said, tuple(calls)) for calls in turns),
-                *(Action("", (), text) for text in (_ENDING if world else scenario.answers[:1])),
+                *(Action("", (), text) for text in _endings(scenario)),
             ]
         return self._plans[scenario.id]
 
     def describe(self) -> dict[str, Any]:
         """Its name and file."""
         return {"policy": "scenario-oracle", "tasks": self._tasks, "parallel": self._parallel}
+
+
+def _endings(scenario: Scenario | World) -> tuple[str, ...]:
+    return _ENDING if isinstance(scenario, World) else scenario.answers[:1]
 
 
 def _calls(scenario: Scenario | World) -> Iterator[tuple[str, Iterable[str], ToolCall]]:

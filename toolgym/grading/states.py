@@ -153,13 +153,9 @@ class Goal:
 
     def _value(self, state: State, table: str, key: str, row: Any, field: str) -> Any:
         first, _, rest = field.partition(".")
-        value = (
-            key
-            if first == "id" and table
-            else row.get(first, _MISSING)
-            if _is_row(row)
-            else _MISSING
-        )
+        value: Any = key
+        if first != "id" or not table:
+            value = row.get(first, _MISSING) if _is_row(row) else _MISSING
         if not rest or value is _MISSING:
             return value
         other = (self.links or {}).get(f"{table}.{first}", "")

@@ -113,8 +113,8 @@ def _ahead(
 
 
 def _check(line: int, scenario: Read, timeout: float) -> Finding:
-    public = isinstance(scenario, PublicScenario)
-    executed = not public or isinstance(scenario.row.get(OWN), str)
+    foreign = isinstance(scenario, PublicScenario) and not isinstance(scenario.row.get(OWN), str)
+    executed = not foreign
     try:
         if isinstance(scenario, World):
             check_proof(scenario, timeout)

@@ -279,6 +279,11 @@ def _acts(draft: Draft) -> tuple[Act, ...]:
                 draft.state[table][key][lock["field"]] = True
                 (own,) = draft.domain.writes[lock["verb"]].takes
                 words = tuple(w for w in lock["asked"].split() if w not in _PLAIN)
-                asked = {"name": lock["asked"], "keywords": words[:1], "tool": lock["verb"]}
-                return (Act(**asked, arguments={own: key}),)
+                act = Act(
+                    name=lock["asked"],
+                    keywords=words[:1],
+                    tool=lock["verb"],
+                    arguments={own: key},
+                )
+                return (act,)
     return ()

@@ -177,9 +177,9 @@ def _check_names(domain: Domain) -> None:
     named: list[tuple[str, Any, Any]] = []
     for key, table in domain.links.items():
         named.append((f"tables.{key}", table, domain.tables))
-    for name, table in domain.tables.items():
-        named.append((f"tables.{name}.found", table.found[0], domain.reads))
-        named += [(f"tables.{name}.found", f, table.fields) for f in table.found[1].values()]
+    for name, spec in domain.tables.items():
+        named.append((f"tables.{name}.found", spec.found[0], domain.reads))
+        named += [(f"tables.{name}.found", f, spec.fields) for f in spec.found[1].values()]
     for name, read in domain.reads.items():
         named.append((f"reads.{name}", read.table, domain.tables))
         held = ("id", *domain.tables[read.table].fields) if read.table in domain.tables else ()

@@ -14,7 +14,7 @@ from toolgym.envs.toolscenario.authors.stateful.parts import (
     resolved,
     variable,
 )
-from toolgym.grading.states import OPERATORS
+from toolgym.grading.conditions import OPERATORS
 from toolgym.scenario import ToolDocument
 
 __all__ = ["applied", "document", "fits", "found_rows", "source"]
