@@ -74,6 +74,7 @@ ENV_ROOMS: dict[str, set[str]] = {
     "envs.toolscenario.compiler": {"envs.toolscenario"},
     "envs.toolscenario.authors": set(),
     "envs.toolscenario.authors.llm": {"envs.toolscenario", "envs.toolscenario.compiler"},
+    "envs.toolscenario.authors.stateful": {"envs.toolscenario"},
     "envs.toolscenario.authors.template": {
         "envs.toolscenario",
         "envs.toolscenario.codegen",
