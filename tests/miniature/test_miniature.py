@@ -317,7 +317,7 @@ def test_the_default_network_has_about_a_million_weights(tokenizer: Any) -> None
 def test_the_probe_is_the_probability_of_the_tokens_after_the_choice(
     tokenizer: Any, model: Any, world: World
 ) -> None:
-    rows = _probe_rows(tokenizer, world, 0)[:3]
+    rows = _probe_rows(tokenizer, demonstrations.lessons(world), 0)[:3]
     for row in rows:
         text = tokenizer.decode([i for i, mine in zip(row.ids, row.mask, strict=True) if mine])
         first = ("Calculator", "WikipediaSearch", "home_of", *map(finder, phrasings.RELATIONS))
@@ -343,7 +343,9 @@ def test_pretraining_lowers_the_loss(tokenizer: Any, world: World, shown: list[A
     before = loss_of(fresh, rows)[0].item()
     seen: list[Any] = []
     settings = replace(TINY, demonstration_cap=60, settle_steps=20)
-    accuracy = pretrain(fresh, tokenizer, world, settings, progress=seen.append)
+    accuracy = pretrain(
+        fresh, tokenizer, demonstrations.lessons(world), settings, progress=seen.append
+    )
     assert loss_of(fresh, rows)[0].item() < 0.75 * before
     assert 0 <= accuracy <= 1
     assert [p.step for p in seen if p.stage == "demonstrations"] == [10, 20, 30, 40, 50, 60]

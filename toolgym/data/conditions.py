@@ -85,6 +85,7 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "calls": lambda trajectory: float(sum(1 for _ in trajectory.calls)),
     "tool_errors": lambda trajectory: float(sum(r.error is not None for _, r in trajectory.calls)),
     "problems": lambda trajectory: float(sum(len(step.problems) for step in trajectory.steps)),
+    "user_turns": lambda trajectory: float(sum(s.user is not None for s in trajectory.steps)),
     "cut": lambda trajectory: float(sum(step.cut for step in trajectory.steps)),
     "malformed": lambda trajectory: float(count_calls(trajectory.steps).malformed),
     "truncated": lambda trajectory: float(trajectory.truncated),
@@ -96,11 +97,12 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "accuracy_paper_filter": _accuracy_paper("paper_filter"),
 }
 """What can be compared beside registered rewards and metrics; ``reward`` is the recorded one,
-``cut`` counts replies that ended at the limit of their length, ``malformed`` attempts that could
-not be read as a call. ``answer_words`` is 0 without an answer, ``copied_passage`` 1 where the
-answer holds one, ``copied_words`` the longest run that the answer shares with a result.
-``accuracy_paper`` and ``accuracy_paper_filter`` are the rules by which arXiv 2502.05867 evaluates
-and filters: they are no registered rewards, since copying earns them."""
+``user_turns`` counts what a user said after the question, ``cut`` replies that ended at the limit
+of their length, ``malformed`` attempts that could not be read as a call. ``answer_words`` is 0
+without an answer, ``copied_passage`` 1 where the answer holds one, ``copied_words`` the longest run
+that the answer shares with a result. ``accuracy_paper`` and ``accuracy_paper_filter`` are the rules
+by which arXiv 2502.05867 evaluates and filters: they are no registered rewards, since copying earns
+them."""
 
 _NUMBER = r"[-+]?[\d.]+(?:[eE][-+]?\d+)?"
 _CONDITION = re.compile(rf"\s*([A-Za-z_][\w./-]*?)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*")

@@ -9,7 +9,7 @@ downstream is told which behaviour was meant.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +37,33 @@ UNCLOSED: Final = (
 UNKNOWN: Final = "{name} does not exist. Tools: {tools}."
 SHORTENED: Final = {CALCULATOR: "Calc", SEARCH: "Lookup", HOME_TOOL: "home"}
 """Names under which a call that names no tool asks for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What a base is shown after the drill; each function draws a conversation.
+
+    Attributes:
+        shown: mixed behaviour.
+        right: the tools used well, which the base is probed with.
+        job: first part of the name of the base's folder.
+    """
+
+    shown: Callable[[random.Random], Chat]
+    right: Callable[[random.Random], Chat]
+    job: str = "miniature"
+
+
+def lessons(world: World) -> Lessons:
+    """Those of the questions of a world."""
+
+    def shown(rng: random.Random) -> Chat:
+        return demonstration(world, world.problem(rng, "demo"), rng)[1]
+
+    def right(rng: random.Random) -> Chat:
+        return right_episode(world.problem(rng, "demo"))
+
+    return Lessons(shown, right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +102,7 @@ class Mixture:
 
 def question(problem: Exercise) -> dict[str, str]:
     """The first message of an episode, as the environment's bare prompt writes it."""
-    return _user(f"Question: {problem.question}")
+    return said(f"Question: {problem.question}")
 
 
 def demonstration(
@@ -106,7 +133,7 @@ def demonstration(
     steps, value = _wrong(world, problem, rng) if behaviour == "wrong" else _right(problem)
     if behaviour == "miscopied":
         value = _miscopied(value, problem, rng)
-    return behaviour, [question(problem), *_taken(steps), _concluding(value)]
+    return behaviour, [question(problem), *taken(steps), _concluding(value)]
 
 
 def copy_drill(rng: random.Random) -> Chat:
@@ -123,13 +150,13 @@ def copy_drill(rng: random.Random) -> Chat:
     else:
         items = [_item(rng) for _ in range(count)]
         copied = rng.choice((" ", " of ")).join(items)
-    return [_user("Copy: " + " ".join(items)), _assistant(f"Copied: {copied}")]
+    return [said("Copy: " + " ".join(items)), wrote(f"Copied: {copied}")]
 
 
 def right_episode(problem: Exercise) -> Chat:
     """The conversation in which the tools are used well: what the base model is probed with."""
     steps, value = _right(problem)
-    return [question(problem), *_taken(steps), _concluding(value)]
+    return [question(problem), *taken(steps), _concluding(value)]
 
 
 def _right(problem: Exercise) -> tuple[tuple[ToolUse, ...], str]:
@@ -183,20 +210,20 @@ def _malformed(problem: Exercise, rng: random.Random) -> Chat:
     step = problem.steps[0]
     way = rng.choice(("bracket", "name", "argument"))
     if way == "bracket":
-        return [_acting(step.call[:-1]), _user(UNCLOSED.format(name=step.tool))]
+        return [acting(step.call[:-1]), said(UNCLOSED.format(name=step.tool))]
     if way == "name":
         name = SHORTENED.get(step.tool, "person")
         known = f"{CALCULATOR}, {SEARCH}"
         if problem.kind == "scenarios":
             known = ", ".join((*map(finder, phrasings.RELATIONS), HOME_TOOL))
         call = f"{name}[{step.argument}]"
-        return [_acting(call), _result(call, UNKNOWN.format(name=name, tools=known))]
+        return [acting(call), _result(call, UNKNOWN.format(name=name, tools=known))]
     if problem.kind == "arithmetic":
         call = f"{step.tool}[{step.argument[:-2]}]"
-        return [_acting(call), _result(call, "Error: failed to calculate.")]
+        return [acting(call), _result(call, "Error: failed to calculate.")]
     call = f"{step.tool}[]"
     complaint = "the query is empty" if problem.kind == "entities" else "nothing is known about ''"
-    return [_acting(call), _result(call, f"Error: {complaint}.")]
+    return [acting(call), _result(call, f"Error: {complaint}.")]
 
 
 def _guess(problem: Exercise, rng: random.Random, lucky: float) -> str:
@@ -230,32 +257,33 @@ def _item(rng: random.Random) -> str:
     return f"{rng.choice(phrasings.ADJECTIVES)} {rng.choice(phrasings.NOUNS)}"
 
 
-def _user(content: str) -> dict[str, str]:
+def said(content: str) -> dict[str, str]:
+    """A message of the environment, or of its user."""
     return {"role": "user", "content": content}
 
 
-def _assistant(content: str) -> dict[str, str]:
+def wrote(content: str) -> dict[str, str]:
+    """A turn of the policy."""
     return {"role": "assistant", "content": content}
 
 
-def _taken(steps: Sequence[ToolUse]) -> Chat:
+def taken(steps: Sequence[ToolUse]) -> Chat:
     """Calls, each with its result."""
-    return [
-        turn for step in steps for turn in (_acting(step.call), _result(step.call, step.result))
-    ]
+    return [turn for step in steps for turn in (acting(step.call), _result(step.call, step.result))]
 
 
-def _acting(call: str) -> dict[str, str]:
-    return _assistant(f"Thought: I need a tool.\nAction: {call}")
+def acting(call: str) -> dict[str, str]:
+    """A turn that calls a tool."""
+    return wrote(f"Thought: I need a tool.\nAction: {call}")
 
 
 def _result(call: str, result: str) -> dict[str, str]:
-    return _user(f"Response from tool {call} are: {result}")
+    return said(f"Response from tool {call} are: {result}")
 
 
 def _concluding(value: str) -> dict[str, str]:
-    return _assistant(f"Thought: the tool says {value}.\nAnswer: {value}")
+    return wrote(f"Thought: the tool says {value}.\nAnswer: {value}")
 
 
 def _direct(value: str) -> dict[str, str]:
-    return _assistant(f"Thought: I can tell directly.\nAnswer: {value}")
+    return wrote(f"Thought: I can tell directly.\nAnswer: {value}")

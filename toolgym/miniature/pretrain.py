@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
-from toolgym.miniature.demonstrations import Chat, copy_drill, demonstration, right_episode
+from toolgym.miniature.demonstrations import Chat, Lessons, copy_drill
 from toolgym.miniature.model import BaseSettings, Checkpoint, Optimizers
-from toolgym.miniature.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +121,7 @@ class Progress:
 def pretrain(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    world: World,
+    lessons: Lessons,
     settings: BaseSettings,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
@@ -133,7 +132,7 @@ def pretrain(
     Args:
         model: from `model.build_model`; it is left in evaluation mode.
         tokenizer: the model's.
-        world: whose "demo" split the demonstrations are about.
+        lessons: what it is shown.
         settings: rates, targets and caps.
         seed: decides the conversations and their order.
         progress: called now and then.
@@ -150,7 +149,7 @@ def pretrain(
     try:
         if not kept.reached("demonstrations"):
             _drill(model, tokenizer, settings, seed, progress, kept)
-        return _demonstrations(model, tokenizer, world, settings, seed, progress, kept)
+        return _demonstrations(model, tokenizer, lessons, settings, seed, progress, kept)
     finally:
         model.eval()
 
@@ -164,7 +163,7 @@ def tool_accuracy(model: LlamaForCausalLM, rows: Sequence[Encoded]) -> float:
 
     Args:
         model: the model to probe.
-        rows: conversations of `right_episode`.
+        rows: conversations of `Lessons.right`.
     """
     torch = require_extra("torch", "train")
     with torch.inference_mode():
@@ -225,19 +224,15 @@ def _drill(
 def _demonstrations(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    world: World,
+    lessons: Lessons,
     settings: BaseSettings,
     seed: int,
     progress: Callable[[Progress], None] | None,
     checkpoint: Checkpoint,
 ) -> float:
     rng = random.Random(f"demonstrations-{seed}")
-
-    def draw() -> Chat:
-        return demonstration(world, world.problem(rng, "demo"), rng)[1]
-
-    batches = _batches(tokenizer, draw, settings.batch, rng)
-    probes = _probe_rows(tokenizer, world, seed)
+    batches = _batches(tokenizer, lambda: lessons.shown(rng), settings.batch, rng)
+    probes = _probe_rows(tokenizer, lessons, seed)
     optimizers = Optimizers(model, settings)
     start: dict[str, Any] = {
         "step": 0,
@@ -279,12 +274,14 @@ def _demonstrations(
     return probe
 
 
-def _probe_rows(tokenizer: PreTrainedTokenizerFast, world: World, seed: int) -> list[Encoded]:
-    """Right episodes in which the thought before the first call counts as given."""
+def _probe_rows(tokenizer: PreTrainedTokenizerFast, lessons: Lessons, seed: int) -> list[Encoded]:
+    """Right episodes in which the thought before the first call or question counts as given."""
     rng = random.Random(f"probe-{seed}")
-    rows = encode(tokenizer, [right_episode(world.problem(rng, "demo")) for _ in range(PROBES)])
-    given = len(tokenizer("Thought: I need a tool.\nAction:")["input_ids"])
-    for row in rows:
+    chats = [lessons.right(rng) for _ in range(PROBES)]
+    rows = encode(tokenizer, chats)
+    for row, chat in zip(rows, chats, strict=True):
+        thought, label = chat[1]["content"].split(":", 2)[:2]
+        given = len(tokenizer(f"{thought}:{label}:")["input_ids"])
         first = row.mask.index(1)
         row.mask[first : first + given] = [0] * given
     return rows
