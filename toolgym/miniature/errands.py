@@ -21,7 +21,7 @@ from toolgym.miniature import phrasings
 from toolgym.miniature.demonstrations import UNCLOSED, Chat, Lessons, acting, said, taken, wrote
 from toolgym.miniature.phrasings import ToolUse, person
 from toolgym.miniature.world import Split, World, finder
-from toolgym.scenario import FROM
+from toolgym.scenario import FROM, ToolDocument
 
 __all__ = ["ASKED", "FAMILIES", "TOLD", "Errand", "halves", "lessons", "write"]
 
@@ -165,8 +165,7 @@ def row(name: str, made: Errand, world: World, among: Sequence[str]) -> dict[str
                 for each, key in person_ids.items()
             },
         },
-        "documents": _documents(),
-        "functions": _functions(),
+        **_tools(),
         "goal": goal,
         "plan": [_step(k, step, made) for k, step in enumerate(made.steps)],
         "user": _user(made),
@@ -191,28 +190,25 @@ def _user(made: Errand) -> dict[str, Any] | None:
     return {"facts": [{"name": f"name of the {word}", "keywords": [word], "value": value}]}
 
 
-def _functions() -> dict[str, str]:
-    finders = {
-        finder(each): _FIND.format(name=finder(each), relation=each) for each in phrasings.RELATIONS
-    }
-    doers = {verb: _DO.format(name=verb, done=done) for verb, done in VERBS.items()}
-    return {**finders, **doers, CLOSE: _CLOSE}
-
-
-def _documents() -> list[dict[str, Any]]:
+def _tools() -> dict[str, Any]:
+    """Documents and sources of the tools, which are the same in all worlds."""
     told = {finder(each): f"The {each} of a company." for each in phrasings.RELATIONS}
     told |= {verb: f"{verb.capitalize()} a person." for verb in VERBS}
-    return [_document(name, text) for name, text in (told | {CLOSE: "Close a company."}).items()]
+    told[CLOSE] = "Close a company."
+    sources = {
+        finder(each): _FIND.format(name=finder(each), relation=each) for each in phrasings.RELATIONS
+    }
+    sources |= {verb: _DO.format(name=verb, done=done) for verb, done in VERBS.items()}
+    sources[CLOSE] = _CLOSE
+    documents = [_document(name, text).to_row() for name, text in told.items()]
+    return {"documents": documents, "functions": sources}
 
 
-def _document(name: str, text: str) -> dict[str, Any]:
+def _document(name: str, text: str) -> ToolDocument:
     about = "person" if name in VERBS else "company"
     schema = {"type": "string", "description": f"Name of the {about}."}
-    return {
-        "name": name,
-        "description": text,
-        "parameters": {"type": "object", "properties": {about: schema}, "required": [about]},
-    }
+    parameters = {"type": "object", "properties": {about: schema}, "required": [about]}
+    return ToolDocument(name=name, description=text, parameters=parameters)
 
 
 def write(world: World, folder: str | Path, train: int = 500, test: int = 500) -> dict[str, Path]:
