@@ -125,7 +125,7 @@ def test_demonstrations_read_as_the_environment_plays_them(
 ) -> None:
     """What is right reaches the goal, nothing else does; a user who is not asked tells nothing."""
     rng, seen = random.Random(5), Counter[str]()
-    for number in range(40):
+    for number in range(100):
         made = errands.errand(world, rng, "test", family)
         behaviour, chat = errands.demonstration(world, made, rng)
         if seen[behaviour] == 2:
@@ -146,9 +146,9 @@ def test_demonstrations_read_as_the_environment_plays_them(
             ways = next((ways for ways in same_thing if shown["content"] in ways), [message])
             assert message in ways
             assert ways != [message] or message == shown["content"]
-        if behaviour in ("idle", "made up", "malformed", "lost"):
+        if behaviour in ("idle", "half", "made up", "malformed", "lost"):
             assert told not in " ".join(heard)
-    assert set(seen) >= {"right", "wrong", "idle", "made up", "lost" if label == ASKED else "idle"}
+    assert set(seen) >= {"right", "wrong", "idle", *(["made up", "lost"] if label == ASKED else [])}
 
 
 def test_the_right_episode_is_what_an_oracle_does(world: World, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_base_is_shown_right_errands_in_part_only(world: World) -> None:
         label = rng.choice(tuple(FAMILIES))
         made = errands.errand(world, rng, "demo", rng.choice(FAMILIES[label]))
         seen[label][errands.demonstration(world, made, rng)[0]] += 1
-    for label, (least, most) in {TOLD: (0.35, 0.45), ASKED: (0.22, 0.34)}.items():
+    for label, (least, most) in {TOLD: (0.28, 0.37), ASKED: (0.16, 0.26)}.items():
         assert least < seen[label]["right"] / seen[label].total() < most
 
 
@@ -211,6 +211,7 @@ def test_the_study_runs_every_arm_and_goes_on(
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.errands import ARMS, run
 
+    monkeypatch.delitem(ARMS, "control: any without asking")
     changes = {
         "rounds": 1,
         "samples_per_task": 2,
