@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from toolgym.miniature.errands import ASKED, TOLD
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain.loop import selftrain
 from toolgym.selftrain.settings import own_model, preset
+from toolgym.selftrain.stages import DONE
 
 JOB = "miniature-errands"
 ARMS: dict[str, dict[str, Any]] = {
@@ -66,7 +68,8 @@ def run(
         settings |= {"model": str(place / model), "build": {}, "stop_when_worse": False}
         settings["environments"] = [e.model_dump() for e in job.environments(place / world)]
         for arm, change in ARMS.items():
-            folder = place / "".join(sign if sign.isalnum() else "-" for sign in arm)
+            folder = place / _folder(arm)
+            _share_beginning(place / _folder(next(iter(ARMS))), folder)
             selftrain(settings | change | changes, out=folder)
             done = found["arms"][arm][str(seed)] = evaluations(folder)
             _tell(f"seed {seed}, {arm}: {done[-1]} ({time.perf_counter() - began:.0f} s)")
@@ -75,6 +78,22 @@ def run(
         text = to_markdown([summary(found, "sampled"), summary(found, "greedy"), asking(found)])
         (out / "errands.md").write_text(text, encoding="utf-8")
     return found
+
+
+def _folder(arm: str) -> str:
+    return "".join(sign if sign.isalnum() else "-" for sign in arm)
+
+
+def _share_beginning(first: Path, folder: Path) -> None:
+    """Until the first choice of episodes all arms play the same ones: they are played once."""
+    for name in ("evaluation-0", "round-1/practice"):
+        played, target = first / name, folder / name
+        if folder != first and (played / DONE).is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(played, partial)
+            partial.rename(target)
 
 
 def evaluations(folder: Path) -> list[dict[str, Counts]]:
