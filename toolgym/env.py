@@ -270,13 +270,22 @@ class ToolEnv(Branching):
             raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
         shown, record = list(map(self.shown, results)), episode.record
         step = episode.add(begun, shown, seconds, self.format, self.max_reply_chars)
-        record.truncated = not record.terminated and len(record.steps) >= self.max_steps
+        record.terminated, cut = self.ends(record)
+        record.truncated = cut and not record.terminated
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
         if self._ended:
             self._finished = record
             episode.every.end()
         return step.observation, step.reward, record.terminated, record.truncated, episode.info()
+
+    def ends(self, record: Trajectory) -> tuple[bool, bool]:
+        """Whether the last step ends the episode, by itself or at a limit; others may see more.
+
+        Args:
+            record: with that step; ``terminated`` says whether it gave the last answer.
+        """
+        return record.terminated, len(record.steps) >= self.max_steps
 
     def amend(self, seen: str, reward: float, terminated: bool, truncated: bool) -> None:
         """Record of the last step what the wrappers around this environment made of it.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from toolgym._util.text import shortened
 from toolgym.envs.toolscenario.files import playable
 from toolgym.envs.toolscenario.records import OWN, PublicScenario, RejectedError, is_public
 from toolgym.envs.toolscenario.tool import run_references
@@ -60,8 +61,8 @@ def _lines(
     shape = f"  {row['shape']}" if "shape" in row else ""
     author = f"  by {row['author']}" if row.get("author") else ""
     yield f"=== {row.get('id')}{shape}  complexity {sum(levels.values())} of 12{author}"
-    yield f"question: {_short(row['question'], width)}"
-    yield f"answer:   {_short(' | '.join(row['answers']), width)}"
+    yield f"question: {shortened(row['question'], width)}"
+    yield f"answer:   {shortened(' | '.join(row['answers']), width)}"
     yield f"          {_rule(row['combination'])}"
     if levels:
         shown = (f"{name.replace('_', ' ')} {level}" for name, level in levels.items())
@@ -70,14 +71,14 @@ def _lines(
     yield "--- sub-questions"
     for item in row["sub_questions"]:
         needs = f"  <- {', '.join(item['needs'])}" if item["needs"] else ""
-        yield f"{item['id']}{needs}  {_short(item['question'], width)}"
+        yield f"{item['id']}{needs}  {shortened(item['question'], width)}"
         call = calls.get(item["id"])
         if call is not None:
             arguments, text = results.get(item["id"], (None, ""))
             yield f"  -> {call['tool']}({_arguments(call['arguments'], arguments, width)})"
             if text:
-                yield f"  <- {_short(text, width)}"
-        yield f"  == {_short(item['answer'], width)}"
+                yield f"  <- {shortened(text, width)}"
+        yield f"  == {shortened(item['answer'], width)}"
     if row.get("documents"):
         yield "--- tools"
         idle = set(row.get("distractors", ()))
@@ -100,7 +101,7 @@ def _arguments(plain: Mapping[str, Any], filled: Any, width: int) -> str:
         if filled is not None and filled.get(name) != value:
             shown += f" = {json.dumps(filled[name], ensure_ascii=False)}"
         parts.append(f"{name}: {shown}")
-    return _short(", ".join(parts), width)
+    return shortened(", ".join(parts), width)
 
 
 def _with_arrows(value: Any) -> str:
@@ -123,7 +124,7 @@ def _tool(document: Mapping[str, Any], width: int, idle: bool) -> Iterator[str]:
     )
     mark = "  [distractor]" if idle else ""
     yield f"{document['name']}({', '.join(names)}){mark}"
-    yield f"    {_short(document['description'], width)}"
+    yield f"    {shortened(document['description'], width)}"
 
 
 def _kind(schema: Any) -> str:
@@ -139,7 +140,7 @@ def _kind(schema: Any) -> str:
 
 def _rejected(row: Mapping[str, Any], width: int) -> str:
     head = f"=== {row.get('id')}  rejected in {row['stage']}: {row['reason']}"
-    lines = [head, f"why: {_short(row['message'], 2 * width)}"]
+    lines = [head, f"why: {shortened(row['message'], 2 * width)}"]
     record = row.get("record")
     if isinstance(record, Mapping) and "sub_questions" in record:
         lines += _lines(record, width, {})
@@ -154,10 +155,10 @@ def _public(scenario: PublicScenario, width: int) -> str:
     called = {entry.tool for entry in item.sub_answers}
     lines = [
         f"=== {item.id}  published format",
-        f"question: {_short(item.question, width)}",
-        f"answer:   {_short(' | '.join(item.answers), width)}",
+        f"question: {shortened(item.question, width)}",
+        f"answer:   {shortened(' | '.join(item.answers), width)}",
         "--- sub-answers (the format names no sub-questions and no calls)",
-        *(f"{entry.tool}  == {_short(entry.answer, width)}" for entry in item.sub_answers),
+        *(f"{entry.tool}  == {shortened(entry.answer, width)}" for entry in item.sub_answers),
         "--- tools",
     ]
     for document in item.documents:
@@ -165,14 +166,10 @@ def _public(scenario: PublicScenario, width: int) -> str:
     return "\n".join(lines)
 
 
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"
-
-
 def _world(row: Mapping[str, Any], width: int) -> str:
     def short(value: Any) -> str:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return _short(text, width)
+        return shortened(text, width)
 
     by = f"  by {row['author']}" if row.get("author") else ""
     lines = [f"=== {row.get('id')}  world of {row.get('domain')}, level {row.get('level')}{by}"]

@@ -140,7 +140,7 @@ class Lab:
             if step.needs - set(step.after) <= known:
                 known.add(step.id)
                 steps.append(step)
-        given = [gold.arguments[s.id] | dict((instead or {}).get(s.id, {})) for s in steps]
+        given = [{**gold.arguments[s.id], **(instead or {}).get(s.id, {})} for s in steps]
         sent = [*acts, *((s.tool, a) for s, a in zip(steps, given, strict=True))]
         run = self.begin()
         results = self.session.call_many(sent)
@@ -149,7 +149,7 @@ class Lab:
                 run.values[step.id] = _value(step, result.text)
         for step, arguments in zip(steps, given, strict=True):
             try:
-                filled = step.call.filled(run.values) | dict((instead or {}).get(step.id, {}))
+                filled = {**step.call.filled(run.values), **(instead or {}).get(step.id, {})}
             except (LookupError, TypeError):
                 filled = {}
             if filled != arguments:

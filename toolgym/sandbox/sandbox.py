@@ -38,6 +38,11 @@ _RULES, _FLAGS, _PUBLISHED = 1, {"limits": 2, "seccomp": 4}, 8
 _SESSION = struct.Struct("!IIII")  # MiB, characters of a result and of a state, flags
 
 
+_programs: dict[tuple[bool, bytes], bytes] = {}
+"""What small sources compiled to, for all sandboxes: worlds of one domain share their functions."""
+_SMALL, _MOST_PROGRAMS = 20_000, 1_000  # bytes, programs
+
+
 class JailedKeepers(Keepers):
     """Keepers whose runners are jailed; shared by all sandboxes of one hash seed."""
 
@@ -290,10 +295,18 @@ class Sandbox:
         """The program of a function, or why there is none; compiled by a jailed process too."""
         asked = {"name": function_name(name), "source": self._functions[name]}
         request = json.dumps({**asked, "published": self._published}).encode()
+        key = (self._rules, request)
+        if key in _programs:
+            self._programs[name] = program = _programs[key]
+            return program
         reply = self._send(request, _PROGRAM_CHARS)
         if reply is not None and reply[:1] == b"c":
-            self._programs[name] = reply[1:]
-            return reply[1:]
+            self._programs[name] = program = reply[1:]
+            if len(program) < _SMALL:
+                _programs[key] = program
+                while len(_programs) > _MOST_PROGRAMS:
+                    _programs.pop(next(iter(_programs), key), None)
+            return program
         result = self._read(name, reply)
         if result.error == "refused":  # anything else may go better the next time
             self._programs[name] = result

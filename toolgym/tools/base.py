@@ -64,6 +64,11 @@ class Tool:
             description.
     """
 
+    # What tools that are not made of a function, but of a document, do not have.
+    _live: LiveSession | None = None
+    _watch: Watch | None = None
+    _said = False
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -97,8 +102,7 @@ class Tool:
             raise BadInputError(_undocumented(self.name))
         model, self.parameters = argument_model(signature, self.name, described)
         self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
-        self._call, self._said = by_name(function), False
-        self._live: LiveSession | None = None
+        self._call = by_name(function)
         self._options: dict[str, Any] = {"name": self.name, "description": description}
         self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
         self._options |= {"fingerprint": fingerprint, "shared_state": shared_state}
