@@ -147,9 +147,11 @@ class Idle:
         """Kill all that wait."""
         with self._lock:
             children, self.children = self.children, []
-        if self._owner == os.getpid():
-            for child in children:
+        for child in children:
+            if self._owner == os.getpid():
                 child.kill()
+            else:  # after a fork the parent's children are not ours
+                child.disown()
 
 
 class WorkerPool:
