@@ -81,7 +81,10 @@ class World:
         Returns:
             As `toolgym.tools.session.LiveSession.call`.
         """
-        owner = self._methods[name]
+        owner = self._methods.get(name)
+        if owner is None:
+            text = f"Error during execution: name {name!r} is not defined"
+            return {"error": "tool_error", "text": text}
         given = copy_json(dict(arguments))
         for parameter, default in _methods(owner)[name].items():
             given.setdefault(parameter, copy_json(default))

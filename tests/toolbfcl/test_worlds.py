@@ -70,6 +70,8 @@ def test_failures_are_told_in_the_published_words() -> None:
     assert wrong["text"].startswith("Error during execution: ")
     assert "unexpected keyword argument 'name'" in wrong["text"]
     assert call(live, "touch", file_name="c") == {"text": "None"}
+    undefined = call(live, "post_tweet", content="x")
+    assert undefined["text"] == "Error during execution: name 'post_tweet' is not defined"
 
 
 def test_default_arguments_are_each_calls_own() -> None:
