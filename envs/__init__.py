@@ -75,12 +75,14 @@ def register() -> None:
     author = f"{scenario}.authors"
     about = "scenarios without a model, from tables or triples"
     AUTHORS.add("offline", f"{author}.template.author:OfflineAuthor", about=about)
+    about = "worlds without a model: tools that remember, goals over their state"
+    AUTHORS.add("template", f"{author}.stateful.author:WorldAuthor", about=about)
     about = "scenarios by a model behind an OpenAI-compatible server"
     AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
     about = "build, check and convert scenarios"
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"
-    VIEWERS.add("scenario", f"{scenario}.files:describe_row", about=about)
+    VIEWERS.add("scenario", f"{scenario}.describing:describe_row", about=about)
     about = "an honest baseline for ToolQA: looks it up, reads, answers"
     POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
     for name, policy, about in _POLICIES:

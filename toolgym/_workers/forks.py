@@ -78,6 +78,8 @@ class _Keeper(Child):
         ready.register(self.link, select.POLLIN)
         if not ready.poll(0):
             self.order(b"w")
+        elif self.process.poll() is not None:  # what it forked ahead has ended with it
+            raise EOFError
         try:
             message, descriptors, _, _ = socket.recv_fds(self.link, _NUMBER.size, 1)
         except OSError as error:
@@ -184,16 +186,19 @@ class Forks:
             EOFError: no keeper could be started.
         """
         with self._lock:
-            for _ in range(2):
+            for _ in range(3):
                 if self._keeper is None:
                     self._keeper = _Keeper(*self._start)
                 try:
                     held = Held(self._keeper, *self._keeper.next())
-                    self._held.add(held)
-                    return held
                 except EOFError:  # somebody ended it
                     self._keeper.kill()
                     self._keeper = None
+                    continue
+                if held.quiet():  # else somebody ended it
+                    self._held.add(held)
+                    return held
+                held.end()
         raise EOFError
 
     def idle(self) -> bool:

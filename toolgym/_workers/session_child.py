@@ -161,8 +161,21 @@ class _Objects:
         self._tool = tool
         self._make: Any = pickle.loads(payload)  # noqa: S301 - our parent wrote it
         parts = (self._make, getattr(self._make, "func", None), *getattr(self._make, "args", ()))
-        _CLASSES[:] = [part for part in parts if isinstance(part, type)]
+        found = [base for part in parts if isinstance(part, type) for base in part.__mro__[:-1]]
+        _CLASSES[:] = dict.fromkeys(found)
         self._pickle = _pickling()
+        self._own = [(c, name) for c in _CLASSES for name in vars(c) if self._is_data(c, name)]
+
+    def _is_data(self, kind: type, name: str) -> bool:
+        """Whether an attribute of a class is what its instances may remember things in."""
+        value = vars(kind)[name]
+        if name.startswith("__") or callable(value) or hasattr(type(value), "__get__"):
+            return False
+        try:
+            self._pickle(value)
+        except Exception:  # such as a lock: it is none
+            return False
+        return True
 
     def prepare(self) -> None:
         """Do once what each session does: what it touches is then the process's own."""
@@ -173,7 +186,7 @@ class _Objects:
 
     def session(self, opening: bytes, limited: bool, plain: Any) -> Answering:
         """What answers each message; see `_Object`."""
-        return _Object(self._make, self._tool, self._pickle, plain).answer
+        return _Object(self._make, self._tool, self._pickle, plain, self._own).answer
 
 
 class _Warm:
@@ -222,6 +235,7 @@ class _Object:
         tool: the module that makes text of a tool's values and failures.
         pickled: an instance as bytes.
         plain: a value as JSON text.
+        own: classes and their attributes that belong to the session as well.
     """
 
     def __init__(
@@ -230,7 +244,9 @@ class _Object:
         tool: Any,
         pickled: Callable[[Any], bytes],
         plain: Callable[[Any], tuple[str, Any]],
+        own: Iterable[tuple[type, str]] = (),
     ) -> None:
+        self._own = own
         self._make, self._tool, self._pickled, self._plain = make, tool, pickled, plain
         self._instance: Any = None
         self._methods: dict[str, Any] = {}
@@ -243,15 +259,20 @@ class _Object:
         reply = self._tool.attempt(lambda: found.append(self._done(kind, given)))
         yield token + (b"v" + found[0] if found else b"x" + json.dumps(reply).encode())
 
+    def _called(self, given: bytes) -> Any:
+        # Arguments may need a module that is missing here: a failure of the call as well.
+        name, arguments = pickle.loads(given)  # noqa: S301 - our parent wrote it
+        if name not in self._methods:
+            self._methods[name] = self._tool.by_name(getattr(self._instance, name))
+        return self._methods[name](arguments)
+
     def _done(self, kind: bytes, given: bytes) -> bytes:
         """What was asked: new, call, state, pickle, restore, end."""
         if kind == b"c":
-            name, arguments = pickle.loads(given)  # noqa: S301 - our parent wrote it
-            if name not in self._methods:
-                self._methods[name] = self._tool.by_name(getattr(self._instance, name))
-            return json.dumps(self._tool.attempt(self._methods[name], arguments)).encode()
+            return json.dumps(self._tool.attempt(self._called, given)).encode()
         if kind == b"p":
-            return self._pickled((self._instance, self._random.getstate()))
+            beside = [getattr(kind, name) for kind, name in self._own]
+            return self._pickled((self._instance, self._random.getstate(), beside))
         if kind == b"e":
             self._instance.close()
             return b""
@@ -259,8 +280,10 @@ class _Object:
             self._random.seed(0)  # as in every other episode
             self._instance = self._make(*pickle.loads(given))  # noqa: S301 - as above
         elif kind == b"r":
-            self._instance, random = pickle.loads(given)  # noqa: S301 - from here
+            self._instance, random, beside = pickle.loads(given)  # noqa: S301 - from here
             self._random.setstate(random)
+            for (kind_, attribute), value in zip(self._own, beside, strict=True):
+                setattr(kind_, attribute, value)
         if kind != b"s":
             self._methods.clear()
         state = self._instance.state()

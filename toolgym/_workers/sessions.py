@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -20,7 +21,7 @@ from toolgym.errors import BadInputError
 __all__ = ["ProcessSession"]
 
 _LARGEST_REPLY = 256 << 20  # bytes, of a pickled instance above all
-_JOURNAL = 64  # calls that are made again at most, where an instance can be pickled
+_JOURNAL = 32  # calls that are made again at most, where an instance can be pickled
 _JOURNAL_SECONDS = 1.0  # that those calls took
 _KEPT = 8  # keepers of classes of which no session lives
 _OPENING = struct.pack("!I", 0)  # no limit of memory, as in the role
@@ -116,7 +117,7 @@ class ProcessSession:
         with self._lock:
             if self._state is None:
                 try:
-                    self._state = self._told(b"s", b"", self._timeout)
+                    self._state = self._read(b"s")
                 except (BadInputError, _EndedError) as error:
                     raise BadInputError(f"{self._name}.state(): {error}") from error
             return json.loads(self._state)
@@ -128,8 +129,10 @@ class ProcessSession:
             BadInputError: the session is closed.
         """
         with self._lock:
+            with contextlib.suppress(BadInputError):  # no state: it is not compared then
+                self.state()
             self._pickle()
-            parts = (*self._base, *self._journal)
+            parts = (*self._base, self._state or b"", *self._journal)
             return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
     def restore(self, snapshot: bytes) -> None:
@@ -144,12 +147,18 @@ class ProcessSession:
             at += _LENGTH.size + length
             parts.append(snapshot[at - length : at])
         with self._lock:
-            self._base, self._journal = (parts[0], parts[1]), parts[2:]
-            self._state, self._spent = None, 0.0
+            self._base, self._journal = (parts[0], parts[1]), parts[3:]
+            self._state, self._spent = parts[2] or None, 0.0
             fresh = parts[0] == b"n"  # only an untouched process makes the same instance again
             if fresh or not self._lives():
                 self._drop()
-            self._begin()
+            try:
+                self._begin()
+            except _OtherError as error:
+                raise BadInputError(
+                    f"{self._name} has another state after a restore than at its snapshot: it must "
+                    "remember things in its attributes, not in globals"
+                ) from error
 
     def close(self) -> None:
         """Call ``close()`` of the instance, and end its process with what it started.
@@ -265,6 +274,15 @@ class ProcessSession:
         self._drop()
         raise self._recovered(found) from cause
 
+    def _read(self, kind: bytes) -> bytes:
+        """The reply to a message that changes nothing: asked again where the process had ended."""
+        try:
+            return self._told(kind, b"", self._timeout)
+        except _EndedError:
+            if not self._lives():
+                raise
+            return self._told(kind, b"", self._timeout)
+
     def _recovered(self, error: _EndedError) -> _EndedError:
         """The error, with what could not be brought back."""
         try:
@@ -280,7 +298,7 @@ class ProcessSession:
     def _pickle(self) -> bool:
         """Begin from a pickle of the instance from now on; False: it cannot be pickled."""
         try:
-            self._base = b"r", self._told(b"p", b"", self._timeout)
+            self._base = b"r", self._read(b"p")
         except _EndedError:
             return False
         except BadInputError:

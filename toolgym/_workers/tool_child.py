@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -36,6 +37,7 @@ __all__ = ["MAX_CHARS", "Watch", "as_text", "attempt", "by_name", "describe", "s
 MAX_CHARS = 1_000_000
 """Characters of a result, of an error and of a traceback; the rest is cut where it arose."""
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>\Z")
 _TOKEN = 8  # bytes of a request that its reply repeats
 
 
@@ -87,7 +89,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Set):
         items = [_plain(item) for item in value]
         return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
-    return str(value)
+    text = str(value)
+    shown = _ADDRESS.sub(">", text)
+    if shown != text:  # an address is another one in each process
+        raise TypeError(f"the tool returned {shown[:80]}, which is neither text nor data")
+    return text
 
 
 def _key(key: Any) -> str | int | float | bool | None:

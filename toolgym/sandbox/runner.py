@@ -210,12 +210,8 @@ class _Session:
         self._limit, self._largest, self._flags = _SESSION.unpack_from(opening)
         self._plain, self._programs = plain, dict[str, tuple[str, Any]]()
         self._reserve = mmap.mmap(-1, _RESERVE)
-        self._set(json.loads(opening[_SESSION.size :]))
-
-    def _set(self, state: Any) -> None:
-        # The order of a dict and the difference of 1 and True are part of these bytes; version 2
-        # says nothing of who else holds a value.
-        self._state, self._bytes = state, marshal.dumps(state, 2)
+        self._bytes = _exact(json.loads(opening[_SESSION.size :]))
+        self._state = marshal.loads(self._bytes)  # noqa: S302 - our own, as below
 
     def answer(self, message: bytes) -> Iterator[bytes]:
         """Replies to a message: a program (``p``), a state (``s``), or calls (``c``)."""
@@ -225,7 +221,8 @@ class _Session:
             name, function = json.loads(head)
             self._programs[name] = function, marshal.loads(code)  # noqa: S302 - from _compile
         elif kind == b"s":
-            self._set(json.loads(rest))
+            self._bytes = _exact(json.loads(rest))
+            self._state = marshal.loads(self._bytes)  # noqa: S302
         else:
             for name, arguments in json.loads(rest[_TOKEN:]):
                 letter, text, state = self._call(name, arguments)
@@ -233,6 +230,9 @@ class _Session:
                 yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(said)), said, state))
                 if letter == b"m":  # what is left of the memory is not known
                     raise EOFError
+                # Two places of the state that hold one value hold two after the call; meanwhile
+                # the parent reads the reply.
+                self._state = marshal.loads(self._bytes)  # noqa: S302
 
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str, bytes]:
         """Kind and text of a call, and the state where it has changed."""
@@ -248,7 +248,6 @@ class _Session:
         except BaseException as error:  # also SystemExit: it ends a call
             published = self._flags & _PUBLISHED
             kind, text = b"e", str(error)[: self._limit] if published else _said(error)
-        self._state = marshal.loads(self._bytes)  # noqa: S302 - our own
         return kind, text, b""
 
     def _result(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str]:
@@ -269,16 +268,26 @@ class _Session:
             _StateError: it cannot stay.
         """
         with contextlib.suppress(ValueError):  # not JSON, or in a subclass of a type of JSON
-            if marshal.dumps(self._state, 2) == self._bytes:
+            if _exact(self._state) == self._bytes:
                 return b""
         try:
-            text, state = self._plain(self._state)
+            text, again = self._plain(self._state)
+            exact = _exact(again)
         except ValueError as error:
             raise _StateError(f"what JSON cannot hold in the state: {error}") from error
         if len(text) > self._largest:
             raise _StateError(f"a state of {len(text)} characters; at most {self._largest}")
-        self._set(state)
+        self._bytes = exact
         return text.encode("utf-8", "backslashreplace")
+
+
+def _exact(value: Any) -> bytes:
+    """Bytes that tell the order of a dict and 1 from True, but not who else holds a value.
+
+    Raises:
+        ValueError: it is of a type that JSON does not have, or too deep.
+    """
+    return marshal.dumps(value, 2)
 
 
 def session(

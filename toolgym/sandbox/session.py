@@ -82,6 +82,8 @@ class SandboxSession:
             BadInputError: the session is closed.
         """
         with self._lock:
+            if self._closed:
+                raise BadInputError("the session is closed; open another one")
             texts = [self._box._json(name, arguments) for name, arguments in calls]
             found = [self._ready(name, text) for (name, _), text in zip(calls, texts, strict=True)]
             waiting = [
@@ -170,11 +172,8 @@ class SandboxSession:
         """The process; a new one with the state where there is none.
 
         Raises:
-            BadInputError: the session is closed.
             EOFError: no process can be had.
         """
-        if self._closed:
-            raise BadInputError("the session is closed; open another one")
         if self._process is None or self._process.owner != os.getpid():
             self._drop()
             self._known = set()

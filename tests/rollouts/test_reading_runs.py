@@ -17,8 +17,7 @@ from toolgym import Run, evaluate, export, rollout, score, select
 from toolgym._util.jsonl import dump_line, write_json
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import RunWriter, episode_seed
-from toolgym.rollouts.sources import open_recording, read_recording
+from toolgym.rollouts.runs import RunWriter, episode_seed, open_recording, read_recording
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
