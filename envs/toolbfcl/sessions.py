@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -208,10 +209,13 @@ def _check_numbers(name: str, given: Mapping[str, Any]) -> None:
         whole = isinstance(base, int) and isinstance(exponent, int)
         if whole and base.bit_length() * abs(exponent) > _MAX_BITS:
             raise OverflowError("Result too large")
-    for value in given.values():
-        # mpmath writes 1e9999999 out in digits
-        if isinstance(value, str) and "e" in value.lower() and float(value) in (math.inf, 0.0):
-            raise OverflowError(f"{value[:30]} is too large or too small")
+    if name == "logarithm":  # mpmath reads strings, and writes 1e9999999 out in digits
+        for value in (given.get("value"), given.get("base")):
+            if isinstance(value, str) and _LONG_EXPONENT.search(re.sub(r"[_\s]", "", value)):
+                raise OverflowError(f"{value[:30]} is too large or too small")
+
+
+_LONG_EXPONENT = re.compile(r"e[+-]?\d{5}", re.IGNORECASE)
 
 
 def _extent(top: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
