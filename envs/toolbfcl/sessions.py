@@ -96,7 +96,7 @@ class World:
                 if owner == _STATELESS:
                     _check_numbers(name, given)
                 with guard():
-                    value = self._guarded(owner, name)(**given)
+                    value = _ordered(name, given, self._guarded(owner, name)(**given))
                     text = _text(value)
             except Exception as error:  # whatever it raises is what the policy reads
                 return {"error": "tool_error", "text": f"Error during execution: {error}"}
@@ -178,6 +178,22 @@ def _text(value: Any) -> str:
         with contextlib.suppress(TypeError):  # numbers of mpmath and decimal are not JSON
             return json.dumps(value)
     return str(value)
+
+
+_UNORDERED = ("Invalid travel class. Must be one of ", "Invalid fields for update: ")
+_FIELDS = {"title", "description", "status", "priority"}
+
+
+def _ordered(name: str, given: Mapping[str, Any], value: Any) -> Any:
+    """A result whose text does not depend on the order of a set, another one in each process."""
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, str) or not error.startswith(_UNORDERED):
+        return value
+    classes, fields = _UNORDERED
+    told = classes + "{'business', 'economy', 'first'}"
+    if name == "edit_ticket":
+        told = fields + ", ".join(sorted(set(given["updates"]) - _FIELDS))
+    return {**value, "error": told}
 
 
 @contextlib.contextmanager

@@ -75,6 +75,24 @@ def test_failures_are_told_in_the_published_words() -> None:
     assert undefined["text"] == "Error during execution: name 'post_tweet' is not defined"
 
 
+def test_texts_do_not_depend_on_the_process() -> None:
+    card = {"c1": {"balance": 9}}
+    live = world(
+        "TravelAPI",
+        "TicketAPI",
+        TravelAPI={"access_token": "t", "token_expires_in": 2, "credit_card_list": card},
+        TicketAPI={"ticket_queue": [{"id": 1, "title": "x"}]},
+    )
+    flight = {"travel_date": "2026-11-14", "travel_from": "SFO", "travel_to": "LAX"}
+    paid = {"access_token": "t", "card_id": "c1", "travel_class": "third"}
+    told = json.loads(call(live, "book_flight", **flight, **paid)["text"])
+    one_of = "Must be one of {'business', 'economy', 'first'}"
+    assert told == {"booking_status": False, "error": f"Invalid travel class. {one_of}"}
+    updates = {"size": 1, "status": "Open", "age": 2, "colour": 3}
+    told = json.loads(call(live, "edit_ticket", ticket_id=1, updates=updates)["text"])
+    assert told == {"error": "Invalid fields for update: age, colour, size"}
+
+
 def test_default_arguments_are_each_calls_own() -> None:
     for _ in range(2):
         live = world("TwitterAPI", TwitterAPI={"authenticated": True})
