@@ -438,8 +438,18 @@ def test_arguments_and_sources_are_checked(tmp_path: Path) -> None:
     broken = open_tasks([row | {"initial_config": {"GorillaFileSystem": {"root": {"a": 1}}}}])
     with pytest.raises(BadInputError, match="GorillaFileSystem cannot begin task"):
         gym.make(ID, tasks=broken).reset()
-    none = make(tools=[])
-    assert none.reset(seed=1)[1]["tools"] == []
+
+
+@pytest.mark.parametrize("way", [{"tools": []}, {"prompt": "no_tool"}])
+def test_without_tools_the_user_shows_none(way: dict[str, Any]) -> None:
+    env = make(tasks="multi_turn_miss_func", **way)
+    said, info = env.reset(options={"task": 0})
+    for text, _ in user_turns(env.tasks[0]):
+        assert info["tools"] == []
+        said, _, terminated, _, info = env.step("Answer: I have no tools.")
+        assert (said, terminated) == (text, False)
+    assert env.step("Answer: Still none.")[1:3] == (0.0, True)
+    assert env.trajectory.state is None
 
 
 def test_a_policy_of_other_tasks_says_so() -> None:
