@@ -137,8 +137,7 @@ class Idle:
                 self.children, self._owner = [], os.getpid()
             while self.children:
                 child = self.children.pop()
-                # What a killed child forked may hold its pipes open for a moment: ask the system.
-                if child.process.poll() is None and child.quiet():
+                if child.process.poll() is None and child.quiet():  # its forks may hold the pipes
                     return child
                 child.kill()
         return None

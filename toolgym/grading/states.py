@@ -205,7 +205,9 @@ class Goal:
                 found += not any(p.get("count", 1) == 0 for p in mine)
             elif _is_row(was) and _is_row(now):
                 fields = {name for p in mine for name in p["where"]}
-                changed = {n for n in {*was, *now} if not same(was.get(n), now.get(n))}
+                changed = {
+                    n for n in {*was, *now} if not same(was.get(n, _MISSING), now.get(n, _MISSING))
+                }
                 found += not changed <= fields
             else:
                 found += 1
