@@ -103,10 +103,11 @@ class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
     Connection errors, time-outs, 408, 409, 425, 429 and 5xx are tried again, with exponential
-    backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more
-    is final); a reply that holds nothing is asked for again, too. Everything else is final at once. A
-    sampling parameter that the server says it does not know is left out from then on, with a
-    warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
+    backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes;
+    more is final); a reply that holds nothing is asked for again, too. Everything else is final
+    at once. A sampling parameter that the server says it does not know is left out from then
+    on, with a warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks
+    for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
