@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from toolgym.data.export import export as export
     from toolgym.data.filter import select as select
     from toolgym.env import ToolEnv as ToolEnv
+    from toolgym.episodes import ScriptedUser as ScriptedUser
+    from toolgym.episodes import User as User
+    from toolgym.episodes import UserTurn as UserTurn
     from toolgym.errors import ToolError as ToolError
     from toolgym.evaluation import compare as compare
     from toolgym.evaluation import evaluate as evaluate
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from toolgym.task import read_tasks as read_tasks
     from toolgym.tools.base import Tool as Tool
     from toolgym.tools.base import tool as tool
+    from toolgym.tools.session import ToolSession as ToolSession
     from toolgym.tools.toolset import Toolset as Toolset
     from toolgym.trajectory import Trajectory as Trajectory
 
@@ -52,6 +56,7 @@ _EXPORTS = {
     "Policy": "policies",
     "Rubric": "grading.rubric",
     "Run": "rollouts.engine",
+    "ScriptedUser": "episodes",
     "Task": "task",
     "TaskSet": "task",
     "Tool": "tools.base",
@@ -59,8 +64,11 @@ _EXPORTS = {
     "ToolEnv": "env",
     "ToolError": "errors",
     "ToolResult": "messages",
+    "ToolSession": "tools.session",
     "Toolset": "tools.toolset",
     "Trajectory": "trajectory",
+    "User": "episodes",
+    "UserTurn": "episodes",
     "check_env": "checks",
     "compare": "evaluation",
     "evaluate": "evaluation",

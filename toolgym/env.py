@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
-
-from toolgym._util.rebuilding import make_again
+from toolgym.episodes.branching import Branching
+from toolgym.episodes.episode import Episode, Info
+from toolgym.episodes.users import User, UserMaker
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import Format
 from toolgym.formats.example_files import read_examples
 from toolgym.formats.examples import opening
-from toolgym.formats.turn import Begun, begin_turn
+from toolgym.formats.turn import begin_turn
 from toolgym.grading.rubric import Rubric
-from toolgym.messages import ToolCall, ToolResult, to_chats
+from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet, whole_number
-from toolgym.tools.base import Schema
 from toolgym.tools.toolset import Toolset
-from toolgym.trajectory import Step, Trajectory
+from toolgym.trajectory import Trajectory
 
 __all__ = ["ToolEnv"]
 
-Info = dict[str, Any]
 _EMPTY = Toolset()
-# What an episode is in the middle of, and what a user may have set since the environment was made.
-_STATE = (
-    *("max_steps", "max_reply_chars", "max_result_chars", "render_mode"),
-    *("action_space", "observation_space", "_np_random", "_np_random_seed"),
-    *("_trajectory", "_finished", "_schemas", "_told", "_begun"),
-    *("_tool_turns", "_call_count", "_ended"),
-)
 
 
-class ToolEnv(gym.Env[str, str]):
+class ToolEnv(Branching):
     """A gymnasium environment over tasks and tools.
 
     An action is one assistant turn as text; an observation is the text that is new for the policy.
@@ -55,6 +45,8 @@ class ToolEnv(gym.Env[str, str]):
         max_result_chars: characters of a tool result that the policy sees.
         examples: worked examples before the question; see `toolgym.formats.example_files`.
         bundled: file of those that a number takes.
+        user: makes who speaks to the policy after its answers, by task; None: an answer ends the
+            episode. See `toolgym.episodes.users`.
 
     Raises:
         BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
@@ -75,6 +67,7 @@ class ToolEnv(gym.Env[str, str]):
         render_mode: str | None = None,
         examples: Any = 0,
         bundled: Resource | None = None,
+        user: UserMaker | None = None,
     ) -> None:
         bounds = {"max_steps": max_steps, "max_reply_chars": max_reply_chars}
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
@@ -89,72 +82,22 @@ class ToolEnv(gym.Env[str, str]):
         self.examples = read_examples(examples, format, toolset if alike else None, bundled)
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
-        self._trajectory: Trajectory | None = None
+        self._user = user
+        self._episode: Episode | None = None
         self._finished: Trajectory | None = None
-        self._tools, self._schemas = _EMPTY, _EMPTY.schemas()
-        self._told: list[Schema] = []
-        self._tool_turns = self._call_count = 0
         self._ended = True
-        self._begun: Begun | None = None
-
-    @property
-    def toolset(self) -> Toolset:
-        """The tools; what is changed in their documents from here on is this environment's own."""
-        if self._toolset.shared:
-            self._toolset, before = self._toolset.fork(), self._toolset
-            self._tools = self._toolset if self._tools is before else self._tools
-        return self._toolset
-
-    @toolset.setter
-    def toolset(self, toolset: Toolset) -> None:
-        """Take other tools, from the next reset on."""
-        self._toolset = toolset
 
     def tools_for(self, task: Task) -> Toolset:
         """The tools of one task; environments whose tools differ by task override this."""
         return self._toolset
 
-    def clone(self) -> ToolEnv:
-        """A fresh environment that shares tasks, tools, format and rubric; cheap."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._trajectory, twin._finished, twin._begun, twin._ended = None, None, None, True
-        return twin
+    def hidden_for(self, task: Task) -> Collection[str]:
+        """Tools of a task that the policy may not call until its user shows them, if ever."""
+        return ()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ToolEnv:
-        """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
-        twin = memo[id(self)] = self.clone()
-        for name in _STATE:
-            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
-        if not self._toolset.shared:
-            twin._toolset = self._toolset.fork()
-        twin._tools = twin._toolset if self._tools is self._toolset else self._tools
-        return twin
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Made again from its spec, it plays on from the same place; see `__setstate__`.
-
-        Raises:
-            BadInputError: `gymnasium.make` did not make it: nothing says how to make it again.
-        """
-        if self.spec is None:
-            raise BadInputError(
-                "only an environment of gym.make can be pickled: register this one, or make it "
-                "again in the other process"
-            )
-        state = {name: getattr(self, name) for name in _STATE}
-        changed = (
-            None if self._toolset.shared else [(t.description, t.parameters) for t in self._toolset]
-        )
-        return make_again, (self.spec,), state | {"documents": changed}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go on where another was."""
-        for tool, document in zip(self.toolset, state.pop("documents") or (), strict=False):
-            tool.description, tool.parameters = document
-        self.__dict__.update(state)
-        if self._trajectory is not None and self.format.strategy.tools:
-            self._tools = self.tools_for(self._trajectory.task)
+    def user_for(self, task: Task) -> User | None:
+        """Who speaks in an episode of a task; None: nobody, an answer ends it."""
+        return self._user(task) if self._user is not None else None
 
     @property
     def trajectory(self) -> Trajectory:
@@ -163,7 +106,7 @@ class ToolEnv(gym.Env[str, str]):
         Raises:
             EpisodeEndedError: before the first reset.
         """
-        return self._current().copy()
+        return self._current().record.copy()
 
     @property
     def finished(self) -> Trajectory | None:
@@ -176,9 +119,18 @@ class ToolEnv(gym.Env[str, str]):
     @property
     def current_tools(self) -> Toolset:
         """The tools of the current episode; none under a strategy without tools."""
-        if self._tools.shared:
-            self._tools = self.toolset if self._tools is self._toolset else self._tools.fork()
-        return self._tools
+        episode = self._episode
+        if episode is None:
+            return _EMPTY
+        if episode.tools.shared:
+            own = episode.tools is self._toolset
+            episode.tools = self.toolset if own else episode.tools.fork()
+        return episode.tools
+
+    @property
+    def playing_tools(self) -> Toolset:
+        """As `current_tools`, but not to be changed: those of several episodes may be the same."""
+        return self._episode.tools if self._episode is not None else _EMPTY
 
     @property
     def episode(self) -> str:
@@ -187,7 +139,7 @@ class ToolEnv(gym.Env[str, str]):
         Raises:
             EpisodeEndedError: before the first reset.
         """
-        return self._current().id
+        return self._current().record.id
 
     @property
     def ended(self) -> bool:
@@ -217,22 +169,21 @@ class ToolEnv(gym.Env[str, str]):
             raise BadInputError(f"reset options are a mapping, not {options!r:.80}")
         sample = whole_number("reset option 'sample'", options.get("sample", 0))
         task = self.tasks[self._choose(options)]
-        self._tools = self.tools_for(task) if self.format.strategy.tools else _EMPTY
-        # What the policy is told is not what parses and records: it may change its documents.
-        self._schemas, self._told = self._tools.schemas(), self._tools.schemas()
-        messages = opening(self.format, self._schemas, task.question, self.examples)
-        self._trajectory = Trajectory(
+        self._close_episode()
+        record = Trajectory(
             task=task,
-            messages=messages,
-            tools=self._schemas,
             env_id=self.spec.id if self.spec is not None else "",
             format=self.format.name,
             seed=seed,
             sample=sample,
             examples=len(self.examples),
         )
-        self._ended, self._begun, self._tool_turns, self._call_count = False, None, 0, 0
-        return "\n\n".join(message.content for message in messages), self._info()
+        tools, hidden = self.open_tools(task), list(self.hidden_for(task))
+        episode = self._episode = Episode(record, tools, hidden, self.user_for(task))
+        record.tools = episode.schemas
+        record.messages = opening(self.format, episode.schemas, task.question, self.examples)
+        self._ended = False
+        return "\n\n".join(message.content for message in record.messages), episode.info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Play one assistant turn: `begin`, the tools, `finish`.
@@ -249,7 +200,8 @@ class ToolEnv(gym.Env[str, str]):
         """
         calls = self.begin(action)
         began = time.perf_counter()
-        results = self._tools.execute(calls, [self.episode] * len(calls)) if calls else []
+        tools = self.playing_tools
+        results = tools.execute(calls, [self.episode] * len(calls)) if calls else []
         return self.finish(results, time.perf_counter() - began)
 
     def begin(self, action: str) -> list[ToolCall]:
@@ -273,12 +225,20 @@ class ToolEnv(gym.Env[str, str]):
             raise BadInputError(
                 f"an action is one assistant turn as str, not {type(action).__name__}"
             )
-        if self._ended:
-            why = "the episode has ended" if self._trajectory else "no episode yet"
+        if self._ended or self._episode is None:
+            why = "the episode has ended" if self._episode else "no episode yet"
             raise EpisodeEndedError(f"{why}: call reset() before step()")
-        limit, refused = self.max_reply_chars, self._refused()
-        begun = begin_turn(action, self.format, self._schemas, limit, self._call_count, refused)
-        self._begun = begun
+        episode, most = self._episode, self.format.strategy.tool_turns
+        refused = most is not None and episode.tool_turns >= most
+        begun = begin_turn(
+            action,
+            self.format,
+            episode.schemas,
+            self.max_reply_chars,
+            episode.call_count,
+            refused,
+        )
+        episode.begun = begun
         return [] if begun.refused else list(begun.parsed.calls)
 
     def finish(
@@ -297,18 +257,35 @@ class ToolEnv(gym.Env[str, str]):
             EpisodeEndedError: no step was begun.
             BadInputError: not one result for each call.
         """
-        begun, self._begun = self._begun, None
-        if begun is None:
+        episode = self._episode
+        begun = episode.begun if episode is not None else None
+        if episode is None or begun is None:
             raise EpisodeEndedError("no step was begun: call begin() before finish()")
+        episode.begun = None
         calls, results = begun.parsed.calls, list(results)
         if begun.refused:
             text = "Error: tools may not be called again; answer now."
             results += [ToolResult(call.id, text, "refused") for call in calls]
         if len(results) != len(calls):
             raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
-        self._tool_turns += bool(calls)
-        self._call_count += len(calls)
-        return self._recorded(begun, list(map(self.shown, results)), seconds)
+        shown, record = list(map(self.shown, results)), episode.record
+        step = episode.add(begun, shown, seconds, self.format, self.max_reply_chars)
+        record.terminated, cut = self.ends(record)
+        record.truncated = cut and not record.terminated
+        self._ended = record.terminated or record.truncated
+        self.rubric.apply(record, last_only=True)
+        if self._ended:
+            self._finished = record
+            episode.every.end()
+        return step.observation, step.reward, record.terminated, record.truncated, episode.info()
+
+    def ends(self, record: Trajectory) -> tuple[bool, bool]:
+        """Whether the last step ends the episode, by itself or at a limit; others may see more.
+
+        Args:
+            record: with that step; ``terminated`` says whether it gave the last answer.
+        """
+        return record.terminated, len(record.steps) >= self.max_steps
 
     def amend(self, seen: str, reward: float, terminated: bool, truncated: bool) -> None:
         """Record of the last step what the wrappers around this environment made of it.
@@ -319,7 +296,7 @@ class ToolEnv(gym.Env[str, str]):
             terminated: whether the episode has ended.
             truncated: whether it was ended at a limit.
         """
-        record = self._current()
+        record = self._current().record
         record.steps[-1].observation, record.steps[-1].reward = seen, reward
         record.terminated, record.truncated = terminated, truncated
         self._ended = terminated or truncated
@@ -334,17 +311,32 @@ class ToolEnv(gym.Env[str, str]):
         """The conversation as readable text in render mode ``ansi``, else None."""
         if self.render_mode != "ansi":
             return None
-        return "\n\n".join(f"[{m.role}]\n{m.content}" for m in self._current().messages)
+        return "\n\n".join(f"[{m.role}]\n{m.content}" for m in self._current().record.messages)
 
     def close(self) -> None:
-        """End the tools' idle child processes. Environments that share the tools go on working."""
-        for tools in (self._toolset, self._tools):
-            tools.close()
+        """End the sessions of the episode, and the tools' idle child processes.
 
-    def _current(self) -> Trajectory:
-        if self._trajectory is None:
+        Environments that share the tools go on working.
+        """
+        self._close_episode()
+        self._toolset.close()
+        self.playing_tools.close()
+
+    def open_tools(self, task: Task) -> Toolset:
+        """The tools of a task, opened for an episode, those of its user among them.
+
+        Args:
+            task: that is played.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
+        return (self.tools_for(task) if self.format.strategy.tools else _EMPTY).open(task)
+
+    def _current(self) -> Episode:
+        if self._episode is None:
             raise EpisodeEndedError("no episode yet: call reset() first")
-        return self._trajectory
+        return self._episode
 
     def _choose(self, options: dict[str, Any]) -> int:
         for option in options:
@@ -354,47 +346,3 @@ class ToolEnv(gym.Env[str, str]):
         if task is None:
             return int(self.np_random.integers(len(self.tasks)))
         return self.tasks.index_of(task)
-
-    def _refused(self) -> bool:
-        limit = self.format.strategy.tool_turns
-        return limit is not None and self._tool_turns >= limit
-
-    def _recorded(
-        self, begun: Begun, results: list[ToolResult], seconds: float
-    ) -> tuple[str, float, bool, bool, Info]:
-        record, parsed = self._current(), begun.parsed
-        seconds = sum([result.added_seconds for result in results], seconds)
-        limit, before = self.max_reply_chars, len(record.messages)
-        record.messages += begun.messages(results, self.format, self._schemas, limit)
-        step = Step(
-            action=begun.action,
-            calls=parsed.calls,
-            results=tuple(results),
-            problems=parsed.problems,
-            answer=parsed.answer,
-            observation="\n\n".join([m.content for m in record.messages[before + 1 :]]),
-            seconds=round(seconds, 6),
-            cut=begun.cut,
-        )
-        record.steps.append(step)
-        record.terminated = parsed.answer is not None
-        record.truncated = not record.terminated and len(record.steps) >= self.max_steps
-        self._ended = record.terminated or record.truncated
-        self.rubric.apply(record, last_only=True)
-        if self._ended:
-            self._finished = record
-        return step.observation, step.reward, record.terminated, record.truncated, self._info()
-
-    def _info(self) -> Info:
-        record = self._current()
-        info: Info = {
-            "messages": to_chats(record.messages),
-            "tools": self._told,
-            "task_id": record.task.id,
-            "step": len(record.steps),
-        } | ({"examples": record.examples} if record.examples else {})
-        for step in record.steps[-1:]:
-            info["problems"] = [problem.kind for problem in step.problems]
-            info["tool_errors"] = [result.error or "" for result in step.results]
-            info |= {f"reward/{name}": value for name, value in step.reward_parts.items()}
-        return info

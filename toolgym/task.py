@@ -101,6 +101,11 @@ class Task:
         return tuple(found)
 
     @property
+    def goal(self) -> Any:
+        """What the tools' state has to come to, see `toolgym.grading.states.Goal`; or None."""
+        return self.metadata.get("goal")
+
+    @property
     def target(self) -> str:
         """The canonical gold answer."""
         return self.answers[0]

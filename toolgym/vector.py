@@ -167,7 +167,7 @@ def _answer_all(steps: Sequence[_Begun]) -> None:
     """Run all calls, those of one toolset together."""
     by_toolset: dict[int, tuple[Toolset, list[_Begun]]] = {}
     for step in steps:
-        tools = step.env._tools  # as they are: `current_tools` makes them the environment's own
+        tools = step.env.playing_tools
         by_toolset.setdefault(id(tools), (tools, []))[1].append(step)
     groups = list(by_toolset.values())
     # Tools that run in processes need not wait for those of other episodes.

@@ -13,6 +13,7 @@ import pytest
 import toolgym
 from toolgym.checks import check_env, check_format, check_reward, check_tool
 from toolgym.env import ToolEnv
+from toolgym.episodes.episode import Episode
 from toolgym.errors import CheckError, ToolError
 from toolgym.formats import Action
 from toolgym.formats.react import ReactFormat
@@ -231,8 +232,8 @@ def test_an_environment_that_never_ends_is_caught(
 def test_an_environment_with_a_clock_in_its_info_is_caught(
     env: ToolEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks, plain = itertools.count(), ToolEnv._info
-    monkeypatch.setattr(ToolEnv, "_info", lambda self: plain(self) | {"time": next(ticks)})
+    ticks, plain = itertools.count(), Episode.info
+    monkeypatch.setattr(Episode, "info", lambda self: plain(self) | {"time": next(ticks)})
     with pytest.raises(AssertionError):
         check_env(env)
 
@@ -240,8 +241,8 @@ def test_an_environment_with_a_clock_in_its_info_is_caught(
 def test_an_environment_with_an_object_in_its_info_is_caught(
     env: ToolEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ToolEnv._info
-    monkeypatch.setattr(ToolEnv, "_info", lambda self: plain(self) | {"tool": {"a set"}})
+    plain = Episode.info
+    monkeypatch.setattr(Episode, "info", lambda self: plain(self) | {"tool": {"a set"}})
     with pytest.raises(CheckError, match="not plain JSON"):
         check_env(env)
 

@@ -27,10 +27,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 llguidance = pytest.importorskip("llguidance")
+pytest.importorskip("llguidance.hf")  # a module of its own, which its package does not load
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
-from toolgym.policies.local.guide import Guides, allowed_tokens  # noqa: E402
-from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402
+from toolgym.policies.local.sampling import Guides, Sampler, allowed_tokens, uniforms  # noqa: E402  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -289,6 +289,27 @@ class TestTurns:
     def test_without_a_bound_tools_may_always_be_called(self) -> None:
         request = asked(prompt="tools_multi_step", turn=3)
         assert "WikipediaSearch[" in grammar_of(request)
+
+    def test_no_answer_before_a_call_where_it_is_asked_for(self) -> None:
+        first = asked(format="tags", prompt="tools_single_step", turn=0)
+        assert "answer" in grammar_of(first)
+        assert "answer" not in grammar_of(first, call_first=True)
+        called = [Message("assistant", "<search>a</search>"), Message("user", "result")]
+        second = dataclasses.replace(first, messages=[*first.messages, *to_chats(called)], turn=1)
+        assert "answer" in grammar_of(second, call_first=True)
+        alone = dataclasses.replace(first, tools=[])
+        assert "answer" in grammar_of(alone, call_first=True), "there is no tool to call"
+
+    def test_a_server_is_asked_for_a_call_first(self) -> None:
+        pytest.importorskip("openai")
+        with Grammatical("structured_outputs") as server:
+            policy = EndpointPolicy(server.url, guided=True, call_first=True, retries=0)
+            (reply,) = made(policy, [asked(prompt="tools_multi_step")])
+            assert asked().format.parse(reply.text, TOOLS).calls
+            assert policy.describe()["call_first"] is True
+            policy.close()
+        with pytest.raises(BadInputError, match="guided=True"):
+            EndpointPolicy("http://127.0.0.1:9/v1", model="m", call_first=True)
 
 
 class TestRecord:

@@ -173,6 +173,45 @@ def test_attack(kind: str, name: str, source: str, rules: bool, world: World, pr
     world.check()
 
 
+HELD = """
+def probe(state, word):
+    state["seen"].append(word)
+    return state["seen"]
+"""
+
+
+@pytest.mark.parametrize("rules", [True, False], ids=["rules", "system"])
+@pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in CASES}))
+def test_attacks_in_sessions(kind: str, rules: bool, world: World, probe: str) -> None:
+    """All of one kind from within sessions; another one beside them never notices."""
+    beside = Sandbox({"probe": HELD}, rules=rules, **LIMITS).open({"seen": []})
+    keeper = shared.sessions._keeper
+    names = [name for of, name, _ in CASES if of == kind]
+    for name, source in [(name, source) for of, name, source in CASES if of == kind]:
+        source = f"{world.fill(source)}\n_it = tool\ndef tool(state, it=_it):\n    return it()\n"
+        box = Sandbox({"tool": source, "probe": HELD}, rules=rules, **LIMITS)
+        with box.open({"seen": []}) as session:
+            result = session.call("tool", {})
+            assert SECRET not in result.text, name
+            assert MARK not in result.text, name
+            assert len(result.text) <= 21_000, name
+            if rules:
+                if name not in HARMLESS:
+                    assert result.error is not None, (name, result.text)
+                assert session.state() == {"seen": []}, name
+                assert session.call("probe", {"word": "é"}).text == '["é"]', name
+        assert json.loads(beside.call("probe", {"word": name}).text)[-1] == name
+        world.check()
+    assert beside.state() == {"seen": names}
+    assert shared.sessions._keeper is keeper  # no attack ended or stopped it
+    assert keeper is not None
+    assert keeper.process.poll() is None
+    fresh = Sandbox({"probe": PROBE.replace("word):", "state, word):")}).open({})
+    assert fresh.call("probe", {"word": "é"}).text == probe
+    beside.close()
+    fresh.close()
+
+
 def without_layer(folder: Path) -> JailedKeepers:
     """Keepers whose runners try to stand behind the kernel's filter, and do not."""
     source = Path(sandbox_module.__file__).parent

@@ -14,7 +14,10 @@ from typing import Any
 from toolgym.errors import MissingExtraError
 
 # What a user has to know beside the extra's name: Linux gets CUDA builds of torch by default.
-_HINTS = {"train": " (on a machine without a GPU install the CPU build of torch first, see README)"}
+_HINTS = {
+    "train": " (on a machine without a GPU install the CPU build of torch first, see README)",
+    "bfcl": " (or alone, without what excludes our other extras: pip install --no-deps bfcl-eval)",
+}
 
 
 def require_extra(module: str, extra: str) -> Any:

@@ -8,6 +8,7 @@ role, imports toolgym: a child starts quickly and holds nothing that its work do
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pickle
 import select
@@ -19,7 +20,7 @@ import traceback
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Channel", "end_with_parent", "load", "serve"]
+__all__ = ["Channel", "end_with_parent", "load", "plain", "serve"]
 
 _LENGTH = struct.Struct("!Q")  # bytes of the message that follows
 _PIECE = 1 << 16  # bytes that are read at once: what a pipe holds
@@ -115,6 +116,33 @@ def _wait(descriptor: int, event: int, end: float | None) -> None:
     poll.register(descriptor, event)
     if not poll.poll(None if end is None else max(end - time.monotonic(), 0) * 1e3):
         raise TimeoutError
+
+
+def plain(value: Any) -> tuple[str, Any]:
+    """A value as JSON text, and the value that this text gives again.
+
+    Raises:
+        ValueError: JSON cannot hold it: what it is, in words. A tuple is held, as a list.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        again = json.loads(text)
+        if again != value:  # mostly equal, which C code finds out
+            _check_keys(value)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return text, again
+
+
+def _check_keys(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r:.80} of a dict is not a string")
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)
 
 
 def load(path: str) -> ModuleType:

@@ -22,6 +22,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,53 @@ def _held() -> int:
         return 1 << 30
 
 
+class Door:
+    """What a keeper prepares, and a process that it forked closes behind itself."""
+
+    def __init__(self) -> None:
+        self._held, self._keeper = _held(), os.getpid()
+        self._control = getattr(ctypes.CDLL(None), "prctl", None)
+
+    def die_with_keeper(self) -> None:
+        """From now on, this process ends when the keeper does; at once where it has."""
+        if self._control is not None:
+            self._control(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self._keeper:
+                os._exit(0)
+
+    def limit(self, memory: int, seconds: int, more: Iterable[tuple[int, int]]) -> bool:
+        """Limit this process; False: a limit is not known here.
+
+        Args:
+            memory: MiB beyond what the keeper has.
+            seconds: of processor time, for a keeper that died.
+            more: pairs of a resource and its limit.
+        """
+        stands = True
+        for what, value in (
+            (resource.RLIMIT_AS, self._held + _RESERVE + memory * 2**20),
+            (resource.RLIMIT_CPU, seconds),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, 0),
+            *more,
+        ):
+            try:
+                resource.setrlimit(what, (value, value))
+            except (OSError, ValueError):
+                stands = False
+        return stands
+
+
+def alone() -> None:
+    """Nothing here prints, what a call prints reaches nobody, and no environment is seen."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    if null > 2:
+        os.close(null)
+    os.environ.clear()
+
+
 class Keeper:
     """What all runners of one work module share.
 
@@ -55,8 +103,7 @@ class Keeper:
 
     def __init__(self, work: ModuleType, channel: Channel, channels: type[Channel]) -> None:
         self.work, self.channel, self.channels = work, channel, channels
-        self._held = _held()
-        self._control = getattr(ctypes.CDLL(None), "prctl", None)
+        self._door = Door()
 
     def serve(self) -> None:
         """Answer requests, one at a time, until the parent closes its end."""
@@ -81,14 +128,13 @@ class Keeper:
             os.dup2(request, _REQUEST)
             most = 1_024 if sys.platform == "linux" else os.sysconf("SC_OPEN_MAX")
             os.closerange(_REQUEST + 1, most)
-            if self._control is not None:
-                self._control(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+            self._door.die_with_keeper()
             self.work.prepare()  # the pages that a call touches are then its own
             message = self.channels(_REQUEST, _ANSWER).receive()
             seconds, memory, _ = _HEADER.unpack_from(message)
             reserve = mmap.mmap(-1, _RESERVE)
             os.close(_REQUEST)
-            limited = self._limit(memory, seconds)
+            limited = self._door.limit(memory, int(seconds) + 2, self.work.LIMITS)
             try:
                 reply = self.work.answer(message[_HEADER.size :], memory, limited)
             except MemoryError:
@@ -102,23 +148,6 @@ class Keeper:
             os.close(_ANSWER)  # says that the answer is complete; leaving does too, but later
         finally:
             leave(0)
-
-    def _limit(self, memory: int, seconds: float) -> bool:
-        """Limit this process; False: a limit is not known here."""
-        allowed = self._held + _RESERVE + memory * 2**20
-        stands = True
-        for what, value in (
-            (resource.RLIMIT_AS, allowed),
-            (resource.RLIMIT_CPU, int(seconds) + 2),  # for a keeper that died
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, 0),
-            *self.work.LIMITS,
-        ):
-            try:
-                resource.setrlimit(what, (value, value))
-            except (OSError, ValueError):
-                stands = False
-        return stands
 
 
 def said(error: BaseException) -> str:
@@ -193,12 +222,7 @@ def serve(channel: Channel, path: str) -> None:
     child = sys.modules["__main__"]
     work = child.load(path)
     work.prepare()
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):  # nothing here prints; what a call prints reaches nobody
-        os.dup2(null, standard)
-    if null > 2:
-        os.close(null)
-    os.environ.clear()
+    alone()
     keeper = Keeper(work, channel, child.Channel)
     gc.collect()
     gc.freeze()  # a runner that collects garbage would copy every page of the keeper

@@ -46,6 +46,7 @@ class Child(Channel):
         environment: all environment variables of the child; None: ours, and our import path.
         options: of the interpreter, such as ``-S``.
         folder: the child's working folder; None is ours.
+        given: further descriptors that the child gets, under the same numbers.
 
     Raises:
         OSError: the system starts no further process.
@@ -58,6 +59,7 @@ class Child(Channel):
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         folder: str | None = None,
+        given: Sequence[int] = (),
     ) -> None:
         here_read, child_write = os.pipe()
         child_read, here_write = os.pipe()
@@ -67,7 +69,7 @@ class Child(Channel):
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", *options, *scripts, *pipes, *arguments],
-                pass_fds=(child_read, child_write),
+                pass_fds=(child_read, child_write, *given),
                 stdin=subprocess.DEVNULL,
                 env=inherited() if environment is None else dict(environment),
                 cwd=folder,
@@ -160,10 +162,11 @@ class WorkerPool:
     Args:
         function: called with keyword arguments in the child; its result comes back as text.
         name: for messages.
+        shared: what the function keeps from call to call is left as it is.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Callable[..., Any], name: str, shared: bool = False) -> None:
+        self._function, self._name, self._shared = function, name, shared
         self._payload: bytes | None = None
         self._idle, self._lock = Idle(), threading.Lock()
         weakref.finalize(self, self._idle.end)
@@ -210,7 +213,7 @@ class WorkerPool:
         with self._lock:
             if self._payload is None:
                 try:
-                    self._payload = cloudpickle.dumps(self._function)
+                    self._payload = cloudpickle.dumps((self._function, self._shared))
                 except Exception as error:  # pickling runs arbitrary __reduce__ methods
                     raise self._refused(f"cannot be sent to a worker process ({error})") from error
         child = Child("tool_child")

@@ -187,7 +187,9 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
         return [Message("assistant", thought, step.calls), *answers]
     if step.answer is not None:
         thought = _thought(step.action, trajectory, codec)
-        return [Message("assistant", get_format("hermes").write(Action(thought, (), step.answer)))]
+        said = get_format("hermes").write(Action(thought, (), step.answer))
+        heard = [Message("user", step.observation)] if step.user is not None else []
+        return [Message("assistant", said), *heard]
     complaint = [Message("user", step.observation)] if step.observation else []
     return [Message("assistant", step.action), *complaint]
 

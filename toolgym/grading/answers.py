@@ -372,15 +372,15 @@ def per_answer(trajectory: Trajectory, score: Callable[[str], Any]) -> list[floa
     """Score the policy's own answer at the step that gave it; every other step gets 0.0.
 
     An episode ends with its first answer; later ones (in records from elsewhere) get 0.0 too. Of
-    the trajectory nothing is read but ``step.answer``.
+    the trajectory nothing is read but ``step.final``.
 
     Returns:
         [steps] floats.
     """
     values = [0.0] * len(trajectory.steps)
     for index, step in enumerate(trajectory.steps):
-        if step.answer is not None:
-            values[index] = float(score(step.answer))
+        if (answer := step.final) is not None:
+            values[index] = float(score(answer))
             break
     return values
 

@@ -21,6 +21,9 @@ from toolgym.policies.requests import (
     Request,
     Stream,
     join_tokens,
+    read_native,
+    with_text_arguments,
+    wrote_text_arguments,
 )
 from toolgym.registry import POLICIES
 from toolgym.tools.base import Schema
@@ -89,9 +92,9 @@ PolicyFunction = Callable[[list[Chat], list[Schema]], Any]
 class CallablePolicy(Policy):
     """A function of ``(messages, tools)`` that returns text or a message.
 
-    A message may be a `Message`, a chat dict or a client's own object; see
-    `toolgym.policies.native.read_native`. After a reply with native calls the conversation goes on
-    in their shape: ``tool_calls`` with the ids that came, and results of role ``tool``.
+    A message may be a `Message`, a chat dict or a client's own object (`read_native`). After a
+    reply with native calls the conversation goes on in their shape: ``tool_calls`` with the ids
+    that came, and results of role ``tool``.
 
     Args:
         function: may be ``async``.
@@ -108,19 +111,17 @@ class CallablePolicy(Policy):
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Reply | Exception:
-        from toolgym.policies import native
-
         messages = request.messages
         if request.episode in self._as_text:
-            messages = list(map(native.with_text_arguments, messages))
+            messages = list(map(with_text_arguments, messages))
         try:
             value = self.function(messages, request.tools)
             if inspect.isawaitable(value):
                 value = asyncio.run(_wait(value))
             if isinstance(value, str | Reply):
                 return value if isinstance(value, Reply) else Reply(value)
-            reply = native.read_native(value, request)
-            if reply.said is not None and native.wrote_text_arguments(value):
+            reply = read_native(value, request)
+            if reply.said is not None and wrote_text_arguments(value):
                 self._as_text.add(request.episode)
             return reply
         except ToolgymError as error:
@@ -218,23 +219,30 @@ def _import_function(module: str, attribute: str) -> PolicyFunction:
     return function  # type: ignore[no-any-return]
 
 
-def grammar_of(request: Request) -> str:
+def grammar_of(request: Request, call_first: bool = False) -> str:
     """What the reply to a request may be, see `toolgym.formats.Format.grammar`.
 
     Tools may not be called any more after the turns in which the strategy allows it.
+
+    Args:
+        request: with the conversation so far.
+        call_first: no answer before a tool has been called, where there are tools to call.
 
     Raises:
         BadInputError: the request's format has no grammar.
     """
     codec, tools = request.format, request.tools
-    limit, may_call = codec.strategy.tool_turns, True
-    if limit is not None:
+    limit, may_call, called = codec.strategy.tool_turns, True, False
+    if limit is not None or call_first:
         said = [chat for chat in request.messages if chat["role"] == "assistant"]
         # What stands before the policy's own turns was not called by it.
         own = said[max(0, len(said) - request.turn) :]
         used = [c for c in own if "tool_calls" in c or codec.parse(c["content"], tools).calls]
-        may_call = len(used) < limit
-    grammar = codec.grammar(tools, calls=may_call)
+        may_call, called = limit is None or len(used) < limit, bool(used)
+    offered = may_call and codec.strategy.tools and bool(tools)
+    answer = called or not (call_first and offered)
+    # Formats of others may not know of turns without an answer.
+    grammar = codec.grammar(tools, calls=may_call, **({} if answer else {"answer": False}))
     if grammar is None:
         raise BadInputError(
             f"format {codec.name!r} has no grammar to guide replies with: play unguided "

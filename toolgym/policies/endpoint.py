@@ -14,7 +14,7 @@ from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_me
 from toolgym.formats.grammar import with_markers
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, grammar_of, with_stop
 from toolgym.policies.client import Dialect, Service, failure_of
-from toolgym.policies.native import read_native, with_text_arguments
+from toolgym.policies.requests import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
@@ -103,11 +103,10 @@ class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
     Connection errors, time-outs, 408, 409, 425, 429 and 5xx are tried again, with exponential
-    backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes;
-    more is final); a reply that holds nothing is asked for again, too. Everything else is final
-    at once. A sampling parameter that the server says it does not know is left out from then
-    on, with a warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks
-    for it.
+    backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more
+    is final); a reply that holds nothing is asked for again, too. Everything else is final at
+    once. A sampling parameter that the server says it does not know is left out from then on, with
+    a warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
@@ -153,6 +152,7 @@ class EndpointPolicy(Policy):
         native_tools: bool = False,
         guided: bool | str = False,
         guided_markers: Sequence[str] = (),
+        call_first: bool = False,
     ) -> None:
         address, _, named = base_url.partition("#")
         name = model or named
@@ -172,6 +172,9 @@ class EndpointPolicy(Policy):
             raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
         self._guide = _guide_field(guided, native_tools)
         self._markers = {text: text for text in guided_markers}
+        if call_first and not self._guide:
+            raise BadInputError("call_first is for guided replies: pass guided=True, too")
+        self._call_first = call_first
         self._passed_over = False  # whether a reply came that is not of the grammar
         self._openai = require_extra("openai", "endpoint")
         self._extra, self._dialect = dict(extra_body or {}), Dialect()
@@ -207,7 +210,7 @@ class EndpointPolicy(Policy):
     async def _one(self, request: Request) -> Reply | Exception:
         wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
         if self._guide:
-            grammar = with_markers(grammar_of(request), self._markers)
+            grammar = with_markers(grammar_of(request, self._call_first), self._markers)
             nested = self._guide == _GUIDES[0]
             wanted[self._guide] = {"grammar": grammar} if nested else grammar
         wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
@@ -269,6 +272,7 @@ class EndpointPolicy(Policy):
             "native_tools": self._native,
             **({"extra_body": self._extra} if self._extra else {}),
             **({"guided": self._guide} if self._guide else {}),
+            **({"call_first": True} if self._call_first else {}),
         }
 
     def close(self) -> None:

@@ -284,6 +284,18 @@ class _Class(typing.Generic[_T]):
     """Stands for ``typing.Type``, whose origin is `type` itself: a comparison would give it out."""
 
 
+_BUILTINS: dict[str, Any] = {
+    **{name: getattr(builtins, name) for name in _BUILTIN_WORDS.split()},
+    **{
+        name: value
+        for name, value in vars(builtins).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    },
+    **{"getattr": _getattr, "hasattr": _hasattr, "type": _type},
+    **{_FORMAT: _format, _OWN: _own.check, "__build_class__": _own.build},
+}
+
+
 def public_modules() -> dict[str, types.ModuleType]:
     """Copies of the modules with their public names only.
 
@@ -328,13 +340,8 @@ def names(modules: dict[str, types.ModuleType], published: bool = False) -> dict
             raise ImportError(f"module {name!r} is not available")
         return modules[name] if fromlist else modules[name.partition(".")[0]]
 
-    allowed: dict[str, Any] = {name: getattr(builtins, name) for name in _BUILTIN_WORDS.split()}
-    for name, value in vars(builtins).items():
-        if isinstance(value, type) and issubclass(value, BaseException):
-            allowed[name] = value
-    allowed |= {"__import__": load, "getattr": _getattr, "hasattr": _hasattr, "type": _type}
     _own.classes.clear()
-    allowed |= {_FORMAT: _format, _OWN: _own.check, "__build_class__": _own.build}
+    allowed = {**_BUILTINS, "__import__": load}
     _own.names = {"__builtins__": allowed, "__name__": "tool"}
     if published:
         _own.names |= {"json": modules["json"], "deepcopy": modules["copy"].deepcopy}

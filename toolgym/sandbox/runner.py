@@ -7,13 +7,16 @@ request, checks or runs the source, and gives the answer as bytes: one letter an
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import importlib
 import json
 import marshal
+import mmap
 import resource
 import struct
 import sys
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
 else:  # beside this file: a keeper runs by path and imports nothing of toolgym
     language, seccomp = map(importlib.import_module, ("language", "seccomp"))
 
-__all__ = ["LIMITS", "answer", "prepare"]
+__all__ = ["LIMITS", "answer", "prepare", "session"]
 
 # No process, and at last no descriptor: closing one makes no room for another.
 LIMITS = ((resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 0))
 _HEADER = struct.Struct("!IB")  # characters, flags
-_RULES = 1  # flag: the rules of the language hold
+_RULES, _PUBLISHED = 1, 8  # flags: the rules of the language hold; see Sandbox
 _LAYERS = {"limits": 2, "seccomp": 4}  # flags: this layer must stand, or nothing runs
 # What a new runner runs before it waits.
 _WARM_UP = """
@@ -37,6 +40,11 @@ def warm(a, b=1):
     return {"text": "{}".format(a), "list": [n + b for n in range(3)]}
 """
 _ERROR_CHARS = 1_000
+_RESERVE = 4 << 20  # bytes, set free when memory runs out so that this can still be reported
+_NO_FUNCTION = "its source defines no function of that name"
+_SESSION = struct.Struct("!III")  # characters of a result and of the state, flags
+_TOKEN = 8  # bytes of a message that its replies repeat
+_LENGTH = struct.Struct("!I")  # of a reply's text, before the state
 # Read on first use by code that a function may call; a runner can open no file.
 for _name in ("_strptime", "encodings.ascii", "encodings.latin_1", "encodings.idna", "locale"):
     importlib.import_module(_name)
@@ -69,20 +77,26 @@ def _compile(asked: dict[str, Any], rules: bool) -> tuple[bytes, str | bytes]:
         return b"r", f"{asked['name']} was refused: {error}"
 
 
-def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[bytes, str]:
-    """The value of a function as JSON; of several calls, a list of kinds and texts."""
-    name, published = asked["name"], asked.get("published", False)
+def _function(name: str, program: Any, rules: bool, published: bool) -> Any:
+    """The function that a program defines, in fresh globals; None: it defines none."""
     allowed = language.names(_MODULES, published)
     names = allowed if rules else {**allowed, "__builtins__": builtins}
-    program = marshal.loads(code)  # noqa: S302 - from _compile, in a runner that ran nothing
     # The one place where text of a model becomes running code: a forked process with neither
-    # files, network, children nor a next call, which the keeper ends after its answer.
+    # files, network nor children, which holds nothing but its one call or its one session.
     exec(program, names)  # noqa: S102
     function = names.get(name)
     if published and name not in names:
         raise NameError(f"name {name} is not defined")
-    if not published and not callable(function):
-        return b"r", f"{name} was refused: its source defines no function of that name"
+    return function if published or callable(function) else None
+
+
+def _call(asked: dict[str, Any], code: bytes, limit: int, rules: bool) -> tuple[bytes, str]:
+    """The value of a function as JSON; of several calls, a list of kinds and texts."""
+    name, published = asked["name"], asked.get("published", False)
+    program = marshal.loads(code)  # noqa: S302 - from _compile, in a runner that ran nothing
+    function = _function(name, program, rules, published)
+    if function is None:
+        return b"r", f"{name} was refused: {_NO_FUNCTION}"
     arguments = asked["arguments"]
     if arguments is None:
         return b"v", "null"
@@ -146,6 +160,15 @@ def _warming() -> bytes:
     return json.dumps(asked).encode() + b"\0" + program
 
 
+def _closed(flags: int, limited: bool) -> list[str] | None:
+    """Close the door: the layers that stand then; None: one that has to stand does not."""
+    layers = ["limits"] if limited else []
+    if _FILTER is not None and _FILTER.install():
+        layers.append("seccomp")
+    missing = any(flags & flag and layer not in layers for layer, flag in _LAYERS.items())
+    return None if missing else layers
+
+
 def answer(request: bytes, memory: int, limited: bool) -> bytes | None:
     """Close the door and answer one request: with the layers that stand, if it asks nothing.
 
@@ -158,16 +181,132 @@ def answer(request: bytes, memory: int, limited: bool) -> bytes | None:
         A letter and a text; None: a layer that has to stand does not.
     """
     limit, flags = _HEADER.unpack_from(request)
-    layers = ["limits"] if limited else []
-    if _FILTER is not None and _FILTER.install():
-        layers.append("seccomp")
-    if any(flags & flag and layer not in layers for layer, flag in _LAYERS.items()):
+    layers = _closed(flags, limited)
+    if layers is None:
         return None
     asked = request[_HEADER.size :]
     kind, text = (
         _answer(asked, limit, bool(flags & _RULES)) if asked else (b"v", json.dumps(layers))
     )
     return kind + (text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text)
+
+
+class _StateError(Exception):
+    """What a call left, and why it cannot stay."""
+
+
+class _Session:
+    """The state of one session, and the functions that change it.
+
+    Nothing but the state outlives a call: each has fresh globals, and one that fails, or leaves
+    what is not JSON, changes nothing.
+
+    Args:
+        opening: limits, flags and the first state.
+        plain: a value as JSON text, and what that gives again.
+    """
+
+    def __init__(self, opening: bytes, plain: Callable[[Any], tuple[str, Any]]) -> None:
+        self._limit, self._largest, self._flags = _SESSION.unpack_from(opening)
+        self._plain, self._programs = plain, dict[str, tuple[str, Any]]()
+        self._reserve = mmap.mmap(-1, _RESERVE)
+        self._bytes = _exact(json.loads(opening[_SESSION.size :]))
+        self._state = marshal.loads(self._bytes)  # noqa: S302 - our own, as below
+
+    def answer(self, message: bytes) -> Iterator[bytes]:
+        """Replies to a message: a program (``p``), a state (``s``), or calls (``c``)."""
+        kind, rest = message[:1], message[1:]
+        if kind == b"p":
+            head, _, code = rest.partition(b"\0")
+            name, function = json.loads(head)
+            self._programs[name] = function, marshal.loads(code)  # noqa: S302 - from _compile
+        elif kind == b"s":
+            self._bytes = _exact(json.loads(rest))
+            self._state = marshal.loads(self._bytes)  # noqa: S302
+        else:
+            for name, arguments in json.loads(rest[_TOKEN:]):
+                letter, text, state = self._call(name, arguments)
+                said = text.encode("utf-8", "backslashreplace")
+                yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(said)), said, state))
+                if letter == b"m":  # what is left of the memory is not known
+                    raise EOFError
+                # Two places of the state that hold one value hold two after the call; meanwhile
+                # the parent reads the reply.
+                self._state = marshal.loads(self._bytes)  # noqa: S302
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str, bytes]:
+        """Kind and text of a call, and the state where it has changed."""
+        try:
+            kind, text = self._result(name, arguments)
+            if kind == b"v":
+                return kind, text, self._changed()
+        except MemoryError:
+            self._reserve.close()
+            return b"m", "memory", b""
+        except _StateError as error:
+            kind, text = b"s", f"{name} left {error}"
+        except BaseException as error:  # also SystemExit: it ends a call
+            published = self._flags & _PUBLISHED
+            kind, text = b"e", str(error)[: self._limit] if published else _said(error)
+        return kind, text, b""
+
+    def _result(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str]:
+        sys.modules["random"].seed(0)  # as for a call alone
+        published = bool(self._flags & _PUBLISHED)
+        rules = bool(self._flags & _RULES)
+        name, program = self._programs[name]
+        function = _function(name, program, rules, published)
+        if function is None:
+            return b"r", f"{name} was refused: {_NO_FUNCTION}"
+        called = functools.partial(function, self._state)
+        return _value(name, called, arguments, self._limit, published)
+
+    def _changed(self) -> bytes:
+        """The state as JSON after a call that went well; empty: it is as before.
+
+        Raises:
+            _StateError: it cannot stay.
+        """
+        with contextlib.suppress(ValueError):  # not JSON, or in a subclass of a type of JSON
+            if _exact(self._state) == self._bytes:
+                return b""
+        try:
+            text, again = self._plain(self._state)
+            exact = _exact(again)
+        except ValueError as error:
+            raise _StateError(f"what JSON cannot hold in the state: {error}") from error
+        if len(text) > self._largest:
+            raise _StateError(f"a state of {len(text)} characters; at most {self._largest}")
+        self._bytes = exact
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _exact(value: Any) -> bytes:
+    """Bytes that tell the order of a dict and 1 from True, but not who else holds a value.
+
+    Raises:
+        ValueError: it is of a type that JSON does not have, or too deep.
+    """
+    return marshal.dumps(value, 2)
+
+
+def session(
+    opening: bytes, limited: bool, plain: Callable[[Any], tuple[str, Any]]
+) -> Callable[[bytes], Iterator[bytes]]:
+    """Close the door and hold a state; what answers each message to come.
+
+    Args:
+        opening: limits, flags and the first state.
+        limited: whether the limits stand.
+        plain: a value as JSON text, and what that gives again.
+
+    Raises:
+        EOFError: a layer that has to stand does not.
+    """
+    held = _Session(opening, plain)
+    if _closed(_SESSION.unpack_from(opening)[-1], limited) is None:
+        raise EOFError
+    return held.answer
 
 
 def prepare() -> None:

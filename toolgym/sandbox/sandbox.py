@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolgym._workers.forks import Forks
 from toolgym._workers.pool import Keepers
 from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.sandbox.session import STATE_CHARS, SandboxSession
 
 __all__ = ["LAYERS", "JailedKeepers", "Sandbox", "SandboxResult", "function_name", "shared"]
 
@@ -26,13 +28,14 @@ _ERROR_CHARS = 1_000
 _ALL_CHARS = 50_000_000  # of the answers of many calls
 _KINDS = {
     **{"r": "refused", "e": "exception", "t": "timeout", "m": "memory", "o": "output"},
-    **{"j": "result", "d": "died"},
+    **{"j": "result", "d": "died", "s": "state"},
 }
 
 _RUNNER = Path(__file__).with_name("runner.py")
 # As in runner.py, which is run by path and shares no module with this one.
 _HEADER = struct.Struct("!IB")
-_RULES, _FLAGS = 1, {"limits": 2, "seccomp": 4}
+_RULES, _FLAGS, _PUBLISHED = 1, {"limits": 2, "seccomp": 4}, 8
+_SESSION = struct.Struct("!IIII")  # MiB, characters of a result and of a state, flags
 
 
 class JailedKeepers(Keepers):
@@ -40,6 +43,7 @@ class JailedKeepers(Keepers):
 
     def __init__(self, hash_seed: int = 0) -> None:
         super().__init__(_RUNNER, bare=True, hash_seed=hash_seed)
+        self.sessions = Forks(_RUNNER, bare=True, hash_seed=hash_seed)
         self._layers: tuple[str, ...] | None = None
 
     def layers(self) -> tuple[str, ...]:
@@ -49,6 +53,10 @@ class JailedKeepers(Keepers):
             known = reply is not None and reply[:1] == b"v"
             self._layers = tuple(json.loads(reply[1:])) if reply and known else ()
         return self._layers
+
+    def flags(self, rules: bool) -> int:
+        """What a runner is told: a layer that stood at the first try has to stand each time."""
+        return sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
 
     def call(
         self, request: bytes, timeout: float, memory: int, limit: int, *, rules: bool
@@ -65,8 +73,7 @@ class JailedKeepers(Keepers):
         Returns:
             One letter for the kind of the answer and its text in UTF-8; None: the keeper died.
         """
-        # A layer that stood at the first try has to stand each time.
-        flags = sum(_FLAGS[layer] for layer in self._layers or ()) + _RULES * rules
+        flags = self.flags(rules)
         largest = 4 * (limit + _ERROR_CHARS) + 1_000  # bytes
         return self.ask(_HEADER.pack(limit, flags) + request, timeout, memory, largest)
 
@@ -84,8 +91,8 @@ class SandboxResult:
         text: the function's return value as JSON, or a text for the model that says what failed.
         error: None, or the kind of failure: ``refused`` (the source uses what the language rules
             do not allow), ``arguments``, ``exception``, ``timeout``, ``memory``, ``output`` (too
-            long), ``result`` (no JSON) or ``died`` (the process ended itself or was ended by the
-            kernel).
+            long), ``result`` (no JSON), ``state`` (what a session's call left is no JSON, or too
+            long) or ``died`` (the process ended itself or was ended by the kernel).
     """
 
     text: str
@@ -219,6 +226,23 @@ class Sandbox:
         answers = map(_answer, pairs or [None] * len(arguments))
         return [self._read(name, answer) for answer in answers]
 
+    def open(self, state: Mapping[str, Any]) -> SandboxSession:
+        """A live session: the functions change a state, in one jailed process until it is closed.
+
+        Each function is ``def name(state, ...)`` and changes the dict ``state`` in place; nothing
+        else outlives a call. A call costs a twentieth of one of `call`.
+
+        Args:
+            state: JSON, a dict; the session has a copy.
+
+        Raises:
+            BadInputError: the state is not a dict, not JSON, or too large.
+        """
+        flags = self._keepers.flags(self._rules) + _PUBLISHED * self._published
+        opening = _SESSION.pack(self._memory, self._limit, STATE_CHARS, flags)
+        largest = 4 * (self._limit + STATE_CHARS) + 1_000  # bytes
+        return SandboxSession(self, state, self._keepers.sessions, opening, largest)
+
     def reseeded(self, hash_seed: int) -> Sandbox:
         """The same functions where sets are walked in another order; shares what was compiled."""
         twin = copy.copy(self)
@@ -241,7 +265,7 @@ class Sandbox:
         return text
 
     def _ask(self, name: str, arguments: str, many: int = 0) -> SandboxResult:
-        program = self._programs.get(name) or self._compiled(name)
+        program = self._program(name)
         if isinstance(program, SandboxResult):
             return program
         called = f'"name": {json.dumps(function_name(name))}, "arguments": {arguments}'
@@ -251,6 +275,16 @@ class Sandbox:
         head = f"{{{called}, {how}}}".encode()
         reply = self._send(head + b"\0" + program, min(limit, _ALL_CHARS))
         return self._read(name, reply, limit)
+
+    def _program(self, name: str) -> bytes | SandboxResult:
+        return self._programs.get(name) or self._compiled(name)
+
+    def _frame(self, name: str) -> bytes | SandboxResult:
+        """What a session's process gets of a function, or why it can get none."""
+        program = self._program(name)
+        if isinstance(program, SandboxResult):
+            return program
+        return json.dumps([name, function_name(name)]).encode() + b"\0" + program
 
     def _compiled(self, name: str) -> bytes | SandboxResult:
         """The program of a function, or why there is none; compiled by a jailed process too."""

@@ -13,16 +13,26 @@ import struct
 
 __all__ = ["Filter", "build"]
 
-# Memory, the clock, random bytes, waiting, and writing to what is open already: the answer's pipe.
+# Memory, the clock, random bytes, waiting, and writing to what is open already: the answer's pipe;
+# reading from a session's socket only.
 _X86_64 = {
-    **{"write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11},
+    **{
+        "read": 0,
+        "write": 1,
+        "close": 3,
+        "fstat": 5,
+        "lseek": 8,
+        "mmap": 9,
+        "mprotect": 10,
+        "munmap": 11,
+    },
     **{"brk": 12, "rt_sigprocmask": 14, "rt_sigreturn": 15, "select": 23, "sched_yield": 24},
     **{"mremap": 25, "madvise": 28, "getpid": 39, "exit": 60, "gettimeofday": 96},
     **{"gettid": 186, "futex": 202, "clock_gettime": 228, "clock_nanosleep": 230},
     **{"exit_group": 231, "getrandom": 318},
 }
 _AARCH64 = {
-    **{"close": 57, "lseek": 62, "write": 64, "pselect6": 72, "fstat": 80, "exit": 93},
+    **{"close": 57, "lseek": 62, "read": 63, "write": 64, "pselect6": 72, "fstat": 80, "exit": 93},
     **{"exit_group": 94, "futex": 98, "clock_gettime": 113, "clock_nanosleep": 115},
     **{"sched_yield": 124, "rt_sigprocmask": 135, "rt_sigreturn": 139, "gettimeofday": 169},
     **{"getpid": 172, "gettid": 178, "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222},
@@ -32,7 +42,9 @@ _MACHINES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 
 _LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # linux/bpf_common.h
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001  # linux/seccomp.h
-_NUMBER, _ARCHITECTURE, _THIRD_ARGUMENT = 0, 4, 32  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
+_FIRST_ARGUMENT, _THIRD_ARGUMENT = 16, 32
+_OWN = 3  # descriptor that may be read from; the null device lies before it
 _EXECUTABLE = 0x4  # PROT_EXEC
 _ADVICE = (4, 8)  # MADV_DONTNEED, MADV_FREE: how an allocator gives pages back
 _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 22, 38  # linux/prctl.h
@@ -67,6 +79,14 @@ def build() -> bytes | None:
                 step(_JUMP_SET, 0, 1, _EXECUTABLE),
                 step(_RETURN, 0, 0, _EPERM),
                 step(_RETURN, 0, 0, _ALLOW),
+            ]
+        elif name == "read":
+            steps += [
+                step(_JUMP_EQUAL, 0, 4, number),
+                step(_LOAD, 0, 0, _FIRST_ARGUMENT),
+                step(_JUMP_EQUAL, 0, 1, _OWN),
+                step(_RETURN, 0, 0, _ALLOW),
+                step(_RETURN, 0, 0, _EPERM),
             ]
         elif name == "madvise":
             steps += [

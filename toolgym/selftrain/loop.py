@@ -320,9 +320,9 @@ def _player(work: Work, model: str, temperature: float, *, practice: bool = Fals
     from toolgym.policies.local.transformers import TransformersPolicy
 
     sampling = work.settings.sampling
-    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided"})
+    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided", "call_first"})
     if sampling.guided == "always" or (practice and sampling.guided == "practice"):
-        options["guided"] = True
+        options |= {"guided": True, "call_first": sampling.call_first}
     return TransformersPolicy(model, temperature=temperature, **options)
 
 

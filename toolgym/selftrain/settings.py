@@ -76,12 +76,14 @@ class SamplingSettings(Sampling):
             float32), ``float32``, ``bfloat16``.
         guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
             in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
+        call_first: a guided reply is no answer before a tool has been called.
     """
 
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
     guided: Literal["never", "practice", "always"] = "never"
+    call_first: bool = False
 
     @field_validator("guided", mode="before")
     @classmethod

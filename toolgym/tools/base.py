@@ -6,20 +6,25 @@ import functools
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import ValidationError
 
 from toolgym._util.jsonl import copy_json, value_hash
 from toolgym._util.rebuilding import name_code
 from toolgym._workers.pool import WorkerPool
-from toolgym._workers.tool_child import attempt, by_name, describe
-from toolgym.errors import BadInputError, ToolError, did_you_mean
+from toolgym._workers.tool_child import Watch, attempt, by_name, describe
+from toolgym.errors import BadInputError, ToolError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import ResultCache, cache_key
 from toolgym.tools.docstring import read_docstring
+from toolgym.tools.keeping import what_it_keeps
+from toolgym.tools.signature import argument_model, read_signature, takes_self, told_problem
+
+if TYPE_CHECKING:
+    from toolgym.tools.session import LiveSession
 
 __all__ = ["DEFAULT_TIMEOUT", "Schema", "Tool", "tool"]
 
@@ -49,11 +54,20 @@ class Tool:
             ``run.json``.
         cache: whether equal arguments may be answered from memory. Default: where there is a
             ``fingerprint``, since that says that data and arguments alone decide the answer.
+        shared_state: the function may keep something from call to call, though calls run in any
+            order and in several processes: for caches, which change no answer. What remembers for
+            an episode is a method of a `toolgym.tools.session.ToolSession`.
 
     Raises:
-        BadInputError: a name that a format cannot write, a parameter whose type is missing or no
-            JSON, ``*args`` or ``**kwargs``, or no description.
+        BadInputError: a function that writes what outlives its call, a name that a format cannot
+            write, a parameter whose type is missing or no JSON, ``*args`` or ``**kwargs``, or no
+            description.
     """
+
+    # What tools that are not made of a function, but of a document, do not have.
+    _live: LiveSession | None = None
+    _watch: Watch | None = None
+    _said = False
 
     def __init__(
         self,
@@ -66,29 +80,45 @@ class Tool:
         batch: Batch | None = None,
         fingerprint: str = "",
         cache: bool | None = None,
+        shared_state: bool = False,
     ) -> None:
         self.function, self.fingerprint = function, fingerprint
         # Per tool object, not by name: options such as a search's k stand in no fingerprint.
         self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
         self.name = _checked_name(name or _plain(function).__name__)
         self.timeout, self.inline, self.batch = timeout, inline, batch
-        signature = _signature(function, self.name)
+        signature = read_signature(function, self.name)
+        self.method = takes_self(signature)
+        if self.method:
+            del signature["self"]
+        kept = "" if shared_state or self.method else what_it_keeps(function)
+        if kept:
+            raise BadInputError(_keeping(self.name, kept))
+        self._watch = Watch(function) if inline and not (shared_state or self.method) else None
         text = inspect.getdoc(_plain(function)) or ""
         written, described = read_docstring(text, list(signature))
         self.description = " ".join((description or written).split())
         if not self.description:
             raise BadInputError(_undocumented(self.name))
-        model, self.parameters = _arguments(signature, self.name, described)
+        model, self.parameters = argument_model(signature, self.name, described)
         self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
         self._call = by_name(function)
         self._options: dict[str, Any] = {"name": self.name, "description": description}
         self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
-        self._options |= {"fingerprint": fingerprint}
-        self._pool = None if inline else WorkerPool(function, self.name)
+        self._options |= {"fingerprint": fingerprint, "shared_state": shared_state}
+        self._pool = (
+            None if inline or self.method else WorkerPool(function, self.name, shared_state)
+        )
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: no validation, no deadline."""
         return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        """Of an instance of its class, a method is the plain function bound to that instance."""
+        if instance is None or not self.method:
+            return self
+        return functools.partial(self.function, instance)
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r}, parameters={list(self.parameters['properties'])})"
@@ -111,7 +141,7 @@ class Tool:
         try:
             checked = self._check(dict(arguments))
         except ValidationError as error:
-            problems = "; ".join(_problem(item, self._names) for item in error.errors())
+            problems = "; ".join(told_problem(item, self._names) for item in error.errors())
             raise ToolError(f"invalid arguments for {self.name}: {problems}") from error
         # Its fields, in order, are all that it holds, for extra ones are forbidden.
         return dict(zip(self._names, vars(checked).values(), strict=True))
@@ -156,7 +186,7 @@ class Tool:
         else:
             values = [self._run_one(arguments) for _, arguments, _ in ready]
         for (index, _, key), reply in zip(ready, values, strict=True):
-            replies[index] = reply
+            replies[index] = self._settled(reply)
             if cache is not None and key is not None and reply.keys() == {"text"}:
                 cache.put(key, reply["text"])
         return [
@@ -169,6 +199,17 @@ class Tool:
             )
             for call, reply in zip(calls, replies, strict=True)
         ], hits
+
+    def bound(self, live: LiveSession, inline: bool) -> Tool:
+        """The same tool, answered by the session of one episode.
+
+        Args:
+            live: the session.
+            inline: whether it lives in this process.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _live=live, inline=inline, cache=None, batch=None)
+        return twin
 
     def fork(self) -> Tool:
         """The same tool behind a document of its own: what is changed there stays there."""
@@ -196,9 +237,24 @@ class Tool:
             self._pool.close()
 
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self._live is not None:
+            return self._live.call(self.name, arguments, self.timeout)
         if self._pool is not None:
             return self._pool.call(arguments, self.timeout)
+        if self.method:
+            raise BadInputError(
+                f"tool {self.name!r} is a method of a session: give the class as a tool"
+            )
         return attempt(self._call, arguments)
+
+    def _settled(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """A reply, after what the call left behind was set back; said once."""
+        kept = reply.pop("kept", None) or (self._watch.settle() if self._watch is not None else [])
+        if kept and not self._said:
+            self._said = True
+            why = f"it changed {', '.join(kept)}, which was set back after the call"
+            warnings.warn(f"tool {self.name!r}: {why}; {_REMEMBERS}", RuntimeWarning, stacklevel=2)
+        return reply
 
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
@@ -224,6 +280,7 @@ def tool(
     timeout: float = DEFAULT_TIMEOUT,
     inline: bool = False,
     cache: bool = False,
+    shared_state: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -234,6 +291,7 @@ def tool(
     timeout: float = DEFAULT_TIMEOUT,
     inline: bool = False,
     cache: bool = False,
+    shared_state: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool``, or ``@tool(timeout=2.0)``.
 
@@ -244,6 +302,7 @@ def tool(
         timeout: seconds until the call is ended.
         inline: run in this process without a deadline.
         cache: equal arguments may be answered from memory: only where they alone decide.
+        shared_state: the function may keep something from call to call; see `Tool`.
 
     Raises:
         BadInputError: the function cannot be a tool, or is not typed or not documented.
@@ -257,6 +316,7 @@ def tool(
             timeout=timeout,
             inline=inline,
             cache=cache,
+            shared_state=shared_state,
         )
 
     return wrap(function) if function is not None else wrap
@@ -271,6 +331,19 @@ def _plain(function: Callable[..., Any]) -> Any:
     if not callable(function):
         raise BadInputError(f"a tool is made of a function, not of {function!r:.80}")
     return type(function) if type(function).__doc__ else type(function).__call__
+
+
+_REMEMBERS = (
+    "what remembers during an episode is a method of a toolgym.ToolSession; a cache, which changes "
+    "no answer, is declared with @tool(shared_state=True)"
+)
+
+
+def _keeping(name: str, kept: str) -> str:
+    return (
+        f"tool {name!r} writes {kept}, which outlives the call and would be seen by other episodes "
+        f"or not at all, for calls run in several processes: {_REMEMBERS}"
+    )
 
 
 def _checked_name(name: str) -> str:
@@ -288,107 +361,3 @@ def _undocumented(name: str) -> str:
     if sys.flags.optimize > 1:
         ways = "python -OO removes docstrings: run without -OO, or pass @tool(description=...)"
     return f"tool {name!r} needs a docstring that describes it, for the policy reads it; {ways}"
-
-
-def _signature(function: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:
-    """The parameters that a policy may give, by name; what a partial has fixed is not among them.
-
-    Raises:
-        BadInputError: a parameter without a type, or ``*args`` or ``**kwargs``.
-    """
-    try:
-        parameters = inspect.signature(function, eval_str=True).parameters
-    except (TypeError, ValueError) as error:
-        raise BadInputError(f"tool {name!r} has no signature to read ({error})") from error
-    except Exception as error:  # evaluating a hint given as text runs any expression
-        raise BadInputError(f"a type hint of tool {name!r} has no meaning: {error}") from error
-    fixed = function.keywords if isinstance(function, functools.partial) else ()
-    for parameter in parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise BadInputError(
-                f"tool {name!r} may not take *{parameter.name}: name its parameters"
-            )
-        if parameter.annotation is parameter.empty and parameter.name not in fixed:
-            raise BadInputError(f"parameter {parameter.name!r} of tool {name!r} needs a type hint")
-    return {name: value for name, value in parameters.items() if name not in fixed}
-
-
-def _arguments(
-    signature: Mapping[str, inspect.Parameter], name: str, described: Mapping[str, str]
-) -> tuple[type[BaseModel], dict[str, Any]]:
-    """A model that checks arguments, and its JSON Schema.
-
-    The parameters are aliases: pydantic keeps names such as ``copy`` and ``model_config`` for
-    itself, and takes none that begins with ``_``.
-
-    Raises:
-        BadInputError: a type that is not JSON.
-    """
-    fields: dict[str, Any] = {}
-    for number, (parameter, found) in enumerate(signature.items()):
-        default = ... if found.default is found.empty else found.default
-        described_as = Field(default, alias=parameter, description=described.get(parameter))
-        fields[f"field_{number}"] = (found.annotation, described_as)
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False)
-    try:
-        model = create_model(name, __config__=config, **fields)
-        return model, _untitled(model.model_json_schema(schema_generator=_Quiet))
-    except Exception as error:  # types bring their own checks, and what those raise
-        raise _unusable(name, signature, error) from error
-
-
-def _unusable(
-    name: str, signature: Mapping[str, inspect.Parameter], error: Exception
-) -> BadInputError:
-    """The error that names the parameter whose type cannot be used."""
-    for parameter, found in signature.items():
-        try:
-            TypeAdapter(found.annotation).json_schema()
-        except Exception as own:
-            why = str(own).splitlines()[0]
-            return BadInputError(
-                f"the type {found.annotation!r:.80} of parameter {parameter!r} of tool {name!r} "
-                f"cannot be given as JSON: {why:.200}"
-            )
-    return BadInputError(f"tool {name!r} has parameters that are not JSON: {error!s:.200}")
-
-
-class _Quiet(GenerateJsonSchema):
-    """A default that is not JSON is left out of the document without a warning."""
-
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - theirs
-
-
-def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema without pydantic's titles, which only cost the policy tokens."""
-
-    def walk(node: Any, inside_properties: bool = False) -> Any:
-        if isinstance(node, dict):
-            return {
-                key: walk(value, key == "properties" and not inside_properties)
-                for key, value in node.items()
-                if inside_properties or key != "title"
-            }
-        return [walk(item) for item in node] if isinstance(node, list) else node
-
-    cleaned: dict[str, Any] = walk(schema)
-    cleaned.setdefault("properties", {})
-    cleaned.setdefault("required", [])
-    cleaned.pop("additionalProperties", None)
-    return cleaned
-
-
-def _problem(item: Mapping[str, Any], names: Sequence[str]) -> str:
-    """One of pydantic's findings as a line for the policy.
-
-    Args:
-        item: from ``ValidationError.errors()``.
-        names: of the tool's parameters.
-    """
-    where = ".".join(str(part) for part in item["loc"]) or "arguments"
-    if item["type"] == "extra_forbidden":
-        hint = did_you_mean(where, names)
-        return f"{where!r} is not a parameter{hint}; parameters: {', '.join(names)}"
-    if item["type"] == "missing":
-        return f"{where!r} is missing"
-    return f"{where!r}: {item['msg']}, got {item['input']!r:.80}"

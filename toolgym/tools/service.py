@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from toolgym._util.jsonl import value_hash
-from toolgym.errors import BadInputError, ToolError, did_you_mean
+from toolgym.errors import BadInputError, ReplayMissError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.toolset import Toolset
@@ -254,16 +254,27 @@ class ServedToolset(Toolset):
     def _ask(self, calls: Sequence[ToolCall], episodes: Sequence[str]) -> list[ToolResult]:
         if self._replayer is not None:
             both = zip(calls, episodes, strict=True)
-            return [self._replay(self._replayer, call, episode) for call, episode in both]
+            lives = self._remembering()
+            return [self._replay(self._replayer, *one, one[0].name in lives) for one in both]
         results = super().execute(calls)
         if self._recorder is not None:
             for call, episode, result in zip(calls, episodes, results, strict=True):
                 self._recorder.add(episode, call, result)
         return results
 
-    def _replay(self, replayer: Replayer, call: ToolCall, episode: str) -> ToolResult:
+    def _replay(
+        self, replayer: Replayer, call: ToolCall, episode: str, remembered: bool
+    ) -> ToolResult:
         began = time.perf_counter()
         result = replayer.answer(episode, call)
+        if remembered:  # a result alone does not bring a session on: the call is made, too
+            made = self._run(call.name, [call])[0]
+            if (made.content, made.error) != (result.content, result.error):
+                raise ReplayMissError(
+                    f"episode {episode!r}: {call.name} says {made.content!r:.100}, and said "
+                    f"{result.content!r:.100} when the cassette was recorded: its class has changed"
+                )
+            return made
         name = call.name if call.name in self else None
         self._counters.add(name, [result], time.perf_counter() - began)
         return result

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
+from toolgym.task import Task
 from toolgym.tools.base import Schema, Tool
 from toolgym.tools.cassette import Counters
+from toolgym.tools.session import LiveSession, SessionSpec, ToolSession
 
 __all__ = ["MAX_PARALLEL", "Toolset", "make_toolset"]
 
@@ -24,11 +26,12 @@ class Toolset:
     """Tools by name, and the one place where calls are executed.
 
     Args:
-        tools: each with its own name.
+        tools: each with its own name; also classes whose instances remember what one episode did,
+            see `toolgym.tools.session`: their methods are tools; or what is known of such a class.
         cache: whether tools that have a result cache may use it.
 
     Raises:
-        BadInputError: two tools have one name.
+        BadInputError: two tools have one name, or a class gives none.
     """
 
     shared = False
@@ -36,13 +39,30 @@ class Toolset:
     unknown = ""
     """What a call of a tool that does not exist gets, if not our text; ``{0}`` is the name."""
 
-    def __init__(self, tools: Iterable[Tool] = (), *, cache: bool = True) -> None:
+    def __init__(
+        self, tools: Iterable[Tool | type[Any] | SessionSpec] = (), *, cache: bool = True
+    ) -> None:
         self._tools: dict[str, Tool] = {}
         self._use_cache, self._counters = cache, Counters()
+        self._specs: dict[str, SessionSpec] = {}
+        if isinstance(tools, Toolset):
+            self._specs |= tools._specs
+        self._live: dict[str, LiveSession] = {}
         for item in tools:
-            if item.name in self._tools:
-                raise BadInputError(f"two tools are called {item.name!r}; rename one")
-            self._tools[item.name] = item
+            if isinstance(item, Tool):
+                self._add(item)
+                continue
+            spec = item if isinstance(item, SessionSpec) else SessionSpec(item)
+            if spec.name in self._specs:
+                raise BadInputError(f"two sessions are called {spec.name!r}; rename one")
+            self._specs[spec.name] = spec
+            for method in spec.tools.values():
+                self._add(method)
+
+    def _add(self, item: Tool) -> None:
+        if item.name in self._tools:
+            raise BadInputError(f"two tools are called {item.name!r}; rename one")
+        self._tools[item.name] = item
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._tools.values())
@@ -75,6 +95,79 @@ class Toolset:
         twin._tools = {name: item.fork() for name, item in self._tools.items()}
         return twin
 
+    @property
+    def sessions(self) -> list[str]:
+        """Names of the classes whose instances remember."""
+        return list(self._specs)
+
+    def open(self, task: Task) -> Toolset:
+        """The tools of one episode: these, where nothing remembers; else with sessions of its own.
+
+        Args:
+            task: that the episode plays.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
+        if not self._specs:
+            return self
+        twin = copy.copy(self)
+        twin.shared, twin._live, twin._tools = True, {}, dict(self._tools)
+        try:
+            for name, spec in self._specs.items():
+                twin._bind(name, spec, spec.open(task))
+        except BaseException:
+            twin.end()
+            raise
+        return twin
+
+    def without(self, names: Collection[str]) -> Toolset:
+        """The same tools and sessions, but for some tools, which do not exist here.
+
+        Args:
+            names: of those.
+        """
+        if not names:
+            return self
+        twin = copy.copy(self)
+        twin._tools = {name: item for name, item in self._tools.items() if name not in names}
+        return twin
+
+    def _bind(self, name: str, spec: SessionSpec, live: LiveSession) -> None:
+        self._live[name] = live
+        for tool in spec.tools:
+            self._tools[tool] = self._tools[tool].bound(live, spec.inline)
+
+    def state(self) -> Any:
+        """What the sessions remember: that of the only one, or each one's by its class's name.
+
+        Returns:
+            Plain JSON of its own; None where nothing is open.
+
+        Raises:
+            BadInputError: the state of a session is not JSON.
+        """
+        found = {name: live.state() for name, live in self._live.items()}
+        return found if len(found) > 1 else next(iter(found.values()), None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `restore` needs to bring the sessions back to this moment, by name."""
+        return {name: live.snapshot() for name, live in self._live.items()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Bring the sessions back to a moment.
+
+        Args:
+            snapshot: of `snapshot`, of this episode or another one of these tools.
+        """
+        for name, moment in snapshot.items():
+            self._live[name].restore(moment)
+
+    def end(self) -> None:
+        """End the sessions, where some are open; the tools themselves go on."""
+        for live in self._live.values():
+            live.close()
+
     def schemas(self) -> list[Schema]:
         """Fresh function-calling documents."""
         return [item.schema() for item in self]
@@ -93,16 +186,19 @@ class Toolset:
         """
         if len(calls) < 2:
             return self._run(calls[0].name, calls) if calls else []
+        remembering = self._remembering()
         groups: dict[str, list[int]] = {}
+        ordered: list[int] = []  # what is remembered depends on the order of the calls
         for index, call in enumerate(calls):
-            groups.setdefault(call.name, []).append(index)
+            place = ordered if call.name in remembering else groups.setdefault(call.name, [])
+            place.append(index)
         here, apart = [], []
         for name, indices in groups.items():
             if name in self._tools and not self._tools[name].inline:
                 apart += [[index] for index in indices]
             else:
                 here.append(indices)
-        if apart and not here:
+        if apart and not here and not ordered:
             here.append(apart.pop())
         results: dict[int, ToolResult] = {}
 
@@ -114,6 +210,8 @@ class Toolset:
         pool = ThreadPoolExecutor(width, "toolgym-tool") if apart else None
         try:
             pending = [pool.submit(run, indices) for indices in apart] if pool else []
+            for index in ordered:
+                run([index])
             for indices in here:
                 run(indices)
             for future in pending:
@@ -122,6 +220,11 @@ class Toolset:
             if pool is not None:  # after an error or Ctrl-C no further call is begun
                 pool.shutdown(cancel_futures=True)
         return [results[index] for index in range(len(calls))]
+
+    def _remembering(self) -> set[str]:
+        return (
+            {tool for spec in self._specs.values() for tool in spec.tools} if self._live else set()
+        )
 
     def close(self) -> None:
         """End the tools' idle child processes; all can be called again."""
@@ -150,11 +253,14 @@ class Toolset:
         return found
 
 
-def make_toolset(tools: Sequence[str | Tool | Mapping[str, Any]], **shared: Any) -> Toolset:
+def make_toolset(
+    tools: Sequence[str | Tool | type[Any] | Mapping[str, Any]], **shared: Any
+) -> Toolset:
     """Build a toolset from plain data.
 
     Args:
-        tools: names, ``{"name": ..., option: value}`` mappings, or `Tool` objects.
+        tools: names, ``{"name": ..., option: value}`` mappings, `Tool` objects, or classes of
+            sessions (`toolgym.tools.session`).
         shared: options given to every factory that has a parameter of that name (``corpus``).
 
     Raises:
@@ -164,13 +270,17 @@ def make_toolset(tools: Sequence[str | Tool | Mapping[str, Any]], **shared: Any)
     return Toolset(_make(item, shared) for item in tools)
 
 
-def _make(item: str | Tool | Mapping[str, Any], shared: Mapping[str, Any]) -> Tool:
-    if isinstance(item, Tool):
+def _make(
+    item: str | Tool | type[Any] | Mapping[str, Any], shared: Mapping[str, Any]
+) -> Tool | type[Any]:
+    if isinstance(item, Tool | type):
         return item
     options = {} if isinstance(item, str) else {k: v for k, v in item.items() if k != "name"}
     name = item if isinstance(item, str) else str(item.get("name"))
     factory = TOOLS.get(name)
-    if isinstance(factory, Tool):
+    if isinstance(factory, Tool) or (
+        isinstance(factory, type) and issubclass(factory, ToolSession)
+    ):
         return factory
     accepted = inspect.signature(factory).parameters
     for option in options:

@@ -19,7 +19,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.runs import Recording, read_recording
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,

@@ -15,6 +15,7 @@ from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
+from toolgym.rollouts.runs import episode_seed
 from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
 from toolgym.vector import step_together
@@ -97,7 +98,7 @@ class _Episode:
             messages=self.info["messages"],
             tools=self.info["tools"],
             format=self.env.format,
-            seed=_seed(self.seed, turn),
+            seed=episode_seed(self.seed, turn),
             episode=self.key,
             turn=turn,
             examples=self.info.get("examples", 0),
@@ -190,10 +191,14 @@ class Player:
         start = self.starts[key]
         env = self.envs[start.env].clone()
         _, info = env.reset(
-            seed=_seed(self.seed, key), options={"task": start.task, "sample": place}
+            seed=episode_seed(self.seed, key), options={"task": start.task, "sample": place}
         )
         episode = _Episode(
-            env, f"{key}#{place}", _seed(self.seed, step, place, key), len(start.actions), info
+            env,
+            f"{key}#{place}",
+            episode_seed(self.seed, step, place, key),
+            len(start.actions),
+            info,
         )
         for action in start.actions:
             *_, episode.info = env.step(action)
@@ -265,8 +270,3 @@ def _why_inexact(turns: Sequence[ReplyTokens | None]) -> str:
         if len(after.prompt_ids) < len(before.prompt_ids) + len(before.completion_ids):
             return "a prompt was cut; raise max_prompt_tokens, or lower max_length"
     return "the chat template renders earlier turns anew; use credit='turn'"
-
-
-def _seed(*parts: object) -> int:
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Lockstep, Policy, Reply, Request, Stream
+from toolgym.policies.base import Lockstep, Policy, Reply, ReplyTokens, Request, Stream, cut_at_stop
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
-from toolgym.policies.local.generation import Generator
-from toolgym.policies.local.guide import Guides
+from toolgym.policies.local.generation import Generator, Row
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -19,9 +22,115 @@ from toolgym.policies.local.models import (
     unload_models,
 )
 from toolgym.policies.local.prefixes import Prefixes
-from toolgym.policies.local.streaming import RowStream
+from toolgym.policies.local.sampling import Guides
 
-__all__ = ["TransformersPolicy", "unload_models"]
+__all__ = ["RowStream", "TransformersPolicy", "unload_models"]
+
+_STEPS = 8  # between two beats of a stream in which no reply ends
+
+
+class RowStream(Stream):
+    """Requests as rows of a batch.
+
+    Args:
+        chat: of the tokenizer.
+        generator: how to sample.
+        longest: tokens of a prompt; a longer one loses its beginning.
+        guides: what replies may be; None: anything.
+    """
+
+    def __init__(
+        self, chat: TokenChat, generator: Generator, longest: int, guides: Guides | None
+    ) -> None:
+        self._chat, self._generator, self._longest = chat, generator, longest
+        self._guides = guides
+        self._batch = generator.batch()
+        self._waiting: deque[Row] = deque()
+        self._requests: dict[Hashable, Request] = {}
+        self._refused: dict[Hashable, Exception] = {}
+        self.written = 0
+
+    def begin(self, requests: Mapping[Hashable, Request]) -> None:
+        """Render them; episodes that are under way are served before those that begin.
+
+        Raises:
+            BadInputError: replies are guided, and a request's format has no grammar.
+        """
+        rows = []
+        prompts = self._chat.prompts(list(requests.values()))
+        for (key, request), prompt in zip(requests.items(), prompts, strict=True):
+            if isinstance(prompt, Exception):
+                self._refused[key] = prompt
+                continue
+            try:
+                guide = None if self._guides is None else self._guides.guide(request)
+            except PolicyError as error:
+                self._refused[key] = error
+                continue
+            self._requests[key] = request
+            ids = prompt[-self._longest :] or [self._generator.pad]
+            stopped = partial(self._stopped, request.format.stop)
+            rows.append(Row(key, ids, request.seed, stopped, request.episode, guide))
+        later = [row for row in rows if self._requests[row.key].turn]
+        self._waiting.extendleft(reversed(later))
+        self._waiting.extend(row for row in rows if not self._requests[row.key].turn)
+
+    def advance(self) -> Mapping[Hashable, Reply | Exception]:
+        """Sample until a reply has ended, or for a few tokens."""
+        if self._refused:
+            refused, self._refused = self._refused, {}
+            return refused
+        for _ in range(_STEPS):
+            before = len(self._batch.rows)
+            try:
+                with require_extra("torch", "train").inference_mode():
+                    self._batch.join(self._waiting)
+                    counts = {row.key: len(row.ids) for row in self._batch.rows}
+                    ended = self._batch.step() if counts else []
+            except RuntimeError as error:  # torch's own errors, out of memory among them
+                # Where rows were there before, it was the new ones that were too much.
+                joined = len(self._batch.rows) > before > 0
+                return self._failed(self._batch.drop(before if joined else 0), error)
+            rows = [*self._batch.rows, *ended]
+            self.written += sum(len(row.ids) - counts[row.key] for row in rows)
+            if ended or not rows:
+                return {row.key: self._reply(row) for row in ended}
+        return {}
+
+    def _failed(self, rows: list[Row], error: RuntimeError) -> dict[Hashable, Exception]:
+        longest = max(len(row.prompt) for row in rows)
+        failed = PolicyError(
+            f"the model failed on a batch of {len(rows)} with up to {longest} prompt tokens: "
+            f"{str(error).strip():.300}; if memory ran out, lower batch_size or cache_gib"
+        )
+        failed.__cause__ = error
+        for row in rows:
+            del self._requests[row.key]
+        return {row.key: failed for row in rows}
+
+    def _stopped(self, stops: Sequence[str], ids: list[int]) -> int | None:
+        """How many tokens a reply has up to its first stop text, or None without one."""
+        if not stops or not any(stop in self._chat.decode(ids) for stop in stops):
+            return None
+        # The shortest beginning that holds a stop text: once there it stays.
+        return (
+            bisect.bisect_left(
+                range(1, len(ids) + 1),
+                True,
+                key=lambda count: any(stop in self._chat.decode(ids[:count]) for stop in stops),
+            )
+            + 1
+        )
+
+    def _reply(self, row: Row) -> Reply | Exception:
+        request = self._requests.pop(row.key)
+        if row.guide is not None and row.guide.failure:
+            return PolicyError(f"the guide of a reply could not go on: {row.guide.failure}")
+        text = cut_at_stop(self._chat.decode(row.ids), request)
+        self._chat.keep(request, row.ids, text)
+        logprobs = row.logprobs if self._generator.logprobs else None
+        tokens = ReplyTokens(row.prompt, row.ids, logprobs, row.guide is not None)
+        return Reply(text, tokens, not row.ended)
 
 
 class TransformersPolicy(Policy):
@@ -54,6 +163,7 @@ class TransformersPolicy(Policy):
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
         guided: every reply is one of the format's grammar: no call is malformed, arguments are
             valid under their schemas. Temperature and ``top_p`` work on what is allowed.
+        call_first: a guided reply is no answer before a tool has been called in the episode.
 
     Raises:
         MissingExtraError: torch or transformers is not installed, or llguidance for ``guided``.
@@ -81,8 +191,12 @@ class TransformersPolicy(Policy):
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
         guided: bool = False,
+        call_first: bool = False,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
+        if call_first and not guided:
+            raise BadInputError("call_first is for guided replies: pass guided=True, too")
+        self._call_first = call_first
         max_new_tokens = max_new_tokens if max_new_tokens is not None else 128 if on_cpu else 512
         batch_size = batch_size if batch_size is not None else 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
@@ -108,7 +222,7 @@ class TransformersPolicy(Policy):
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
-        self._guides = _guides(loaded, self._chat) if guided else None
+        self._guides = _guides(loaded, self._chat, call_first) if guided else None
         self._generator: Generator | None = Generator(
             model=loaded.model,
             ends=frozenset(self._chat.end_ids),
@@ -161,6 +275,7 @@ class TransformersPolicy(Policy):
         """Model, sampling settings, and hashes of weights and tokenizer."""
         hashes = {"model_hash": self._weights, "tokenizer_hash": self.tokenizer_hash}
         held = {"guided": True} if self._guides is not None else {}
+        held |= {"call_first": True} if self._call_first else {}
         return {"policy": "transformers", **self._settings, **held, **hashes}
 
     def forget(self, episode: str) -> None:
@@ -186,9 +301,9 @@ def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) ->
             raise BadInputError(f"{name} must be a whole number of at least 1, not {count!r}")
 
 
-def _guides(loaded: Loaded, chat: TokenChat) -> Guides:
+def _guides(loaded: Loaded, chat: TokenChat, call_first: bool) -> Guides:
     width = loaded.model.get_output_embeddings().weight.shape[0]
-    return Guides(loaded.tokenizer, chat.end_ids, width)
+    return Guides(loaded.tokenizer, chat.end_ids, width, call_first=call_first)
 
 
 def _padding(loaded: Loaded, chat: TokenChat) -> int:

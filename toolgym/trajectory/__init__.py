@@ -1,0 +1,22 @@
+"""The record of an episode and its versioned JSONL form."""
+
+from toolgym.trajectory.reading import parse_trajectory, read_trajectories
+from toolgym.trajectory.record import (
+    MALFORMED_CALLS,
+    SCHEMA,
+    Problem,
+    Step,
+    Tokens,
+    Trajectory,
+)
+
+__all__ = [
+    "MALFORMED_CALLS",
+    "SCHEMA",
+    "Problem",
+    "Step",
+    "Tokens",
+    "Trajectory",
+    "parse_trajectory",
+    "read_trajectories",
+]
