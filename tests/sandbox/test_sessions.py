@@ -118,7 +118,7 @@ def own(state):
 
 @pytest.fixture(scope="module")
 def box() -> Sandbox:
-    return Sandbox(SOURCES, timeout=0.4, memory_mb=64, output_chars=2_000)
+    return Sandbox(SOURCES, timeout=1.0, memory_mb=64, output_chars=2_000)
 
 
 def ended(number: int) -> bool:

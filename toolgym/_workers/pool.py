@@ -137,8 +137,7 @@ class Idle:
                 self.children, self._owner = [], os.getpid()
             while self.children:
                 child = self.children.pop()
-                # What a killed child forked may hold its pipes open for a moment: ask the system.
-                if child.process.poll() is None and child.quiet():
+                if child.process.poll() is None and child.quiet():  # its forks may hold the pipes
                     return child
                 child.kill()
         return None
@@ -147,9 +146,11 @@ class Idle:
         """Kill all that wait."""
         with self._lock:
             children, self.children = self.children, []
-        if self._owner == os.getpid():
-            for child in children:
+        for child in children:
+            if self._owner == os.getpid():
                 child.kill()
+            else:  # after a fork the parent's children are not ours
+                child.disown()
 
 
 class WorkerPool:

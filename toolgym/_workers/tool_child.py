@@ -211,7 +211,7 @@ class Watch:
     _MOST_BYTES = 1 << 16
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._held: list[tuple[str, Any, bytes]] = []
+        self.held: list[tuple[str, Any, bytes]] = []
         code = getattr(function, "__code__", None)
         if code is None:
             return
@@ -225,7 +225,7 @@ class Watch:
             if type(value) in (list, dict, set, bytearray, deque, defaultdict, Counter):
                 before = self._written(value)
                 if before and len(before) <= self._MOST_BYTES:
-                    self._held.append((name, value, before))
+                    self.held.append((name, value, before))
 
     @staticmethod
     def _written(value: Any) -> bytes:
@@ -237,7 +237,7 @@ class Watch:
     def settle(self) -> list[str]:
         """Set back what has changed; its names."""
         changed = []
-        for name, value, before in self._held:
+        for name, value, before in self.held:
             if self._written(value) == before:
                 continue
             was = pickle.loads(before)  # noqa: S301 - our own

@@ -149,7 +149,7 @@ def figures_of(
     task = trajectory.task
     given = next((step.final for step in trajectory.steps if step.final is not None), None)
     counts = count_calls(trajectory.steps)
-    known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
+    known = {tool.get("function", {}).get("name") for tool in trajectory.documents}
     passed = [result for _, result in trajectory.calls if result.passed]
 
     def total(scored: Sequence[float]) -> float:

@@ -64,11 +64,13 @@ def _to_json(value: Any) -> Any:
 
 
 def _compile(asked: dict[str, Any], rules: bool) -> tuple[bytes, str | bytes]:
-    """The program of a source, checked; nothing of it runs."""
+    """The program of a source, checked; nothing of it runs. ``k``: its calls leave nothing."""
     try:
         modules = language.PUBLISHED if asked.get("published", False) else language.MODULES
         tree = language.check(asked["source"], modules) if rules else asked["source"]
-        return b"c", marshal.dumps(compile(tree, "<tool>", "exec"))
+        program = marshal.dumps(compile(tree, "<tool>", "exec"))
+        clean = rules and language.leaves_nothing(asked["source"])
+        return b"k" if clean else b"c", program
     except (language.RefusedError, SyntaxError, ValueError, RecursionError) as error:
         if asked.get("published", False):
             if isinstance(error, SyntaxError):
@@ -139,7 +141,7 @@ def _value(
 
 
 def _answer(request: bytes, limit: int, rules: bool) -> tuple[bytes, str | bytes]:
-    """(kind of answer, text): ``v`` a value, ``c`` a program, else an error."""
+    """(kind of answer, text): ``v`` a value, ``c`` or ``k`` a program, else an error."""
     head, _, code = request.partition(b"\0")
     asked = json.loads(head)
     if not code:
@@ -203,10 +205,14 @@ class _Session:
 
     Args:
         opening: limits, flags and the first state.
+        memory: MiB, for messages.
         plain: a value as JSON text, and what that gives again.
     """
 
-    def __init__(self, opening: bytes, plain: Callable[[Any], tuple[str, Any]]) -> None:
+    def __init__(
+        self, opening: bytes, memory: int, plain: Callable[[Any], tuple[str, Any]]
+    ) -> None:
+        self._memory = memory
         self._limit, self._largest, self._flags = _SESSION.unpack_from(opening)
         self._plain, self._programs = plain, dict[str, tuple[str, Any]]()
         self._reserve = mmap.mmap(-1, _RESERVE)
@@ -214,7 +220,10 @@ class _Session:
         self._state = marshal.loads(self._bytes)  # noqa: S302 - our own, as below
 
     def answer(self, message: bytes) -> Iterator[bytes]:
-        """Replies to a message: a program (``p``), a state (``s``), or calls (``c``)."""
+        """Replies to a message: a program (``p``), a state (``s``), or calls.
+
+        Calls of kind ``c`` get the state, those of kind ``f`` nothing but their arguments.
+        """
         kind, rest = message[:1], message[1:]
         if kind == b"p":
             head, _, code = rest.partition(b"\0")
@@ -225,7 +234,7 @@ class _Session:
             self._state = marshal.loads(self._bytes)  # noqa: S302
         else:
             for name, arguments in json.loads(rest[_TOKEN:]):
-                letter, text, state = self._call(name, arguments)
+                letter, text, state = self._call(name, arguments, kind == b"c")
                 said = text.encode("utf-8", "backslashreplace")
                 yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(said)), said, state))
                 if letter == b"m":  # what is left of the memory is not known
@@ -234,23 +243,23 @@ class _Session:
                 # the parent reads the reply.
                 self._state = marshal.loads(self._bytes)  # noqa: S302
 
-    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str, bytes]:
+    def _call(self, name: str, arguments: dict[str, Any], stated: bool) -> tuple[bytes, str, bytes]:
         """Kind and text of a call, and the state where it has changed."""
         try:
-            kind, text = self._result(name, arguments)
-            if kind == b"v":
+            kind, text = self._result(name, arguments, stated)
+            if kind == b"v" and stated:
                 return kind, text, self._changed()
         except MemoryError:
             self._reserve.close()
-            return b"m", "memory", b""
+            return b"m", f"memory: at most {self._memory} MB are allowed", b""
         except _StateError as error:
             kind, text = b"s", f"{name} left {error}"
         except BaseException as error:  # also SystemExit: it ends a call
-            published = self._flags & _PUBLISHED
-            kind, text = b"e", str(error)[: self._limit] if published else _said(error)
+            theirs = self._flags & _PUBLISHED and isinstance(error, Exception)
+            kind, text = b"e", str(error)[: self._limit] if theirs else _said(error)
         return kind, text, b""
 
-    def _result(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str]:
+    def _result(self, name: str, arguments: dict[str, Any], stated: bool) -> tuple[bytes, str]:
         sys.modules["random"].seed(0)  # as for a call alone
         published = bool(self._flags & _PUBLISHED)
         rules = bool(self._flags & _RULES)
@@ -258,7 +267,7 @@ class _Session:
         function = _function(name, program, rules, published)
         if function is None:
             return b"r", f"{name} was refused: {_NO_FUNCTION}"
-        called = functools.partial(function, self._state)
+        called = functools.partial(function, self._state) if stated else function
         return _value(name, called, arguments, self._limit, published)
 
     def _changed(self) -> bytes:
@@ -291,19 +300,20 @@ def _exact(value: Any) -> bytes:
 
 
 def session(
-    opening: bytes, limited: bool, plain: Callable[[Any], tuple[str, Any]]
+    opening: bytes, memory: int, limited: bool, plain: Callable[[Any], tuple[str, Any]]
 ) -> Callable[[bytes], Iterator[bytes]]:
     """Close the door and hold a state; what answers each message to come.
 
     Args:
         opening: limits, flags and the first state.
+        memory: MiB; limited already.
         limited: whether the limits stand.
         plain: a value as JSON text, and what that gives again.
 
     Raises:
         EOFError: a layer that has to stand does not.
     """
-    held = _Session(opening, plain)
+    held = _Session(opening, memory, plain)
     if _closed(_SESSION.unpack_from(opening)[-1], limited) is None:
         raise EOFError
     return held.answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -31,6 +32,8 @@ _KINDS = {
     **{"j": "result", "d": "died", "s": "state"},
 }
 
+_IDLE: list[SandboxSession] = []  # processes for calls that leave nothing, of any sandbox
+_MOST_IDLE = 16
 _RUNNER = Path(__file__).with_name("runner.py")
 # As in runner.py, which is run by path and shares no module with this one.
 _HEADER = struct.Struct("!IB")
@@ -164,6 +167,7 @@ class Sandbox:
         self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
         self._limit, self._rules, self._published = int(output_chars), rules, published
         self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
+        self._clean: set[str] = set()  # functions of which a call leaves nothing to the next one
         active = self.layers()
         for layer in require:
             if layer not in LAYERS:
@@ -198,7 +202,32 @@ class Sandbox:
             UnknownNameError: no function has this name.
         """
         text = self._json(name, arguments)
-        return text if isinstance(text, SandboxResult) else self._ask(name, text)
+        if isinstance(text, SandboxResult):
+            return text
+        program = self._program(name)
+        if isinstance(program, SandboxResult):
+            return program
+        if name in self._clean:
+            result = self._kept(name, text)
+            if result.error != "died":  # somebody may have ended a process that waited
+                return result
+        return self._ask(name, text)
+
+    def _kept(self, name: str, arguments: str) -> SandboxResult:
+        """A call that leaves nothing, in a process that is kept for the next one."""
+        for session in reversed(_IDLE[:]):
+            with contextlib.suppress(ValueError):  # another thread was quicker
+                if session.box is self:
+                    _IDLE.remove(session)
+                    break
+        else:
+            session = self._opened({}, stated=False)
+        result = session.called(name, arguments)
+        _IDLE.append(session)
+        while len(_IDLE) > _MOST_IDLE:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                _IDLE.pop(0).close()
+        return result
 
     def call_many(self, name: str, arguments: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
         """Run a function several times in one process, for probing it: a fraction of the time.
@@ -243,10 +272,13 @@ class Sandbox:
         Raises:
             BadInputError: the state is not a dict, not JSON, or too large.
         """
+        return self._opened(state, stated=True)
+
+    def _opened(self, state: Mapping[str, Any], stated: bool) -> SandboxSession:
         flags = self._keepers.flags(self._rules) + _PUBLISHED * self._published
         opening = _SESSION.pack(self._memory, self._limit, STATE_CHARS, flags)
         largest = 4 * (self._limit + STATE_CHARS) + 1_000  # bytes
-        return SandboxSession(self, state, self._keepers.sessions, opening, largest)
+        return SandboxSession(self, state, self._keepers.sessions, opening, largest, stated)
 
     def reseeded(self, hash_seed: int) -> Sandbox:
         """The same functions where sets are walked in another order; shares what was compiled."""
@@ -296,17 +328,16 @@ class Sandbox:
         asked = {"name": function_name(name), "source": self._functions[name]}
         request = json.dumps({**asked, "published": self._published}).encode()
         key = (self._rules, request)
-        if key in _programs:
-            self._programs[name] = program = _programs[key]
-            return program
-        reply = self._send(request, _PROGRAM_CHARS)
-        if reply is not None and reply[:1] == b"c":
-            self._programs[name] = program = reply[1:]
-            if len(program) < _SMALL:
-                _programs[key] = program
+        reply = _programs.get(key) or self._send(request, _PROGRAM_CHARS)
+        if reply is not None and reply[:1] in (b"c", b"k"):
+            if len(reply) < _SMALL:
+                _programs[key] = reply
                 while len(_programs) > _MOST_PROGRAMS:
                     _programs.pop(next(iter(_programs), key), None)
-            return program
+            self._programs[name] = reply[1:]
+            if reply[:1] == b"k":
+                self._clean.add(name)
+            return reply[1:]
         result = self._read(name, reply)
         if result.error == "refused":  # anything else may go better the next time
             self._programs[name] = result

@@ -94,7 +94,9 @@ class Tool:
         kept = "" if shared_state or self.method else what_it_keeps(function)
         if kept:
             raise BadInputError(_keeping(self.name, kept))
-        self._watch = Watch(function) if inline and not (shared_state or self.method) else None
+        if inline and not (shared_state or self.method):
+            watch = Watch(function)
+            self._watch = watch if watch.held else None
         text = inspect.getdoc(_plain(function)) or ""
         written, described = read_docstring(text, list(signature))
         self.description = " ".join((description or written).split())
@@ -186,7 +188,9 @@ class Tool:
         else:
             values = [self._run_one(arguments) for _, arguments, _ in ready]
         for (index, _, key), reply in zip(ready, values, strict=True):
-            replies[index] = self._settled(reply)
+            replies[index] = reply
+            if self._watch is not None or "kept" in reply:
+                self._settle(reply)
             if cache is not None and key is not None and reply.keys() == {"text"}:
                 cache.put(key, reply["text"])
         return [
@@ -247,14 +251,13 @@ class Tool:
             )
         return attempt(self._call, arguments)
 
-    def _settled(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """A reply, after what the call left behind was set back; said once."""
+    def _settle(self, reply: dict[str, Any]) -> None:
+        """Set back what a call left behind; said once."""
         kept = reply.pop("kept", None) or (self._watch.settle() if self._watch is not None else [])
         if kept and not self._said:
             self._said = True
             why = f"it changed {', '.join(kept)}, which was set back after the call"
             warnings.warn(f"tool {self.name!r}: {why}; {_REMEMBERS}", RuntimeWarning, stacklevel=2)
-        return reply
 
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
