@@ -31,7 +31,7 @@ __all__ = ["WorldAuthor"]
 _SIZES = {1: 5, 2: 8, 3: 12, 4: 18}
 _TRIES, _DRAWS = 40, 60
 _SPLITS = ("train",) * 8 + ("validation", "test")
-_SECRETS = ("password", "date of birth", "mother's name")
+_SECRETS = ("password", "home address", "pin code")
 _PLAIN = {"new", "of", "the", "number", "a"}
 
 
@@ -233,7 +233,10 @@ def _user(draft: Draft) -> UserScript | None:
         verb = domain.writes[wish.done]
         name = verb.takes[wish.open].about or wish.open.replace("_", " ")
         value = wish.given[wish.open]
-        facts.append(Fact(name=name, keywords=_keywords(name), value=str(value)))
+        words = [*name.split(), *wish.open.split("_")]
+        nouns = {table.noun for table in domain.tables.values()}  # who begs says these, too
+        keywords = dict.fromkeys(word for word in words if word not in nouns | _PLAIN)
+        facts.append(Fact(name=name, keywords=tuple(keywords), value=str(value)))
         last = any(e[0] == "set" and e[2] == f"${wish.open}" for e in verb.does)
         if last and rng.random() < 0.4:
             change = _changed(draft, wish, name)
@@ -249,11 +252,6 @@ def _user(draft: Draft) -> UserScript | None:
         insists=any(wish.asked != wish.done for wish in draft.wishes) and rng.random() < 0.7,
         noise=rng.choice((0, 0, 1, 2, 3)),
     )
-
-
-def _keywords(name: str) -> tuple[str, ...]:
-    words = [word for word in name.split() if word not in _PLAIN]
-    return (words[0],)
 
 
 def _changed(draft: Draft, wish: Wish, name: str) -> Change | None:
