@@ -1,7 +1,7 @@
 """Whether anything of one episode is ever seen in another one, on every way of playing several.
 
-``python benchmarks/interleaved.py --episodes 100000`` plays as many episodes, a quarter each through
-a gymnasium vector, threads, steps that are made together, and the adapter for TRL's own loop. Each
+``python benchmarks/interleaved.py --episodes 100000`` plays as many episodes, a quarter each by a
+gymnasium vector, threads, steps that are made together, and the adapter for TRL's own loop. Each
 tells its session a secret of its own, other episodes play in between, and then the session has to
 tell that secret and no other; the recorded state, too. A share of them (``--processes``) lives in
 processes of their own, as sessions do that are not declared inline. Ends with 1 if one was seen
