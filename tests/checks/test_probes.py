@@ -20,7 +20,7 @@ EVERY = (*adversaries(), *state_adversaries())
 ADVERSARIES = {adversary.name: adversary for adversary in EVERY}
 OURS: list[Any] = [
     *(name for name in NAMES if name != "no_harm"),
-    {"goal_reached": 1.0, "no_harm": 1.0},  # which takes, and gives nothing by itself
+    {"goal_reached": 1.0, "no_harm": 1.0},  # one that only takes shows nothing by itself
     *({name: {"bounded": True}} for name in ("solve_precision", "solve_product", "solve_f1")),
     {"solve_f1": 1.0, "task_completion": 1.0},
 ]
@@ -30,10 +30,6 @@ COPIES = {
     *("every_year", "number_dump"),
 }
 WIDE = {"echoed_question", "all_candidates", "megabyte_reply", "part_of_a_word", "one_for_ten"}
-MORE_CALLS = {
-    *("tool_spam", "spam_only", "repeated_call", "one_thing_more"),
-    *("undoes_and_redoes", "does_and_undoes", "forbidden_way"),
-}
 PAPER = {
     *("repeated_result", "planted_in_error", "huge_numbers", "stalling", "reasoning_only"),
     *WIDE,
@@ -43,7 +39,13 @@ FAILURES: list[tuple[Any, set[str]]] = [
     ({"accuracy": {"preset": "paper"}}, WIDE | COPIES),
     ({"task_completion": {"preset": "paper"}}, WIDE | COPIES),
     ({"token_f1": {"preset": "paper"}}, COPIES),
-    ({"execution_precision": {"bounded": False}}, MORE_CALLS),
+    (
+        {"execution_precision": {"bounded": False}},
+        {
+            *("tool_spam", "spam_only", "repeated_call", "one_thing_more", "undoes_and_redoes"),
+            *("does_and_undoes", "forbidden_way"),
+        },
+    ),
     *(
         ({name: {"preset": "paper"}}, PAPER)
         for name in ("solve_precision", "solve_rate", "solve_product", "solve_f1")

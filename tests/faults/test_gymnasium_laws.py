@@ -221,4 +221,7 @@ def test_view_reads_what_filter_wrote(tmp_path: Path) -> None:
         ["filter", "run", "--where", "accuracy>=0", "--out", "kept"],
         ["view", "kept"],
     ):
-        subprocess.run([*command, *words], check=True, cwd=tmp_path, timeout=60)
+        done = subprocess.run(
+            [*command, *words], check=True, cwd=tmp_path, timeout=60, capture_output=True, text=True
+        )
+    assert done.stdout.count("reward 0") >= 1

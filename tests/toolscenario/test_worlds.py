@@ -471,3 +471,30 @@ def test_a_domain_of_ones_own(tmp_path: Path) -> None:
         assert "wrong" in str(caught.value)
     with pytest.raises(UnknownNameError, match="did you mean 'shop'"):
         open_domain("shopp")
+
+
+class Shop(toolgym.ToolSession):
+    """A cart."""
+
+    inline = True
+
+    def __init__(self, task: toolgym.Task) -> None:
+        self.cart = dict(task.metadata.get("cart", {}))
+
+    @toolgym.tool
+    def add(self, item: str, amount: int = 1) -> str:
+        """Put goods into the cart."""
+        self.cart[item] = self.cart.get(item, 0) + amount
+        return "done"
+
+
+def test_a_goal_of_ones_own_over_tools_of_ones_own() -> None:
+    goal = {"reach": [{"table": "cart", "where": {"id": "pear", "value": 3}}]}
+    row = {"question": "Three pears!", "answer": "Done.", "cart": {"apple": 1}, "goal": goal}
+    env = gym.make(
+        "ToolQA-PopQA-v0", tasks=[row], tools=[Shop], reward="goal_reached", format="hermes"
+    )
+    env.reset(seed=0)
+    assert env.step(call("add", {"item": "pear", "amount": 2}))[1] == 0.0
+    assert env.step(call("add", {"item": "pear"}))[1] == 1.0
+    assert env.step(call("add", {"item": "apple"}))[1] == -1.0

@@ -331,8 +331,7 @@ class Jobs:
 class Keepers:
     """Idle keepers of one work module; each call takes one or starts one.
 
-    A keeper forks a runner for each call, see `toolgym._workers.fork_child`; it runs nothing of
-    what a call brings, so that keepers can be shared.
+    A keeper forks a runner for each call, see `toolgym._workers.fork_child`; it runs nothing of it.
 
     Args:
         work: path of the module.

@@ -10,6 +10,7 @@ import gymnasium as gym
 from toolgym._util.rebuilding import make_again
 from toolgym.episodes.episode import Episode, Info, Moment
 from toolgym.errors import BadInputError
+from toolgym.formats import Format
 from toolgym.task import Task
 from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Trajectory
@@ -28,6 +29,7 @@ Snapshot = tuple[Moment | None, Trajectory | None, bool, Any]
 class Branching(gym.Env[str, str]):
     """What an environment holds of the episode that it plays, and how that is copied."""
 
+    format: Format
     _toolset: Toolset
     _episode: Episode | None
     _finished: Trajectory | None
@@ -136,9 +138,21 @@ class Branching(gym.Env[str, str]):
         self.__dict__.update(state)
         self.restore(snapshot)
 
+    def tools_for(self, task: Task) -> Toolset:
+        """The tools of one task; environments whose tools differ by task override this."""
+        return self._toolset
+
     def open_tools(self, task: Task) -> Toolset:
-        """The tools of a task, opened for an episode."""
-        raise NotImplementedError
+        """The tools of a task, opened for an episode, those of its user among them.
+
+        Args:
+            task: that is played.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
+        tools = self.tools_for(task) if self.format.strategy.tools else Toolset()
+        return tools.open(task)
 
     def _close_episode(self) -> None:
         if self._episode is not None and not self._ended:

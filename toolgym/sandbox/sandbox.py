@@ -99,7 +99,7 @@ class SandboxResult:
         text: the function's return value as JSON, or a text for the model that says what failed.
         error: None, or the kind of failure: ``refused`` (the source uses what the language rules
             do not allow), ``arguments``, ``exception``, ``timeout``, ``memory``, ``output`` (too
-            long), ``result`` (no JSON), ``state`` (what a session's call left is no JSON, or too
+            long), ``result`` (not JSON), ``state`` (what a session's call left is not JSON, or too
             long) or ``died`` (the process ended itself or was ended by the kernel).
     """
 
