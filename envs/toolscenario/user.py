@@ -26,6 +26,7 @@ AT_ONCE = 2
 """Things that he tells in one turn; who asks for more is told none."""
 _PATIENCE = 3  # turns in which a question that asks for nothing is borne with
 _SENTENCE = re.compile(r"[^.?!\n]+[.?!]?")
+_WORD = re.compile(r"[\w']+")
 _ASKING = re.compile(r"\?|\b(please|tell|give|need|know|provide|say|let me|share|send)\b", re.I)
 _TOLD = ("{value}", "It is {value}.", "{value}, please.", "Take {value}.", "That would be {value}.")
 _MIND = (
@@ -81,8 +82,9 @@ class CompiledUser:
             None: he has no more to say.
         """
         text = text[:10_000]
-        asked = " ".join(s for s in _SENTENCE.findall(text) if _ASKING.search(s))
-        whole = text if asked else ""  # "The city is missing. Can you help?"
+        asking = [s for s in _SENTENCE.findall(text) if _ASKING.search(s)]
+        asked = _words(" ".join(asking))
+        whole = _words(text) if asking else ""  # "The city is missing. Can you help?"
         facts = [
             fact
             for fact in self._script.facts
@@ -138,8 +140,14 @@ class CompiledUser:
         return f"{before}{text}{behind}"
 
 
+def _words(text: str) -> str:
+    """The words of a text in small letters, a blank before and behind each."""
+    return f" {' '.join(_WORD.findall(text.lower()))} "
+
+
 def _named(words: tuple[str, ...], text: str) -> bool:
-    return any(re.search(rf"\b{re.escape(word)}s?\b", text, re.I) for word in words)
+    """Whether one of some words stands in a text of `_words`, in the plural too."""
+    return any(f" {word} " in text or f" {word}s " in text for word in words)
 
 
 def topics(world: World) -> tuple[str, ...]:
