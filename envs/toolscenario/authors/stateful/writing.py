@@ -27,7 +27,7 @@ __all__ = ["Draft", "Wish", "goal_of", "written"]
 _OPENINGS = (
     "You work for {about}. {wish}",
     "You are the assistant of {about}. {wish}",
-    "The tools of {about} are in your hands. {wish}",
+    "At hand are the tools of {about}. {wish}",
 )
 _LEADS = ("Also: ", "Then: ", "Next: ", "One more thing: ", "And this: ")
 _RULES = ("House rules:", "These rules hold:", "Please keep to the rules of the house:")
