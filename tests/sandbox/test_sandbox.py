@@ -20,7 +20,7 @@ import pytest
 
 from toolgym._workers.forks import Forks
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
-from toolgym.sandbox import Sandbox, SandboxResult, language
+from toolgym.sandbox import Sandbox, language
 from toolgym.sandbox import sandbox as sandbox_module
 from toolgym.sandbox.sandbox import JailedKeepers, shared
 from toolgym.tools.calculator.tool import calculate
@@ -532,7 +532,14 @@ def test_nothing_runs_when_a_layer_that_stood_is_gone(tmp_path: Path) -> None:
         pool._layers = ("limits", "seccomp")
         source = json.dumps({"name": "f", "source": "def f():\n    return 1"}).encode()
         assert pool.call(source, 10, 64, 1_000, rules=True) == b"d"
+        box = Sandbox({"f": "def f(state=None):\n    return 1"})
+        assert box.call("f", {}).text == "1"  # compiles it, in whole runners
+        box._keepers = pool
+        sandbox_module._IDLE.clear()
+        assert box.call("f", {}).error == "died"
+        assert box.open({}).call("f", {}).error == "died"
     finally:
+        pool.sessions.close()
         pool.close()
 
 
@@ -703,12 +710,16 @@ def test_no_clean_attack_is_noticed_by_the_next_call(world: World, probe: str) -
         world.check()
 
 
-def test_clean_calls_share_a_process_and_say_what_others_say(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Nothing(set[str]):
+    def __contains__(self, _: object) -> bool:
+        return False
+
+
+def test_clean_calls_share_a_process_and_say_what_others_say() -> None:
     sources = {
         "add": "SEEN = []\ndef add(n):\n    SEEN.append(n)\n    return SEEN",
-        "roll": "import random\ndef roll():\n    return random.random()",
+        "roll": "import random\nFIRST = random.random()\ndef roll():\n"
+        "    return [FIRST, random.random()]",
         "fail": "def fail(n):\n    raise ValueError('no' + '\\0' * n)",
         "leave": "def leave():\n    raise SystemExit(3)",
         "fill": "def fill(n):\n    return len('x' * n)",
@@ -736,7 +747,7 @@ def test_clean_calls_share_a_process_and_say_what_others_say(
         together = [box.call(name, arguments) for name, arguments in calls]
         assert box._clean == set(sources)
         forked = Sandbox(sources, output_chars=1_000, published=published, timeout=0.5)
-        monkeypatch.setattr(forked, "_kept", lambda name, text: SandboxResult("", "died"))
+        forked._clean = Nothing()
         assert together == [forked.call(name, arguments) for name, arguments in calls]
 
 

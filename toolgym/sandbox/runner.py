@@ -220,7 +220,7 @@ class _Session:
         self._state = marshal.loads(self._bytes)  # noqa: S302 - our own, as below
 
     def answer(self, message: bytes) -> Iterator[bytes]:
-        """Replies to a message: a program (``p``), a state (``s``), or calls.
+        """Replies to a message: a program (``p``), a state (``s``), a source (``k``), or calls.
 
         Calls of kind ``c`` get the state, those of kind ``f`` nothing but their arguments.
         """
@@ -232,6 +232,11 @@ class _Session:
         elif kind == b"s":
             self._bytes = _exact(json.loads(rest))
             self._state = marshal.loads(self._bytes)  # noqa: S302
+        elif kind == b"k":
+            letter, program = _compile(json.loads(rest[_TOKEN:]), bool(self._flags & _RULES))
+            if isinstance(program, str):
+                program = program.encode("utf-8", "backslashreplace")
+            yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(program)), program))
         else:
             for name, arguments in json.loads(rest[_TOKEN:]):
                 letter, text, state = self._call(name, arguments, kind == b"c")
@@ -239,11 +244,14 @@ class _Session:
                 yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(said)), said, state))
                 if letter == b"m":  # what is left of the memory is not known
                     raise EOFError
-                # Two places of the state that hold one value hold two after the call; meanwhile
-                # the parent reads the reply.
+                # While the parent reads the reply. Two places of the state that hold one value
+                # hold two after the call.
                 self._state = marshal.loads(self._bytes)  # noqa: S302
+                sys.modules["random"].seed(0)  # for what a source does outside of its function
 
-    def _call(self, name: str, arguments: dict[str, Any], stated: bool) -> tuple[bytes, str, bytes]:
+    def _call(
+        self, name: str, arguments: dict[str, Any] | None, stated: bool
+    ) -> tuple[bytes, str, bytes]:
         """Kind and text of a call, and the state where it has changed."""
         try:
             kind, text = self._result(name, arguments, stated)
@@ -259,14 +267,18 @@ class _Session:
             kind, text = b"e", str(error)[: self._limit] if theirs else _said(error)
         return kind, text, b""
 
-    def _result(self, name: str, arguments: dict[str, Any], stated: bool) -> tuple[bytes, str]:
-        sys.modules["random"].seed(0)  # as for a call alone
+    def _result(
+        self, name: str, arguments: dict[str, Any] | None, stated: bool
+    ) -> tuple[bytes, str]:
         published = bool(self._flags & _PUBLISHED)
         rules = bool(self._flags & _RULES)
         name, program = self._programs[name]
         function = _function(name, program, rules, published)
         if function is None:
             return b"r", f"{name} was refused: {_NO_FUNCTION}"
+        if arguments is None:  # it is only asked whether there is one
+            return b"v", "null"
+        sys.modules["random"].seed(0)  # as for a call alone
         called = functools.partial(function, self._state) if stated else function
         return _value(name, called, arguments, self._limit, published)
 

@@ -115,6 +115,21 @@ class SandboxSession:
                 pass
             return results[0]
 
+    def compiled(self, source: bytes) -> bytes | None:
+        """What `Sandbox` asks of a source; None: the process did not answer."""
+        with self._lock:
+            end = time.monotonic() + self.box._timeout
+            try:
+                process = self._live()
+                reply = process.reply(process.post(b"k", source, end), end, self._largest)
+            except (EOFError, TimeoutError, ValueError):
+                self._drop()
+                return None
+            except BaseException:  # Ctrl-C in the middle: the process is in an unknown state
+                self._drop()
+                raise
+            return reply[:1] + reply[_HEAD.size :]
+
     def state(self) -> dict[str, Any]:
         """The state as it is now; changing it changes nothing here."""
         with self._lock:
