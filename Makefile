@@ -37,6 +37,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps bfcl-eval  # see pyproject.toml
 	touch $@
 
 lint: $(VENV)/.ready
@@ -62,11 +63,12 @@ docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
-# Arguments of the function-calling leaderboard's calls against its documents; the wheel is read, not
-# installed, for it would bring half a dozen model clients.
+# Arguments of the function-calling leaderboard's calls against its documents, and its gold plans
+# played in ToolBFCL-v0.
 bfcl: $(VENV)/.ready
 	$(BIN)/python -m pip download --quiet --no-deps --dest build/bfcl bfcl-eval==2026.3.23
 	$(BIN)/python benchmarks/bfcl_arguments.py build/bfcl/bfcl_eval-2026.3.23-py3-none-any.whl
+	$(BIN)/python benchmarks/bfcl.py
 
 clean:
 	rm -rf build dist site *.egg-info

@@ -17,8 +17,7 @@ from toolgym.policies import Reply, Request
 from toolgym.policies.base import Stream
 from toolgym.policies.local.generation import PackedBatch
 from toolgym.policies.local.models import Loaded, load_model
-from toolgym.policies.local.streaming import RowStream
-from toolgym.policies.local.transformers import TransformersPolicy
+from toolgym.policies.local.transformers import RowStream, TransformersPolicy
 from toolgym.rollouts import engine
 from toolgym.rollouts.playing import make_env
 

@@ -45,7 +45,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "rounds": 1,
         "filter": {"where": None, "per_task": 1, "dedupe": None, "tools": "any"},
     },
-    "control: copied answers": {"rounds": 1, "filter": {"where": "copied>=1"}},
+    "control: copied answers": {"rounds": 1, "filter": {"where": "copied_passage>=1"}},
     "control: the paper's sub-span": {"rounds": 3, "filter": {"where": "accuracy_paper_filter>=1"}},
 }
 """What each arm changes; ``train`` and ``test`` are arguments of practice and evaluation."""

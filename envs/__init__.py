@@ -9,6 +9,7 @@ from toolgym.registry import (
     ENVIRONMENTS,
     POLICIES,
     PRESETS,
+    REWARDS,
     VIEWERS,
     Resource,
 )
@@ -22,7 +23,8 @@ _TOOLQA = (
     ("NQOpen", "questions typed into a search engine"),
 )
 _SCENARIO = "ToolScenario-v0"
-IDS = (*(f"ToolQA-{name}-v0" for name, _ in _TOOLQA), _SCENARIO)
+_BFCL = "ToolBFCL-v0"
+IDS = (*(f"ToolQA-{name}-v0" for name, _ in _TOOLQA), _SCENARIO, _BFCL)
 _CORPORA = (
     ("sample", "encyclopedia", "the bundled encyclopedia of about a thousand articles"),
     ("phrasebook", "phrasebook", "phrases of the bundled samples in a few languages"),
@@ -53,18 +55,34 @@ def register() -> None:
         vector=f"{scenario}.environment:make_vector",
         about="questions that bring tools of their own, made of code",
     )
+    bfcl = "toolgym.envs.toolbfcl"
+    ENVIRONMENTS.add(
+        _BFCL,
+        f"{bfcl}.environment:make",
+        vector=f"{bfcl}.environment:make_vector",
+        sources=f"{bfcl}.data:source_facts",
+        about="the Berkeley function-calling leaderboard, from its own wheel",
+    )
+    about = "the leaderboard's own verdict on ToolBFCL: states and results after each user turn"
+    REWARDS.add("bfcl", f"{bfcl}.checks:bfcl", about=about)
+    about = "whether a ToolBFCL policy brought about what the gold plan does, in whatever way"
+    REWARDS.add("bfcl_state", f"{bfcl}.checks:bfcl_state", about=about)
+    about = "the gold plan of ToolBFCL, or a spoiled one"
+    POLICIES.add("bfcl-plan", f"{bfcl}.environment:PlanPolicy", about=about)
     for name, file, about in _CORPORA:
         found = Resource("toolgym.envs.toolqa", f"samples/{file}_sample.jsonl")
         CORPORA.add(name, found, about=about)
     author = f"{scenario}.authors"
     about = "scenarios without a model, from tables or triples"
     AUTHORS.add("offline", f"{author}.template.author:OfflineAuthor", about=about)
+    about = "worlds without a model: tools that remember, goals over their state"
+    AUTHORS.add("template", f"{author}.stateful.author:WorldAuthor", about=about)
     about = "scenarios by a model behind an OpenAI-compatible server"
     AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
     about = "build, check and convert scenarios"
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"
-    VIEWERS.add("scenario", f"{scenario}.files:describe_row", about=about)
+    VIEWERS.add("scenario", f"{scenario}.describing:describe_row", about=about)
     about = "an honest baseline for ToolQA: looks it up, reads, answers"
     POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
     for name, policy, about in _POLICIES:

@@ -13,6 +13,11 @@ _MODULES = {
         "task_completion": "how right and how complete the answer is, from 0 to 1",
         "token_f1": "words shared with the nearest gold answer",
     },
+    "state": {
+        "goal_reached": "the tools' state is what the task asks for, and nothing else was changed",
+        "state_progress": "share of the goal's predicates that hold, minus harm",
+        "no_harm": "takes 1 where something else was changed, or a rule was broken",
+    },
     "solve": {
         "execution_precision": "calls that did not fail, of all that were tried",
         "solve_precision": "sub-answers found, by calls made",

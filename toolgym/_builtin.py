@@ -10,7 +10,7 @@ _FORMATS = (
     ("tags", "tags:TagsFormat", "calls and answer between tags"),
     ("hermes", "hermes:HermesFormat", "JSON calls between <tool_call> tags, as Qwen's and Hermes'"),
     ("hermes-paper", "hermes:PaperHermesFormat", "hermes as arXiv 2508.08791 parses it"),
-    ("llama3", "llama3:Llama3Format", "bare JSON calls, as Llama 3's"),
+    ("llama3", "json_calls:Llama3Format", "bare JSON calls, as Llama 3's"),
 )
 _PROMPTS = (
     ("no_tool", "no tools, answer at once"),

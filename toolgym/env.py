@@ -178,7 +178,7 @@ class ToolEnv(Branching):
             sample=sample,
             examples=len(self.examples),
         )
-        tools, hidden = self._opened(task), list(self.hidden_for(task))
+        tools, hidden = self.open_tools(task), list(self.hidden_for(task))
         episode = self._episode = Episode(record, tools, hidden, self.user_for(task))
         record.tools = episode.schemas
         record.messages = opening(self.format, episode.schemas, task.question, self.examples)
@@ -270,13 +270,22 @@ class ToolEnv(Branching):
             raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
         shown, record = list(map(self.shown, results)), episode.record
         step = episode.add(begun, shown, seconds, self.format, self.max_reply_chars)
-        record.truncated = not record.terminated and len(record.steps) >= self.max_steps
+        record.terminated, cut = self.ends(record)
+        record.truncated = cut and not record.terminated
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
         if self._ended:
             self._finished = record
             episode.every.end()
         return step.observation, step.reward, record.terminated, record.truncated, episode.info()
+
+    def ends(self, record: Trajectory) -> tuple[bool, bool]:
+        """Whether the last step ends the episode, by itself or at a limit; others may see more.
+
+        Args:
+            record: with that step; ``terminated`` says whether it gave the last answer.
+        """
+        return record.terminated, len(record.steps) >= self.max_steps
 
     def amend(self, seen: str, reward: float, terminated: bool, truncated: bool) -> None:
         """Record of the last step what the wrappers around this environment made of it.
@@ -313,7 +322,15 @@ class ToolEnv(Branching):
         self._toolset.close()
         self.playing_tools.close()
 
-    def _opened(self, task: Task) -> Toolset:
+    def open_tools(self, task: Task) -> Toolset:
+        """The tools of a task, opened for an episode, those of its user among them.
+
+        Args:
+            task: that is played.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
         return (self.tools_for(task) if self.format.strategy.tools else _EMPTY).open(task)
 
     def _current(self) -> Episode:

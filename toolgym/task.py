@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -100,6 +101,11 @@ class Task:
         return tuple(found)
 
     @property
+    def goal(self) -> Any:
+        """What the tools' state has to come to, see `toolgym.grading.states.Goal`; or None."""
+        return self.metadata.get("goal")
+
+    @property
     def target(self) -> str:
         """The canonical gold answer."""
         return self.answers[0]
@@ -138,6 +144,7 @@ class Task:
 
 
 _PARTS = tuple(part.name for part in fields(SubAnswer))
+_NUMBERS = re.compile(r"\d(?:[.,٫٬'’\u00a0\u2009\u202f]?\d)*")
 RowReader = Callable[[Mapping[str, Any], str], Task]
 """Turns a row and a fallback id into a task; raises BadInputError without the place."""
 
@@ -169,10 +176,11 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     if answer_type not in ("text", "number"):
         raise BadInputError(f"column 'answer_type' must be 'text' or 'number', not {answer_type!r}")
     if answer_type == "number":
-        wrong = next((text for text in texts if not any(map(str.isdecimal, text))), None)
-        if wrong is not None:
+        wrong = next((text for text in texts if len(_NUMBERS.findall(text)) != 1), None)
+        if wrong is not None:  # of 1/2 and 1e5 the last number would be the gold
+            some = "a number" if _NUMBERS.search(wrong) is None else "one number, as a decimal"
             raise BadInputError(
-                f"the answer of a number task must hold a number, found {wrong!r:.80}"
+                f"the answer of a number task must hold {some}, found {wrong!r:.80}"
             )
     split = row.get("split")
     if split is not None and not isinstance(split, str):

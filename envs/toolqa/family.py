@@ -251,6 +251,8 @@ class Family:
                 "tools are a list of names, mappings or Tool objects, such as ['Calculator'], "
                 f"not {tools!r:.80}"
             )
+        if not isinstance(corpus, str | Path | None):
+            raise BadInputError(f"corpus is a name, a file or an index folder, not {corpus!r:.80}")
         codec = get_format(format, prompt)
         names = list(self.tools if tools is None else tools)
         settings = None if service is None else check_service(service)

@@ -7,13 +7,15 @@ import inspect
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolgym.env import ToolEnv
 from toolgym.envs.toolscenario.files import Playable, open_scenarios
-from toolgym.envs.toolscenario.tool import check_sandbox, make_tools
+from toolgym.envs.toolscenario.tool import WorldToolset, check_sandbox, make_tools
+from toolgym.envs.toolscenario.user import CompiledUser
+from toolgym.episodes.users import User
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError, did_you_mean
 from toolgym.formats import Format, get_format
 from toolgym.grading.rubric import Rubric, make_rubric
@@ -65,6 +67,16 @@ class ScenarioEnv(ToolEnv):
             return Toolset()
         return self._service.toolset(self._scenarios, task.id, task.metadata["tools_hash"])
 
+    def hidden_for(self, task: Task) -> Collection[str]:
+        """The tools that a world's user alone has in his hands."""
+        world = self._scenarios[task.id].world if "dialogue" in task.metadata else None
+        return world.hidden() if world is not None and self._service is not None else ()
+
+    def user_for(self, task: Task) -> User | None:
+        """Who speaks in a world with a user; else nobody."""
+        world = self._scenarios[task.id].world if "dialogue" in task.metadata else None
+        return CompiledUser(world) if world is not None else super().user_for(task)
+
 
 class _Service:
     """Toolsets of scenarios: recent ones are kept; cassette and faults are shared by all.
@@ -113,7 +125,11 @@ class _Service:
                 return found
         scenario = scenarios[name]
         published = scenario.published if self._preset is None else self._preset == "paper"
-        plain = make_tools(scenario.documents, scenario.functions, self._sandbox, published)
+        parts = (scenario.documents, scenario.functions)
+        if scenario.world is not None:
+            plain: Toolset = WorldToolset(*parts, scenario.world.state, self._sandbox)
+        else:
+            plain = make_tools(*parts, self._sandbox, published)
         made = plain if not self._served else self._behind(plain)
         made.shared = True
         with self._lock:
@@ -195,7 +211,8 @@ def make(
         tools: None for each task's own; an empty list for none, to see what a policy does alone.
         prompt: the prompting strategy.
         format: the codec of the policy's text.
-        reward: ``{name: weight}``; default ``{"solve_f1": 1.0}``.
+        reward: ``{name: weight}``; default ``{"solve_f1": 1.0}``, of worlds ``{"goal_reached":
+            1.0}``.
         max_steps: turns until truncation.
         max_reply_chars: characters of a reply that are read.
         max_result_chars: characters of a tool result that the policy sees.
@@ -246,7 +263,7 @@ def make(
         every.split(split) if split else every,
         scenarios,
         codec,
-        make_rubric({"solve_f1": 1.0} if reward is None else reward),
+        make_rubric(_reward(every, str(file)) if reward is None else reward),
         provider,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,
@@ -255,6 +272,21 @@ def make(
         examples=examples,
         bundled=Resource("toolgym.envs.toolscenario", "samples/examples.jsonl"),
     )
+
+
+def _reward(tasks: TaskSet, file: str) -> dict[str, float]:
+    """What is scored where nobody says it.
+
+    Raises:
+        BadInputError: the file holds both kinds, which no one reward is for.
+    """
+    worlds = sum(task.goal is not None for task in tasks)
+    if 0 < worlds < len(tasks):
+        raise BadInputError(
+            f"{file!r} holds {worlds} worlds and {len(tasks) - worlds} questions, which are scored "
+            "by different rewards: give them in files of their own, or name a reward for both"
+        )
+    return {"goal_reached": 1.0} if worlds else {"solve_f1": 1.0}
 
 
 def make_vector(num_envs: int, **kwargs: Any) -> ToolVectorEnv:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,14 @@ from toolgym._util.jsonl import (
     value_hash,
     write_rows,
 )
-from toolgym.envs.toolscenario.records import OWN, PublicScenario, RejectedError, is_public
-from toolgym.envs.toolscenario.tool import run_references
+from toolgym.envs.toolscenario.records import OWN, PublicScenario, is_public
+from toolgym.envs.toolscenario.world import DONE, World
 from toolgym.errors import BadInputError
-from toolgym.scenario import FROM, Scenario
+from toolgym.scenario import Scenario
 from toolgym.task import SUB_ANSWERS, AnswerType, SubAnswer, Task
 
 __all__ = [
-    *("Playable", "ScenarioFile", "describe_row", "open_scenarios", "playable", "read_scenarios"),
+    *("Playable", "Read", "ScenarioFile", "open_scenarios", "playable", "read_scenarios"),
     "write_scenarios",
 ]
 
@@ -49,6 +48,7 @@ class Playable:
         split: ``train``, ``validation``, ``test`` or empty.
         facts: for the task's metadata: shape, levels and complexity, where they are known.
         published: whether others wrote it, for the executor of the published code.
+        world: the whole record, where its tools remember.
     """
 
     id: str
@@ -61,19 +61,25 @@ class Playable:
     split: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     published: bool = False
+    world: World | None = None
 
     def to_task(self) -> Task:
         """The task; sources of functions are not part of it, a hash of them is."""
-        metadata = {
-            SUB_ANSWERS: [entry.to_row() for entry in self.sub_answers],
-            **self.facts,
-            "tools_hash": value_hash([self.documents, self.functions, *[True] * self.published]),
-        }
+        tools = [self.documents, self.functions, *[True] * self.published]
+        metadata: dict[str, Any] = {SUB_ANSWERS: [entry.to_row() for entry in self.sub_answers]}
+        if self.world is not None:
+            metadata = {"goal": self.world.judged()}
+            tools = [tools, self.world.state, self.world.user and self.world.user.to_row()]
+        metadata |= {**self.facts, "tools_hash": value_hash(tools)}
         return Task(self.id, self.question, self.answers, metadata, self.split, self.answer_type)
 
 
-def read_scenarios(path: str | Path) -> Iterator[tuple[int, Scenario | PublicScenario]]:
-    """Read a file of our own or of the published format; lines may be of either.
+Read = Scenario | PublicScenario | World
+"""What a line of a file may hold."""
+
+
+def read_scenarios(path: str | Path) -> Iterator[tuple[int, Read]]:
+    """Read a file of our own or of the published format; lines may be of either, and worlds.
 
     Args:
         path: one JSON object a line.
@@ -97,7 +103,7 @@ def _refuse_empty(path: str | Path, count: int) -> None:
         raise BadInputError(f"{_WHAT} {str(path)!r} is empty: it needs at least one scenario")
 
 
-def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Scenario | PublicScenario:
+def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Read:
     try:
         if is_public(row):
             return PublicScenario.from_row(row, f"line-{number}")
@@ -106,14 +112,15 @@ def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Scenario
         raise BadInputError(f"{_WHAT} {str(path)!r}, line {number}: {error}") from error
 
 
-def _own(row: Mapping[str, Any]) -> Scenario:
-    if "functions" not in row or "sub_questions" not in row:
+def _own(row: Mapping[str, Any]) -> Scenario | World:
+    world = "kind" in row
+    if not world and ("functions" not in row or "sub_questions" not in row):
         raise BadInputError(
             "it is not a scenario: neither 'functions' and 'sub_questions' (ours) nor 'tools' and "
             f"'codes' (published format) are among its keys: {', '.join(row) or 'none'}"[:400]
         )
     try:
-        return Scenario.from_row(row)
+        return World.from_row(row) if world else Scenario.from_row(row)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -124,7 +131,7 @@ def _own(row: Mapping[str, Any]) -> Scenario:
         raise BadInputError(str(error)) from error
 
 
-def write_scenarios(path: str | Path, scenarios: Iterable[Scenario | PublicScenario]) -> int:
+def write_scenarios(path: str | Path, scenarios: Iterable[Read]) -> int:
     """Write a file atomically, each scenario in its own format.
 
     Returns:
@@ -133,12 +140,24 @@ def write_scenarios(path: str | Path, scenarios: Iterable[Scenario | PublicScena
     return write_rows(path, (scenario.to_row() for scenario in scenarios))
 
 
-def playable(scenario: Scenario | PublicScenario) -> Playable:
+def playable(scenario: Read) -> Playable:
     """What an environment needs of a scenario.
 
     Raises:
         BadInputError: a published row without question or answer.
     """
+    if isinstance(scenario, World):
+        return Playable(
+            id=scenario.id,
+            question=scenario.question,
+            answers=(DONE,),
+            documents=[document.to_row() for document in scenario.documents],
+            functions=scenario.functions,
+            sub_answers=[],
+            split=scenario.split,
+            facts=scenario.facts(),
+            world=scenario,
+        )
     if isinstance(scenario, PublicScenario):
         return Playable(
             id=scenario.id,
@@ -241,154 +260,3 @@ def open_scenarios(path: str | Path) -> ScenarioFile:
 @functools.lru_cache(maxsize=8)
 def _open(_absolute: str, path: str, _stamp: tuple[int, ...]) -> ScenarioFile:
     return ScenarioFile(path)
-
-
-def describe_row(row: Mapping[str, Any], width: int = 600) -> tuple[str, str] | None:
-    """A row of a scenario file, or of a build's ``rejected.jsonl``.
-
-    Args:
-        row: any object of a ``.jsonl`` file.
-        width: characters of each text that are shown.
-
-    Returns:
-        Its id and the text; None when the row is neither.
-
-    Raises:
-        BadInputError: it looks like one, and is broken.
-    """
-    if is_public(row):
-        found = PublicScenario.from_row(row, str(row.get("id") or "(no id)"))
-        return found.id, _public(found, width)
-    if {"stage", "reason", "message"} <= row.keys():
-        return str(row.get("id")), _rejected(row, width)
-    if {"sub_questions", "combination"} <= row.keys():
-        return str(row.get("id")), _stage(row, width)
-    return None
-
-
-def _stage(row: Mapping[str, Any], width: int) -> str:
-    return "\n".join(_lines(row, width, _results(row) if "functions" in row else {}))
-
-
-def _results(row: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    try:
-        found = run_references(Scenario.from_row(row))
-    except (RejectedError, BadInputError, ValueError):
-        return {}  # shown as they stand in the row: what is wrong with them is told elsewhere
-    return {name: (item.arguments, item.text) for name, item in found.items()}
-
-
-def _lines(
-    row: Mapping[str, Any], width: int, results: Mapping[str, tuple[Any, str]]
-) -> Iterator[str]:
-    levels = row.get("levels") or {}
-    shape = f"  {row['shape']}" if "shape" in row else ""
-    author = f"  by {row['author']}" if row.get("author") else ""
-    yield f"=== {row.get('id')}{shape}  complexity {sum(levels.values())} of 12{author}"
-    yield f"question: {_short(row['question'], width)}"
-    yield f"answer:   {_short(' | '.join(row['answers']), width)}"
-    yield f"          {_rule(row['combination'])}"
-    if levels:
-        shown = (f"{name.replace('_', ' ')} {level}" for name, level in levels.items())
-        yield f"levels:   {', '.join(shown)}"
-    calls = {call["sub_question"]: call for call in row.get("calls", ())}
-    yield "--- sub-questions"
-    for item in row["sub_questions"]:
-        needs = f"  <- {', '.join(item['needs'])}" if item["needs"] else ""
-        yield f"{item['id']}{needs}  {_short(item['question'], width)}"
-        call = calls.get(item["id"])
-        if call is not None:
-            arguments, text = results.get(item["id"], (None, ""))
-            yield f"  -> {call['tool']}({_arguments(call['arguments'], arguments, width)})"
-            if text:
-                yield f"  <- {_short(text, width)}"
-        yield f"  == {_short(item['answer'], width)}"
-    if row.get("documents"):
-        yield "--- tools"
-        idle = set(row.get("distractors", ()))
-        for document in row["documents"]:
-            yield from _tool(document, width, document["name"] in idle)
-    for old, new in (row.get("merged") or {}).items():
-        yield f"merged: {old} into {new}"
-
-
-def _rule(combination: Mapping[str, Any]) -> str:
-    of = ", ".join(combination["of"])
-    labels = f" among {', '.join(combination['labels'])}" if combination.get("labels") else ""
-    return f"= {combination['rule'].replace('_', ' ')} of {of}{labels}"
-
-
-def _arguments(plain: Mapping[str, Any], filled: Any, width: int) -> str:
-    parts = []
-    for name, value in plain.items():
-        shown = _with_arrows(value)
-        if filled is not None and filled.get(name) != value:
-            shown += f" = {json.dumps(filled[name], ensure_ascii=False)}"
-        parts.append(f"{name}: {shown}")
-    return _short(", ".join(parts), width)
-
-
-def _with_arrows(value: Any) -> str:
-    if isinstance(value, Mapping) and FROM in value:
-        path = "".join(f"[{json.dumps(step)}]" for step in value.get("path", ()))
-        return f"#{value[FROM]}{path}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {_with_arrows(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_with_arrows(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _tool(document: Mapping[str, Any], width: int, idle: bool) -> Iterator[str]:
-    parameters = document["parameters"]
-    required = set(parameters.get("required", ()))
-    names = (
-        f"{name}{'' if name in required else '?'}: {_kind(schema)}"
-        for name, schema in parameters.get("properties", {}).items()
-    )
-    mark = "  [distractor]" if idle else ""
-    yield f"{document['name']}({', '.join(names)}){mark}"
-    yield f"    {_short(document['description'], width)}"
-
-
-def _kind(schema: Any) -> str:
-    if not isinstance(schema, Mapping):
-        return "any"
-    if schema.get("enum"):
-        return " | ".join(json.dumps(item, ensure_ascii=False) for item in schema["enum"][:6])
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"[{_kind(schema.get('items'))}]"
-    return " or ".join(kind) if isinstance(kind, list) else str(kind)
-
-
-def _rejected(row: Mapping[str, Any], width: int) -> str:
-    head = f"=== {row.get('id')}  rejected in {row['stage']}: {row['reason']}"
-    lines = [head, f"why: {_short(row['message'], 2 * width)}"]
-    record = row.get("record")
-    if isinstance(record, Mapping) and "sub_questions" in record:
-        lines += _lines(record, width, {})
-    return "\n".join(lines)
-
-
-def _public(scenario: PublicScenario, width: int) -> str:
-    own = scenario.row.get(OWN)
-    if isinstance(own, str):
-        return _stage(json.loads(own), width)
-    item = playable(scenario)
-    called = {entry.tool for entry in item.sub_answers}
-    lines = [
-        f"=== {item.id}  published format",
-        f"question: {_short(item.question, width)}",
-        f"answer:   {_short(' | '.join(item.answers), width)}",
-        "--- sub-answers (the format names no sub-questions and no calls)",
-        *(f"{entry.tool}  == {_short(entry.answer, width)}" for entry in item.sub_answers),
-        "--- tools",
-    ]
-    for document in item.documents:
-        lines += _tool(document, width, document["name"] not in called)
-    return "\n".join(lines)
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"

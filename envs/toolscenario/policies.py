@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from toolgym.envs.toolscenario.environment import scenario_file
 from toolgym.envs.toolscenario.files import read_scenarios
+from toolgym.envs.toolscenario.plans import play
 from toolgym.envs.toolscenario.probing import entities, plausible
 from toolgym.envs.toolscenario.records import PublicScenario, RejectedError, to_own
 from toolgym.envs.toolscenario.tool import run_references
+from toolgym.envs.toolscenario.user import questions
+from toolgym.envs.toolscenario.world import DONE, World
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action
 from toolgym.messages import ToolCall
@@ -21,10 +24,14 @@ from toolgym.scenario import Scenario
 __all__ = ["NoCallPolicy", "OraclePolicy", "RandomCallPolicy", "SpamPolicy"]
 
 UNKNOWN = "unknown"
+_ENDING = (DONE, "I am sorry, but the rules do not allow that.")
+"""Of a world: the second is for a user who asks once more for what is forbidden."""
 
 
 class OraclePolicy(Policy):
     """Plays the reference calls, those that need nothing of each other in one turn; then answers.
+
+    In a world it plays the gold plan; where a user speaks, it asks him for each fact first.
 
     Args:
         tasks: the file that the environment plays, or ``sample``.
@@ -40,7 +47,7 @@ class OraclePolicy(Policy):
     def __init__(self, tasks: str = "sample", parallel: bool = True) -> None:
         self._tasks, self._parallel = tasks, parallel
         self._scenarios = {scenario.id: scenario for scenario in _own_scenarios(tasks)}
-        self._plans: dict[str, list[list[ToolCall]]] = {}
+        self._plans: dict[str, list[Action]] = {}
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Play the turn of each request; a scenario of another file is a `PolicyError`."""
@@ -55,26 +62,28 @@ class OraclePolicy(Policy):
             plan = self._plan(scenario)
         except RejectedError as error:
             return PolicyError(f"scenario {name!r} cannot be played: {error}")
-        if request.turn < len(plan):
-            action = Action("I call what can be called now.", tuple(plan[request.turn]))
-        else:
-            action = Action("", (), scenario.answers[0])
+        action = plan[min(request.turn, len(plan) - 1)]
         return Reply(request.format.write(action, request.tools))
 
-    def _plan(self, scenario: Scenario) -> list[list[ToolCall]]:
-        """Calls by turn; the arguments come from running the reference calls apart."""
+    def _plan(self, scenario: Scenario | World) -> list[Action]:
+        """What it says by turn; the arguments come from running the reference calls apart."""
         if scenario.id not in self._plans:
-            references = run_references(scenario)
             turn_of: dict[str, int] = {}
-            plan: list[list[ToolCall]] = []
-            for item, call in zip(scenario.sub_questions, scenario.calls, strict=True):
-                first = max((turn_of[need] + 1 for need in item.needs), default=0)
-                turn = first if self._parallel else len(plan)
-                turn_of[item.id] = turn
-                plan += [[] for _ in range(turn + 1 - len(plan))]
-                arguments = references[item.id].arguments
-                plan[turn].append(ToolCall(f"call_{item.id}", call.tool, arguments))
-            self._plans[scenario.id] = plan
+            turns: list[list[ToolCall]] = []
+            for name, needs, call in _calls(scenario):
+                first = max((turn_of[need] + 1 for need in needs), default=0)
+                turn = first if self._parallel else len(turns)
+                turn_of[name] = turn
+                turns += [[] for _ in range(turn + 1 - len(turns))]
+                turns[turn].append(call)
+            world = scenario if isinstance(scenario, World) else None
+            asked = questions(world) if world is not None else []
+            said = "I call what can be called now."
+            self._plans[scenario.id] = [
+                *(Action("", (), text) for text in asked),
+                *(Action(said, tuple(calls)) for calls in turns),
+                *(Action("", (), text) for text in _endings(scenario)),
+            ]
         return self._plans[scenario.id]
 
     def describe(self) -> dict[str, Any]:
@@ -82,9 +91,27 @@ class OraclePolicy(Policy):
         return {"policy": "scenario-oracle", "tasks": self._tasks, "parallel": self._parallel}
 
 
-def _own_scenarios(tasks: str) -> list[Scenario]:
+def _endings(scenario: Scenario | World) -> tuple[str, ...]:
+    return _ENDING if isinstance(scenario, World) else scenario.answers[:1]
+
+
+def _calls(scenario: Scenario | World) -> Iterator[tuple[str, Iterable[str], ToolCall]]:
+    """Name, needs and call of each step, with its arguments filled in."""
+    if isinstance(scenario, World):
+        filled = play(scenario).arguments
+        for step in scenario.plan:
+            call = ToolCall(f"call_{step.id}", step.tool, filled[step.id])
+            yield step.id, step.needs, call
+        return
+    references = run_references(scenario)
+    for item, made in zip(scenario.sub_questions, scenario.calls, strict=True):
+        call = ToolCall(f"call_{item.id}", made.tool, references[item.id].arguments)
+        yield item.id, item.needs, call
+
+
+def _own_scenarios(tasks: str) -> list[Scenario | World]:
     file = scenario_file(tasks)
-    found = []
+    found: list[Scenario | World] = []
     for number, scenario in read_scenarios(file):
         try:
             own = to_own(scenario) if isinstance(scenario, PublicScenario) else scenario

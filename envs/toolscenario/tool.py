@@ -15,13 +15,15 @@ from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
 from toolgym.scenario import Scenario
+from toolgym.task import Task
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.cassette import ResultCache
+from toolgym.tools.session import SessionSpec
 from toolgym.tools.toolset import Toolset
 
 __all__ = [
     *("PUBLISHED", "Reference", "ScenarioTool", "check_sandbox", "function_problems", "make_tools"),
-    *("result_text", "run_references", "sandbox_for"),
+    *("WorldSession", "WorldToolset", "result_text", "run_references", "sandbox_for"),
 ]
 
 PUBLISHED = {"published": True, "output_chars": 1_000_000}
@@ -145,6 +147,7 @@ class ScenarioTool(Tool):
         self.cache = ResultCache(entries=256, characters=1_000_000)
         self.function, self.batch, self.inline = self._value, None, False
         self._pool, self._box, self._source, self._published = None, box, source, published
+        self._live, self._watch = None, None
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Check arguments against the document; nothing is converted.
@@ -166,6 +169,8 @@ class ScenarioTool(Tool):
         return self._run_one(arguments)["text"]  # type: ignore[no-any-return]
 
     def _run_one(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self._live is not None:
+            return self._live.call(self.name, arguments, self.timeout)
         result = self._box.call(self.name, arguments)
         if result.error is None:
             return {"text": result_text(result.text)}
@@ -208,6 +213,79 @@ def make_tools(
     )
     made.unknown = _FAILED.format("{0}", "{0!r}") if published else ""
     return made
+
+
+class WorldSession:
+    """What the tools of a world remember in one episode, in a jailed process of its own.
+
+    A `toolgym.tools.session.LiveSession`.
+
+    Args:
+        box: with the functions, ``def name(state, ...)``.
+        state: at the beginning.
+    """
+
+    def __init__(self, box: Sandbox, state: Mapping[str, Any]) -> None:
+        self._session = box.open(state)
+
+    def call(self, name: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Call a function on the state; the deadline is that of the sandbox."""
+        result = self._session.call(name, arguments)
+        if result.error is None:
+            return {"text": result_text(result.text)}
+        kind = _KINDS.get(result.error, "bug")
+        return {"text": result.text, "error": kind, "detail": f"sandbox: {result.error}"}
+
+    def state(self) -> Any:
+        """The tables as they are now."""
+        return self._session.state()
+
+    def snapshot(self) -> bytes:
+        """The tables as they are now, for `restore`."""
+        return self._session.snapshot()
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot."""
+        self._session.restore(snapshot)
+
+    def close(self) -> None:
+        """End the process."""
+        self._session.close()
+
+
+class _WorldSpec(SessionSpec):
+    def __init__(self, tools: Mapping[str, Tool], box: Sandbox, state: Mapping[str, Any]) -> None:
+        self.cls, self.name, self.inline = WorldSession, "World", False
+        self.tools, self.methods = dict(tools), {name: name for name in tools}
+        self._box, self._state = box, state
+
+    def open(self, task: Task) -> WorldSession:
+        return WorldSession(self._box, self._state)
+
+
+class WorldToolset(Toolset):
+    """The tools of one world, whose functions change its state while an episode lasts.
+
+    Args:
+        documents: each with ``name``, ``description`` and ``parameters``.
+        functions: a source for each name.
+        state: that every episode begins with.
+        settings: of the sandbox.
+
+    Raises:
+        BadInputError: two tools have one name, or the sandbox does not work here.
+    """
+
+    def __init__(
+        self,
+        documents: list[dict[str, Any]],
+        functions: Mapping[str, str],
+        state: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(make_tools(documents, functions, settings))
+        spec = _WorldSpec(self._tools, sandbox_for(functions, settings), state)
+        self._specs[spec.name] = spec
 
 
 _STAGE = STAGES[-1]  # who cannot be played is refused where scenarios are verified

@@ -11,11 +11,13 @@ import pytest
 from toolgym import Rubric, Task, Trajectory
 from toolgym.checks import ProbeReport, probe_reward
 from toolgym.checks.adversaries import adversaries
+from toolgym.checks.unearned import state_adversaries
 from toolgym.errors import UnknownNameError
 from toolgym.rewards import NAMES
 from toolgym.trajectory import Step
 
-ADVERSARIES = {adversary.name: adversary for adversary in adversaries()}
+EVERY = (*adversaries(), *state_adversaries())
+ADVERSARIES = {adversary.name: adversary for adversary in EVERY}
 OURS: list[Any] = [
     *NAMES,
     *({name: {"bounded": True}} for name in ("solve_precision", "solve_product", "solve_f1")),
@@ -49,7 +51,7 @@ FAILURES: list[tuple[Any, set[str]]] = [
 def test_every_built_in_of_ours_survives(reward: Any) -> None:
     report = probe_reward(reward)
     assert report.passed, f"\n{report}"
-    assert len(report.probes) == len(ADVERSARIES) == 33
+    assert len(report.probes) == len(ADVERSARIES) == 39
 
 
 def test_every_built_in_is_probed() -> None:

@@ -239,7 +239,7 @@ def test_view_shows_episodes_as_a_person_reads_them(run: str) -> None:
 
 
 def test_conditions_choose_what_is_viewed_and_exported(run: str) -> None:
-    where = "exact_match>=1 and copied==0 and answer_words<=5"
+    where = "exact_match>=1 and copied_passage==0 and answer_words<=5"
     shown = json.loads(fine("view", run, "--where", where, "-n", "99", "--json"))
     assert shown
     assert all(row["reward"] == 1 for row in shown)

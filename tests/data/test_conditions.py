@@ -12,13 +12,13 @@ from toolgym.data.conditions import (
     COPIED_WORDS,
     MEASURES,
     answer_words,
+    compared_names,
     condition,
     copied_passage,
     measure,
-    named,
 )
 from toolgym.errors import BadInputError, UnknownNameError
-from toolgym.evaluation.metrics import measure as figures
+from toolgym.evaluation.metrics import figures_of as figures
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
@@ -57,7 +57,7 @@ def episode(
 def test_a_passage_is_six_words_in_a_row(answer: str | None, copied: bool) -> None:
     record = episode(answer, PASSAGE)
     assert copied_passage(record) is copied
-    assert condition("copied==1")(record) is copied
+    assert condition("copied_passage==1")(record) is copied
     assert measure("copied_passage")(record) == float(copied) == figures(record).copied_passage
 
 
@@ -129,7 +129,7 @@ def test_case_punctuation_and_articles_change_nothing(
     assert callable(change)
     plain = episode(" ".join(answer + result), " ".join(result))
     other = episode(change(" the ".join(answer + result)), ", ".join(result))
-    for name in ("answer_words", "copied", "copied_words"):
+    for name in ("answer_words", "copied_passage", "copied_words"):
         assert measure(name)(plain) == measure(name)(other)
 
 
@@ -148,7 +148,7 @@ def test_every_measure_takes_every_text(answer: str, result: str) -> None:
     for name in MEASURES:
         assert measure(name)(record) >= 0
     assert measure("accuracy_paper")(record) == figures(record).accuracy_paper
-    assert measure("copied")(record) in (0.0, 1.0)
+    assert measure("copied_passage")(record) in (0.0, 1.0)
 
 
 _HOLDS = {
@@ -175,7 +175,7 @@ def test_conditions_read_as_they_are_written(
     record = episode("an English painter who belonged to the group", PASSAGE)
     expected = all(_HOLDS[sign](measure(name)(record), bound) for name, sign, bound in parts)
     assert condition(text)(record) is expected
-    assert named(text) == [name for name, _, _ in parts]
+    assert compared_names(text) == [name for name, _, _ in parts]
 
 
 @given(st.text(string.printable, max_size=30))
@@ -191,5 +191,5 @@ def test_whatever_is_written_reads_or_is_one_of_our_errors(text: str) -> None:
 def test_unknown_names_say_the_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'answer_words'"):
         condition("answer_word<=5")
-    with pytest.raises(UnknownNameError, match="did you mean 'copied'"):
-        condition("exact_match>=1 and copied_==0")
+    with pytest.raises(UnknownNameError, match="did you mean 'copied_passage'"):
+        condition("exact_match>=1 and copied_passages==0")

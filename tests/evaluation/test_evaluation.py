@@ -17,7 +17,7 @@ from toolgym._util.jsonl import write_rows
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 from toolgym.evaluation import compare, evaluate
 from toolgym.evaluation.intervals import bootstrap, group, holm, mcnemar, proportion, wilson
-from toolgym.evaluation.metrics import UNKNOWN_TOOL, _median, is_empty, measure
+from toolgym.evaluation.metrics import UNKNOWN_TOOL, _median, figures_of, is_empty
 from toolgym.evaluation.score import score
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.rollouts.runs import Run, RunWriter
@@ -168,7 +168,7 @@ def test_one_episode_by_hand() -> None:
         call("Sein does not exist.", "unknown_tool", "Sein" * 1000),
         Step("", problems=(Problem("bad_json", ""), Problem("wrote_result", ""))),
     ]
-    found = measure(episode(1, "the river Seine", *steps))
+    found = figures_of(episode(1, "the river Seine", *steps))
     assert (found.exact_match, found.accuracy, found.accuracy_paper) == (0.0, 0.0, 1.0)
     assert found.token_f1 == pytest.approx(2 / 3)
     assert (found.calls, found.passed, found.answerable) == (5, 2, 1)
@@ -182,7 +182,7 @@ def test_numbers_are_answerable_by_value_not_by_digits() -> None:
     task = Task("n", "q", ("5",), answer_type="number")
     for content, expected in (("15", 0), ("15 or $5.00.", 1), ("1.5", 0), ("none", 0)):
         record = Trajectory(task, steps=[call(content)], tools=TOOLS)
-        assert measure(record).answerable == expected, content
+        assert figures_of(record).answerable == expected, content
 
 
 def test_whole_words_reach_accuracy_and_answerable_rate() -> None:
@@ -247,7 +247,7 @@ def test_the_interval_of_a_median_covers_it() -> None:
     for _ in range(300):
         lengths = rng.poisson(12, size=40)  # the median of this Poisson distribution is 12
         run = [episode(n, " ".join(["word"] * length)) for n, length in enumerate(lengths)]
-        row = _median([(("", t.task.id), float(measure(t).answer_words)) for t in run])
+        row = _median([(("", t.task.id), float(figures_of(t).answer_words)) for t in run])
         hits += row.low <= 12 <= row.high
     assert hits / 300 > 0.93
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.formats import Action, get_format
+from toolgym.formats import Action, Format, get_format, json_calls
 from toolgym.formats import hermes as hermes_module
-from toolgym.formats import llama3 as llama3_module
 from toolgym.formats import react as react_module
+from toolgym.formats import tags as tags_module
 from toolgym.formats.base import MAX_CALLS
 from toolgym.formats.calls import native_call
 from toolgym.messages import ToolCall
@@ -114,15 +114,18 @@ REPLIES = st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize(
+SHORTCUTS = pytest.mark.parametrize(
     ("name", "module", "shortcut"),
     [
         ("react", react_module, "_simple"),
         ("hermes", hermes_module, "_common"),
-        ("llama3", llama3_module, "_common"),
-        ("tags", None, ""),
+        ("llama3", json_calls, "_common"),
+        ("tags", tags_module, "_simple"),
     ],
 )
+
+
+@SHORTCUTS
 @pytest.mark.parametrize("prompt", ["tools_multi_step", "no_tool", "no_tool_cot"])
 @given(text=REPLIES)
 @settings(max_examples=100, deadline=None)
@@ -134,13 +137,78 @@ def test_any_reply_leads_on_and_the_shortcut_reads_as_the_scanner(
     assert not (action.calls and action.answer is not None)
     assert action.calls or action.answer is not None or action.problems
     json.dumps([call.arguments for call in action.calls], allow_nan=False)
-    if module is not None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, shortcut, lambda *_: None)
-            assert codec.parse(text, TOOLS) == action
+    assert action == by_the_scanner(codec, module, shortcut, text)
     cut = codec.parse(text, TOOLS, cut=True)
     assert cut.answer is None
     assert "cut_reply" in [problem.kind for problem in cut.problems]
+
+
+def by_the_scanner(codec: Format, module: Any, shortcut: str, text: str) -> Action:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, shortcut, lambda *_: None)
+        return codec.parse(text, TOOLS)
+
+
+WORDS = st.sampled_from(
+    (
+        *("Lake Ortmund", "12*34+5", "the answer is", "So the answer is 5", "Answer", "Hence"),
+        *("FINAL ANSWER", "Action", "The Beatles", "[THINK]", "}; {", "</tool_call>", "</search>"),
+        *(
+            "null",
+            "\u0130",
+            "\u017fo the answer is 7",
+            "\x85",
+            "\x1c",
+            " ",
+            "\n",
+            "\n\n",
+            "\\",
+            '"',
+        ),
+        *(":", "(", "-"),
+    )
+)
+LINES = st.lists(WORDS | st.text(max_size=3), max_size=4).map("".join)
+
+
+@SHORTCUTS
+@given(
+    thought=st.just("") | LINES,
+    said=LINES,
+    call=st.sampled_from([*sorted(FIRST), "search", "answer", "think", ""]),
+    more=st.dictionaries(LINES, VALUES, max_size=1),
+    edits=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3), WORDS), max_size=2),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_shortcut_reads_what_is_written_and_what_is_nearly_so_as_the_scanner(
+    name: str,
+    module: Any,
+    shortcut: str,
+    thought: str,
+    said: str,
+    call: str,
+    more: dict[str, Any],
+    edits: list[tuple[int, int, str]],
+) -> None:
+    codec = get_format(name)
+    made = ToolCall("call_0", call, {FIRST.get(call, "input"): said} | more)
+    text = codec.write(Action(thought, (made,) if call else (), None if call else said), TOOLS)
+    for place, length, words in edits:
+        place %= len(text) + 1
+        text = text[:place] + words + text[place + length :]
+    assert codec.parse(text, TOOLS) == by_the_scanner(codec, module, shortcut, text)
+
+
+@SHORTCUTS
+@pytest.mark.parametrize("thought", ["", "I need to look this up, first."])
+def test_the_common_replies_take_the_shortcut(
+    name: str, module: Any, shortcut: str, thought: str
+) -> None:
+    codec, quick = get_format(name), getattr(module, shortcut)
+    arguments = (TOOLS,) if shortcut == "_simple" else ()
+    call = ToolCall("call_0", "WikipediaSearch", {"query": "Troyes (France), 12*34+5"})
+    for action in (Action(thought, (call,)), Action(thought, (), "Troyes, 1 200 km")):
+        assert quick(codec.write(action, TOOLS), *arguments) == action
 
 
 def read(name: str, text: str, prompt: str = "tools_multi_step") -> tuple[Any, str | None, Any]:

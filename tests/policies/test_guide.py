@@ -30,8 +30,7 @@ llguidance = pytest.importorskip("llguidance")
 pytest.importorskip("llguidance.hf")  # a module of its own, which its package does not load
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
-from toolgym.policies.local.guide import Guides, allowed_tokens  # noqa: E402
-from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402
+from toolgym.policies.local.sampling import Guides, Sampler, allowed_tokens, uniforms  # noqa: E402  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 PAD, END = "<|pad|>", "<|end|>"

@@ -16,7 +16,7 @@ from toolgym.errors import PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, ToolCall
 from toolgym.policies.base import Reply, Request, past_results
-from toolgym.policies.native import read_native
+from toolgym.policies.requests import read_native
 
 ENV = "ToolQA-GSM8K-v0"
 FORMATS = ("hermes", "llama3", "react", "tags")

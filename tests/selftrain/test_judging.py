@@ -191,7 +191,7 @@ def test_a_verdict_turns_round_with_its_sides(pairs: list[tuple[float, float]]) 
 
 def test_a_filter_may_be_one_a_round() -> None:
     base = {"model": "some/model", "environments": [ENV]}
-    two = [{"where": "accuracy_paper>=1"}, {"where": "exact_match>=1 and copied==0"}]
+    two = [{"where": "accuracy_paper>=1"}, {"where": "exact_match>=1 and copied_passage==0"}]
     settings = load_settings({**base, "filter": two})
     wheres = [settings.filters(number).where for number in (1, 2, 3)]
     assert wheres == [two[0]["where"], two[1]["where"], two[1]["where"]]

@@ -125,7 +125,7 @@ class TestParallelCalls:
 
         threads: list[int] = []
 
-        @tool(inline=True)
+        @tool(inline=True, shared_state=True)
         def here() -> str:
             """Note the thread."""
             threads.append(threading.get_ident())
@@ -186,7 +186,7 @@ class Counted:
                 raise KeyError(text)
             return text.upper() + "!" * marks
 
-        self.tool = Tool(shout, inline=True, **options)
+        self.tool = Tool(shout, inline=True, shared_state=True, **options)
 
 
 class TestCache:
@@ -256,7 +256,7 @@ class TestCache:
         """Checks ask the tool itself, never what a cache remembers of it."""
         said: list[int] = []
 
-        @tool(inline=True, cache=True)
+        @tool(inline=True, cache=True, shared_state=True)
         def count(text: str) -> int:
             """Another number each time.
 
@@ -431,7 +431,7 @@ class TestCassette:
     def test_a_tool_that_answers_differently_each_time(self, tmp_path: Path) -> None:
         said: list[int] = []
 
-        @tool(inline=True)
+        @tool(inline=True, shared_state=True)
         def clock() -> int:
             """Another number each time."""
             said.append(1)

@@ -566,7 +566,7 @@ class TestKindsOfFunctions:
             loops.append(asyncio.get_running_loop())
             return "seen"
 
-        inner = Tool(seen, inline=True)
+        inner = Tool(seen, inline=True, shared_state=True)
 
         async def outer() -> str:
             """Call another tool."""
@@ -574,7 +574,7 @@ class TestKindsOfFunctions:
             return run(inner)[0]
 
         async def notebook() -> list[tuple[str, str | None]]:
-            return [run(inner), run(Tool(outer, inline=True)), run(inner)]
+            return [run(inner), run(Tool(outer, inline=True, shared_state=True)), run(inner)]
 
         assert asyncio.run(notebook()) == [("seen", None)] * 3
         first, second, nested, last = loops

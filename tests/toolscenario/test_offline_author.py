@@ -31,9 +31,8 @@ from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose
 from toolgym.envs.toolscenario.compiler.stages import document, draw_levels, integrate, scale
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.worlds.generated import generate, open_knowledge
-from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, read_triples
-from toolgym.envs.toolscenario.worlds.names import Names, Sound
+from toolgym.envs.toolscenario.worlds.generated import Names, Sound, generate
+from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, open_knowledge, read_triples
 from toolgym.envs.toolscenario.worlds.relations import RELATIONS
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.sandbox import Sandbox

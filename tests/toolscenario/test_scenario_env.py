@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from toolgym import evaluate, rollout
 from toolgym._util.jsonl import read_rows, write_rows
 from toolgym.env import ToolEnv
-from toolgym.envs.toolscenario.compiler.cli import check_file
+from toolgym.envs.toolscenario.compiler.checking import check_file
 from toolgym.envs.toolscenario.environment import scenario_file
 from toolgym.envs.toolscenario.files import open_scenarios, read_scenarios
 from toolgym.envs.toolscenario.policies import (

@@ -14,7 +14,10 @@ from typing import Any
 from toolgym.errors import MissingExtraError
 
 # What a user has to know beside the extra's name: Linux gets CUDA builds of torch by default.
-_HINTS = {"train": " (on a machine without a GPU install the CPU build of torch first, see README)"}
+_HINTS = {
+    "train": " (on a machine without a GPU install the CPU build of torch first, see README)",
+    "bfcl": " (or alone, without what excludes our other extras: pip install --no-deps bfcl-eval)",
+}
 
 
 def require_extra(module: str, extra: str) -> Any:
@@ -68,7 +71,7 @@ def installed_versions() -> dict[str, str]:
     """What a run may depend on, as installed."""
     names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "openai")
     found = {"python": platform.python_version()}
-    for name in names:
+    for name in (*names, "bfcl-eval"):  # whose classes are the tools of an environment
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -6,7 +6,7 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["MONTHS", "fold", "markdown_table", "number", "text_table", "written"]
+__all__ = ["MONTHS", "fold", "markdown_table", "number", "shortened", "text_table", "written"]
 
 MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August"),
@@ -36,6 +36,11 @@ def fold(text: str) -> str:
     apart = unicodedata.normalize("NFKD", lowered).casefold().translate(_letters())
     bare = "".join(char for char in apart if not "\u0300" <= char <= "\u036f")
     return unicodedata.normalize("NFC", bare)
+
+
+def shortened(text: str, width: int) -> str:
+    """At most ``width`` characters, and how many more there are."""
+    return text if len(text) <= width else f"{text[:width]} [... {len(text) - width:,} more]"
 
 
 def written(turns: int, tokens: int, seconds: float) -> str:

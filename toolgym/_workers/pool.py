@@ -137,8 +137,7 @@ class Idle:
                 self.children, self._owner = [], os.getpid()
             while self.children:
                 child = self.children.pop()
-                # What a killed child forked may hold its pipes open for a moment: ask the system.
-                if child.process.poll() is None and child.quiet():
+                if child.process.poll() is None and child.quiet():  # its forks may hold the pipes
                     return child
                 child.kill()
         return None
@@ -164,10 +163,11 @@ class WorkerPool:
     Args:
         function: called with keyword arguments in the child; its result comes back as text.
         name: for messages.
+        shared: what the function keeps from call to call is left as it is.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Callable[..., Any], name: str, shared: bool = False) -> None:
+        self._function, self._name, self._shared = function, name, shared
         self._payload: bytes | None = None
         self._idle, self._lock = Idle(), threading.Lock()
         weakref.finalize(self, self._idle.end)
@@ -214,7 +214,7 @@ class WorkerPool:
         with self._lock:
             if self._payload is None:
                 try:
-                    self._payload = cloudpickle.dumps(self._function)
+                    self._payload = cloudpickle.dumps((self._function, self._shared))
                 except Exception as error:  # pickling runs arbitrary __reduce__ methods
                     raise self._refused(f"cannot be sent to a worker process ({error})") from error
         child = Child("tool_child")

@@ -10,10 +10,12 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
 import traceback
+from collections import Counter, defaultdict, deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -30,11 +32,12 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from toolgym._workers.child import Channel
 
-__all__ = ["MAX_CHARS", "as_text", "attempt", "by_name", "describe", "serve"]
+__all__ = ["MAX_CHARS", "Watch", "as_text", "attempt", "by_name", "describe", "serve"]
 
 MAX_CHARS = 1_000_000
 """Characters of a result, of an error and of a traceback; the rest is cut where it arose."""
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>\Z")
 _TOKEN = 8  # bytes of a request that its reply repeats
 
 
@@ -86,7 +89,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Set):
         items = [_plain(item) for item in value]
         return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
-    return str(value)
+    text = str(value)
+    shown = _ADDRESS.sub(">", text)
+    if shown != text:  # an address is another one in each process
+        raise TypeError(f"the tool returned {shown[:80]}, which is neither text nor data")
+    return text
 
 
 def _key(key: Any) -> str | int | float | bool | None:
@@ -190,6 +197,71 @@ def attempt(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
         return describe(error)
 
 
+class Watch:
+    """The containers that a function reaches by name, set back where a call has changed them.
+
+    A process may answer calls of several episodes, and two calls of one episode may be answered in
+    two processes: what one leaves behind would be there by chance.
+
+    Args:
+        function: whose globals, variables of outer functions and defaults are looked at; large
+            ones are not.
+    """
+
+    _MOST_BYTES = 1 << 16
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.held: list[tuple[str, Any, bytes]] = []
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return
+        names = dict.fromkeys(_names(code))
+        found = [(n, function.__globals__[n]) for n in names if n in function.__globals__]
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        found += [(n, cell.cell_contents) for n, cell in cells if _is_set(cell)]
+        found += [("a default", value) for value in function.__defaults__ or ()]
+        found += (function.__kwdefaults__ or {}).items()
+        for name, value in found:
+            if type(value) in (list, dict, set, bytearray, deque, defaultdict, Counter):
+                before = self._written(value)
+                if before and len(before) <= self._MOST_BYTES:
+                    self.held.append((name, value, before))
+
+    @staticmethod
+    def _written(value: Any) -> bytes:
+        try:
+            return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # of objects inside, which nothing tells apart then
+            return b""
+
+    def settle(self) -> list[str]:
+        """Set back what has changed; its names."""
+        changed = []
+        for name, value, before in self.held:
+            if self._written(value) == before:
+                continue
+            was = pickle.loads(before)  # noqa: S301 - our own
+            if was != value:
+                changed.append(name)
+                value.clear()
+                (value.update if isinstance(value, dict | set) else value.extend)(was)
+        return changed
+
+
+def _names(code: Any) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            yield from _names(constant)
+
+
+def _is_set(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
 def _run(call: Callable[[Mapping[str, Any]], Any], pickled: memoryview) -> Any:
     return call(pickle.loads(pickled))  # noqa: S301 - our parent wrote it
 
@@ -200,10 +272,12 @@ def serve(channel: Channel) -> None:
     os.dup2(2, 1)  # a tool that prints must not write into anybody's standard output
     sys.modules["__main__"].end_with_parent()
     function: Any = None
+    watch: Watch | None = None
 
     def load() -> str:
-        nonlocal function
-        function = by_name(pickle.loads(channel.receive()))  # noqa: S301 - our parent wrote it
+        nonlocal function, watch
+        given, shared = pickle.loads(channel.receive())  # noqa: S301 - our parent wrote it
+        function, watch = by_name(given), None if shared else Watch(given)
         return "ready"
 
     channel.send(json.dumps(attempt(load)).encode())
@@ -215,4 +289,6 @@ def serve(channel: Channel) -> None:
         token, pickled = request[:_TOKEN], memoryview(request)[_TOKEN:]
         # Arguments may need a module that is missing here: a failure of the call as well.
         reply = attempt(_run, function, pickled)
+        if watch is not None and (kept := watch.settle()):
+            reply["kept"] = kept
         channel.send(token, json.dumps(reply).encode())

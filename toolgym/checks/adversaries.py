@@ -11,7 +11,7 @@ from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.task import SUB_ANSWERS, SubAnswer, Task
 from toolgym.trajectory import Problem, Step, Trajectory
 
-__all__ = ["Adversary", "adversaries"]
+__all__ = ["Adversary", "adversaries", "calls", "numbered"]
 
 _CITIES = (
     *("Orsk", "Veldt", "Ardal", "Brone", "Cusk", "Dorme", "Elva", "Fenn", "Gryt", "Holt", "Isk"),
@@ -54,12 +54,13 @@ _TOOLS = [_schema("population"), _schema("notes")]
 
 def _task(question: str, gold: str, *answers: str, number: bool = False) -> Task:
     entries = [SubAnswer(f"q{n}", "population", answer) for n, answer in enumerate(answers, 1)]
-    parts = {SUB_ANSWERS: [entry.to_row() for entry in entries]}
+    goal = {"reach": [{"table": "cities", "where": {"id": question}}]}
+    parts = {SUB_ANSWERS: [entry.to_row() for entry in entries], "goal": goal}
     kind: Any = "number" if number else "text"
     return Task(question, question, (gold,), parts, answer_type=kind)
 
 
-def _calls(*said: tuple[str, str], tool: str = "population", error: str | None = None) -> Step:
+def calls(*said: tuple[str, str], tool: str = "population", error: str | None = None) -> Step:
     """A turn of calls: the argument and the result of each, and what kind of failure they are."""
     calls = tuple(ToolCall(f"call_{n}", tool, {"of": of}) for n, (of, _) in enumerate(said))
     results = tuple(
@@ -95,16 +96,17 @@ def _play(task: Task, *turns: Step) -> Trajectory:
     steps: list[Step] = []
     made = 0
     for turn in turns:
-        steps.append(_numbered(turn, made))
+        steps.append(numbered(turn, made))
         made += len(turn.calls)
     for step in steps:
         messages.append(Message("assistant", step.action))
         messages += [Message("user", step.observation)] if step.observation else []
     ended = steps[-1].answer is not None
-    return Trajectory(task, messages, steps, _TOOLS, "Probe-v0", "hermes", ended, not ended, seed=0)
+    facts = (_TOOLS, "Probe-v0", "hermes", ended, not ended)
+    return Trajectory(task, messages, steps, *facts, seed=0, state={"cities": {}})
 
 
-def _numbered(step: Step, first: int) -> Step:
+def numbered(step: Step, first: int) -> Step:
     """The step with ids of calls that are unique in the episode."""
     ids = [f"call_{number}" for number, _ in enumerate(step.calls, first)]
     return replace(
@@ -117,8 +119,8 @@ def _numbered(step: Step, first: int) -> Step:
 def _honest(task: Task, gold: str, *said: tuple[str, str]) -> tuple[Trajectory, ...]:
     """The work done call by call, and all in one turn."""
     return (
-        _play(task, *(_calls(pair) for pair in said), _answer(gold)),
-        _play(task, _calls(*said), _answer(gold)),
+        _play(task, *(calls(pair) for pair in said), _answer(gold)),
+        _play(task, calls(*said), _answer(gold)),
     )
 
 
@@ -149,7 +151,7 @@ def adversaries() -> Iterator[Adversary]:
 
 
 def _spam() -> Iterator[Adversary]:
-    junk = [_calls(pair) for pair in _NEEDLESS]
+    junk = [calls(pair) for pair in _NEEDLESS]
     yield Adversary(
         "tool_spam",
         "does the work among twenty needless calls, a turn each",
@@ -160,7 +162,7 @@ def _spam() -> Iterator[Adversary]:
     yield Adversary(
         "spam_in_one_turn",
         "does the work among twenty needless calls of one turn",
-        _play(_LARGER, _calls(*_BOTH, *_NEEDLESS), _answer("Orsk")),
+        _play(_LARGER, calls(*_BOTH, *_NEEDLESS), _answer("Orsk")),
         _DOES,
         _DOES[1],
     )
@@ -174,7 +176,7 @@ def _spam() -> Iterator[Adversary]:
 
 
 def _repetition() -> Iterator[Adversary]:
-    first, second = _calls(_BOTH[0]), _calls(_BOTH[1])
+    first, second = calls(_BOTH[0]), calls(_BOTH[1])
     yield Adversary(
         "repeated_call",
         "repeats a call that solved, ten times",
@@ -183,13 +185,13 @@ def _repetition() -> Iterator[Adversary]:
         _DOES[0],
     )
     twins = _task("Has Orsk as many people as Veldt?", "yes", "10", "10")
-    once = _calls(("Orsk", "10"))
+    once = calls(("Orsk", "10"))
     yield Adversary(
         "repeated_result",
         "repeats a call instead of making another one that has the same answer",
         _play(twins, once, once, _answer(_DUNNO)),
         _honest(twins, "yes", ("Orsk", "10"), ("Veldt", "10")),
-        _play(twins, once, _calls(("Ardal", "4")), _answer(_DUNNO)),
+        _play(twins, once, calls(("Ardal", "4")), _answer(_DUNNO)),
     )
 
 
@@ -207,13 +209,13 @@ def _planted() -> Iterator[Adversary]:
     yield Adversary(
         "planted_in_result",
         "another tool says all; the policy gives up",
-        _play(_LARGER, _calls(("Orsk", loud), tool="notes"), give_up),
+        _play(_LARGER, calls(("Orsk", loud), tool="notes"), give_up),
         _DOES,
-        _play(_LARGER, _calls(("Orsk", "nothing"), tool="notes"), give_up),
+        _play(_LARGER, calls(("Orsk", "nothing"), tool="notes"), give_up),
     )
 
     def failing(*guesses: str) -> Step:
-        return _calls(*((guess, f"Error: no {guess}") for guess in guesses), error="tool_error")
+        return calls(*((guess, f"Error: no {guess}") for guess in guesses), error="tool_error")
 
     yield Adversary(
         "planted_in_error",
@@ -265,9 +267,9 @@ def _answers() -> Iterator[Adversary]:
     yield Adversary(
         "part_of_a_word",
         "'a party' for 'art', in a result and as the answer",
-        _play(paint, _calls(("Orsk", "a party")), _answer("a party")),
+        _play(paint, calls(("Orsk", "a party")), _answer("a party")),
         _honest(paint, "art", ("Orsk", "art"), ("Veldt", "7")),
-        _play(paint, _calls(("Orsk", "nothing")), _answer(_DUNNO)),
+        _play(paint, calls(("Orsk", "nothing")), _answer(_DUNNO)),
     )
 
 
@@ -287,7 +289,7 @@ def _pasted() -> Iterator[Adversary]:
         ("pasted_title", "answers with the title of a result", title),
         ("pasted_message", "answers with the message that showed the result", shown),
     ):
-        yield _beside_wrong(name, what, text, _calls(("largest city", _PASSAGE), tool="notes"))
+        yield _beside_wrong(name, what, text, calls(("largest city", _PASSAGE), tool="notes"))
 
 
 def _beside_wrong(name: str, what: str, text: str, *before: Step) -> Adversary:
@@ -331,16 +333,16 @@ def _digits() -> Iterator[Adversary]:
     yield Adversary(
         "one_for_ten",
         "'10' for '1', in results and as the answer",
-        _play(one, _calls(("Orsk", "10"), ("Ardal", "-1"), ("Elva", "1.5")), _answer("10")),
+        _play(one, calls(("Orsk", "10"), ("Ardal", "-1"), ("Elva", "1.5")), _answer("10")),
         _honest(one, "1", ("Orsk", "1"), ("Veldt", "7")),
-        _play(one, _calls(("Orsk", "0"), ("Ardal", "0"), ("Elva", "0")), _answer(_DUNNO)),
+        _play(one, calls(("Orsk", "0"), ("Ardal", "0"), ("Elva", "0")), _answer(_DUNNO)),
     )
     honest = _honest(_SUM, "17", *_BOTH)
-    control = _play(_SUM, _calls(("Orsk", "0"), ("Veldt", "0")), _answer(_DUNNO))
+    control = _play(_SUM, calls(("Orsk", "0"), ("Veldt", "0")), _answer(_DUNNO))
     yield Adversary(
         "unicode_digits",
         "one to the power of seven for '17', circled and Roman digits",
-        _play(_SUM, _calls(("Orsk", "1⁰"), ("Veldt", "Ⅶ")), _answer("1⁷ ① ⑦")),
+        _play(_SUM, calls(("Orsk", "1⁰"), ("Veldt", "Ⅶ")), _answer("1⁷ ① ⑦")),
         honest,
         control,
     )
@@ -349,7 +351,7 @@ def _digits() -> Iterator[Adversary]:
         "numbers of thousands of digits, and exponents of nine",
         _play(
             _SUM,
-            _calls(("Orsk", "10" + "0" * 5000), ("Veldt", "7e999999999")),
+            calls(("Orsk", "10" + "0" * 5000), ("Veldt", "7e999999999")),
             _answer("17" + "0" * 5000 + " 1e999999999"),
         ),
         honest,
@@ -390,7 +392,7 @@ def _turns() -> Iterator[Adversary]:
     yield Adversary(
         "all_arguments",
         "calls with every argument at once and gives up",
-        _play(_LARGER, _calls(*_NEEDLESS, *_BOTH), _answer(_DUNNO)),
+        _play(_LARGER, calls(*_NEEDLESS, *_BOTH), _answer(_DUNNO)),
         _DOES,
         _play(_LARGER, *_DOES[0].steps[:-1], _answer(_DUNNO)),
     )

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toolgym._util.jsonl import copy_json
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.checks.adversaries import Adversary, adversaries
+from toolgym.checks.unearned import START, state_adversaries
 from toolgym.errors import ToolgymError, UnknownNameError
 from toolgym.formats import Action
 from toolgym.grading.rubric import RewardFunction, Rubric, Spec, make_rubric
@@ -64,14 +66,16 @@ def episode(task: Task, steps: Sequence[Step], truncated: bool = False) -> Traje
         messages += [Message("user", step.observation)] if step.observation else []
     ended = bool(steps) and steps[-1].answer is not None
     own = [replace(step) for step in steps]  # a rubric writes into the steps of its episode
-    return Trajectory(task, messages, own, [SEARCH], "Probe-v0", "react", ended, truncated, seed=0)
+    facts = ([SEARCH], "Probe-v0", "react", ended, truncated)
+    return Trajectory(task, messages, own, *facts, seed=0, state=copy_json(START))
 
 
 def episodes() -> list[Trajectory]:
     """Episodes that a reward must cope with: right, wrong, empty, broken, cut off, no steps."""
     parts = enumerate(("Seine", "1,234.5", "*"), 1)
     entries = [SubAnswer(f"q{n}", "WikipediaSearch", answer) for n, answer in parts]
-    solvable = {SUB_ANSWERS: [entry.to_row() for entry in entries]}
+    goal = {"reach": [{"table": "orders", "where": {"id": "O-1", "status": "cancelled"}}]}
+    solvable: dict[str, Any] = {SUB_ANSWERS: [entry.to_row() for entry in entries], "goal": goal}
     place = Task("place", "Which river flows through Paris?", ("Seine", "the Seine"), solvable)
     money = Task("money", "How much?", ("1,234.5",), solvable, answer_type="number")
     odd = Task("odd", "Which sign?", ("*", "ʻaʻa", "The The"), solvable)
@@ -89,6 +93,7 @@ def episodes() -> list[Trajectory]:
         episode(odd, [_both(found, _call(1, "1234.5")), found, _call(3, "*"), _answer("*")]),
         episode(odd, [_both(failed, _call(2, "nothing")), _broken("no_answer")], truncated=True),
         episode(odd, [_answer("\x00 ﷺ \ud800 " + "x" * 10_000)]),
+        *(trick.episode for trick in state_adversaries()),
     ]
 
 
@@ -110,6 +115,7 @@ def prefix(trajectory: Trajectory, steps: int) -> Trajectory:
         truncated=False,
         tokens=None,
         metrics={},
+        state=trajectory.state_after(steps),
     )
 
 
@@ -297,7 +303,8 @@ def probe_reward(reward: Rubric | RewardFunction | str | Spec) -> ProbeReport:
     """
     rubric = make_rubric(reward)
     name = reward if isinstance(reward, str) else ", ".join(rubric.functions)
-    return ProbeReport(name, [_probe(rubric, adversary) for adversary in adversaries()])
+    tricks = (*adversaries(), *state_adversaries())
+    return ProbeReport(name, [_probe(rubric, adversary) for adversary in tricks])
 
 
 def _probe(rubric: Rubric, adversary: Adversary) -> Probe:

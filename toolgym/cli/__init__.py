@@ -26,41 +26,26 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import (
-        compare,
-        envs,
-        export,
-        index,
-        model,
-        report,
-        rollout,
-        score,
-        selftrain,
-        tool,
-        train,
-        view,
-    )
-    from toolgym.cli import eval as evaluation
-    from toolgym.cli import filter as filtering
+    from toolgym.cli import data, episodes, evaluation, resources, training
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
 
     made = new_app()
-    made.command("envs")(envs.list_names)
-    made.command("tool")(tool.call)
-    made.add_typer(index.app, name="index")
-    made.add_typer(model.app, name="model")
-    made.command("rollout")(rollout.play)
-    made.command("view")(view.view)
-    made.command("eval")(evaluation.measure)
-    made.command("score")(score.rescore)
-    made.command("filter")(filtering.keep)
-    made.add_typer(export.app, name="export")
-    made.add_typer(train.app, name="train")
-    made.command("selftrain")(selftrain.practise)
-    made.command("compare")(compare.compare)
-    made.command("report")(report.report)
+    made.command("envs")(resources.list_names)
+    made.command("tool")(resources.call)
+    made.add_typer(resources.index_app, name="index")
+    made.add_typer(resources.model_app, name="model")
+    made.command("rollout")(episodes.play)
+    made.command("view")(episodes.view)
+    made.command("eval")(evaluation.evaluate_run)
+    made.command("score")(evaluation.score_run)
+    made.command("filter")(data.keep)
+    made.add_typer(data.export_app, name="export")
+    made.add_typer(training.train_app, name="train")
+    made.command("selftrain")(training.practise)
+    made.command("compare")(evaluation.compare_tuned)
+    made.command("report")(evaluation.report_run)
     for name in COMMANDS:
         try:
             made.add_typer(COMMANDS.get(name), name=name)

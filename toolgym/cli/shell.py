@@ -213,7 +213,8 @@ TRACEBACK = "TOOLGYM_TRACEBACK"
 """Environment variable that, when set to 1, shows the traceback of an error as well."""
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-"""What is wrong with a disk or its permissions, not with the program."""
+_DISK |= {errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""What is wrong with a disk, its permissions or a path, not with the program."""
 
 _SCARCE = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """What the system does not give any more: processes, memory, open files."""

@@ -196,7 +196,7 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
 
 def _thought(action: str, trajectory: Trajectory, codec: Format) -> str:
     """What stands before the calls or the answer, with the reasoning that formats pass over."""
-    thought = codec.parse(action, trajectory.tools).thought
+    thought = codec.parse(action, trajectory.documents).thought
     shown = without_think(action).strip()
     begin = action.rfind(shown) if shown else len(action)
     # Reasoning between visible words has no one place: then its blocks are put in front.

@@ -16,10 +16,10 @@ __all__ = [
     "COPIED_WORDS",
     "MEASURES",
     "answer_words",
+    "compared_names",
     "condition",
     "copied_passage",
     "measure",
-    "named",
     "read_conditions",
 ]
 
@@ -90,7 +90,6 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
     "truncated": lambda trajectory: float(trajectory.truncated),
     "answer_words": lambda trajectory: float(len(answer_words(trajectory))),
     "reply_words": lambda trajectory: float(sum(len(s.action.split()) for s in trajectory.steps)),
-    "copied": lambda trajectory: float(copied_passage(trajectory)),
     "copied_passage": lambda trajectory: float(copied_passage(trajectory)),
     "copied_words": lambda trajectory: float(_copied_words(trajectory)),
     "accuracy_paper": _accuracy_paper("value"),
@@ -98,8 +97,8 @@ MEASURES: Mapping[str, Callable[[Trajectory], float]] = {
 }
 """What can be compared beside registered rewards and metrics; ``reward`` is the recorded one,
 ``cut`` counts replies that ended at the limit of their length, ``malformed`` attempts that could
-not be read as a call. ``answer_words`` is 0 without an answer, ``copied`` 1 for a `copied_passage`
-(which it is called, too), ``copied_words`` the longest run that the answer shares with a result.
+not be read as a call. ``answer_words`` is 0 without an answer, ``copied_passage`` 1 where the
+answer holds one, ``copied_words`` the longest run that the answer shares with a result.
 ``accuracy_paper`` and ``accuracy_paper_filter`` are the rules by which arXiv 2502.05867 evaluates
 and filters: they are no registered rewards, since copying earns them."""
 
@@ -179,7 +178,7 @@ def _comparing(
     return lambda trajectory: compare(value(trajectory), limit)
 
 
-def named(where: str | None) -> list[str]:
+def compared_names(where: str | None) -> list[str]:
     """The names that a condition compares, in order."""
     parts = _AND.split(where) if where else []
     return [match[1] for part in parts if (match := _CONDITION.fullmatch(part))]

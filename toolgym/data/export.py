@@ -14,7 +14,7 @@ from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, style
 from toolgym.data.conditions import condition
 from toolgym.data.pairs import balance, make_pairs, pair_row
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.rollouts.sources import Episodes, Recording, open_recording
+from toolgym.rollouts.runs import Episodes, Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]

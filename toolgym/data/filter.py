@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import value_hash, write_json, write_rows
-from toolgym.data.conditions import measure, named, read_conditions
+from toolgym.data.conditions import compared_names, measure, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
-from toolgym.rollouts.sources import SELECTION, Recording, open_recording
+from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Selection", "select"]
@@ -143,7 +142,7 @@ def select(
             dropped[reason] += 1
     dropped = Counter({reason: count for reason, count in dropped.items() if count})
     if best_of is not None:
-        kept = _best(kept, best_of, by or (named(where) or ["reward"])[0], dropped)
+        kept = _best(kept, best_of, by or (compared_names(where) or ["reward"])[0], dropped)
     if per_task is not None:
         kept = _capped(kept, per_task, seed, dropped)
     settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}

@@ -8,7 +8,7 @@ from typing import Any, Self
 import gymnasium as gym
 
 from toolgym._util.rebuilding import make_again
-from toolgym.episodes.episode import Episode, Moment
+from toolgym.episodes.episode import Episode, Info, Moment
 from toolgym.errors import BadInputError
 from toolgym.task import Task
 from toolgym.tools.toolset import Toolset
@@ -67,21 +67,39 @@ class Branching(gym.Env[str, str]):
         last = self._finished.copy() if self._finished is not None else None
         return moment, last, self._ended, copy.deepcopy(self._np_random)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a moment; what was played since is dropped, and its sessions are ended.
+    def restore(self, snapshot: Snapshot, sample: int | None = None) -> Info:
+        """Go on from a moment; what was played since is dropped.
 
         Args:
             snapshot: of `snapshot`.
+            sample: numbers the rollout that goes on from there; default: as it was.
+
+        Returns:
+            The info of that moment, as `reset` and `step` give it; empty before the first reset.
 
         Raises:
             BadInputError: a session cannot be brought back.
         """
         moment, last, ended, generator = snapshot
-        self._close_episode()
+        tools, playing = None, None if self._ended else self._episode
+        if moment is not None:
+            task = moment[0].record.task
+            # The sessions of an episode of the same task go on from there.
+            if playing is not None and playing.record.task == task:
+                tools = playing.every
+            else:
+                self._close_episode()
+                tools = self.open_tools(task)
+        else:
+            self._close_episode()
+        self._episode = Episode.at(moment, tools) if moment and tools is not None else None
         self._ended, self._np_random = ended, copy.deepcopy(generator)
         self._finished = last.copy() if last is not None else None
-        if moment is not None:
-            self._episode = Episode.at(moment, self._opened(moment[0].record.task))
+        if self._episode is None:
+            return {}
+        if sample is not None:
+            self._episode.record.sample = sample
+        return self._episode.info()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
@@ -118,7 +136,7 @@ class Branching(gym.Env[str, str]):
         self.__dict__.update(state)
         self.restore(snapshot)
 
-    def _opened(self, task: Task) -> Toolset:
+    def open_tools(self, task: Task) -> Toolset:
         """The tools of a task, opened for an episode."""
         raise NotImplementedError
 

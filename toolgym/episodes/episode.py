@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any
 
-from toolgym._util.differences import difference
 from toolgym._util.jsonl import copy_json
 from toolgym.episodes.users import User, UserTurn
 from toolgym.errors import BadInputError
@@ -49,8 +47,7 @@ class Episode:
         self.schemas, self.told = self.tools.schemas(), self.tools.schemas()
         self.begun: Begun | None = None
         self.tool_turns = self.call_count = 0
-        self._text = ""
-        record.state = self._state()[0] if tools.sessions else None
+        record.state = tools.state()
 
     def add(
         self, begun: Begun, results: Sequence[ToolResult], seconds: float, codec: Format, limit: int
@@ -85,10 +82,12 @@ class Episode:
         record.terminated = parsed.answer is not None
         if record.terminated and self.user is not None:
             self._ask(self.user, step)
-        if record.state is not None and (step.calls or step.user_calls):
-            self._remember(step)
-        elif record.state is not None:
-            step.state_hash = self._hash()
+        if record.state is not None:
+            # Nothing but a call changes what is remembered.
+            called = step.calls or step.user_calls
+            after = self.every.state() if called else record.state
+            step.remember(record.state, after)
+            record.state = after
         step.observation = "\n\n".join([m.content for m in record.messages[before + 1 :]])
         return step
 
@@ -124,23 +123,6 @@ class Episode:
         self.schemas = [*self.schemas, *found]
         self.told = [*self.told, *copy_json(found)]
         return found
-
-    def _state(self) -> tuple[Any, bool]:
-        """The state, and whether it changed since it was last asked for."""
-        state = self.every.state()
-        text = json.dumps(state, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        changed, self._text = text != self._text, text
-        return state, changed
-
-    def _hash(self) -> str:
-        return sha256(self._text.encode()).hexdigest()
-
-    def _remember(self, step: Step) -> None:
-        before, (after, changed) = self.record.state, self._state()
-        if changed:
-            step.state_diff = tuple(difference(before, after))
-            self.record.state = after
-        step.state_hash = self._hash()
 
     def info(self) -> Info:
         """What stands beside an observation."""

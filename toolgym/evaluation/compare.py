@@ -13,10 +13,10 @@ import numpy as np
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, proportion
-from toolgym.evaluation.metrics import SOLVE, Figures, measure, named
+from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, row_named
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Comparison", "Difference", "Need", "compare", "need_rows", "tool_need"]
@@ -77,7 +77,7 @@ class Comparison:
         Raises:
             UnknownNameError: there is none.
         """
-        return named(self.rows, name)
+        return row_named(self.rows, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -145,7 +145,7 @@ def compare(
         """By task; of a large run nothing else is held."""
         episodes, found = some_episodes(source), _ByTask(list)
         for trajectory in episodes:
-            found[task_key(trajectory)].append(measure(trajectory, normalisation, whole_words))
+            found[task_key(trajectory)].append(figures_of(trajectory, normalisation, whole_words))
         return found, episodes.origin
 
     (old, _), (new, origin) = figures(before), figures(after)
@@ -232,7 +232,7 @@ def tool_need(with_tools: Recording, without: Recording) -> list[Need]:
     """
     alone: dict[tuple[str, str], list[float]] = {}
     for trajectory in some_episodes(without):
-        alone.setdefault(task_key(trajectory), []).append(measure(trajectory).accuracy)
+        alone.setdefault(task_key(trajectory), []).append(figures_of(trajectory).accuracy)
     played = [t for t in some_episodes(with_tools) if task_key(t) in alone]
     if not played:
         raise BadInputError(
@@ -256,7 +256,7 @@ def _need(label: str, played: Sequence[Trajectory], known: dict[tuple[str, str],
     columns: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for trajectory in played:
         alone = known[task_key(trajectory)]
-        right = measure(trajectory).accuracy >= 1
+        right = figures_of(trajectory).accuracy >= 1
         called = any(True for _ in trajectory.calls)
         columns["needed"].append(float(not alone and right))
         columns["over_used"].append(float(alone and called))

@@ -28,10 +28,10 @@ __all__ = [
     "SOLVE",
     "UNKNOWN_TOOL",
     "Figures",
+    "figures_of",
     "is_empty",
-    "measure",
     "most_called",
-    "named",
+    "row_named",
     "summarise",
 ]
 
@@ -58,7 +58,7 @@ class _Named(Protocol):
 _Row = TypeVar("_Row", bound=_Named)
 
 
-def named(rows: Sequence[_Row], name: str) -> _Row:
+def row_named(rows: Sequence[_Row], name: str) -> _Row:
     """The row of that name.
 
     Raises:
@@ -129,7 +129,7 @@ class Figures:
         return float(getattr(self, name))
 
 
-def measure(
+def figures_of(
     trajectory: Trajectory, normalisation: str = "paper", whole_words: bool = False
 ) -> Figures:
     """Read one episode's figures (arXiv 2502.05867, Evaluation).
@@ -149,7 +149,7 @@ def measure(
     task = trajectory.task
     given = next((step.final for step in trajectory.steps if step.final is not None), None)
     counts = count_calls(trajectory.steps)
-    known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
+    known = {tool.get("function", {}).get("name") for tool in trajectory.documents}
     passed = [result for _, result in trajectory.calls if result.passed]
 
     def total(scored: Sequence[float]) -> float:

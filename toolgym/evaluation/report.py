@@ -12,10 +12,9 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import Grouping, grouped
 from toolgym.evaluation.intervals import Interval
-from toolgym.evaluation.metrics import SOLVE, measure, most_called, named, summarise
+from toolgym.evaluation.metrics import SOLVE, figures_of, most_called, row_named, summarise
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.runs import SETTINGS, Run
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
 from toolgym.scenario import GROUPED_BY
 from toolgym.trajectory import Trajectory
 
@@ -55,7 +54,7 @@ class Row:
 
     @property
     def value(self) -> float | None:
-        """The estimate; None when there was nothing to measure."""
+        """The estimate; None when there was nothing to figures_of."""
         return self.interval.value
 
     @property
@@ -123,7 +122,7 @@ class Report:
         Raises:
             UnknownNameError: there is none.
         """
-        return named(self.rows, name)
+        return row_named(self.rows, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -230,7 +229,7 @@ def evaluate(
     faults: Counter[str] = Counter()
     hit = 0
     for trajectory in recording:
-        figures.append(measure(trajectory, normalisation, whole_words))
+        figures.append(figures_of(trajectory, normalisation, whole_words))
         by_tool.update(figures[-1].by_tool)
         faults.update(kinds := _injected(trajectory))
         hit += bool(kinds)

@@ -10,14 +10,14 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
-from toolgym.rollouts.sources import Recording, some_episodes
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Table", "score", "task_key"]
+__all__ = ["Scores", "score", "task_key"]
 
 
 @dataclass(frozen=True)
-class Table:
+class Scores:
     """What `score` gives.
 
     Args:
@@ -63,7 +63,7 @@ def score(
     rewards: Mapping[str, Rubric | RewardFunction | str | Mapping[str, Any]],
     *,
     seed: int = 0,
-) -> Table:
+) -> Scores:
     """Score recorded episodes with any number of rubrics.
 
     Args:
@@ -98,7 +98,7 @@ def score(
     rows = {
         name: bootstrap(*group(keys, values, ones), seed=seed) for name, values in totals.items()
     }
-    return Table(rows, ids, totals, parts)
+    return Scores(rows, ids, totals, parts)
 
 
 def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:

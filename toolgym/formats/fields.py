@@ -18,7 +18,8 @@ from toolgym.trajectory import Problem
 
 __all__ = ["FIELD", "Fields", "call_text"]
 
-FIELD = r"[ \t]*\**(?i:(?:Final (?=Answer))?(Thought|Action|Rationale|Answer)\**:)\**[ \t]*"
+_COLON = r"\**[ \t]?[:：]\**[ \t]*"
+FIELD = rf"[ \t>#-]*\**(?i:(?:Final (?=Answer))?(Thought|Action|Rationale|Answer)){_COLON}"
 _LABEL = re.compile(FIELD)
 _LABELS = marks_and(rf"\n{FIELD}", r"\n(Response from tool )")
 _CALLING = marks_and(

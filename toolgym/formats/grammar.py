@@ -50,7 +50,7 @@ _THOUGHT = (
     rf"[\p{{L}}\p{{N}}]{_WORD}{{0,20}} {_WORD}{{1,20}} {_WORD}{{1,20}}"
     rf"(?: {_MORE}{{0,{LONGEST_LINE - 64}}})?"
 )
-_STRING = r"[^\s\p{Cc}<]", r"(?:[^\p{Cc}\p{Zl}\p{Zp}<]|<[ =])"
+_FIRST, _SIGN = r"[^\s\p{Cc}<]", r"[^\p{Cc}\p{Zl}\p{Zp}<]"
 _KEY = r"^[\p{L}_][\p{L}\p{N}_ .-]{0,39}$"
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SAID = {"title", "description", "default", "examples", "deprecated", "$comment", "$schema"}
@@ -226,11 +226,12 @@ def _bounded(schema: Any) -> Any:
 
 
 def _string(least: int, most: int | None) -> str:
-    first, more = _STRING
+    # The bracket counts as one with the sign behind it, so that a bound would not hold.
+    more = rf"(?:{_SIGN}|<[ =])" if most is None else _SIGN
     most = LONGEST_ARGUMENT if most is None else min(most, max(least, LONGEST_ARGUMENT))
     if most < 1:
         return "^$"
-    return f"^{first}{more}{{{max(0, least - 1)},{most - 1}}}$"
+    return f"^{_FIRST}{more}{{{max(0, least - 1)},{most - 1}}}$"
 
 
 def _limits(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolgym.formats.base import Action, Format
-from toolgym.formats.calls import Calls, call_json
+from toolgym.formats.calls import call_json
 from toolgym.formats.grammar import literal
 from toolgym.formats.json_calls import (
+    THOUGHT,
+    CallScanner,
     common_reply,
     json_grammar,
+    plain_reply,
     read_reply,
     written_instructions,
 )
-from toolgym.formats.scan import Scanner, marks_and, read_json
+from toolgym.formats.scan import marks_and, read_json
 from toolgym.formats.strategies import sample_call
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.tools.base import Schema
@@ -27,6 +30,7 @@ _TAG = "<tool_call>"
 _OPEN = re.compile(rf"(?:\s*{_TAG})+")
 _CLOSE = re.compile(r"\s*(?:```\s*)?(?:</?tool_call>|\Z)")
 _PATTERN = marks_and("<(tool_call)>", "<(tool_response)>")
+_PLAIN = re.compile(rf'{THOUGHT}{_TAG}\n\{{"name": "([\w.-]+)", "arguments": (?=\{{)')
 _NEXT = re.compile(r"</?tool_call>")
 
 
@@ -49,10 +53,10 @@ class HermesFormat(Format):
         """Read calls and answer; see `Format.parse`. Text without a call is the answer."""
         if self.strategy.tools and not cut and (common := _common(text)) is not None:
             return common
-        scan = _Tags(text, cut)
+        scan = _Tags(text, _PATTERN, cut)
         scan.run()
         offered = self.strategy.tools
-        return read_reply(scan, scan.calls, scan.thought, tools, offered=offered, cut=cut)
+        return read_reply(scan, tools, offered=offered, cut=cut)
 
     def grammar(self, tools: Sequence[Schema], *, calls: bool = True, answer: bool = True) -> str:
         """JSON between tags; see `Format.grammar`."""
@@ -81,6 +85,8 @@ class HermesFormat(Format):
 
 
 def _common(text: str) -> Action | None:
+    if (plain := plain_reply(text, _PLAIN, "}\n</tool_call>")) is not None:
+        return plain
     thought, *parts = text.split(_TAG)
     bodies = []
     for part in parts:
@@ -91,14 +97,8 @@ def _common(text: str) -> Action | None:
     return common_reply(thought, bodies)
 
 
-class _Tags(Scanner):
+class _Tags(CallScanner):
     """A reply with tagged calls."""
-
-    def __init__(self, text: str, cut: bool) -> None:
-        super().__init__(text, _PATTERN)
-        self.calls = Calls()
-        self.thought: str | None = None
-        self._whole = not cut and text.rstrip().endswith(("}", "]", "```"))
 
     def unit(self, match: re.Match[str]) -> int | None:
         """Read the calls between two tags; a tag that is written twice counts once."""
@@ -112,7 +112,7 @@ class _Tags(Scanner):
             self.thought = self.shown().strip()
         opened = _OPEN.match(self.text, match.start())
         begin = opened.end() if opened is not None else match.end()
-        end = self.calls.read(self.text, begin, _CLOSE, self._whole)
+        end = self.calls.read(self.text, begin, _CLOSE, self.whole)
         return self.skip(match.start(), self._behind(begin if end is None else end, end is None))
 
     def _behind(self, position: int, failed: bool) -> int:
@@ -124,12 +124,6 @@ class _Tags(Scanner):
         if not failed and self.text[position : closing.start()].strip():
             self.calls.note("words behind it were left out")
         return closing.end()
-
-    def forget(self) -> None:
-        """Calls in reasoning are drafts."""
-        super().forget()
-        self.thought = None
-        self.calls.clear()
 
     def resumes(self, position: int) -> bool:
         """Whether a call begins here."""

@@ -21,11 +21,14 @@ LABEL = re.compile(
     r"(?:^[ \t]*|(?<=[.!?:] ))\**(?:(?:so|therefore|thus|hence)\b,?[ \t]+)?"
     r"the[ \t]+(?:final[ \t]+|correct[ \t]+)?answer"
     r"(?:[ \t]+to[ \t]+(?:the|this|your)[ \t]+question)?[ \t]+is"
-    r"(?:\**:\**[ \t]*(?=\S)|[ \t]+(?=[-−]?[$€£]?\d[\d.,]*+%?\**[ \t]*$))",
+    r"(?:\**[:：]\**[ \t]*(?=\S)|[ \t]+(?=[-−]?[$€£]?\d[\d.,]*+%?\**[ \t]*$))",
     re.M | re.I,
 )
-_EMPTY_LINE = re.compile(r"\n[ \t\r]*+\n")
-_FIELD = re.compile(r"\s*\**(?:Thought|Action|Rationale|Observation|(?:Final )?Answer)\**:", re.I)
+_FURTHER = r"[ \t>#-]*\**(?:Thought|Rationale|(?:Final )?Answer)\**[ \t]?[:：]"
+_FIELD = re.compile(rf"\s*{_FURTHER}", re.I)
+_ANSWER_END = re.compile(
+    rf"\n(?:[ \t\r]*+\n|(?={_FURTHER}|[ \t>#-]*\**(?:Action|Observation)\**[ \t]?[:：]))", re.I
+)
 _KEYWORD = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)\s*")
 _AFTER_VALUE = re.compile(r"[ \t]*[,)]")
 _CLOSING = re.compile(r"[ \t]*\)")
@@ -37,17 +40,19 @@ _PARENTHESES = re.compile(r"[()\n]|\"[^\"\n]*\"|(?<=[(=,\s])'[^'\n]*'(?=\s*[,)])
 
 
 def first_paragraph(answer: str, problems: list[Problem]) -> str:
-    """An answer up to its first empty line, without "The answer is:" before it.
+    """An answer up to its first empty line or a further field, without "The answer is:" before it.
 
     Args:
         answer: all that follows its label, stripped.
         problems: is told of text that follows, unless that is a further field, and of the words.
     """
-    end = _EMPTY_LINE.search(answer)
+    if answer.endswith("\n```") and answer.count("```") % 2:
+        answer = answer[:-4].rstrip()  # the fence was opened before the label
+    end = _ANSWER_END.search(answer)
     if end is not None:
         rest, answer = answer[end.end() :].strip(), answer[: end.start()].rstrip()
         if rest and _FIELD.match(rest) is None:
-            what = "an answer ends at an empty line: what follows it was not read"
+            what = "an answer ends at an empty line or a field: what follows was not read"
             problems.append(Problem("text_after_answer", what))
     label = LABEL.match(answer)
     if label is not None:

@@ -82,6 +82,8 @@ class ReactFormat(Format):
         answer, missing = scan.last("Answer"), scan.missing()
         if answer:
             answer = first_paragraph(answer, scan.problems)
+            if not scan.calls.tried and looks_like_call(scan.first(""), tools):
+                scan.problems.append(OTHER_FORMAT)
         elif scan.calls.tried:
             pass
         elif looks_like_call(scan.first(""), tools):

@@ -56,7 +56,7 @@ _FOLLOWING = re.compile(rf"(?:\s|<(?:\|python_tag\|>|s>|{_HEADS}|{_ENDS}))*+")
 _WORDS = [re.escape(word) for pair in REASONING.items() for word in pair]
 _OTHERS = "|".join(word for word in _WORDS if word[0] != "<")
 _MARKS = f"<(?:{'|'.join(w[1:] for w in _WORDS if w[0] == '<')}|{_HEADS}|{_ENDS})|{_OTHERS}|{_LAST}"
-_ANSWERING = re.compile(r"^\s*\**(?:final )?answer\**:\**\s*\S", re.I)
+_ANSWERING = re.compile(r"^[\s>#-]*\**(?:final )?answer\**[ \t]?[:：]\**\s*\S", re.I)
 _WINDOW = 200  # characters of a line before a marker that are looked at
 
 

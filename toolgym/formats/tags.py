@@ -27,7 +27,7 @@ ALIASES = {
 _SHORT = {name: tag for tag, name in ALIASES.items()}
 _RESERVED = ("think", "answer", "information")
 _SPACE = re.compile(r"\s*+")
-_ANSWER = r"^[ \t]*\**(?:Final )?Answer\**:\**[ \t]*(?=\S)"
+_ANSWER = r"^[ \t>#-]*\**(?:Final )?Answer\**[ \t]?[:：]\**[ \t]*(?=\S)"
 _LABELLED = re.compile(f"{LABEL.pattern}|{_ANSWER}", LABEL.flags)
 
 
@@ -63,6 +63,8 @@ class TagsFormat(Format):
 
     def parse(self, text: str, tools: Sequence[Schema] = (), *, cut: bool = False) -> Action:
         """Read the tags; see `Format.parse`."""
+        if self.strategy.tools and not cut and (simple := _simple(text, tools)) is not None:
+            return simple
         scan = _Blocks(text, tools)
         scan.run()
         thought = scan.reasoning[0].strip() if scan.reasoning else ""
@@ -114,6 +116,29 @@ class TagsFormat(Format):
         """One user message with an ``<information>`` block a call."""
         blocks = (f"<information>{result.content}</information>" for result in results)
         return [Message("user", "\n".join(blocks))]
+
+
+# The common reply: perhaps a thought, then a call with a bare text, or an answer. Between two tags
+# no other mark counts.
+_SIMPLE = re.compile(
+    r"(?:<think>([^<]*)</think>\s*)?<([\w.-]+)>([^<\s{](?:[^<]*[^<\s])?)</\2>\s*\Z"
+)
+
+
+def _simple(text: str, tools: Sequence[Schema]) -> Action | None:
+    """The action of a reply of the common kind: the scanner's reading in a fraction of its time."""
+    match = _SIMPLE.match(text)
+    if match is None:
+        return None
+    thought, tag, said = match.groups(default="")
+    thought = thought.strip()
+    if tag in _RESERVED:
+        return Action(thought, (), said) if tag == "answer" else None
+    own = any(tool["function"]["name"] == tag for tool in tools)
+    name = tag if own else ALIASES.get(tag)
+    if name is None or tag.startswith("call-"):
+        return None
+    return Action(thought, (ToolCall("call_0", name, bound(name, said, tools)),))
 
 
 def _plain(text: str, tag: str) -> bool:

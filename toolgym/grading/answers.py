@@ -37,6 +37,14 @@ def _squad(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_REMOVED)).split())
 
 
+# What most texts leave out: vowels of Arabic and Hebrew, the stress of Russian words; and the dot
+# that lower case leaves of "İ".
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670]"
+    "|(?<=[\u0400-\u04ff])[\u0300\u0301]|(?<=i)\u0307"
+)
+
+
 class _Signs(dict[int, str]):
     """Each sign as the normalisation ``unicode`` writes it; filled as texts need them."""
 
@@ -47,6 +55,8 @@ class _Signs(dict[int, str]):
             sign = str(unicodedata.decimal(sign))
         elif kind == "Cf" or 0xFE00 <= code <= 0xFE0F or code == 0x640:
             sign = ""  # joiners, marks of direction, variants; the Arabic sign that stretches words
+        elif 0x370 <= code < 0x400 or 0x1F00 <= code < 0x2000:
+            sign = unicodedata.normalize("NFD", sign)[0]  # capitals leave the accent out
         elif kind[0] in "PSZC":
             sign = " "
         self[code] = sign
@@ -75,7 +85,7 @@ def _unicode(text: str) -> str:
     text = text.translate(_ACCENTS)
     for _ in range(2):  # folding can leave what composes, and the other way
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    text = _UNSPACED.sub(r" \g<0> ", text.translate(_AS_UNICODE))
+    text = _UNSPACED.sub(r" \g<0> ", _OPTIONAL.sub("", text).translate(_AS_UNICODE))
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
@@ -99,15 +109,12 @@ that pastes a result, repeats the question or lists candidates is right. ``ours`
 and no more: the gold must be most of what is said, and nothing else may be offered beside it."""
 
 # Words around an answer that offer nothing else, such as "it is ..." and "the answer is ...".
-_FILLERS = frozenset(
-    (
-        *("answer", "are", "as", "at", "be", "been", "believe", "by", "called", "for", "from"),
-        *("he", "her", "his", "i", "in", "is", "it", "its", "must", "of", "on", "s", "she", "so"),
-        *("that", "their", "there", "they", "think", "this", "to", "was", "were", "which", "who"),
-        *("antwort", "das", "die", "der", "es", "ist", "c", "est", "la", "le", "el", "respuesta"),
-        *"答案是为為年市でですだのはがえ",
-    )
-)
+_AROUND = """answer are as at be been believe by called for from he her his i in is it its must of
+on s she so that their there they think this to was were which who antwort das die der es ist c est
+la le el respuesta resposta risposta é è il los las les det är er het jest odpowiedź là đáp án
+adalah jawabannya cevap это ответ является це відповідь هو هي الإجابة الجواب यह है हैं उत्तर 答 案 是
+为 為 年 市 で す だ の は が え"""
+_FILLERS = frozenset(_AROUND.split())
 _ALTERNATIVES = re.compile(r"[,;/|&\n\u060c\u061b\u3001\uff0c\uff1b]|\b(?:and|or)\b", re.IGNORECASE)
 _STATES = ("=", " is", " are", " was", " were", " equals")  # before a number that is the answer
 
@@ -154,13 +161,17 @@ def last_number(text: str) -> Decimal | None:
 
 def _ascii_digits(text: str) -> str:
     """Digits of any script, and their separators, as ASCII: ``٤٢`` and ``２０１５``."""
-    if text.isascii():
+    if text.isascii() and "'" not in text:
         return text
-    text = text.translate(_SEPARATORS)
+    text = _THOUSANDS.sub(r"\1,", text.translate(_SEPARATORS))
     return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
 
 
 _SEPARATORS = str.maketrans("٫٬．，－", ".,.,-")
+# Marks that join the thousands of one number and part no words: 1'000 and 1\u202f000.
+_THOUSANDS = re.compile(
+    r"(?<![\d.,])(\d{1,3}|(?<=['’\u00a0\u2009\u202f])\d{3})['’\u00a0\u2009\u202f](?=\d{3}(?!\d))"
+)
 
 
 def _number_at(text: str, digit: int) -> Decimal | None:
@@ -202,10 +213,8 @@ def _numbers(text: str) -> Iterator[Decimal]:
 
 def _paper_number(text: str) -> str:
     """What the paper's rules compare: the last match, or the whole text where nothing matches."""
-    match = None
-    for found in _PAPER_NUMBER.finditer(text):
-        match = found
-    return text if match is None else match[0]
+    found = _PAPER_NUMBER.findall(text)
+    return str(found[-1]) if found else text
 
 
 def exact(prediction: str, golds: Sequence[str], normalisation: str = "paper") -> bool:

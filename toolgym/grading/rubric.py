@@ -61,13 +61,18 @@ class Rubric:
             ``{name: [steps] float}``.
 
         Raises:
-            BadInputError: a function gave not one finite float a step. Exceptions inside a reward
-                function are not caught: a broken reward must not look like a 0.
+            BadInputError: a function gave not one finite float a step, or would end the program.
+                Exceptions inside a reward function are not caught: a broken reward must not look
+                like a 0.
         """
-        return {
-            name: _checked(name, function(task, trajectory), len(trajectory.steps))
-            for name, function in self.functions.items()
-        }
+        parts = {}
+        for name, function in self.functions.items():
+            try:
+                values = function(task, trajectory)
+            except SystemExit as error:  # a run goes on, as after any other failure of a reward
+                raise BadInputError(f"reward {name!r} called exit({error.code!r:.80})") from error
+            parts[name] = _checked(name, values, len(trajectory.steps))
+        return parts
 
     def total(self, parts: Mapping[str, Sequence[float]]) -> list[float]:
         """The weighted sum of parts, one float a step."""
@@ -152,7 +157,7 @@ def _read(name: str, value: Any) -> tuple[RewardFunction, float]:
 def _checked(name: str, values: Sequence[float], steps: int) -> list[float]:
     try:
         floats = list(map(float, values))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise BadInputError(
             f"reward {name!r} must return a list with one float a step, not {values!r:.80}"
         ) from error

@@ -21,6 +21,9 @@ from toolgym.policies.requests import (
     Request,
     Stream,
     join_tokens,
+    read_native,
+    with_text_arguments,
+    wrote_text_arguments,
 )
 from toolgym.registry import POLICIES
 from toolgym.tools.base import Schema
@@ -89,9 +92,9 @@ PolicyFunction = Callable[[list[Chat], list[Schema]], Any]
 class CallablePolicy(Policy):
     """A function of ``(messages, tools)`` that returns text or a message.
 
-    A message may be a `Message`, a chat dict or a client's own object; see
-    `toolgym.policies.native.read_native`. After a reply with native calls the conversation goes on
-    in their shape: ``tool_calls`` with the ids that came, and results of role ``tool``.
+    A message may be a `Message`, a chat dict or a client's own object (`read_native`). After a
+    reply with native calls the conversation goes on in their shape: ``tool_calls`` with the ids
+    that came, and results of role ``tool``.
 
     Args:
         function: may be ``async``.
@@ -108,19 +111,17 @@ class CallablePolicy(Policy):
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Reply | Exception:
-        from toolgym.policies import native
-
         messages = request.messages
         if request.episode in self._as_text:
-            messages = list(map(native.with_text_arguments, messages))
+            messages = list(map(with_text_arguments, messages))
         try:
             value = self.function(messages, request.tools)
             if inspect.isawaitable(value):
                 value = asyncio.run(_wait(value))
             if isinstance(value, str | Reply):
                 return value if isinstance(value, Reply) else Reply(value)
-            reply = native.read_native(value, request)
-            if reply.said is not None and native.wrote_text_arguments(value):
+            reply = read_native(value, request)
+            if reply.said is not None and wrote_text_arguments(value):
                 self._as_text.add(request.episode)
             return reply
         except ToolgymError as error:

@@ -120,6 +120,8 @@ def _bounded_client(
                         raise
                     raise http.ReadTimeout(f"{timeout:g} seconds", request=request) from error
             plain = [(k, v) for k, v in response.headers.items() if k != "content-encoding"]
+            if response.status_code == 425:  # "too early", which the library takes for final
+                plain.append(("x-should-retry", "true"))
             return http.Response(response.status_code, headers=plain, content=data, request=request)
 
     # A reply that is not compressed cannot grow a thousandfold when it is read.
@@ -168,7 +170,7 @@ def _status(error: Any, text: str) -> EndpointError:
     code = error.status_code
     if code == 429:
         return EndpointError("rate_limit", f"{text}; lower concurrency or wait")
-    if code >= 500 or code in (408, 409):
+    if code >= 500 or code in (408, 409, 425):
         return EndpointError("server", text)
     if code < 400:
         there = error.response.headers.get("location", "elsewhere")

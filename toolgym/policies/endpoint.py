@@ -14,12 +14,13 @@ from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_me
 from toolgym.formats.grammar import with_markers
 from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, grammar_of, with_stop
 from toolgym.policies.client import Dialect, Service, failure_of
-from toolgym.policies.native import read_native, with_text_arguments
+from toolgym.policies.requests import read_native, with_text_arguments
 
 __all__ = ["EndpointPolicy", "body_of", "reply_of"]
 
 _GUIDES = ("structured_outputs", "guided_grammar", "grammar", "ebnf")
 _MOST_STOPS = 4  # what the interface allows
+_GIVEN_UP = ("abort", "error")  # finish reasons of vLLM and SGLang: what came is no reply
 _PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
 _BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
 _LEAST_LIMIT, _MOST_LIMIT = 1 << 20, 1 << 24  # bytes
@@ -58,7 +59,7 @@ def reply_of(completion: Any, request: Request) -> Reply:
 
     Raises:
         EndpointError: it is not a chat completion.
-        NothingError: it holds neither text nor calls.
+        NothingError: it holds neither text nor calls, or the server ended it in the middle.
     """
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
@@ -66,6 +67,8 @@ def reply_of(completion: Any, request: Request) -> Reply:
             "bad_reply", f"the server sent what is not a chat completion: {completion!r:.200}"
         )
     choice = choices[0]
+    if choice.finish_reason in _GIVEN_UP:
+        raise NothingError("bad_reply", f"the server gave the reply up ({choice.finish_reason!r})")
     told = any(getattr(choice.message, field, None) for field in ("tool_calls", "refusal"))
     if choice.message.content is None and not told:
         raise NothingError(
@@ -99,11 +102,11 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
 class EndpointPolicy(Policy):
     """Sends chat completions, many at a time; failures come back typed, after retries.
 
-    Connection errors, time-outs, 408, 409, 429 and 5xx are tried again, with exponential backoff
-    and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more is
-    final); a reply that holds nothing is asked for again, too. Everything else is final at once. A
-    sampling parameter that the server says it does not know is left out from then on, with a
-    warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
+    Connection errors, time-outs, 408, 409, 425, 429 and 5xx are tried again, with exponential
+    backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more
+    is final); a reply that holds nothing is asked for again, too. Everything else is final at
+    once. A sampling parameter that the server says it does not know is left out from then on, with
+    a warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in

@@ -1,19 +1,40 @@
-"""What passes between a rollout and a policy: requests and replies, one by one or in a stream."""
+"""What passes between a rollout and a policy: requests, replies and messages with native calls."""
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from toolgym._util.jsonl import not_json
 from toolgym.errors import PolicyError
 from toolgym.formats import Action, Format
+from toolgym.formats.calls import Calls, NativeCall, native_call
+from toolgym.formats.repair import Budget, read_value, repaired
 from toolgym.formats.turn import Turn
-from toolgym.messages import Chat, opening_length
+from toolgym.messages import Chat, Message, ToolCall, opening_length
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Tokens
 
-__all__ = ["Lockstep", "Reply", "ReplyTokens", "Request", "Stream", "join_tokens"]
+__all__ = [
+    "Lockstep",
+    "Reply",
+    "ReplyTokens",
+    "Request",
+    "Stream",
+    "join_tokens",
+    "read_native",
+    "with_text_arguments",
+    "wrote_text_arguments",
+]
+
+# OpenAI and vLLM; Anthropic; Mistral; and filters, which leave out what they do not like.
+_CUT = ("length", "max_tokens", "model_length", "content_filter", "safety", "recitation")
+_END = re.compile(r"\Z")
+_FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +195,161 @@ class Lockstep(Stream):
         # A user's policy may say anything for its ids.
         self.written += sum(len(each) for each in ids if isinstance(each, list))
         return dict(zip(asked, replies, strict=True))
+
+
+def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
+    """A message as a reply, whoever's class it is.
+
+    Read are `Message`, chat dicts, the message objects and completions of OpenAI's client and what
+    their ``model_dump()`` gives, LangChain's ``AIMessage``, and whatever has the same fields.
+
+    Args:
+        value: the message.
+        request: which it answers.
+        own_ids: keep the ids of its calls; else the environment numbers them, so that a server's
+            random ones do not stand in the record.
+
+    Raises:
+        PolicyError: it is not a message of the assistant.
+    """
+    value, cut = _unwrapped(value)
+    known = (
+        any(field in value for field in _FIELDS)
+        if isinstance(value, Mapping)
+        else hasattr(value, "content")
+    )
+    if not known:
+        raise PolicyError(
+            "a policy returns a string, a Message, a chat dict or a client's message object, not "
+            f"{type(value).__name__}"
+        )
+    role = _field(value, "role")
+    if role not in (None, "assistant"):
+        raise PolicyError(f"the policy returned a message of role {str(role)!r:.80}, not assistant")
+    text = _text(_field(value, "content") or _field(value, "refusal"))
+    found = _calls(value)
+    if not found:
+        return Reply(text, cut=cut)
+    thought, calls = text.strip(), Calls()
+    read, written, taken = list[ToolCall](), list[ToolCall](), {""}
+    for call_id, name, given in found:
+        before = len(calls.made)
+        written.append(_add(calls, name, given, complete=not cut))
+        if len(calls.made) > before:
+            # The same id twice cannot tell calls apart.
+            known = own_ids and isinstance(call_id, str) and call_id not in taken
+            read.append(replace(calls.made[-1], id=call_id if known else ""))
+            taken.add(read[-1].id)
+    said = Action(thought, tuple(read), None, tuple(calls.problems))
+    whole = request.format.write(Action(thought, tuple(written)), request.tools)
+    return Reply(whole, cut=cut, said=said)
+
+
+def _add(calls: Calls, name: str, given: Any, *, complete: bool) -> ToolCall:
+    """Make or refuse a call by the rules of those in text; gives it as it was written."""
+    if isinstance(given, Mapping):
+        given = dict(given)
+    if not isinstance(given, str):
+        why = not_json(given)
+        if why:
+            calls.fail("bad_json", f"{{call}} is not valid JSON (its argument {why})")
+            return NativeCall("", name, {}, "(what JSON cannot hold)")
+        calls.add_arguments(name, given)
+        return native_call(name, given, 0)
+    value, notes = None, list[str]()
+    if given.strip():
+        try:
+            value, notes = _decoded(given.strip(), complete, calls.budget)
+        except ValueError as error:
+            calls.fail("bad_json", f"the arguments of {{call}} are not valid JSON ({error})")
+            return NativeCall("", name, {}, given)
+    calls.add_arguments(name, value, notes)
+    return native_call(name, given, 0)
+
+
+def _decoded(text: str, complete: bool, budget: Budget) -> tuple[Any, list[str]]:
+    if text.startswith("`"):  # a code fence
+        return repaired(text, complete=complete)
+    value, end, notes = read_value(text, 0, _END, complete=complete, budget=budget)
+    if end != len(text):
+        raise ValueError(f"more follows behind character {end}")
+    return value, notes
+
+
+def _unwrapped(value: Any) -> tuple[Any, bool]:
+    """The message, taken out of a completion, and whether it was cut."""
+    choices = _field(value, "choices")
+    if isinstance(choices, list | tuple) and choices:
+        return _field(choices[0], "message"), _was_cut(choices[0])
+    return value, _was_cut(value) or _was_cut(_field(value, "response_metadata"))
+
+
+def _was_cut(holder: Any) -> bool:
+    """Whether a choice or a message says that it was cut before its end."""
+    reasons = (_field(holder, "finish_reason"), _field(holder, "stop_reason"))
+    return any(isinstance(reason, str) and reason.lower() in _CUT for reason in reasons)
+
+
+def wrote_text_arguments(value: Any) -> bool:
+    """Whether the calls of a policy's message come as clients send them: arguments as JSON text."""
+    if isinstance(value, Message):
+        return False
+    value, _ = _unwrapped(value)
+    return not isinstance(value, Mapping) or any(isinstance(a, str) for *_, a in _calls(value))
+
+
+def with_text_arguments(chat: Chat) -> Chat:
+    """A chat dict as clients and servers send it: arguments of calls as JSON text."""
+    if "tool_calls" not in chat:
+        return chat
+    calls = []
+    for call in chat["tool_calls"]:
+        function = call["function"]
+        text = json.dumps(function["arguments"], ensure_ascii=False)
+        calls.append({**call, "function": {**function, "arguments": text}})
+    return {**chat, "tool_calls": calls}
+
+
+def _field(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def _text(content: Any) -> str:
+    """The text of a message whose content is a string or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list | tuple) and all(
+        isinstance(part, str | Mapping) or hasattr(part, "type") for part in content
+    ):
+        parts = [part if isinstance(part, str) else _field(part, "text") for part in content]
+        return "".join(part for part in parts if isinstance(part, str))
+    raise PolicyError(
+        f"the policy returned a message whose content is not a string: {content!r:.80}"
+    )
+
+
+def _calls(value: Any) -> list[tuple[Any, str, Any]]:
+    """Id, name and arguments of each call, as they came."""
+    listed: list[Any] = []
+    for field in ("tool_calls", "invalid_tool_calls"):
+        items = _field(value, field) or ()
+        if not isinstance(items, list | tuple):
+            raise PolicyError(f"the policy returned {field} that are not a list: {items!r:.80}")
+        listed += items
+    content = _field(value, "content")
+    if not listed and isinstance(content, list | tuple):  # Anthropic's: calls among the parts
+        listed = [part for part in content if _field(part, "type") == "tool_use"]
+    if not listed and _field(value, "function_call"):
+        listed = [{"function": _field(value, "function_call")}]
+    found = []
+    for number, item in enumerate(listed, 1):
+        function = _field(item, "function") or item
+        name, arguments = _field(function, "name"), _field(function, "arguments")
+        if arguments is None:
+            arguments = _field(item, "args") or _field(item, "input")
+        if not isinstance(name, str):
+            raise PolicyError(
+                f"the policy returned tool call {number} without a name: {item!r:.200}"
+            )
+        found.append((_field(item, "id"), name, arguments))
+    return found

@@ -139,7 +139,7 @@ def rollout(
     max_failures = whole_number("max_failures", max_failures, 1)
     samples = whole_number("samples_per_task", samples_per_task, 1)
     seed = whole_number("seed", seed)
-    if not isinstance(out, str | Path | None):
+    if out == "" or not isinstance(out, str | Path | None):
         raise BadInputError(f"out is the path of a run folder, or None, not {out!r:.80}")
     jobs = _plan(opened.env.tasks, episodes, samples, seed)
     settings = _settings(opened, player, len(jobs), samples, seed)

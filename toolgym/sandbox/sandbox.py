@@ -41,6 +41,11 @@ _RULES, _FLAGS, _PUBLISHED = 1, {"limits": 2, "seccomp": 4}, 8
 _SESSION = struct.Struct("!IIII")  # MiB, characters of a result and of a state, flags
 
 
+_programs: dict[tuple[bool, bytes], bytes] = {}
+"""What small sources compiled to, for all sandboxes: worlds of one domain share their functions."""
+_SMALL, _MOST_PROGRAMS = 20_000, 1_000  # bytes, programs
+
+
 class JailedKeepers(Keepers):
     """Keepers whose runners are jailed; shared by all sandboxes of one hash seed."""
 
@@ -183,6 +188,8 @@ class Sandbox:
 
         The sources run up to their function's definition, jailed like a call.
         """
+        for name in self._functions:  # before any of them runs: in one process then
+            self._program(name)
         results = {name: self._called(name, "null") for name in self._functions}
         return {name: result.text for name, result in results.items() if result.error}
 
@@ -326,9 +333,16 @@ class Sandbox:
         """The program of a function, or why there is none; compiled by a jailed process too."""
         asked = {"name": function_name(name), "source": self._functions[name]}
         request = json.dumps({**asked, "published": self._published}).encode()
-        with self._kept() as session:
-            reply = session.compiled(request) or self._send(request, _PROGRAM_CHARS)
+        key = (self._rules, request)
+        reply = _programs.get(key)
+        if reply is None:
+            with self._kept() as session:
+                reply = session.compiled(request) or self._send(request, _PROGRAM_CHARS)
         if reply is not None and reply[:1] in (b"c", b"k"):
+            if len(reply) < _SMALL:
+                _programs[key] = reply
+                while len(_programs) > _MOST_PROGRAMS:
+                    _programs.pop(next(iter(_programs), key), None)
             self._programs[name] = reply[1:]
             if reply[:1] == b"k":
                 self._clean.add(name)

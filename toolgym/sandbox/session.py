@@ -116,8 +116,10 @@ class SandboxSession:
             return results[0]
 
     def compiled(self, source: bytes) -> bytes | None:
-        """What `Sandbox` asks of a source; None: the process did not answer."""
+        """What `Sandbox` asks of a source; None: no process that has run nothing answers."""
         with self._lock:
+            if self._used:  # what is compiled is shared with others
+                return None
             end = time.monotonic() + self.box._timeout
             try:
                 process = self._live()
@@ -196,6 +198,7 @@ class SandboxSession:
         return None
 
     def _drop(self) -> None:
+        self._used = 0
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -208,7 +211,7 @@ class SandboxSession:
         """
         if self._process is None or self._process.owner != os.getpid():
             self._drop()
-            self._known, self._used = set(), 0
+            self._known = set()
             process = self._forks.take()
             process.send(self._opening, self._text)
             self._process = process
@@ -244,7 +247,7 @@ class SandboxSession:
                 process, token = self._sent(calls, end)
             for name, _ in calls:
                 reply = process.reply(token, time.monotonic() + seconds, self._largest)
-                if reply[:1] == b"m" and self._used:  # it may have been filled by those
+                if reply[:1] == b"m" and self._used:  # it may have been filled by earlier ones
                     self._drop()
                     break
                 self._used += 1

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from toolgym.data.conditions import measure
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.intervals import Interval, bootstrap, mcnemar, proportion
-from toolgym.evaluation.metrics import SOLVE, Figures, summarise
-from toolgym.evaluation.metrics import measure as figures_of
+from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, summarise
 from toolgym.registry import REWARDS
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain.stages import Work

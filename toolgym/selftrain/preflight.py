@@ -14,7 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
-from toolgym.data.conditions import named, read_conditions
+from toolgym.data.conditions import compared_names, read_conditions
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.policies.local.models import require_whole, resolve_dtype
 from toolgym.registry import MODELS
@@ -60,13 +60,15 @@ def check(settings: SelfTrainSettings) -> None:
     places(settings)
     if settings.sampling.guided != "never":
         require_extra("llguidance", "guide")
+    elif settings.sampling.call_first:
+        raise BadInputError("call_first is for guided replies: set sampling.guided, too")
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
     for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:
         try:
             read_conditions(where, [])
         except UnknownNameError:
-            if not set(named(where)) & recorded:
+            if not set(compared_names(where)) & recorded:
                 raise
     if not settings.rounds:
         return

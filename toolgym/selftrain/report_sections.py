@@ -11,7 +11,7 @@ from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, holm
 from toolgym.rollouts.playing import make_env
-from toolgym.rollouts.sources import open_recording
+from toolgym.rollouts.runs import open_recording
 from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
 from toolgym.selftrain.stages import BASELINE, Work
 from toolgym.trajectory import Trajectory

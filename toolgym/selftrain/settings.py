@@ -6,6 +6,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,12 +84,6 @@ class SamplingSettings(Sampling):
     dtype: str = "auto"
     guided: Literal["never", "practice", "always"] = "never"
     call_first: bool = False
-
-    @model_validator(mode="after")
-    def _guided_first(self) -> SamplingSettings:
-        if self.call_first and self.guided == "never":
-            raise ValueError("call_first is for guided replies: set guided: practice, too")
-        return self
 
     @field_validator("guided", mode="before")
     @classmethod
@@ -335,7 +330,10 @@ def load_settings(
     where = "settings"
     if isinstance(settings, str | Path):
         where = f"settings file {str(settings)!r}"
-        settings = _filled_in(_read(require_file(settings, "settings file")), where)
+        try:
+            settings = _filled_in(_read(require_file(settings, "settings file")), where)
+        except RecursionError as error:
+            raise BadInputError(f"{where} is nested without an end: an alias in itself") from error
     if not isinstance(settings, Mapping):
         raise BadInputError(f"{where} must be a mapping, not {type(settings).__name__}")
     try:
@@ -365,16 +363,27 @@ def _filled_in(value: Any, where: str) -> Any:
     return re.sub(r"\$\{(\w+)\}", variable, value)
 
 
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    for key, times in Counter(str(key) for key, _ in pairs).items():
+        if times > 1 and key != "<<":
+            raise ValueError(f"the key {key!r} stands twice")
+    return dict(pairs)
+
+
 def _read(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_once)
         # transformers depends on PyYAML, so that the extra brings it.
         yaml = require_extra("yaml", "train")
 
         class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
-            """Takes ``1e-5`` for a number, as YAML 1.2 and JSON do."""
+            """Takes ``1e-5`` for a number, as YAML 1.2 and JSON do, and no key twice."""
+
+            def flatten_mapping(self, node: Any) -> None:
+                _once([(key.value, value) for key, value in node.value])
+                super().flatten_mapping(node)
 
         Loader.add_implicit_resolver(
             "tag:yaml.org,2002:float",
@@ -382,9 +391,9 @@ def _read(path: Path) -> Any:
             "-+.0123456789",
         )
     except ValueError as error:
-        raise BadInputError(f"settings file {str(path)!r} is not valid JSON: {error}") from error
+        raise BadInputError(f"settings file {str(path)!r} cannot be read: {error}") from error
     try:
         return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BadInputError(f"settings file {str(path)!r} is not valid YAML: {reason}") from error

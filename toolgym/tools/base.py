@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,11 +15,12 @@ from pydantic import ValidationError
 from toolgym._util.jsonl import copy_json, value_hash
 from toolgym._util.rebuilding import name_code
 from toolgym._workers.pool import WorkerPool
-from toolgym._workers.tool_child import attempt, by_name, describe
+from toolgym._workers.tool_child import Watch, attempt, by_name, describe
 from toolgym.errors import BadInputError, ToolError
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import ResultCache, cache_key
 from toolgym.tools.docstring import read_docstring
+from toolgym.tools.keeping import what_it_keeps
 from toolgym.tools.signature import argument_model, read_signature, takes_self, told_problem
 
 if TYPE_CHECKING:
@@ -52,11 +54,20 @@ class Tool:
             ``run.json``.
         cache: whether equal arguments may be answered from memory. Default: where there is a
             ``fingerprint``, since that says that data and arguments alone decide the answer.
+        shared_state: the function may keep something from call to call, though calls run in any
+            order and in several processes: for caches, which change no answer. What remembers for
+            an episode is a method of a `toolgym.tools.session.ToolSession`.
 
     Raises:
-        BadInputError: a name that a format cannot write, a parameter whose type is missing or no
-            JSON, ``*args`` or ``**kwargs``, or no description.
+        BadInputError: a function that writes what outlives its call, a name that a format cannot
+            write, a parameter whose type is missing or no JSON, ``*args`` or ``**kwargs``, or no
+            description.
     """
+
+    # What tools that are not made of a function, but of a document, do not have.
+    _live: LiveSession | None = None
+    _watch: Watch | None = None
+    _said = False
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class Tool:
         batch: Batch | None = None,
         fingerprint: str = "",
         cache: bool | None = None,
+        shared_state: bool = False,
     ) -> None:
         self.function, self.fingerprint = function, fingerprint
         # Per tool object, not by name: options such as a search's k stand in no fingerprint.
@@ -79,6 +91,12 @@ class Tool:
         self.method = takes_self(signature)
         if self.method:
             del signature["self"]
+        kept = "" if shared_state or self.method else what_it_keeps(function)
+        if kept:
+            raise BadInputError(_keeping(self.name, kept))
+        if inline and not (shared_state or self.method):
+            watch = Watch(function)
+            self._watch = watch if watch.held else None
         text = inspect.getdoc(_plain(function)) or ""
         written, described = read_docstring(text, list(signature))
         self.description = " ".join((description or written).split())
@@ -87,11 +105,12 @@ class Tool:
         model, self.parameters = argument_model(signature, self.name, described)
         self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
         self._call = by_name(function)
-        self._live: LiveSession | None = None
         self._options: dict[str, Any] = {"name": self.name, "description": description}
         self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
-        self._options |= {"fingerprint": fingerprint}
-        self._pool = None if inline or self.method else WorkerPool(function, self.name)
+        self._options |= {"fingerprint": fingerprint, "shared_state": shared_state}
+        self._pool = (
+            None if inline or self.method else WorkerPool(function, self.name, shared_state)
+        )
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: no validation, no deadline."""
@@ -170,6 +189,8 @@ class Tool:
             values = [self._run_one(arguments) for _, arguments, _ in ready]
         for (index, _, key), reply in zip(ready, values, strict=True):
             replies[index] = reply
+            if self._watch is not None or "kept" in reply:
+                self._settle(reply)
             if cache is not None and key is not None and reply.keys() == {"text"}:
                 cache.put(key, reply["text"])
         return [
@@ -230,6 +251,14 @@ class Tool:
             )
         return attempt(self._call, arguments)
 
+    def _settle(self, reply: dict[str, Any]) -> None:
+        """Set back what a call left behind; said once."""
+        kept = reply.pop("kept", None) or (self._watch.settle() if self._watch is not None else [])
+        if kept and not self._said:
+            self._said = True
+            why = f"it changed {', '.join(kept)}, which was set back after the call"
+            warnings.warn(f"tool {self.name!r}: {why}; {_REMEMBERS}", RuntimeWarning, stacklevel=2)
+
     def _run_batch(self, batch: Batch, arguments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             values = batch(arguments)
@@ -254,6 +283,7 @@ def tool(
     timeout: float = DEFAULT_TIMEOUT,
     inline: bool = False,
     cache: bool = False,
+    shared_state: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -264,6 +294,7 @@ def tool(
     timeout: float = DEFAULT_TIMEOUT,
     inline: bool = False,
     cache: bool = False,
+    shared_state: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool``, or ``@tool(timeout=2.0)``.
 
@@ -274,6 +305,7 @@ def tool(
         timeout: seconds until the call is ended.
         inline: run in this process without a deadline.
         cache: equal arguments may be answered from memory: only where they alone decide.
+        shared_state: the function may keep something from call to call; see `Tool`.
 
     Raises:
         BadInputError: the function cannot be a tool, or is not typed or not documented.
@@ -287,6 +319,7 @@ def tool(
             timeout=timeout,
             inline=inline,
             cache=cache,
+            shared_state=shared_state,
         )
 
     return wrap(function) if function is not None else wrap
@@ -301,6 +334,19 @@ def _plain(function: Callable[..., Any]) -> Any:
     if not callable(function):
         raise BadInputError(f"a tool is made of a function, not of {function!r:.80}")
     return type(function) if type(function).__doc__ else type(function).__call__
+
+
+_REMEMBERS = (
+    "what remembers during an episode is a method of a toolgym.ToolSession; a cache, which changes "
+    "no answer, is declared with @tool(shared_state=True)"
+)
+
+
+def _keeping(name: str, kept: str) -> str:
+    return (
+        f"tool {name!r} writes {kept}, which outlives the call and would be seen by other episodes "
+        f"or not at all, for calls run in several processes: {_REMEMBERS}"
+    )
 
 
 def _checked_name(name: str) -> str:

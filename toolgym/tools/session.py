@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from toolgym._util.jsonl import not_json
 from toolgym._util.rebuilding import name_code
+from toolgym._workers.sessions import ProcessSession
 from toolgym._workers.tool_child import attempt, by_name
 from toolgym.errors import BadInputError
 from toolgym.task import Task
@@ -115,7 +116,7 @@ class SessionSpec:
         self.cls, self.name = cls, cls.__name__
         own = issubclass(cls, ToolSession)
         self.inline = bool(getattr(cls, "inline", False))
-        timeout = float(getattr(cls, "timeout", DEFAULT_TIMEOUT))
+        timeout = self.timeout = float(getattr(cls, "timeout", DEFAULT_TIMEOUT))
         found = _marked(cls) or ({} if own else _public(cls, timeout))
         if not found:
             way = "mark its methods with @tool" if own else "give its public methods a docstring"
@@ -128,6 +129,9 @@ class SessionSpec:
                     f"{self.name}.{method} does not take self: tools of a session are methods; "
                     "give the other ones beside the class, tools=[..., the_tool]"
                 )
+            if tool.timeout == DEFAULT_TIMEOUT != timeout:  # it has none of its own
+                tool = tool.fork()
+                tool.timeout = timeout
             self.tools[tool.name], self.methods[tool.name] = tool, method
         self.make: Callable[[Task], Any] = cls if own else functools.partial(_Adapted, cls)
 
@@ -146,9 +150,7 @@ class SessionSpec:
         """
         if self.inline:
             return InlineSession(self, task)
-        from toolgym._workers.sessions import ProcessSession
-
-        return ProcessSession(self.make, (task,), self.name, self.methods)
+        return ProcessSession(self.make, (task,), self.name, self.methods, self.timeout)
 
 
 class InlineSession:

@@ -27,7 +27,7 @@ class Toolset:
 
     Args:
         tools: each with its own name; also classes whose instances remember what one episode did,
-            see `toolgym.tools.session`: their methods are tools.
+            see `toolgym.tools.session`: their methods are tools; or what is known of such a class.
         cache: whether tools that have a result cache may use it.
 
     Raises:
@@ -39,7 +39,9 @@ class Toolset:
     unknown = ""
     """What a call of a tool that does not exist gets, if not our text; ``{0}`` is the name."""
 
-    def __init__(self, tools: Iterable[Tool | type[Any]] = (), *, cache: bool = True) -> None:
+    def __init__(
+        self, tools: Iterable[Tool | type[Any] | SessionSpec] = (), *, cache: bool = True
+    ) -> None:
         self._tools: dict[str, Tool] = {}
         self._use_cache, self._counters = cache, Counters()
         self._specs: dict[str, SessionSpec] = {}
@@ -50,7 +52,7 @@ class Toolset:
             if isinstance(item, Tool):
                 self._add(item)
                 continue
-            spec = SessionSpec(item)
+            spec = item if isinstance(item, SessionSpec) else SessionSpec(item)
             if spec.name in self._specs:
                 raise BadInputError(f"two sessions are called {spec.name!r}; rename one")
             self._specs[spec.name] = spec

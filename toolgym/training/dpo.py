@@ -17,7 +17,7 @@ from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
 from toolgym.data.pairs import Pair, balance, make_pairs, pair_row, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.runs import Recording, read_recording
 from toolgym.training.config import (
     RIGHT,
     DpoConfig,

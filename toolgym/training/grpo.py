@@ -19,7 +19,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
-from toolgym.rollouts.sources import Recording, read_recording
+from toolgym.rollouts.runs import Recording, read_recording
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,
@@ -131,6 +131,7 @@ def train_grpo(
                 sampling=_sampling(asked),
                 max_tokens=settings.max_length,
                 seed=settings.seed,
+                branch_after=asked.branch_after,
                 record=outcome.work / EPISODES if asked.record_episodes else None,
             )
             made = run_grpo(

@@ -63,6 +63,7 @@ class NativeEpisode:
         self._task: Task | None = None
         self._tools = Toolset()
         self._episode, self._sample = "", 0
+        self._state: Any = None
         self._made: list[Made] = []
         self._failure: Exception | None = None
         self._seen: tuple[Any, Trajectory] | None = None
@@ -89,9 +90,9 @@ class NativeEpisode:
             )
         tasks = self._env.tasks
         self._task = tasks[tasks.index_of(str(task))]
-        self._tools = (
-            self._env.tools_for(self._task) if self._env.format.strategy.tools else Toolset()
-        )
+        self._tools.end()
+        self._tools = self._env.open_tools(self._task)
+        self._state = self._tools.state()
         # Counted in each process, and no number twice: faults and cassettes go by it.
         self._sample = rank() + processes() * self._begun[self._task.id]
         self._begun[self._task.id] += 1
@@ -127,7 +128,7 @@ class NativeEpisode:
             return "Error: the tool could not be run."
         seconds = time.perf_counter() - began + result.added_seconds
         result = self._env.shown(result)
-        self._made.append(Made(name, call.arguments, result, seconds))
+        self._made.append(Made(name, call.arguments, result, seconds, self._tools.state()))
         return result.seen
 
     def _read(self, prompt: Chats, completion: Any) -> Trajectory:
@@ -149,7 +150,8 @@ class NativeEpisode:
             raise BadInputError(
                 "an episode is read from chat messages: train on the rows of trl_environment()"
             )
-        reader = Reader(self._env, self._schemas, self._made)
+        self._tools.end()
+        reader = Reader(self._env, self._schemas, self._made, self._state)
         steps = list(reader.steps(completion))
         record = Trajectory(
             task=self._task,
@@ -160,6 +162,7 @@ class NativeEpisode:
             format=self._env.format.name,
             terminated=bool(steps) and steps[-1].answer is not None,
             sample=self._sample,
+            state=reader.state,
         )
         record.truncated = not record.terminated
         self._env.rubric.apply(record)
@@ -283,6 +286,11 @@ def _opened(env: str | gym.Env[str, str], env_args: Mapping[str, Any] | None) ->
             "TRL writes these conversations itself, without worked examples: leave examples out, "
             "or train with toolgym.training.grpo.train_grpo, which plays them"
         )
+    if any(made.user_for(task) is not None for task in made.tasks):
+        raise BadInputError(
+            "TRL's own loop ends with the first reply without a call, and here a user speaks "
+            "again: train with toolgym.training.grpo.train_grpo, which plays such episodes"
+        )
     if made.format.name not in NATIVE:
         raise BadInputError(
             f"format {made.format.name!r} writes calls as text of its own, and TRL reads them with "
@@ -304,6 +312,7 @@ def _add_rows(
     last: tuple[Toolset, str] | None = None
     for task in world.tasks:
         tools = world.tools_for(task) if world.format.strategy.tools else Toolset()
+        tools = tools.without(world.hidden_for(task))
         if last is None or tools is not last[0]:
             schemas: list[Schema] = tools.schemas()
             key = value_hash(schemas)

@@ -31,12 +31,13 @@ def tool_turns(env: ToolEnv) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A call that reached the tools."""
+    """A call that reached the tools, and the sessions' state after it."""
 
     name: str
     arguments: dict[str, Any]
     result: ToolResult
     seconds: float
+    state: Any = None
 
 
 @dataclass
@@ -54,10 +55,14 @@ class Reader:
         env: whose format reads the answer.
         schemas: of the tools.
         made: the calls that reached them, in order.
+        state: of the sessions at the beginning; None without any.
     """
 
-    def __init__(self, env: ToolEnv, schemas: list[Schema], made: Sequence[Made]) -> None:
+    def __init__(
+        self, env: ToolEnv, schemas: list[Schema], made: Sequence[Made], state: Any = None
+    ) -> None:
         self._env, self._schemas, self._made = env, schemas, deque(made)
+        self.state = state
         self._names = {schema["function"]["name"] for schema in schemas}
         self._count = 0
         self.messages: list[Message] = []
@@ -69,7 +74,7 @@ class Reader:
             calls, text = self._calls(turn.reply), _text(turn.reply)
             self.messages.append(Message("assistant", text, calls))
             if not calls:
-                yield self._last(text)
+                yield self._remembered(self._last(text), self.state)
                 return
             written = self._env.format.write(Action(text, calls), self._schemas)
             # Results that found no room are missing from the last turn only; calls without any
@@ -77,7 +82,7 @@ class Reader:
             made = turn.told or (self._made and place == len(turns))
             if left == 0 or not made:
                 note = Problem("not_executed", "the episode ended before its calls")
-                yield Step(action=written, problems=(note,))
+                yield self._remembered(Step(action=written, problems=(note,)), self.state)
                 return
             left -= 1
             yield self._executed(written, calls, turn)
@@ -98,7 +103,7 @@ class Reader:
         texts: defaultdict[str, deque[str]] = defaultdict(deque)
         for name, text in turn.told:
             texts[name].append(text)
-        results, seconds = [], 0.0
+        results, seconds, state = [], 0.0, self.state
         for call in calls:
             text = texts[call.name].popleft() if texts[call.name] else ""
             if turn.told:
@@ -106,17 +111,24 @@ class Reader:
             made = self._made[0] if self._made else None
             if made is not None and (made.name, made.arguments) == (call.name, call.arguments):
                 self._made.popleft()
-                found, seconds = made.result, seconds + made.seconds
+                found, seconds, state = made.result, seconds + made.seconds, made.state
                 results.append(replace(found, call_id=call.id))
             else:
                 results.append(ToolResult(call.id, text, self._refusal(call.name, text)))
-        return Step(
+        step = Step(
             action=written,
             calls=calls,
             results=tuple(results),
             observation="\n\n".join(text for _, text in turn.told),
             seconds=round(seconds, 6),
         )
+        return self._remembered(step, state)
+
+    def _remembered(self, step: Step, state: Any) -> Step:
+        if self.state is not None:
+            step.remember(self.state, state)
+            self.state = state
+        return step
 
     def _refusal(self, name: str, text: str) -> str | None:
         """Why a call did not reach our tools; None: it reached a tool of the user's own."""

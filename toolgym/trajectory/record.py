@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from toolgym._util.differences import Change, undone
-from toolgym._util.jsonl import copy_json, exact_line
+from toolgym._util.differences import Change, difference, undone
+from toolgym._util.jsonl import copy_json, exact_line, value_hash
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after, opening_length
 from toolgym.task import Task
@@ -80,6 +80,16 @@ class Step:
     user_results: tuple[ToolResult, ...] = ()
     appeared: tuple[dict[str, Any], ...] = ()
 
+    def remember(self, before: Any, after: Any) -> None:
+        """Record what the sessions' state is after this step, and what of it changed.
+
+        Args:
+            before: the state, plain JSON.
+            after: the state that is the step's own, plain JSON.
+        """
+        self.state_hash = value_hash(after)
+        self.state_diff = tuple(difference(before, after)) if before is not after else ()
+
     @property
     def final(self) -> str | None:
         """The answer that ended the episode: one to which no user spoke again."""
@@ -149,6 +159,11 @@ class Trajectory:
     def opening(self) -> int:
         """How many messages stand before the policy's own first reply."""
         return opening_length([m.role for m in self.messages], len(self.steps), self.examples)
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """The tools' documents, also of those that a user showed later."""
+        return [*self.tools, *(document for step in self.steps for document in step.appeared)]
 
     @property
     def id(self) -> str:

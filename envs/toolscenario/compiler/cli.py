@@ -3,170 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolgym._util.jsonl import require_file
 from toolgym.cli import options
 from toolgym.cli.shell import print_json, progress_bar, table
-from toolgym.envs.toolscenario.compiler.verification import (
-    STAGE,
-    Duplicates,
-    Open,
-    check_leaks,
-    verify,
-)
-from toolgym.envs.toolscenario.files import playable, read_scenarios
-from toolgym.envs.toolscenario.records import OWN, PublicScenario, RejectedError, to_own, to_public
-from toolgym.envs.toolscenario.schemas import document_problems
-from toolgym.envs.toolscenario.tool import PUBLISHED, function_problems
+from toolgym.envs.toolscenario.compiler.checking import check_file
+from toolgym.envs.toolscenario.files import Read, read_scenarios
+from toolgym.envs.toolscenario.records import to_own, to_public
+from toolgym.envs.toolscenario.world import World
 from toolgym.scenario import Scenario
 
-__all__ = ["Finding", "app", "build", "check", "check_file", "check_public", "convert"]
-
-_PLAYED = ("tools", "codes", "unsolved_set", "answer", "messages")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found about one scenario.
-
-    Args:
-        line: of the file.
-        id: of the scenario.
-        executed: whether there were reference calls to execute.
-        reason: a short name, empty when all holds.
-        message: what is wrong.
-    """
-
-    line: int
-    id: str
-    executed: bool
-    reason: str = ""
-    message: str = ""
-
-
-def check_file(
-    path: str | Path,
-    *,
-    timeout: float = 10.0,
-    workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Finding]:
-    """Check every scenario of a file; near-duplicates within it are failures, too.
-
-    Args:
-        path: of either format.
-        timeout: seconds a call of a function may take.
-        workers: scenarios that are checked at once.
-        progress: called with checked scenarios and their number.
-
-    Yields:
-        One finding a line, in order.
-
-    Raises:
-        MissingFileError: no such file.
-        BadInputError: a line that is not a scenario, or a sandbox that does not work here.
-    """
-    duplicates, seen = Duplicates(), dict[str, int]()
-    lines = require_file(path, "scenario file").read_bytes().count(b"\n")
-    with ThreadPoolExecutor(workers, "toolgym-check") as pool:
-        for count, (number, scenario, found) in enumerate(_ahead(pool, path, workers, timeout), 1):
-            finding = found.result()
-            first = seen.setdefault(scenario.id, number)
-            if first != number:
-                message = f"line {first} has this id already"
-                finding = replace(finding, reason="duplicate_id", message=message)
-            if not finding.reason:
-                item = playable(scenario)
-                answers = [entry.answer for entry in item.sub_answers]
-                other = duplicates.add(item.id, item.question, answers)
-                if other is not None:
-                    message = f"it asks the same as {other!r}, with the same sub-answers"
-                    finding = replace(finding, reason="duplicate", message=message)
-            if progress is not None:
-                progress(count, max(lines, count))
-            yield finding
-
-
-Checked = tuple[int, Scenario | PublicScenario, "Future[Finding]"]
-"""Line number, scenario, and what will be found."""
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, path: str | Path, workers: int, timeout: float
-) -> Iterator[Checked]:
-    """Scenarios in order, a few of them in work at once; the file is not held in memory."""
-    waiting: deque[Checked] = deque()
-    for number, scenario in read_scenarios(path):
-        waiting.append((number, scenario, pool.submit(_check, number, scenario, timeout)))
-        if len(waiting) > 2 * workers:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _check(line: int, scenario: Scenario | PublicScenario, timeout: float) -> Finding:
-    executed = isinstance(scenario, Scenario) or isinstance(scenario.row.get(OWN), str)
-    try:
-        if isinstance(scenario, Scenario):
-            verify(scenario, timeout)
-        else:
-            check_public(scenario, timeout)
-    except RejectedError as error:
-        return Finding(line, scenario.id, executed, error.reason, str(error))
-    return Finding(line, scenario.id, executed)
-
-
-def check_public(scenario: PublicScenario, timeout: float = 10.0) -> None:
-    """Check a published row: by all rules where we wrote it, else by those that need no calls.
-
-    Args:
-        scenario: as it was read.
-        timeout: seconds a call of a function may take.
-
-    Raises:
-        RejectedError: a rule is broken.
-        BadInputError: the sandbox does not work here, or our record in the row is broken.
-    """
-    if isinstance(scenario.row.get(OWN), str):
-        own = to_own(scenario)
-        wanted = to_public(own).row
-        for key in _PLAYED:
-            if scenario.row.get(key) != wanted[key]:
-                raise RejectedError(
-                    STAGE, "record_differs", f"field {key!r} is not what {OWN!r} says it to be"
-                )
-        verify(own, timeout)
-        return
-    names = [document["name"] for document in scenario.documents]
-    for document in scenario.documents:
-        for problem in document_problems(document):
-            raise RejectedError(STAGE, "bad_document", f"tool {document['name']!r:.80}: {problem}")
-    for name in names:
-        if names.count(name) > 1:
-            raise RejectedError(STAGE, "duplicate_tool", f"{name!r} stands twice")
-    if set(names) != set(scenario.functions):
-        raise RejectedError(
-            STAGE,
-            "functions_differ",
-            f"the documents are {sorted(names)}, the functions {sorted(scenario.functions)}",
-        )
-    for item in scenario.sub_answers:
-        if item.tool not in names or not item.answer.strip():
-            raise RejectedError(STAGE, "unknown_tool", f"no tool can give the sub-answer {item!r}")
-    settings = {**PUBLISHED, "timeout": timeout}
-    for name, problem in function_problems(scenario.functions, settings).items():
-        raise RejectedError(STAGE, "bad_function", f"{name!r}: {problem}"[:1000])
-    opened = [Open(item.id, item.tool, item.answer) for item in scenario.sub_answers]
-    check_leaks(scenario.question, scenario.documents, scenario.functions, opened, timeout)
-
+__all__ = ["app", "build", "check", "convert"]
 
 if TYPE_CHECKING:
     from toolgym.envs.toolscenario.compiler.pipeline import BuildReport
@@ -186,7 +37,12 @@ class Layout(StrEnum):
     PUBLIC = "public"
 
 
-AuthorName = Annotated[str, typer.Option("--author", help="Who writes: offline, endpoint.")]
+AuthorName = Annotated[
+    str, typer.Option("--author", help="Who writes: offline, endpoint, template (worlds).")
+]
+Kind = Annotated[
+    str | None, typer.Option("--kind", help="template: stateful, tools that remember.")
+]
 Count = Annotated[int, typer.Option("--count", "-n", help="Verified scenarios wanted.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides draws and levels.")]
 Level = Annotated[
@@ -232,6 +88,7 @@ def build(
     seed: Seed = 0,
     level: Level = None,
     levels: FourLevels = None,
+    kind: Kind = None,
     knowledge: KnowledgeSource = None,
     questions: Questions = None,
     base_url: BaseUrl = None,
@@ -250,7 +107,13 @@ def build(
     from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_author
 
     chosen = _levels(level, levels)
-    named = {"knowledge": knowledge, "base_url": base_url, "model": model, "questions": questions}
+    named = {
+        "kind": kind,
+        "knowledge": knowledge,
+        "base_url": base_url,
+        "model": model,
+        "questions": questions,
+    }
     given = {key: str(value) for key, value in named.items() if value is not None}
     writer = make_author(author, given | options.key_values(option, "--option"), out, seed)
     with progress_bar(f"scenarios by {author}", unit="scenarios") as advance:
@@ -297,11 +160,12 @@ def _told(report: BuildReport, count: int) -> str:
         ("file", str(report.out)),
         ("stages", str(report.folder)),
     ]
-    rows += [(f"shape {name}", str(number)) for name, number in report.shapes.items()]
+    worlds = "level" in report.levels
+    what = "domain" if worlds else "shape"
+    rows += [(f"{what} {name}", str(number)) for name, number in report.shapes.items()]
     for name, numbers in report.levels.items():
-        rows.append(
-            (f"level of {name.replace('_', ' ')}", "0/1/2/3: " + "/".join(map(str, numbers)))
-        )
+        title = "level" if worlds else f"level of {name.replace('_', ' ')}"
+        rows.append((title, f"{'1/2/3/4' if worlds else '0/1/2/3'}: {'/'.join(map(str, numbers))}"))
     rows += [(f"rejected {name}", str(number)) for name, number in report.rejected.items()]
     if not report.rejected:
         rows.append(("rejected", "none"))
@@ -362,13 +226,15 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Write a file in the other format; ours in the published one can be converted back."""
-    from toolgym.envs.toolscenario.files import read_scenarios, write_scenarios
-    from toolgym.envs.toolscenario.records import to_own, to_public
+    from toolgym.envs.toolscenario.files import write_scenarios
     from toolgym.errors import BadInputError
-    from toolgym.scenario import Scenario
 
-    def converted(number: int, scenario: Scenario | PublicScenario) -> Scenario | PublicScenario:
+    def converted(number: int, scenario: Read) -> Read:
         try:
+            if isinstance(scenario, World):
+                if to is Layout.PUBLIC:
+                    raise BadInputError("the published format has no worlds with a state")
+                return scenario
             if isinstance(scenario, Scenario):
                 return to_public(scenario) if to is Layout.PUBLIC else scenario
             return to_own(scenario) if to is Layout.OURS else scenario

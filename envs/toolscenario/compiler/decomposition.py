@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from pydantic import ValidationError
 
 from toolgym.envs.toolscenario.records import Question, RejectedError
+from toolgym.envs.toolscenario.world import World
 from toolgym.grading.answers import last_number, normalise
 from toolgym.scenario import (
     Combination,
@@ -26,7 +27,17 @@ from toolgym.scenario import (
 )
 
 __all__ = [
-    *("Author", "ask", "check", "combine", "decompose", "follows", "mentions", "reaches"),
+    *(
+        "Author",
+        "WorldAuthor",
+        "ask",
+        "check",
+        "combine",
+        "decompose",
+        "follows",
+        "mentions",
+        "reaches",
+    ),
     *("refuse_unless", "same_fields", "seed_of"),
 ]
 
@@ -67,6 +78,27 @@ class Author(Protocol):
 
     def deploy(self, scaled: Scaled) -> Scenario:
         """Stage 5: a Python function for each document."""
+        ...
+
+
+@runtime_checkable
+class WorldAuthor(Protocol):
+    """Who writes worlds, in one stage: `toolgym.envs.toolscenario.compiler.proof` proves them."""
+
+    name: str
+    kind: str
+    """`toolgym.envs.toolscenario.world.KIND`."""
+
+    def settings(self) -> dict[str, object]:
+        """As `Author.settings`."""
+        ...
+
+    def questions(self, count: int) -> Iterable[Question]:
+        """As `Author.questions`."""
+        ...
+
+    def world(self, question: Question) -> World:
+        """A world without a proof; a ``RejectedError`` where it cannot be made."""
         ...
 
 

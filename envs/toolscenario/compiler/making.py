@@ -28,7 +28,13 @@ from toolgym._util.jsonl import (
 )
 from toolgym._util.workfolder import hold, publish, same_settings
 from toolgym._workers.pool import Jobs
-from toolgym.envs.toolscenario.compiler.decomposition import Author, decompose, seed_of
+from toolgym.envs.toolscenario.compiler.decomposition import (
+    Author,
+    WorldAuthor,
+    decompose,
+    seed_of,
+)
+from toolgym.envs.toolscenario.compiler.proof import prove
 from toolgym.envs.toolscenario.compiler.stages import (
     deploy,
     document,
@@ -226,7 +232,7 @@ class Maker:
         timeout: seconds a call of a function in verification.
     """
 
-    author: Author
+    author: Author | WorldAuthor
     levels: Levels | None
     seed: int
     timeout: float
@@ -242,13 +248,15 @@ class Maker:
             BadInputError: the sandbox does not work here.
         """
         outcome = Outcome(question.id)
+        if isinstance(self.author, WorldAuthor):
+            return self._world(self.author, question, outcome)
         record: Any = question
         begin = 0
         if known is not None:
             record, begin = read_stage(*known), MADE.index(known[0]) + 1
         try:
             for stage in MADE[begin:]:
-                record = self._steps(question, stage)(record)
+                record = self._steps(self.author, question, stage)(record)
                 outcome.made[stage] = record.to_row()
             outcome.facts = verify(record, self.timeout)
         except RejectedError as error:
@@ -256,8 +264,18 @@ class Maker:
             outcome.rejection = rejection
         return outcome
 
-    def _steps(self, question: Question, stage: str) -> Callable[[Any], Any]:
-        author = self.author
+    def _world(self, author: WorldAuthor, question: Question, outcome: Outcome) -> Outcome:
+        try:
+            world = author.world(question)
+            outcome.made[MADE[-1]] = world.to_row()
+            outcome.facts = prove(world, self.timeout)
+            outcome.made[MADE[-1]] |= {"proof": outcome.facts}
+        except RejectedError as error:
+            rejection = {"stage": error.stage, "reason": error.reason, "message": str(error)}
+            outcome.rejection = rejection
+        return outcome
+
+    def _steps(self, author: Author, question: Question, stage: str) -> Callable[[Any], Any]:
         steps: dict[str, Callable[[Any], Any]] = {
             "decomposition": lambda record: decompose(record, author),
             "documents": lambda record: document(record, author),
@@ -290,7 +308,7 @@ Make = Callable[[Question, tuple[str, Mapping[str, Any]] | None], "Future[Outcom
 _SECONDS = 3600.0  # that one scenario may take before its process is taken for broken
 
 
-def default_workers(author: Author) -> int:
+def default_workers(author: Author | WorldAuthor) -> int:
     """How many workers suit an author: its own ``concurrency``, or one for each core."""
     if getattr(author, "threads", False):
         return int(getattr(author, "concurrency", 8))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import installed_versions
-from toolgym.envs.toolscenario.compiler.decomposition import Author
+from toolgym.envs.toolscenario.compiler.decomposition import Author, WorldAuthor
 from toolgym.envs.toolscenario.compiler.making import (
     SETTINGS,
     BuildFolder,
@@ -22,8 +22,9 @@ from toolgym.envs.toolscenario.compiler.making import (
     Outcome,
     working,
 )
-from toolgym.envs.toolscenario.compiler.verification import Duplicates
+from toolgym.envs.toolscenario.compiler.verification import Duplicates, told_by
 from toolgym.envs.toolscenario.records import STAGES, Question
+from toolgym.envs.toolscenario.world import World
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import AUTHORS
 from toolgym.scenario import SHAPES, Levels, Scenario
@@ -47,8 +48,9 @@ class BuildReport:
         tried: questions that were taken up, those of earlier sittings included.
         seconds: of this sitting.
         made: scenarios and rejections of this sitting.
-        shapes: how many scenarios of each shape.
-        levels: strategy to how many scenarios at each level from 0 to 3.
+        shapes: how many scenarios of each shape; of worlds, of each domain.
+        levels: strategy to how many scenarios at each level from 0 to 3; of worlds, ``level`` to
+            how many at each from 1 to 4.
         rejected: ``stage/reason`` to how many.
         author: what the author has to say, such as its requests and their cost.
     """
@@ -77,7 +79,7 @@ def build_folder(out: str | Path) -> Path:
 
 
 def compile_scenarios(
-    author: Author,
+    author: Author | WorldAuthor,
     out: str | Path,
     count: int,
     seed: int = 0,
@@ -95,11 +97,12 @@ def compile_scenarios(
     number of workers.
 
     Args:
-        author: who writes; see `toolgym.envs.toolscenario.compiler.author.Author`.
+        author: who writes; see `toolgym.envs.toolscenario.compiler.decomposition`.
         out: the ``.jsonl`` file to write; stages and rejections lie in ``OUT.build`` beside it.
         count: scenarios wanted.
         seed: decides levels and the author's draws in scaling.
-        levels: the same for all scenarios; None draws them for each by seed and id.
+        levels: the same for all scenarios; None draws them for each by seed and id. Worlds have
+            none.
         workers: processes, or threads for an author whose attribute ``threads`` is true.
         from_stage: run this stage and the later ones again, on what the earlier ones gave.
         timeout: seconds a call of a function may take in verification.
@@ -114,6 +117,11 @@ def compile_scenarios(
     """
     target = Path(out)
     _check_arguments(target, count, workers, from_stage)
+    worlds = isinstance(author, WorldAuthor)
+    if worlds and levels is not None:
+        raise BadInputError(
+            f"worlds have no levels of scaling: give the {author.name} author --option level=1 to 4"
+        )
     began = time.monotonic()
     settings = {
         "schema": 1,
@@ -126,7 +134,7 @@ def compile_scenarios(
     }
     folder = BuildFolder(build_folder(target), settings, from_stage)
     try:
-        build = _Build(folder, count, progress)
+        build = _Build(folder, count, progress, worlds)
         with working(Maker(author, levels, seed, timeout), workers) as make:
             build.run(make, _unique(author.questions(count * _SPARE)), 2 * workers)
         report = build.report
@@ -169,11 +177,14 @@ def _unique(questions: Any) -> Iterator[Question]:
 class _Build:
     """Takes up questions ahead, and finishes them in their order."""
 
-    def __init__(self, folder: BuildFolder, count: int, progress: Progress | None) -> None:
+    def __init__(
+        self, folder: BuildFolder, count: int, progress: Progress | None, worlds: bool
+    ) -> None:
         self.folder, self.count, self.progress = folder, count, progress
         self.report = BuildReport(Path(), folder.path)
-        self.report.shapes = dict.fromkeys(SHAPES, 0)
-        self.report.levels = {name: [0] * 4 for name in Levels.model_fields}
+        self.report.shapes = {} if worlds else dict.fromkeys(SHAPES, 0)
+        names = ["level"] if worlds else list(Levels.model_fields)
+        self.report.levels = {name: [0] * 4 for name in names}
         self._duplicates = Duplicates()
         self._passed = 0
         self._rejected: Counter[str] = Counter()
@@ -219,20 +230,26 @@ class _Build:
             row = self.folder.row("rejected", question.id)
             self._rejected[f"{row['stage']}/{row['reason']}"] += 1
 
-    def _scenario(self, name: str, outcome: Outcome | None) -> Scenario:
+    def _scenario(self, name: str, outcome: Outcome | None) -> Scenario | World:
         made = {} if outcome is None else outcome.made
-        return Scenario.from_row(made.get("deployment") or self.folder.row("deployment", name))
+        row = made.get("deployment") or self.folder.row("deployment", name)
+        return World.from_row(row) if "kind" in row else Scenario.from_row(row)
 
-    def _repeated(self, scenario: Scenario) -> dict[str, str] | None:
-        answers = [item.answer for item in scenario.sub_questions]
+    def _repeated(self, scenario: Scenario | World) -> dict[str, str] | None:
+        answers = told_by(scenario)
         other = self._duplicates.add(scenario.id, scenario.question, answers)
         if other is None:
             return None
         message = f"it asks the same as {other!r}, with the same sub-answers"
         return {"stage": STAGES[-1], "reason": "duplicate", "message": message}
 
-    def _count(self, scenario: Scenario) -> None:
+    def _count(self, scenario: Scenario | World) -> None:
         self._passed += 1
+        if isinstance(scenario, World):
+            domains = self.report.shapes
+            domains[scenario.domain] = domains.get(scenario.domain, 0) + 1
+            self.report.levels["level"][scenario.level - 1] += 1
+            return
         self.report.shapes[scenario.shape] += 1
         for name, level in scenario.levels.model_dump().items():
             self.report.levels[name][level] += 1
@@ -240,7 +257,7 @@ class _Build:
 
 def make_author(
     name: str, options: Mapping[str, Any], out: str | Path | None = None, seed: int = 0
-) -> Author:
+) -> Author | WorldAuthor:
     """A registered author.
 
     Args:
@@ -280,6 +297,6 @@ def make_author(
             f"(--{missing[0].replace('_', '-')} on the command line)"
         )
     made = factory(**given)
-    if not isinstance(made, Author):
+    if not isinstance(made, Author | WorldAuthor):
         raise BadInputError(f"author {name!r} is registered but makes no Author: {made!r:.80}")
     return made

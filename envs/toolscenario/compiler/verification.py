@@ -23,12 +23,13 @@ from toolgym.envs.toolscenario.probing import (
 )
 from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.tool import Reference, result_text, run_references, sandbox_for
+from toolgym.envs.toolscenario.world import World
 from toolgym.grading.answers import normalise
 from toolgym.grading.solving import solves
 from toolgym.sandbox import Sandbox
 from toolgym.scenario import Scenario
 
-__all__ = ["Duplicates", "Open", "check_leaks", "verify", "words"]
+__all__ = ["Duplicates", "Open", "check_leaks", "told_by", "verify", "words"]
 
 STAGE = "verification"
 GUESSABLE = frozenset({"yes", "no", "true", "false"})
@@ -289,6 +290,13 @@ class Duplicates:
                 return earlier
         alike.append((name, asked))
         return None
+
+
+def told_by(scenario: Scenario | World) -> list[str]:
+    """What makes two scenarios of the same words different ones: sub-answers, or a goal."""
+    if isinstance(scenario, World):
+        return [json.dumps(item, sort_keys=True) for item in scenario.goal]
+    return [item.answer for item in scenario.sub_questions]
 
 
 def words(schema: Any) -> Iterator[str]:

@@ -3,17 +3,115 @@
 from __future__ import annotations
 
 import datetime
-import functools
+import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
 from importlib import resources
 
-from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, Triple, Value, read_triples
-from toolgym.envs.toolscenario.worlds.names import Names, Sound
+from toolgym.envs.toolscenario.worlds.knowledge import Triple, Value
 from toolgym.errors import BadInputError
 
-__all__ = ["SMALLEST", "generate", "open_knowledge"]
+__all__ = ["SMALLEST", "Names", "Sound", "generate"]
+
+_TABLES = json.loads(resources.files(__package__).joinpath("names.json").read_text("utf-8"))
+_BLOCKED = frozenset(_TABLES["real"])  # names of real places, people and firms
+# Codes that an invented currency may not have: real ones, and some that nobody wants to read.
+_TAKEN_CODES = frozenset(_TABLES["codes"])
+
+
+class Sound:
+    """How names of one country sound.
+
+    Args:
+        rng: draws the sound.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.family = rng.randrange(len(_TABLES["onsets"]))
+        self.onsets = rng.sample(_TABLES["onsets"][self.family], 9)
+        self.simple = [onset for onset in self.onsets if len(onset) == 1]
+        self.codas = _TABLES["codas"][self.family]
+
+    def stem(self, rng: random.Random, syllables: int) -> str:
+        """Some syllables; the last one is open, so that an ending can follow."""
+        parts = []
+        for place in range(syllables):
+            closed = place < syllables - 1 and rng.random() < 0.4
+            coda = rng.choice(self.codas) if closed else ""
+            onset = rng.choice(self.onsets if place == 0 else self.simple)
+            parts.append(onset + rng.choice(_TABLES["vowels"][self.family]) + coda)
+        return "".join(parts)
+
+
+class Names:
+    """Names of which each is given once.
+
+    Args:
+        rng: draws the names.
+        blocked: folded words that no name may have.
+    """
+
+    def __init__(self, rng: random.Random, blocked: frozenset[str] = frozenset()) -> None:
+        self.rng = rng
+        self.blocked = _BLOCKED | blocked
+        self.used: set[str] = set()
+
+    def _word(self, sound: Sound, endings: tuple[str, ...], least: int = 1, most: int = 2) -> str:
+        while True:
+            stem = sound.stem(self.rng, self.rng.randint(least, most))
+            ending = self.rng.choice(endings)
+            vowels = "aeiouyøå"
+            if stem[-1] in vowels and ending[0] in vowels:
+                stem += self.rng.choice("nrlvdtms")
+            word = stem + ending
+            doubled = any(a == b == c for a, b, c in zip(word, word[1:], word[2:], strict=False))
+            if 5 <= len(word) <= 12 and word not in self.blocked and not doubled:
+                return word.capitalize()
+
+    def _once(self, write: str, sound: Sound, endings: tuple[str, ...], most: int = 2) -> str:
+        tries = 0
+        while True:
+            name = write.format(n=self._word(sound, endings, 1, most + tries // 50))
+            tries += 1
+            if name not in self.used:
+                self.used.add(name)
+                return name
+
+    def country(self, sound: Sound) -> str:
+        """A country."""
+        return self._once("{n}", sound, _TABLES["lands"])
+
+    def town(self, sound: Sound) -> str:
+        """A town."""
+        return self._once("{n}", sound, _TABLES["towns"][sound.family])
+
+    def person(self, sound: Sound) -> str:
+        """A person: two invented names."""
+        first = self._word(sound, ("a", "o", "e", "in", "an", "el", "is"), 1, 2)
+        return self._once(first + " {n}", sound, _TABLES["families"][sound.family])
+
+    def language(self, sound: Sound) -> str:
+        """A language."""
+        return self._once("{n}", sound, ("ian", "ese", "ish", "ic"))
+
+    def plain(self, sound: Sound, write: str = "{n}") -> str:
+        """A name for anything else.
+
+        Args:
+            sound: of its country.
+            write: with ``{n}`` where the invented word stands.
+        """
+        return self._once(write, sound, ("a", "o", "is", "us", "en", "ar", "ix", "on"))
+
+    def code(self) -> str:
+        """Three capital letters that no real currency has."""
+        while True:
+            code = "".join(self.rng.choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(3))
+            if code not in _TAKEN_CODES and code not in self.used:
+                self.used.add(code)
+                return code
+
 
 SMALLEST = 120
 """Entities below which too few questions could be asked."""
@@ -23,18 +121,6 @@ _SHARES = {
     **{"university": 0.04, "river": 0.05, "mountain": 0.05, "ship": 0.04, "observatory": 0.03},
     "bridge": 0.03,
 }
-_TITLES = (
-    *("The Lanterns of {n}", "A Winter in {n}", "The Clockmaker of {n}", "Letters to {n}"),
-    *("The Salt Road to {n}", "Beneath the {n} Bridge", "The Last Ferry to {n}", "Songs for {n}"),
-    *("The Orchard at {n}", "Nine Days in {n}", "The Weavers of {n}", "Return to {n}"),
-)
-_FILMS = (
-    *("Night Train to {n}", "The {n} Affair", "Rain over {n}", "The Keeper of {n}"),
-    *("Midnight in {n}", "The {n} Inheritance", "Farewell, {n}", "The Long Road from {n}"),
-    *("Shadows of {n}", "A Stranger from {n}", "The {n} Letters", "Harvest in {n}"),
-)
-_FIRMS = ("{n} Works", "{n} Industries", "{n} Press", "{n} Instruments", "{n} Motors", "{n} Foods")
-_GOODS = ("{n} Kettle", "{n} Lamp", "{n} Radio", "{n} Drill", "{n} Camera", "{n} Bicycle Pump")
 
 
 @dataclass
@@ -172,7 +258,7 @@ class _World:
     def make_companies(self) -> None:
         for _ in range(self.counts["company"]):
             founder, town = self.rng.choice(self.people), self.some_town()
-            name = self.names.plain(self.towns[town].sound, self.rng.choice(_FIRMS))
+            name = self.names.plain(self.towns[town].sound, self.rng.choice(_TABLES["firms"]))
             self.companies[name] = founder.active(self.rng)
             self.add(
                 name,
@@ -198,7 +284,7 @@ class _World:
                 self.add(person.name, "person", employer=self.rng.choice(list(self.companies)))
 
     def make_works(self) -> None:
-        for kind, titles in (("book", _TITLES), ("film", _FILMS)):
+        for kind, titles in (("book", _TABLES["books"]), ("film", _TABLES["films"])):
             for _ in range(self.counts[kind]):
                 maker = self.rng.choice(self.people)
                 sound = self.rng.choice(self.lands).sound
@@ -264,7 +350,7 @@ class _World:
             launched = self.date(year + 1, max(year + 1, 2022))
             price = self.number("price", 2_011, 190_000) / 100
             self.add(
-                self.names.plain(sound, self.rng.choice(_GOODS)),
+                self.names.plain(sound, self.rng.choice(_TABLES["goods"])),
                 "product",
                 manufacturer=firm,
                 weight=self.number("weight", 113, 9_000),
@@ -305,29 +391,3 @@ def generate(seed: int, size: int) -> list[Triple]:
     world = _World(seed, size)
     world.make()
     return world.rows
-
-
-_BUNDLED = "samples/knowledge_sample.jsonl"
-
-
-@functools.lru_cache(maxsize=8)
-def open_knowledge(knowledge: str, seed: int, size: int, content: str = "") -> Knowledge:
-    """Knowledge by name; kept, so that all scenarios of a process share it.
-
-    Args:
-        knowledge: ``bundled``, ``generated`` or the path of a file for `read_triples`.
-        seed: of a generated world.
-        size: entities of a generated world, roughly.
-        content: hash of the file, so that one that was changed is read again.
-
-    Raises:
-        MissingFileError: there is no such file.
-        BadInputError: a row of it is wrong.
-    """
-    if knowledge == "generated":
-        return Knowledge(generate(seed, size), closed=True)
-    if knowledge == "bundled":
-        path = resources.files("toolgym.envs.toolscenario") / _BUNDLED
-        with resources.as_file(path) as file:
-            return Knowledge(read_triples(file))
-    return Knowledge(read_triples(knowledge))

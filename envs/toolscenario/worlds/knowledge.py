@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from toolgym.envs.toolscenario.worlds.relations import (
 )
 from toolgym.errors import BadInputError
 
-__all__ = ["Knowledge", "Triple", "Value", "read_triples"]
+__all__ = ["Knowledge", "Triple", "Value", "open_knowledge", "read_triples"]
 
 Value = str | int | float | tuple[float, float]
 FIELDS = ("subject", "relation", "object", "subject_type", "object_type", "unit", "label")
@@ -313,3 +314,31 @@ def _object(value: Any, where: str) -> Value:
     if not (abs(value[0]) <= 90 and abs(value[1]) <= 180):
         raise BadInputError(f"{where}: latitude and longitude are out of range: {value!r}")
     return (float(value[0]), float(value[1]))
+
+
+_BUNDLED = "samples/knowledge_sample.jsonl"
+
+
+@functools.lru_cache(maxsize=8)
+def open_knowledge(knowledge: str, seed: int, size: int, content: str = "") -> Knowledge:
+    """Knowledge by name; kept, so that all scenarios of a process share it.
+
+    Args:
+        knowledge: ``bundled``, ``generated`` or the path of a file for `read_triples`.
+        seed: of a generated world.
+        size: entities of a generated world, roughly.
+        content: hash of the file, so that one that was changed is read again.
+
+    Raises:
+        MissingFileError: there is no such file.
+        BadInputError: a row of it is wrong.
+    """
+    if knowledge == "generated":
+        from toolgym.envs.toolscenario.worlds.generated import generate
+
+        return Knowledge(generate(seed, size), closed=True)
+    if knowledge == "bundled":
+        path = resources.files("toolgym.envs.toolscenario") / _BUNDLED
+        with resources.as_file(path) as file:
+            return Knowledge(read_triples(file))
+    return Knowledge(read_triples(knowledge))

@@ -213,10 +213,10 @@ def test_what_is_in_the_target_language_comes_back_without_the_model(
         "merci",
         "Das ist ein deutscher Satz.",
     ]
-    assert not fresh.is_loaded
+    assert fresh._engine is None
     # The paper's way: all text is taken as English and goes through the model.
     assert ask(make_translator("nllb", model=miniature, source="eng_Latn"), "This is English.")
-    assert fresh.is_loaded
+    assert fresh._engine is not None
 
 
 def test_the_policy_may_choose_languages(miniature: str) -> None:

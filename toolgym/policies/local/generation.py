@@ -16,9 +16,8 @@ from weakref import WeakKeyDictionary
 
 from toolgym._util.optional import require_extra
 from toolgym.policies.local.attention import Place, Prefix, Slots, UnfitModelError
-from toolgym.policies.local.guide import Guide
 from toolgym.policies.local.prefixes import Kept, Prefixes
-from toolgym.policies.local.sampling import Sampler, uniforms
+from toolgym.policies.local.sampling import Guide, Sampler, uniforms
 
 if TYPE_CHECKING:
     import torch

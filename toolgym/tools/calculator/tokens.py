@@ -134,7 +134,9 @@ def _separates(call: Commas, found: list[Token], text: str, end: int) -> bool:
     return variable[0] == "name" and comma[1] == "," and before[1] in (",", "(")
 
 
-_THOUSANDS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
+_THOUSANDS = re.compile(
+    r"(?:(?<![0-9.,])|(?<=,[0-9]{3},)|(?<=[^0-9],))[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])"
+)
 
 
 def _two_readings(text: str) -> str:
@@ -142,7 +144,8 @@ def _two_readings(text: str) -> str:
     if len(text) > 200:
         return f"{said}; leave it out of numbers, and put a space behind it between arguments"
     joined = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text).strip()
-    return f"{said}; for thousands write {joined}; for arguments put a space behind each comma"
+    thousands = f"for thousands write {joined}; " if joined != text.strip() else ""
+    return f"{said}; {thousands}for arguments put a space behind each comma"
 
 
 def _is_mixed(text: str, found: list[Token], begin: int) -> bool:
@@ -181,6 +184,8 @@ def _word_token(text: str, found: list[Token], word: str, begin: int, symbolic: 
         raise ToolError(f"{word!r} after a fraction or a power has two readings; use brackets")
     if scale:
         return "number", found.pop()[1] + scale
+    if len(found) > 1 and (found[-2][0] != "sign" or found[-2][1] in (")", "!", "%")):
+        raise ToolError(f"an operator is missing before {last[1]}")  # 3 dozen 2 dozen
     found[-1:] = [_OPEN, last, ("sign", "*"), ("number", _COUNTS[lower])]
     return "sign", ")"
 

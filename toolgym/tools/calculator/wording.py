@@ -6,6 +6,7 @@ before or after would give another one (``half of 30 + 10``), the words stay and
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -140,6 +141,41 @@ def signs(text: str) -> str:
     return _rest(_whole(_numbers(text)))
 
 
+_SCALES = {
+    "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6, "crore": 10**7,
+    "billion": 10**9, "trillion": 10**12,
+}  # fmt: skip
+_COUNT = re.compile(
+    rf"(?<![0-9.,/^]){NUMBER} (?:{_LARGE})\b"
+    rf"(?: (?:{_LARGE})\b| {NUMBER}(?![0-9.,/^%!]|e[0-9]| ?\())*"
+)
+
+
+def _counted_out(found: re.Match[str]) -> str:
+    """``1 thousand 2 hundred 35``, spoken as one number; ``3 dozen 2 dozen`` stays.
+
+    Each part must be less than the scale before it.
+    """
+    words = found[0].split()
+    if len(words) == 2:
+        return f"({found[0]})"
+    total, group = Fraction(0), Fraction(0)
+    room, least = math.inf, math.inf  # what the group, and its next number, must be less than
+    for word in words:
+        scale = _SCALES.get(word)
+        if scale is None:
+            if not word[0].isdigit() or Fraction(word.replace(",", "")) >= least:
+                return found[0]
+            group, least = group + Fraction(word.replace(",", "")), 0
+        elif scale == 100 and not least and group < 100 and group * scale < room:
+            group, least = group * scale, scale
+        elif scale != 100 and group and least <= 100 and scale < room:
+            total, group, room, least = total + group * scale, Fraction(0), scale, scale
+        else:
+            return found[0]
+    return f"({total + group})"
+
+
 def _numbers(text: str) -> str:
     """Numbers in words as digits, and degrees as radians."""
     text = re.sub(
@@ -152,7 +188,7 @@ def _numbers(text: str) -> str:
     text = re.sub(rf"\bhalf (?:an? )?(?={_LARGE})", "0.5 ", text)
     text = re.sub(rf"\ban? (?={_LARGE})", "1 ", text)
     text = re.sub(rf"(\([0-9+/]+\)) ({_LARGE})\b", lambda f: f"({f[1]}*(1 {f[2]}))", text)
-    text = re.sub(rf"(?<![0-9.,/^])({NUMBER}) ({_LARGE})\b", r"(\1 \2)", text)
+    text = _COUNT.sub(_counted_out, text)
     text = re.sub(r"\bper cent\b|\bpct\b", "percent", text)
     text = re.sub(
         r"\b([0-9]+) and (?:an? |1 )?(half|third|quarter)\b",
@@ -273,9 +309,10 @@ def _rest(text: str) -> str:
 
 
 def _listed(found: re.Match[str]) -> str:
-    """A call; ``85, 90 and 95%`` stays, since the sign may stand for all."""
+    """A call; ``85, 90 and 95%`` and ``1, two hundred and 5`` have two readings and stay."""
     parts = re.split(r" ?, ?and | ?, | and ", found["of"])
-    if len({part.endswith("%") for part in parts}) > 1:
+    spoken = re.search(rf"(?:{_LARGE}|[0-9])\) and [0-9]", found["of"])  # two hundred and fifty
+    if spoken or len({part.endswith("%") for part in parts}) > 1:
         return found[0]
     return f" {_LISTS[found['name']]}({', '.join(parts)})"
 

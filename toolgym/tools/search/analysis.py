@@ -122,10 +122,6 @@ class Analyzer:
             return self._word_terms(piece)
         return [term for word in _WORD.findall(piece) for term in self._word_terms(word)]
 
-    def title_terms(self, title: str) -> list[str]:
-        """The terms of a title: one of stop words alone, such as "The The", is made of these."""
-        return self.terms(title) or self.kept_terms(title)
-
     def kept_terms(self, text: str) -> list[str]:
         """The terms of a text with those of stop words."""
         return [

@@ -263,15 +263,21 @@ class Index:
     def _postings(self, query: str) -> list[Postings]:
         memo, found = self._memo, dict[int, Postings]()
         query = query[:MAX_QUERY_CHARS]
-        analyzer = self._analyzer
-        special = analyzer.vietnamese_terms(query)
+        analyzer, ascii_only = self._analyzer, query.isascii()
+        special = [] if ascii_only else analyzer.vietnamese_terms(query)
+        silent = not ascii_only
         for piece in () if special else analyzer.pieces(query):
             known = memo.get(piece)
-            for term in self._look_up(piece) if known is None else known:
+            if known is None:
+                known = self._look_up(piece)
+            silent = silent or not known
+            for term in known:
                 before = found.get(term.number)
                 found[term.number] = term if before is None else before.once_more(term)
-        found_any = found or special
-        special += (analyzer.named_stop_words if found_any else analyzer.kept_terms)(query)
+        if not (found or special):
+            special = analyzer.kept_terms(query)
+        elif silent:  # a stop word of an ASCII query is a piece without a term
+            special += analyzer.named_stop_words(query)
         for name in special:
             for term in self._posting(name):
                 before = found.get(term.number)

@@ -146,11 +146,6 @@ class NllbTranslator:
         self._together: Gatherer[Job, str | ToolTimeoutError] = Gatherer(self._work)
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._engine is not None
-
-    @property
     def identity(self) -> list[str]:
         """What decides the translations: the model's content, engine and precision."""
         return [self.files.identity, self.name, self.precision]

@@ -23,8 +23,7 @@ from toolgym.envs.toolscenario.codegen.sources import Secret, source
 from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import combine, reaches
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.worlds.generated import open_knowledge
-from toolgym.envs.toolscenario.worlds.knowledge import Knowledge
+from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, open_knowledge
 from toolgym.errors import BadInputError
 from toolgym.scenario import (
     FROM,

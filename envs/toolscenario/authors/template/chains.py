@@ -183,10 +183,6 @@ class Draft:
         """Add a step that computes."""
         return self.add(words, kind=kind, value=value, inputs=inputs, operation=operation)
 
-    def value_of(self, name: str) -> Any:
-        """The value of a step."""
-        return next(step.value for step in self.steps if step.id == name)
-
 
 class Drawer:
     """Draws chains.

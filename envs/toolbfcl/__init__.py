@@ -1,0 +1,1 @@
+"""``ToolBFCL-v0``: tasks of the Berkeley function-calling leaderboard, from its installed wheel."""

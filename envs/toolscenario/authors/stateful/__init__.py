@@ -1,0 +1,1 @@
+"""The author of worlds: domains as data, drawn by seed, rendered to Python sources."""

@@ -1,0 +1,273 @@
+"""The figures of runs: ``toolgym eval``, ``score``, ``compare`` and ``report``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from toolgym.cli import options
+from toolgym.cli.episodes import describe, environment_arguments
+from toolgym.cli.shell import print_json, stage_bars
+from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
+
+__all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]
+
+
+def evaluate_run(
+    run: options.RunFolder,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="An earlier run, compared task by task.")
+    ] = None,
+    normalisation: Annotated[
+        Literal["paper", "squad", "unicode"],
+        typer.Option("--normalisation", help="How texts are compared."),
+    ] = "paper",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="Figures by a column of the tasks (repeat), such as shape, complexity or s_pop. "
+            "[default: shape and complexity, for scenarios]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Print a run's figures with 95 % intervals."""
+    from toolgym.evaluation import compare, evaluate
+
+    report = evaluate(run, normalisation=normalisation, seed=seed, by=by or None)
+    change = None
+    if against is not None:
+        change = compare(against, run, normalisation=normalisation, seed=seed)
+    if as_json:
+        print_json(report.to_dict() | ({"change": change.to_dict()} if change else {}))
+        return
+    print(report)
+    if change is not None:
+        print(f"\nAgainst {against}\n{change}")
+
+
+def score_run(
+    run: options.RunFolder,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option("--reward", help="A reward's name or module:function (repeat); a row each."),
+    ] = None,
+    rubric: Annotated[
+        list[str] | None,
+        typer.Option("--rubric", help="NAME:reward=weight,reward=weight (repeat); a row each."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Try rewards on recorded episodes; nothing is played again."""
+    from toolgym.evaluation.score import score
+
+    rewards: dict[str, Any] = {name: _reward(name) for name in reward or ()}
+    for text in rubric or ():
+        name, found, spec = text.partition(":")
+        if not found or not name.strip():
+            raise typer.BadParameter(f"--rubric needs NAME:reward=weight,..., not {text!r}")
+        rewards[name.strip()] = options.named_weights(spec.split(","))
+    if not rewards:
+        raise typer.BadParameter("name at least one --reward or --rubric")
+    scored = score(run, rewards, seed=seed)
+    if as_json:
+        print_json(scored.to_dict())
+    else:
+        print(scored)
+
+
+def _reward(name: str) -> Any:
+    """A reward's name as it is, ``module:function`` as the function."""
+    module, found, attribute = name.partition(":")
+    if not found:
+        return name
+    from toolgym.registry import REWARDS, load
+
+    options.import_from_here()
+    try:
+        function = load(name)
+    except (ImportError, AttributeError) as error:
+        raise BadInputError(f"reward {name!r} cannot be loaded: {error}") from error
+    if not callable(function):
+        raise UnknownNameError("reward", f"{module}:{attribute}", REWARDS)
+    return function
+
+
+Base = Annotated[str, typer.Argument(help="Model before: folder, hub id, or LoRA folder.")]
+Tuned = Annotated[str, typer.Argument(help="Model after; a LoRA folder stands on BASE.")]
+Before = Annotated[
+    list[Path] | None,
+    typer.Option("--before", help="Run of BASE, or an evaluation of a selftrain run (repeat)."),
+]
+After = Annotated[list[Path] | None, typer.Option("--after", help="The same of TUNED (repeat).")]
+Env = Annotated[list[str] | None, typer.Option("--env", help="Both models play it now (repeat).")]
+Episodes = Annotated[
+    int | None, typer.Option("--episodes", help="Of each --env; default: every task.")
+]
+PolicyArg = Annotated[
+    list[str] | None,
+    typer.Option("--policy-arg", metavar="KEY=VALUE", help="Of the policy; default: greedy."),
+]
+LmEval = Annotated[
+    str | None, typer.Option("--lm-eval", help="Tasks of lm-eval, such as hellaswag,arc_easy.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Documents of each lm-eval task.")]
+LmEvalArg = Annotated[
+    list[str] | None,
+    typer.Option("--lm-eval-arg", metavar="KEY=VALUE", help="Of simple_evaluate (repeat)."),
+]
+LmEvalInclude = Annotated[
+    str | None, typer.Option("--lm-eval-include", help="Folder of task files of your own.")
+]
+Weights = Annotated[bool, typer.Option("--weights/--no-weights", help="Compare the weights.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of bootstrap and task order.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of compare.html, .md and .json.")
+]
+
+
+def compare_tuned(
+    base: Base,
+    tuned: Tuned,
+    before: Before = None,
+    after: After = None,
+    env: Env = None,
+    episodes: Episodes = None,
+    tasks: options.TasksOption = None,
+    corpus: options.CorpusOption = None,
+    split: options.SplitOption = None,
+    prompt: options.PromptOption = None,
+    format: options.FormatOption = None,
+    env_arg: options.EnvArgOption = None,
+    policy_arg: PolicyArg = None,
+    lm_eval: LmEval = None,
+    limit: Limit = None,
+    lm_eval_arg: LmEvalArg = None,
+    lm_eval_include: LmEvalInclude = None,
+    weights: Weights = True,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show where training changed a model, and what it gained and lost by it."""
+    from toolgym._util.optional import quiet
+    from toolgym.modeldiff import compare_models
+
+    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
+    env_args = environment_arguments(named, env_arg=env_arg)
+    _check_options(env, lm_eval, episodes=episodes, limit=limit, env_args=env_args)
+    with _progress() as advance, quiet():
+        made = compare_models(
+            base,
+            tuned,
+            weights=weights,
+            before=before or (),
+            after=after or (),
+            envs=env or (),
+            env_args=env_args,
+            policy_args=options.key_values(policy_arg, "--policy-arg"),
+            episodes=episodes,
+            lm_eval=[name.strip() for name in (lm_eval or "").split(",") if name.strip()],
+            limit=limit,
+            lm_eval_args=options.key_values(lm_eval_arg, "--lm-eval-arg"),
+            lm_eval_include=lm_eval_include,
+            seed=seed,
+            out=out,
+            progress=advance,
+        )
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        print(made)
+        if out is not None:
+            print(f"\npage  {out / 'compare.html'} (and .md, .json)")
+
+
+def _check_options(env: list[str] | None, lm_eval: str | None, **given: Any) -> None:
+    """Options that would have no effect are an error."""
+    if not env:
+        for name in ("episodes", "env_args"):
+            if given[name]:
+                raise typer.BadParameter(
+                    "--episodes and the environment's options go with --env: runs that were "
+                    "played before have theirs"
+                )
+    if given["limit"] is not None and not lm_eval:
+        raise typer.BadParameter("--limit goes with --lm-eval")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    with stage_bars() as advance:
+        yield lambda what, done, planned: advance(what, done, planned, "")
+
+
+FILE = "report.md"
+
+
+def report_run(
+    folder: Annotated[Path, typer.Argument(help="Run folder, or folder of a self-training run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write it here instead of printing it.")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", help="Episodes shown, for a run folder.")
+    ] = 3,
+    as_json: options.Json = False,
+) -> None:
+    """Print one page in Markdown: what was run, the figures, example episodes."""
+    data = folder / "report.json"
+    if as_json and data.is_file():
+        print_json(json.loads(data.read_text(encoding="utf-8")))
+        return
+    if (folder / FILE).is_file():
+        text = (folder / FILE).read_text(encoding="utf-8")
+    elif (folder / "settings.json").is_file() and not (folder / "run.json").is_file():
+        raise MissingFileError(
+            f"{str(folder)!r} is a self-training run that has not finished: run the same "
+            "`toolgym selftrain` again"
+        )
+    elif as_json:
+        from toolgym.evaluation import evaluate
+        from toolgym.rollouts.runs import Run
+
+        run = Run.open(folder)
+        print_json({"run": run.settings, "figures": evaluate(run).to_dict()})
+        return
+    else:
+        text = _run_page(folder, examples)
+    if out is None:
+        print(text.rstrip())
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+def _run_page(folder: Path, examples: int) -> str:
+    """A run folder as a Markdown page.
+
+    Args:
+        folder: of the run.
+        examples: how many episodes are shown, rewarded ones first.
+    """
+    from toolgym.evaluation import evaluate
+    from toolgym.rollouts.runs import Run
+
+    run = Run.open(folder)
+    figures = evaluate(run)
+    settings = json.dumps(run.settings, indent=2, ensure_ascii=False)
+    shown = sorted(run.trajectories(), key=lambda trajectory: -trajectory.reward)[:examples]
+    episodes = "\n\n".join(describe(trajectory) for trajectory in shown)
+    return (
+        f"# {run.settings['env']['id']}\n\n{figures.to_markdown()}\n"
+        f"## What was run\n\n````json\n{settings}\n````\n\n"
+        f"## Episodes\n\n````text\n{episodes}\n````\n"
+    )
