@@ -765,3 +765,53 @@ def test_waiting_processes_are_few() -> None:
     assert len(sandbox_module._IDLE) <= sandbox_module._MOST_IDLE
     for n, box in enumerate(boxes):
         assert box.call("f", {}).text == str(n)
+
+
+def test_threads_share_a_sandbox_whose_runners_are_killed_meanwhile() -> None:
+    box = Sandbox({"f": "def f(n):\n    return [n] * 3"}, timeout=30)
+    wrong = []
+    done = threading.Event()
+
+    def play(number: int) -> None:
+        for n in range(30):
+            result = box.call("f", {"n": [number, n]})
+            if result.text != json.dumps([[number, n]] * 3):
+                wrong.append(result)
+
+    def kill() -> None:
+        while not done.wait(0.02):
+            for session in list(sandbox_module._IDLE):
+                if session._process is not None:
+                    with contextlib.suppress(ProcessLookupError, AttributeError):
+                        os.kill(session._process.number, 9)
+
+    killer = threading.Thread(target=kill)
+    threads = [threading.Thread(target=play, args=(number,)) for number in range(16)]
+    for thread in (killer, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    killer.join()
+    assert not wrong
+
+
+SHARING = """
+import os
+from toolgym.sandbox import Sandbox
+box = Sandbox({"f": "def f(n): return n + 1"})
+box.call("f", {"n": 1})
+pid = os.fork()
+for n in range(30):
+    assert box.call("f", {"n": [n, n + 100][pid > 0]}).text == str([n, n + 100][pid > 0] + 1)
+print("well", flush=True)
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_forked_process_gets_shared_runners_of_its_own() -> None:
+    command = [sys.executable, "-W", "error", "-c", SHARING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("well\nwell\n", "")
