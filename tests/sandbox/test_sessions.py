@@ -581,3 +581,67 @@ def test_a_killed_parent_leaves_nobody() -> None:
     parent.stdout.close()
     for number in numbers:
         wait_for(lambda number=number: ended(number))
+
+
+PATCHING = """
+import builtins, json, marshal, random, sys
+def patch(state, what):
+    state["patched"] = what
+    lie = lambda *args, **kwargs: '{"forged": 1}'
+    if what == "dumps":
+        json.dumps = json.JSONEncoder.encode = lie
+    elif what == "loads":
+        json.loads = lambda *args, **kwargs: {"forged": 1}
+    elif what == "marshal":
+        marshal.dumps = lambda *args: b"0"
+    elif what == "len":
+        builtins.len = lambda _: 0
+    elif what == "main":
+        sys.modules["__main__"].plain = lambda value: ("[1]", [1])
+        frame = sys._getframe()
+        while frame is not None:
+            if hasattr(frame.f_locals.get("self"), "_plain"):
+                frame.f_locals["self"]._plain = lambda value: ("[1]", [1])
+            frame = frame.f_back
+    return 1
+"""
+
+
+@pytest.mark.parametrize("what", ["dumps", "loads", "marshal", "len", "main"])
+def test_who_patches_the_library_lies_about_its_own_session_alone(what: str) -> None:
+    """Only without the rules: what comes is a dict of JSON still, and nobody else's."""
+    sandbox = Sandbox({"patch": PATCHING, "put": SOURCES["put"]}, rules=False, timeout=0.5)
+    with sandbox.open({"n": 1}) as session, sandbox.open({"other": 1}) as other:
+        other.call("put", {"key": "k", "value": 1})
+        for _ in range(3):
+            session.call("patch", {"what": what})
+            session.call("put", {"key": "k", "value": 1})
+        assert isinstance(session.state(), dict)
+        assert other.call("put", {"key": "m", "value": 2}).text == "3"
+        assert other.state() == {"other": 1, "k": 1, "m": 2}
+    with sandbox.open({"n": 1}) as fresh:
+        assert fresh.call("put", {"key": "k", "value": 1}).text == "2"
+        assert fresh.state() == {"n": 1, "k": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "json.dumps = lambda *a, **k: '1'",
+        "json.JSONEncoder.encode = lambda *a: '1'",
+        "del json.dumps",
+        "random.seed = None",
+        "setattr(json, 'dumps', None)",
+        "globals()['json'] = None",
+        "__builtins__['len'] = None",
+        "len.__self__.len = None",
+    ],
+)
+def test_within_the_rules_nothing_is_patched(body: str) -> None:
+    source = f"import json, random\ndef patch(state):\n    state['n'] = 2\n    {body}\n"
+    sandbox = Sandbox({"patch": source, "put": SOURCES["put"]})
+    with sandbox.open({"n": 1}) as session:
+        assert session.call("patch", {}).error in ("exception", "refused")
+        assert session.state() == {"n": 1}
+        assert session.call("put", {"key": "k", "value": [1]}).text == "2"
+        assert session.state() == {"n": 1, "k": [1]}
