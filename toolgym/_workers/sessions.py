@@ -331,6 +331,15 @@ _FORKS: OrderedDict[bytes, Forks] = OrderedDict()
 _LOCK = threading.Lock()
 
 
+def _renew() -> None:
+    """After a fork of this process: a thread that is not here may have held the lock."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
 def _forks_of(make: Callable[..., Any]) -> Forks:
     """Where processes come from in which this can be called; shared by what pickles alike."""
     with _LOCK:
