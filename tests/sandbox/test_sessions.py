@@ -141,6 +141,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def killed(session: SandboxSession) -> None:
     """End the process of a session, as somebody else would."""
     if (process := session._process) is not None:
+        process.begun()
         os.kill(process.number, signal.SIGKILL)
         wait_for(lambda: not process.quiet())
 

@@ -220,6 +220,7 @@ class ProcessSession:
             if self._process is None:
                 self._process = self._forks.take()
                 self._process.send(_OPENING)
+                self._process.begun()
             state = self._asked(*self._base, self._timeout)
             for request in self._journal:
                 self._asked(b"c", request, self._timeout)

@@ -120,9 +120,10 @@ class SandboxSession:
         with self._lock:
             if self._used:  # what is compiled is shared with others
                 return None
-            end = time.monotonic() + self.box._timeout
             try:
                 process = self._live()
+                process.begun()
+                end = time.monotonic() + self.box._timeout
                 reply = process.reply(process.post(b"k", source, end), end, self._largest)
             except (EOFError, TimeoutError, ValueError):
                 self._drop()
@@ -217,7 +218,7 @@ class SandboxSession:
             self._process = process
         return self._process
 
-    def _sent(self, calls: list[tuple[str, str]], end: float) -> tuple[Held, bytes]:
+    def _sent(self, calls: list[tuple[str, str]]) -> tuple[Held, bytes]:
         """Send calls, with the functions that the process does not know yet.
 
         Raises:
@@ -225,6 +226,8 @@ class SandboxSession:
             TimeoutError: it did not take them.
         """
         process = self._live()
+        process.begun()
+        end = time.monotonic() + self.box._timeout
         for name in {name for name, _ in calls} - self._known:
             process.send(b"p", self._frames[name], end=end)
             self._known.add(name)
@@ -239,12 +242,11 @@ class SandboxSession:
         results: list[SandboxResult] = []
         seconds = self.box._timeout
         try:
-            end = time.monotonic() + seconds
             try:
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             except EOFError:  # ended since its last call: nothing of these was done
                 self._drop()
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             for name, _ in calls:
                 reply = process.reply(token, time.monotonic() + seconds, self._largest)
                 if reply[:1] == b"m" and self._used:  # it may have been filled by earlier ones
