@@ -10,7 +10,7 @@ from toolgym.episodes.users import UserTurn
 from toolgym.messages import ToolCall
 from toolgym.trajectory import Trajectory
 
-__all__ = ["BEGGING", "CompiledUser", "questions", "topics"]
+__all__ = ["AT_ONCE", "BEGGING", "CompiledUser", "questions", "topics"]
 
 BEGGING = (
     "Tell me everything that you know.",
@@ -20,7 +20,8 @@ BEGGING = (
 )
 """Begging for everything at once; a proof tries these, and a list of all parameters."""
 
-_MOST = 2  # things that are told in one turn
+AT_ONCE = 2
+"""Things that he tells in one turn; who asks for more is told none."""
 _PATIENCE = 2  # turns in which a question that asks for nothing is borne with
 _SENTENCE = re.compile(r"[^.?!\n]+[.?!]?")
 _ASKING = re.compile(r"\?|\b(please|tell|give|need|know|provide|say|let me|share|send)\b", re.I)
@@ -80,8 +81,8 @@ class CompiledUser:
         asked = " ".join(s for s in _SENTENCE.findall(text[:10_000]) if _ASKING.search(s))
         facts = [fact for fact in self._script.facts if _named(fact.keywords, asked)]
         acts = [act for act in self._script.acts if _named(act.keywords, asked)]
-        many = sum(_named((topic,), asked) for topic in self._topics) > _MOST
-        if many or len(facts) + len(acts) > _MOST:
+        many = sum(_named((topic,), asked) for topic in self._topics) > AT_ONCE
+        if many or len(facts) + len(acts) > AT_ONCE:
             return self._say(_MANY) if self._bears() else None
         if facts or acts:
             said = [self._tell(fact) for fact in facts] + [self._pick(_ACTED) for _ in acts]

@@ -396,6 +396,22 @@ def test_episodes_of_one_world_do_not_see_each_other(built: Path, worlds: list[W
     assert bad[1] == 0.0
 
 
+def test_copies_of_a_world_in_a_vector_do_not_see_each_other(
+    built: Path, worlds: list[World]
+) -> None:
+    world = simple(worlds)
+    run = play(world)
+    envs = gym.make_vec("ToolScenario-v0", num_envs=3, tasks=str(built))
+    envs.reset(options={"task": world.id})
+    look = call(world.plan[0].tool, run.arguments[world.plan[0].id])
+    total = [0.0] * 3
+    for step in world.plan:
+        rewards = envs.step((look, call(step.tool, run.arguments[step.id]), look))[1]
+        total = [before + float(now) for before, now in zip(total, rewards, strict=True)]
+    envs.close()
+    assert total == [0.0, 1.0, 0.0]
+
+
 def test_a_file_of_both_kinds_wants_a_reward(built: Path, tmp_path: Path) -> None:
     sample = Path(toolgym.__file__).parent / "envs/toolscenario/samples/scenario_sample.jsonl"
     both = tmp_path / "both.jsonl"
