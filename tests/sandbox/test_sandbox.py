@@ -642,6 +642,8 @@ LASTING = [
     "import typing\ndef f():\n    return getattr(typing.Iterable, 'reg' + 'ister')(int)",
     "import typing\ndef f():\n    return [*map(getattr, [typing.Iterable], ['register'])][0](int)",
     "import re\ndef f():\n    re.RegexFlag._member_map_.clear()",
+    "import typing\ndef f():\n    @typing.overload\n    def g(x): ...",
+    "from typing import get_overloads as g\ndef f():\n    return g(f)",
     "from re import RegexFlag as R\ndef f():\n    match R.A:\n"
     "        case object(_member_map_=m):\n            m.clear()",
     "import datetime\nclass S(str):\n    def __hash__(self): return hash('%Y')\n"
