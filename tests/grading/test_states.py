@@ -121,6 +121,46 @@ def test_whatever_else_is_changed_is_harm(other: tuple[str, str, Any]) -> None:
     assert loose == [float(other[1] != "O-4")]
 
 
+def test_states_of_other_shapes_have_goals_too() -> None:
+    begin = {"balance": 5, "cart": {"apple": 1}, "log": ["begun"], "user": {"at": {"city": "Orsk"}}}
+    goal = {
+        "reach": [
+            {"table": "", "where": {"balance": 3}},
+            {"table": "cart", "where": {"id": "apple", "value": 2}},
+            {"table": "cart", "where": {"id": "pear", "value": {"at_least": 1}}},
+            {"table": "log", "where": {"value": "paid"}},
+            {"table": "user", "where": {"id": "at", "city": "Kald"}},
+        ]
+    }
+    end = {
+        "balance": 3,
+        "cart": {"apple": 2, "pear": 4},
+        "log": ["begun", "paid"],
+        "user": {"at": {"city": "Kald"}},
+    }
+
+    def last(state: dict[str, Any], wanted: dict[str, Any] = goal) -> Any:
+        step = Step("a", state_diff=tuple(difference(begin, state)))
+        return Goal.from_row(wanted).standings([begin, state], [step])[-1]
+
+    assert last(end).reached
+    for other in (
+        {**end, "tax": 1},
+        {**end, "cart": {**end["cart"], "plum": 1}},  # type: ignore[dict-item]
+        {**end, "log": ["begun", "paid", "more"]},
+        {**end, "user": {"at": {"city": "Kald", "street": "A"}}},
+        {**end, "notes": {"1": "x"}},
+    ):
+        assert last(other).met == 5
+        assert last(other).harm == 1
+    nested = {"reach": [{"table": "user", "where": {"id": "at", "city": "Kald"}}]}
+    assert last({**begin, "user": {"at": {"city": "Kald"}}}, nested).reached
+    deep = {"reach": [{"table": "", "where": {"balance": 5}}, {"table": "user", "where": {}}]}
+    assert last({**begin, "log": []}, deep).harm == 1
+    rule = {"table": "", "before": {}, "after": {"balance": {"at_most": -1}}, "text": "no debts"}
+    assert last({**end, "balance": -2}, {**goal, "rules": [rule]}).broken == 1
+
+
 RULES = [
     {"table": "orders", "before": {"customer.plan": "gold"}, "after": {"status": "refunded"}},
     {"call": "drop", "arguments": {"order_id.pieces": {"at_least": 5}}},

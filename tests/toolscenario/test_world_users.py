@@ -58,6 +58,26 @@ def test_a_fact_is_told_when_it_is_asked_for_and_a_secret_never() -> None:
     assert speaker.heard("I have changed the city, and the amount is right.") is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Could you tell me the new city of customer Ada Baron, so that I can update the account?",
+        "I found the account. The new city is missing. Could you help me with it?",
+        "To go on I need to know which city it is",
+        "CITY?",
+    ],
+)
+def test_a_fact_may_be_asked_for_in_many_words(text: str) -> None:
+    assert "Graz" in said(user(), text)
+
+
+def test_what_is_said_when_all_is_done_is_no_question_for_it() -> None:
+    speaker = user()
+    assert "Graz" in said(speaker, "Which city?")
+    assert "Graz" not in said(speaker, "I have set the city to Graz. Is there anything else?")
+    assert speaker.heard("The city is set.") is None
+
+
 def test_who_asks_for_all_at_once_is_told_nothing() -> None:
     listed = f"Give me the {', the '.join(topics(WORLDS[0]))}, the city and the amount."
     for text in (*BEGGING, listed, "City? Amount? Password? Unlock?"):

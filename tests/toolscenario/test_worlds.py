@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import toolgym
 from toolgym._util.jsonl import read_rows, write_rows
 from toolgym.cli import app
+from toolgym.env import ToolEnv
 from toolgym.envs.toolscenario.authors.stateful.author import WorldAuthor
 from toolgym.envs.toolscenario.authors.stateful.catalog import DOMAINS, open_domain
 from toolgym.envs.toolscenario.authors.stateful.rendering import applied, fits, source
@@ -28,7 +29,11 @@ from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.envs.toolscenario.tool import sandbox_for
 from toolgym.envs.toolscenario.world import World
 from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.formats import get_format
+from toolgym.grading.rubric import make_rubric
 from toolgym.policies import make_policy
+from toolgym.task import given_tasks
+from toolgym.tools.toolset import Toolset
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")
 
@@ -471,3 +476,30 @@ def test_a_domain_of_ones_own(tmp_path: Path) -> None:
         assert "wrong" in str(caught.value)
     with pytest.raises(UnknownNameError, match="did you mean 'shop'"):
         open_domain("shopp")
+
+
+class Shop(toolgym.ToolSession):
+    """A cart."""
+
+    inline = True
+
+    def __init__(self, task: toolgym.Task) -> None:
+        self.cart = dict(task.metadata.get("cart", {}))
+
+    @toolgym.tool
+    def add(self, item: str, amount: int = 1) -> str:
+        """Put goods into the cart."""
+        self.cart[item] = self.cart.get(item, 0) + amount
+        return "done"
+
+
+def test_a_goal_of_ones_own_over_tools_of_ones_own() -> None:
+    goal = {"reach": [{"table": "cart", "where": {"id": "pear", "value": 3}}]}
+    row = {"question": "Three pears!", "answer": "Done.", "cart": {"apple": 1}, "goal": goal}
+    env = ToolEnv(
+        given_tasks([row]), Toolset([Shop]), get_format("hermes"), make_rubric("goal_reached")
+    )
+    env.reset(seed=0)
+    assert env.step(call("add", {"item": "pear", "amount": 2}))[1] == 0.0
+    assert env.step(call("add", {"item": "pear"}))[1] == 1.0
+    assert env.step(call("add", {"item": "apple"}))[1] == -1.0

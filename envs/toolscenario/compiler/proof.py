@@ -107,9 +107,10 @@ def _check_words(world: World) -> None:
 
 
 def _stands(value: str, text: str) -> bool:
-    return bool(value) and bool(
-        re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text, re.IGNORECASE)
-    )
+    """Whether a text says a value, as words of its own."""
+    if not value or value.casefold() not in text.casefold():
+        return False
+    return bool(re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text, re.IGNORECASE))
 
 
 def _literals(value: Any) -> Iterator[Any]:

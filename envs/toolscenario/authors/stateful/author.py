@@ -30,8 +30,9 @@ __all__ = ["WorldAuthor"]
 
 _SIZES = {1: 5, 2: 8, 3: 12, 4: 18}
 _TRIES, _DRAWS = 40, 60
+_BROKEN = (0.75, 0.3, 0.2)  # how often the first rule stands against a wish, the second, the third
 _SPLITS = ("train",) * 8 + ("validation", "test")
-_SECRETS = ("password", "date of birth", "mother's name")
+_SECRETS = ("password", "home address", "pin code")
 _PLAIN = {"new", "of", "the", "number", "a"}
 
 
@@ -135,8 +136,9 @@ def _wished(draft: Draft, dialogue: bool) -> bool:
     asked = [name for name, verb in domain.writes.items() if verb.asks]
     forbidden = {rule.verb for rule in draft.rules}
     rng.shuffle(asked)
-    if draft.rules and rng.random() < 0.75:
-        _add(draft, draft.rules[0].verb, draft.rules[0])
+    for rule, chance in zip(draft.rules, _BROKEN, strict=False):
+        if rng.random() < chance:
+            _add(draft, rule.verb, rule)
     if dialogue:
         open_ = [name for name in asked if domain.writes[name].vague and name not in forbidden]
         if rng.random() < 0.4:  # what the user has to unlock comes first
@@ -233,7 +235,10 @@ def _user(draft: Draft) -> UserScript | None:
         verb = domain.writes[wish.done]
         name = verb.takes[wish.open].about or wish.open.replace("_", " ")
         value = wish.given[wish.open]
-        facts.append(Fact(name=name, keywords=_keywords(name), value=str(value)))
+        words = [*name.split(), *wish.open.split("_")]
+        nouns = {table.noun for table in domain.tables.values()}  # who begs says these, too
+        keywords = dict.fromkeys(word for word in words if word not in nouns | _PLAIN)
+        facts.append(Fact(name=name, keywords=tuple(keywords), value=str(value)))
         last = any(e[0] == "set" and e[2] == f"${wish.open}" for e in verb.does)
         if last and rng.random() < 0.4:
             change = _changed(draft, wish, name)
@@ -249,11 +254,6 @@ def _user(draft: Draft) -> UserScript | None:
         insists=any(wish.asked != wish.done for wish in draft.wishes) and rng.random() < 0.7,
         noise=rng.choice((0, 0, 1, 2, 3)),
     )
-
-
-def _keywords(name: str) -> tuple[str, ...]:
-    words = [word for word in name.split() if word not in _PLAIN]
-    return (words[0],)
 
 
 def _changed(draft: Draft, wish: Wish, name: str) -> Change | None:
