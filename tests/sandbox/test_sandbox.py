@@ -20,7 +20,7 @@ import pytest
 
 from toolgym._workers.forks import Forks
 from toolgym.errors import BadInputError, ToolError, UnknownNameError
-from toolgym.sandbox import Sandbox, SandboxResult, language
+from toolgym.sandbox import Sandbox, language
 from toolgym.sandbox import sandbox as sandbox_module
 from toolgym.sandbox.sandbox import JailedKeepers, shared
 from toolgym.tools.calculator.tool import calculate
@@ -186,7 +186,7 @@ def probe(state, word):
 @pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in CASES}))
 def test_attacks_in_sessions(kind: str, rules: bool, world: World, probe: str) -> None:
     """All of one kind from within sessions; another one beside them never notices."""
-    beside = Sandbox({"probe": HELD}, rules=rules, **LIMITS).open({"seen": []})
+    beside = Sandbox({"probe": HELD}, rules=rules).open({"seen": []})
     keeper = shared.sessions._keeper
     names = [name for of, name, _ in CASES if of == kind]
     for name, source in [(name, source) for of, name, source in CASES if of == kind]:
@@ -197,6 +197,7 @@ def test_attacks_in_sessions(kind: str, rules: bool, world: World, probe: str) -
             assert SECRET not in result.text, name
             assert MARK not in result.text, name
             assert len(result.text) <= 21_000, name
+            box._timeout = 30.0  # an attack is cut short, an honest call has time
             if rules:
                 if name not in HARMLESS:
                     assert result.error is not None, (name, result.text)
@@ -532,7 +533,14 @@ def test_nothing_runs_when_a_layer_that_stood_is_gone(tmp_path: Path) -> None:
         pool._layers = ("limits", "seccomp")
         source = json.dumps({"name": "f", "source": "def f():\n    return 1"}).encode()
         assert pool.call(source, 10, 64, 1_000, rules=True) == b"d"
+        box = Sandbox({"f": "def f(state=None):\n    return 1"})
+        assert box.call("f", {}).text == "1"  # compiles it, in whole runners
+        box._keepers = pool
+        sandbox_module._IDLE.clear()
+        assert box.call("f", {}).error == "died"
+        assert box.open({}).call("f", {}).error == "died"
     finally:
+        pool.sessions.close()
         pool.close()
 
 
@@ -634,6 +642,8 @@ LASTING = [
     "import typing\ndef f():\n    return getattr(typing.Iterable, 'reg' + 'ister')(int)",
     "import typing\ndef f():\n    return [*map(getattr, [typing.Iterable], ['register'])][0](int)",
     "import re\ndef f():\n    re.RegexFlag._member_map_.clear()",
+    "import typing\ndef f():\n    @typing.overload\n    def g(x): ...",
+    "from typing import get_overloads as g\ndef f():\n    return g(f)",
     "from re import RegexFlag as R\ndef f():\n    match R.A:\n"
     "        case object(_member_map_=m):\n            m.clear()",
     "import datetime\nclass S(str):\n    def __hash__(self): return hash('%Y')\n"
@@ -703,12 +713,16 @@ def test_no_clean_attack_is_noticed_by_the_next_call(world: World, probe: str) -
         world.check()
 
 
-def test_clean_calls_share_a_process_and_say_what_others_say(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Nothing(set[str]):
+    def __contains__(self, _: object) -> bool:
+        return False
+
+
+def test_clean_calls_share_a_process_and_say_what_others_say() -> None:
     sources = {
         "add": "SEEN = []\ndef add(n):\n    SEEN.append(n)\n    return SEEN",
-        "roll": "import random\ndef roll():\n    return random.random()",
+        "roll": "import random\nFIRST = random.random()\ndef roll():\n"
+        "    return [FIRST, random.random()]",
         "fail": "def fail(n):\n    raise ValueError('no' + '\\0' * n)",
         "leave": "def leave():\n    raise SystemExit(3)",
         "fill": "def fill(n):\n    return len('x' * n)",
@@ -736,7 +750,7 @@ def test_clean_calls_share_a_process_and_say_what_others_say(
         together = [box.call(name, arguments) for name, arguments in calls]
         assert box._clean == set(sources)
         forked = Sandbox(sources, output_chars=1_000, published=published, timeout=0.5)
-        monkeypatch.setattr(forked, "_kept", lambda name, text: SandboxResult("", "died"))
+        forked._clean = Nothing()
         assert together == [forked.call(name, arguments) for name, arguments in calls]
 
 
@@ -754,3 +768,53 @@ def test_waiting_processes_are_few() -> None:
     assert len(sandbox_module._IDLE) <= sandbox_module._MOST_IDLE
     for n, box in enumerate(boxes):
         assert box.call("f", {}).text == str(n)
+
+
+def test_threads_share_a_sandbox_whose_runners_are_killed_meanwhile() -> None:
+    box = Sandbox({"f": "def f(n):\n    return [n] * 3"}, timeout=30)
+    wrong = []
+    done = threading.Event()
+
+    def play(number: int) -> None:
+        for n in range(30):
+            result = box.call("f", {"n": [number, n]})
+            if result.text != json.dumps([[number, n]] * 3):
+                wrong.append(result)
+
+    def kill() -> None:
+        while not done.wait(0.02):
+            for session in list(sandbox_module._IDLE):
+                if session._process is not None:
+                    with contextlib.suppress(ProcessLookupError, AttributeError):
+                        os.kill(session._process.number, 9)
+
+    killer = threading.Thread(target=kill)
+    threads = [threading.Thread(target=play, args=(number,)) for number in range(16)]
+    for thread in (killer, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    killer.join()
+    assert not wrong
+
+
+SHARING = """
+import os
+from toolgym.sandbox import Sandbox
+box = Sandbox({"f": "def f(n): return n + 1"})
+box.call("f", {"n": 1})
+pid = os.fork()
+for n in range(30):
+    assert box.call("f", {"n": [n, n + 100][pid > 0]}).text == str([n, n + 100][pid > 0] + 1)
+print("well", flush=True)
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_forked_process_gets_shared_runners_of_its_own() -> None:
+    command = [sys.executable, "-W", "error", "-c", SHARING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("well\nwell\n", "")

@@ -146,11 +146,9 @@ class Idle:
         """Kill all that wait."""
         with self._lock:
             children, self.children = self.children, []
+        ours = self._owner == os.getpid()  # after a fork they are the parent's
         for child in children:
-            if self._owner == os.getpid():
-                child.kill()
-            else:  # after a fork the parent's children are not ours
-                child.disown()
+            child.kill() if ours else child.disown()
 
 
 class WorkerPool:

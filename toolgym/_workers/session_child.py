@@ -124,6 +124,7 @@ class _Keeper:
             limited = not memory or self.door.limit(memory, _PROCESSOR_SECONDS, self.work.LIMITS)
             rest = opening[_NUMBER.size :]
             answer: Answering = self.work.session(rest, memory, limited, self.child.plain)
+            channel.send(b"ready")  # from here on, time is that of a call
             while True:
                 for reply in answer(channel.receive()):
                     channel.send(reply)

@@ -58,8 +58,9 @@ _BUILTIN_WORDS = """
     max min next object oct ord pow print property range repr reversed round set slice sorted
     staticmethod str sum super tuple zip Ellipsis False None NotImplemented True __build_class__
 """
-# Modules with settings or tables that can be changed, and the method that tells the library more.
+# Modules with settings or tables that can be changed, and what tells the library more.
 _LASTING = {"calendar", "decimal", "textwrap", "register"}
+_LASTING |= {"overload", "get_overloads", "clear_overloads"}
 # Objects of the library whose settings are attributes, and checked by the library.
 _SETTABLE = {decimal.Context, textwrap.TextWrapper}
 # These read attributes or evaluate annotations that are given as text, or give out `type` itself.

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,9 @@ class Sandbox:
 
         The sources run up to their function's definition, jailed like a call.
         """
-        results = {name: self._ask(name, "null") for name in self._functions}
+        for name in self._functions:  # before any of them runs: in one process then
+            self._program(name)
+        results = {name: self._called(name, "null") for name in self._functions}
         return {name: result.text for name, result in results.items() if result.error}
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> SandboxResult:
@@ -204,17 +206,22 @@ class Sandbox:
         text = self._json(name, arguments)
         if isinstance(text, SandboxResult):
             return text
+        return self._called(name, text)
+
+    def _called(self, name: str, arguments: str) -> SandboxResult:
         program = self._program(name)
         if isinstance(program, SandboxResult):
             return program
         if name in self._clean:
-            result = self._kept(name, text)
+            with self._kept() as session:
+                result = session.called(name, arguments)
             if result.error != "died":  # somebody may have ended a process that waited
                 return result
-        return self._ask(name, text)
+        return self._ask(name, arguments)
 
-    def _kept(self, name: str, arguments: str) -> SandboxResult:
-        """A call that leaves nothing, in a process that is kept for the next one."""
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[SandboxSession]:
+        """A process for what leaves nothing to the next call, which is kept for that."""
         for session in reversed(_IDLE[:]):
             with contextlib.suppress(ValueError):  # another thread was quicker
                 if session.box is self:
@@ -222,12 +229,11 @@ class Sandbox:
                     break
         else:
             session = self._opened({}, stated=False)
-        result = session.called(name, arguments)
+        yield session
         _IDLE.append(session)
         while len(_IDLE) > _MOST_IDLE:
             with contextlib.suppress(IndexError):  # another thread was quicker
                 _IDLE.pop(0).close()
-        return result
 
     def call_many(self, name: str, arguments: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
         """Run a function several times in one process, for probing it: a fraction of the time.
@@ -328,7 +334,10 @@ class Sandbox:
         asked = {"name": function_name(name), "source": self._functions[name]}
         request = json.dumps({**asked, "published": self._published}).encode()
         key = (self._rules, request)
-        reply = _programs.get(key) or self._send(request, _PROGRAM_CHARS)
+        reply = _programs.get(key)
+        if reply is None:
+            with self._kept() as session:
+                reply = session.compiled(request) or self._send(request, _PROGRAM_CHARS)
         if reply is not None and reply[:1] in (b"c", b"k"):
             if len(reply) < _SMALL:
                 _programs[key] = reply

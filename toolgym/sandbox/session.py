@@ -115,6 +115,24 @@ class SandboxSession:
                 pass
             return results[0]
 
+    def compiled(self, source: bytes) -> bytes | None:
+        """What `Sandbox` asks of a source; None: no process that has run nothing answers."""
+        with self._lock:
+            if self._used:  # what is compiled is shared with others
+                return None
+            try:
+                process = self._live()
+                process.begun()
+                end = time.monotonic() + self.box._timeout
+                reply = process.reply(process.post(b"k", source, end), end, self._largest)
+            except (EOFError, TimeoutError, ValueError):
+                self._drop()
+                return None
+            except BaseException:  # Ctrl-C in the middle: the process is in an unknown state
+                self._drop()
+                raise
+            return reply[:1] + reply[_HEAD.size :]
+
     def state(self) -> dict[str, Any]:
         """The state as it is now; changing it changes nothing here."""
         with self._lock:
@@ -181,6 +199,7 @@ class SandboxSession:
         return None
 
     def _drop(self) -> None:
+        self._used = 0
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -193,13 +212,13 @@ class SandboxSession:
         """
         if self._process is None or self._process.owner != os.getpid():
             self._drop()
-            self._known, self._used = set(), 0
+            self._known = set()
             process = self._forks.take()
             process.send(self._opening, self._text)
             self._process = process
         return self._process
 
-    def _sent(self, calls: list[tuple[str, str]], end: float) -> tuple[Held, bytes]:
+    def _sent(self, calls: list[tuple[str, str]]) -> tuple[Held, bytes]:
         """Send calls, with the functions that the process does not know yet.
 
         Raises:
@@ -207,6 +226,8 @@ class SandboxSession:
             TimeoutError: it did not take them.
         """
         process = self._live()
+        process.begun()
+        end = time.monotonic() + self.box._timeout
         for name in {name for name, _ in calls} - self._known:
             process.send(b"p", self._frames[name], end=end)
             self._known.add(name)
@@ -221,15 +242,14 @@ class SandboxSession:
         results: list[SandboxResult] = []
         seconds = self.box._timeout
         try:
-            end = time.monotonic() + seconds
             try:
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             except EOFError:  # ended since its last call: nothing of these was done
                 self._drop()
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             for name, _ in calls:
                 reply = process.reply(token, time.monotonic() + seconds, self._largest)
-                if reply[:1] == b"m" and self._used:  # it may have been filled by those
+                if reply[:1] == b"m" and self._used:  # it may have been filled by earlier ones
                     self._drop()
                     break
                 self._used += 1
