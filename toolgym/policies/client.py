@@ -20,9 +20,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from toolgym._util.optional import require_extra
-from toolgym.errors import EndpointError
+from toolgym.errors import BadInputError, EndpointError
 from toolgym.policies.refusals import (
     AWAY,
     Dialect,
@@ -77,6 +78,7 @@ class _Server:
     url: SplitResult
     headers: dict[str, str]
     address: str
+    proxy: str | None = None
     episodes: int = 0
     busy: int = 0
     answered: bool = False
@@ -225,7 +227,6 @@ class Service:
                 headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
                 auto_decompress=False,
                 cookie_jar=http.DummyCookieJar(),
-                trust_env=True,  # proxies
             )
         return self._opened
 
@@ -279,6 +280,7 @@ class Service:
                         server.route(route),
                         data=data,
                         headers=server.headers,
+                        proxy=server.proxy,
                         allow_redirects=False,
                     ) as response,
                 ):
@@ -315,7 +317,25 @@ def _server(address: str, api_key: str) -> _Server:
     url = urlsplit(address)
     # The client makes its own header of a name and password.
     headers = {} if url.username else {"Authorization": f"Bearer {api_key}"}
-    return _Server(url._replace(fragment=""), headers, place)
+    return _Server(url._replace(fragment=""), headers, place, _proxy(url))
+
+
+def _proxy(url: SplitResult) -> str | None:
+    """What the environment names as the proxy for an address; once, not for each request.
+
+    Raises:
+        BadInputError: a proxy of another kind than http.
+    """
+    named = getproxies()
+    proxy = named.get(url.scheme) or named.get("all")
+    if not proxy or proxy_bypass(url.hostname or ""):
+        return None
+    if not proxy.startswith(("http://", "https://")):
+        raise BadInputError(
+            f"proxies for endpoints are http:// ones, not {proxy.partition(':')[0]!r}: unset it, "
+            f"or name {url.hostname} in no_proxy"
+        )
+    return proxy
 
 
 async def _body(response: Any, limit: int, where: str) -> bytes:

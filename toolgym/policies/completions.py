@@ -10,7 +10,7 @@ from toolgym.errors import EndpointError, PolicyError
 from toolgym.policies.base import Reply, ReplyTokens, Request, cut_at_stop, with_stop
 from toolgym.policies.requests import at, read_native, with_text_arguments
 
-__all__ = ["NothingError", "body_of", "reasoning_of", "reply_of", "tokens_of"]
+__all__ = ["NothingError", "body_of", "ids_of", "reasoning_of", "reply_of", "tokens_of"]
 
 _MOST_STOPS = 4  # what the interface allows
 _REASONED = ("reasoning_content", "reasoning")  # fields of SGLang and llama.cpp, and of vLLM
@@ -130,28 +130,40 @@ def _stops(choice: Any, request: Request) -> tuple[str, ...]:
 def tokens_of(completion: Any) -> ReplyTokens | None:
     """The tokens of a chat completion, where the server says all of them.
 
-    vLLM and SGLang from 2026 give ids when asked for ``return_token_ids``; SGLang from 0.5.13 gives
-    the prompt's for ``return_prompt_token_ids``, and the reply's among what it measured.
-
     Args:
         completion: as it came.
     """
     choice = at(at(completion, "choices"), 0)
     prompt = at(completion, "prompt_token_ids") or at(choice, "prompt_token_ids")
-    ids, logprobs = at(choice, "token_ids"), None
+    ids, logprobs = ids_of(choice)
+    return ReplyTokens(prompt, ids, logprobs) if prompt and ids and _whole(prompt) else None
+
+
+def ids_of(choice: Any) -> tuple[list[int] | None, list[float] | None]:
+    """Ids and log-probabilities that were sampled for a choice; None for what is not said.
+
+    vLLM, and SGLang from 2026, give ids when asked for ``return_token_ids``; SGLang from 0.5.13
+    gives both among what it measured, when asked for ``return_meta_info``.
+
+    Args:
+        choice: of a completion.
+    """
+    ids, listed = at(choice, "token_ids"), at(choice, "logprobs")
     measured = at(at(choice, "meta_info"), "output_token_logprobs")
     if isinstance(measured, list):
-        logprobs = [at(one, 0) for one in measured]
+        logprobs: Any = [at(one, 0) for one in measured]
         ids = [at(one, 1) for one in measured] if ids is None else ids
+    elif isinstance(at(listed, "content"), list):
+        logprobs = [at(one, "logprob") for one in listed["content"]]
     else:
-        listed = at(at(choice, "logprobs"), "content")
-        logprobs = [at(one, "logprob") for one in listed] if isinstance(listed, list) else None
-    if not _whole_numbers(prompt) or not _whole_numbers(ids):
-        return None
-    known = logprobs is not None and len(logprobs) == len(ids)
-    known = known and all(type(one) in (int, float) for one in logprobs or ())
-    return ReplyTokens(prompt, ids, [float(one) for one in logprobs or ()] if known else None)
+        logprobs = at(listed, "token_logprobs")
+    if not _whole(ids):
+        return None, None
+    known = isinstance(logprobs, list) and len(logprobs) == len(ids)
+    if not known or not all(type(one) in (int, float) for one in logprobs):
+        return ids, None
+    return ids, [float(one) for one in logprobs]
 
 
-def _whole_numbers(ids: Any) -> bool:
-    return isinstance(ids, list) and bool(ids) and all(type(one) is int for one in ids)
+def _whole(ids: Any) -> bool:
+    return isinstance(ids, list) and all(type(one) is int for one in ids)

@@ -143,6 +143,11 @@ class EndpointPolicy(Policy):
         return self._concurrency or _EPISODES * len(self._addresses)
 
     @property
+    def guided(self) -> bool:
+        """Whether a grammar holds the replies."""
+        return bool(self._guide)
+
+    @property
     def notice(self) -> str:
         """Which servers are waited for."""
         return self._service.waiting
@@ -169,16 +174,19 @@ class EndpointPolicy(Policy):
 
     async def _one(self, request: Request) -> Reply | Exception:
         where, left = self._addresses[0], self._retries
-        route, wanted = self.wanted(request)
-        wanted |= dict.fromkeys(_TOKENS, True) if self._tokens else {}
-        wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
+        try:
+            route, wanted = self.wanted(request)
+        except PolicyError as error:
+            return error
+        more = dict.fromkeys(_TOKENS, True) if self._tokens else {}
+        wanted = {k: v for k, v in {**more, **wanted, **self._extra}.items() if v is not None}
         try:
             while True:
                 body = self._dialect.body(wanted)
                 try:
                     got = await self._service.post(route, body, left, request.episode)
                     where = got.address
-                    return self.read(got.json(), request)
+                    return self.read(got.json(), request, body)
                 except NothingError as error:
                     if left < 1:
                         return NothingError(error.kind, f"{where}: {error}")
@@ -191,7 +199,12 @@ class EndpointPolicy(Policy):
             return failure_of(error, where)
 
     def wanted(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """The route for a request, and the fields of its body."""
+        """The route for a request, and the fields of its body.
+
+        Raises:
+            PolicyError: it cannot be sent.
+            BadInputError: replies are guided, and the request's format has no grammar.
+        """
         fields = body_of(
             request,
             self._name,
@@ -205,8 +218,8 @@ class EndpointPolicy(Policy):
             fields[self._guide] = {"grammar": grammar} if nested else grammar
         return "/chat/completions", fields
 
-    def read(self, completion: Any, request: Request) -> Reply:
-        """A reply of what came.
+    def read(self, completion: Any, request: Request, body: Mapping[str, Any]) -> Reply:
+        """A reply of what came for a body.
 
         Raises:
             EndpointError: it is not a completion.
@@ -231,7 +244,7 @@ class EndpointPolicy(Policy):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return tokens and replace(tokens, guided=bool(self._guide))
+        return tokens and replace(tokens, guided=self.guided)
 
     def _ungrammatical(self, failure: EndpointError, words: str) -> EndpointError:
         """What a refusal means that speaks of the grammar."""
