@@ -88,7 +88,7 @@ class Server:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("toolgym.policies.client._FIRST_DELAY", 0.01)
     made: list[Server] = []
 
     def serve(*answers: Answer) -> Server:

@@ -43,7 +43,8 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sa
 ConcurrencyOption = Annotated[
     int | None,
     typer.Option(
-        "--concurrency", help="Episodes at once; default 16, for local models 128, on a CPU 32."
+        "--concurrency",
+        help="Episodes at once; default 16, 16 a model server, for local models 128, on a CPU 32.",
     ),
 ]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
@@ -92,7 +93,7 @@ def play(
     options.import_from_here()
     player = make_policy(policy, **options.key_values(policy_arg, "--policy-arg"))
     try:
-        with playing_bar(f"rollout {env}") as (advance, pulse):
+        with playing_bar(f"rollout {env}", lambda: player.notice) as (advance, pulse):
             run = rollout(
                 env,
                 player,

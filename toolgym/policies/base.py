@@ -62,6 +62,11 @@ class Policy(ABC):
         """Episodes that a rollout runs at once where nobody says how many."""
         return 128 if self.batched else 16
 
+    @property
+    def notice(self) -> str:
+        """What the policy waits for now, in words for a progress line; empty as a rule."""
+        return ""
+
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Answer requests in order; a request that failed is answered by its exception."""
