@@ -13,8 +13,6 @@ from typing import Any
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import value_hash
-from toolgym._util.optional import installed_versions
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -36,9 +34,11 @@ from toolgym.policies.base import (
     join_tokens,
     make_policy,
 )
+from toolgym.rollouts.plan import Job, Shard, make_plan
 from toolgym.rollouts.playing import Opened, Playing, RefusedWrapperError, open_env
-from toolgym.rollouts.runs import Run, RunWriter, episode_seed
-from toolgym.task import TaskSet, whole_number
+from toolgym.rollouts.runs import Run, episode_seed
+from toolgym.rollouts.writing import RunWriter
+from toolgym.task import whole_number
 from toolgym.trajectory import Trajectory
 from toolgym.vector import Stepped, step_together
 
@@ -51,20 +51,12 @@ Pulse = Callable[[int, int], None]
 """Called with the turns that were answered and the tokens that were sampled by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    task: int
-    sample: int
-    key: str
-    seed: int
-
-
 @dataclass(slots=True)
 class _Episode:
     """One running episode: the environment and what the policy has said in tokens."""
 
     playing: Playing
-    job: _Job
+    job: Job
     info: dict[str, Any]
     turns: list[ReplyTokens | None] = field(default_factory=list)
 
@@ -91,10 +83,13 @@ def rollout(
     policy: Policy | PolicyFunction | str,
     *,
     env_args: Mapping[str, Any] | None = None,
+    policy_args: Mapping[str, Any] | None = None,
     episodes: int | None = None,
     samples_per_task: int = 1,
     seed: int = 0,
     out: str | Path | None = None,
+    shard: Shard | str | None = None,
+    same_as: str | Path | Mapping[str, Any] | None = None,
     concurrency: int | None = None,
     max_failures: int = 20,
     progress: Progress | None = None,
@@ -111,10 +106,16 @@ def rollout(
             around it is played and recorded, too, or refused; see `toolgym.rollouts.playing`.
         policy: a callable ``(messages, tools) -> text``, a `Policy`, or the name of one.
         env_args: the environment's keyword arguments, for an id.
+        policy_args: keyword arguments of a policy that is named.
         episodes: how many in all; default: each task ``samples_per_task`` times.
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
-        out: the run folder; None keeps the run in memory.
+        out: the run folder; None keeps the run in memory. What was played to its end stands there
+            in the plan's order: the same bytes however it was played, but for `Step.seconds`.
+        shard: play only this part of the plan, such as ``(0, 4)``; `toolgym.merge` makes one run of
+            all parts.
+        same_as: a run folder, ``run.json`` or `Plan.settings` of another machine: where a setting
+            or the hash of a file differs, nothing is played.
         concurrency: episodes that run at once; default: 128 for policies that answer in batches
             (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
@@ -129,28 +130,31 @@ def rollout(
         UnknownNameError: an unknown environment, policy, tool, format or reward.
         BadInputError: counts that do not fit the tasks, an argument or a policy that cannot be
             used, or a wrapper that cannot be played.
-        RunMismatchError: the folder was begun with other settings.
+        RunMismatchError: the folder was begun with other settings, or ``same_as`` has others.
         PolicyError: too many failures in a row; what was finished is kept.
     """
     opened = open_env(env, env_args)
-    player = make_policy(policy)
+    player = make_policy(policy, **policy_args or {})
     wanted = player.concurrency if concurrency is None else concurrency
     wanted = whole_number("concurrency", wanted, 1)
     max_failures = whole_number("max_failures", max_failures, 1)
-    samples = whole_number("samples_per_task", samples_per_task, 1)
-    seed = whole_number("seed", seed)
     if out == "" or not isinstance(out, str | Path | None):
         raise BadInputError(f"out is the path of a run folder, or None, not {out!r:.80}")
-    jobs = _plan(opened.env.tasks, episodes, samples, seed)
-    settings = _settings(opened, player, len(jobs), samples, seed)
-    run = Run(settings, Path(out) if out is not None else None)
+    made = make_plan(opened, player, episodes, samples_per_task, seed).shard(shard)
+    if same_as is not None:
+        made.check(same_as)
+    run = Run(made.settings, Path(out) if out is not None else None)
+    keys = [job.key for job in made.jobs]
     writer = RunWriter(run)
     try:
-        open_jobs = deque(job for job in jobs if job.key not in writer.finished)
-        engine = _Engine(writer, player, max_failures, len(jobs), progress, pulse)
+        if shard is not None:
+            writer.keep_plan(keys)
+        open_jobs = deque(job for job in made.jobs if job.key not in writer.finished)
+        engine = _Engine(writer, player, max_failures, len(keys), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs:
             (engine.batched if player.batched else engine.threaded)(opened, open_jobs, width)
+        writer.settle(keys)
     finally:
         writer.close()
         if player is not policy:
@@ -175,7 +179,7 @@ class _Engine:
         self._in_a_row = self._turns = self._tokens = 0
         self._lock = threading.Lock()
 
-    def batched(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
+    def batched(self, opened: Opened, jobs: deque[Job], width: int) -> None:
         """One stream for all running episodes; others begin where some have ended."""
         running: dict[Hashable, _Episode] = {}
         asking: list[_Episode] = []
@@ -225,7 +229,7 @@ class _Engine:
             if self._played(episode, reply, outcome)
         ]
 
-    def threaded(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
+    def threaded(self, opened: Opened, jobs: deque[Job], width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
         stop = threading.Event()
         if width == 1:
@@ -240,7 +244,7 @@ class _Engine:
             for future in futures:
                 future.result()
 
-    def _play_all(self, opened: Opened, jobs: deque[_Job], stop: threading.Event) -> None:
+    def _play_all(self, opened: Opened, jobs: deque[Job], stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 job = jobs.popleft()
@@ -258,7 +262,7 @@ class _Engine:
                 if not self._stepped([(episode, reply)]):
                     break
 
-    def _started(self, opened: Opened, job: _Job) -> _Episode | None:
+    def _started(self, opened: Opened, job: Job) -> _Episode | None:
         """The job's episode, or None where it failed at once."""
         episode = _Episode(opened.play(), job, {})
         try:
@@ -355,46 +359,3 @@ def _checked(reply: Any) -> Reply | Exception:
     if isinstance(reply, Reply) and isinstance(reply.text, str):
         return reply
     return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")
-
-
-def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list[_Job]:
-    possible = len(tasks) * samples
-    count = possible if episodes is None else whole_number("episodes", episodes)
-    if not 1 <= count <= possible:
-        raise BadInputError(
-            f"episodes must be from 1 to {possible} ({len(tasks)} tasks of {tasks.source!r} x "
-            f"{samples} samples), not {count}; raise samples_per_task for more"
-        )
-    order = [tasks.index_of(task.id) for task in tasks.shuffled(seed)]
-    jobs = []
-    for number in range(count):
-        task, sample = order[number // samples], number % samples
-        key = f"{tasks[task].id}#{sample}"
-        jobs.append(_Job(task, sample, key, episode_seed(seed, key)))
-    return jobs
-
-
-def _settings(
-    opened: Opened, policy: Policy, episodes: int, samples: int, seed: int
-) -> dict[str, Any]:
-    env = opened.env
-    hashes = {
-        "tasks": env.tasks.fingerprint(),
-        "tools": value_hash(env.toolset.schemas()),
-        "tokenizer": policy.tokenizer_hash,
-    }
-    if env.examples:
-        hashes["examples"] = value_hash([example.describe() for example in env.examples])
-    texts = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
-    return {
-        "schema": 1,
-        "env": opened.told,
-        "task_source": env.tasks.source,
-        "task_family": env.tasks.name,
-        "policy": policy.describe(),
-        "episodes": episodes,
-        "samples_per_task": samples,
-        "seed": seed,
-        "hashes": hashes | texts,
-        "versions": installed_versions(),
-    }
