@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,12 +75,14 @@ def play(
     shard: options.ShardOption = None,
     same_as: options.SameAsOption = None,
     plan_only: options.PlanOption = False,
+    ray: options.RayOption = None,
     concurrency: ConcurrencyOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
     from toolgym.rollouts.engine import rollout
     from toolgym.rollouts.plan import plan
+    from toolgym.rollouts.remote import RayExecutor
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
@@ -105,7 +108,10 @@ def play(
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
     try:
-        with playing_bar(f"rollout {env}") as (advance, pulse):
+        with (
+            RayExecutor(ray) if ray is not None else nullcontext() as executor,
+            playing_bar(f"rollout {env}") as (advance, pulse),
+        ):
             run = rollout(
                 env,
                 policy,
@@ -113,6 +119,7 @@ def play(
                 out=out,
                 shard=shard,
                 same_as=same_as,
+                executor=executor,
                 concurrency=concurrency,
                 progress=advance,
                 pulse=pulse,

@@ -112,6 +112,12 @@ SameAsOption = Annotated[
         "differ.",
     ),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Play on a Ray cluster: auto, local, or its address."
+    ),
+]
 PlanOption = Annotated[
     bool, typer.Option("--plan-only", help="Write run.json, for --same-as, and play nothing.")
 ]

@@ -7,7 +7,9 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ from toolgym.policies.base import (
     join_tokens,
     make_policy,
 )
+from toolgym.rollouts import playing
 from toolgym.rollouts.plan import Job, Shard, make_plan
-from toolgym.rollouts.playing import Opened, Playing, RefusedWrapperError, open_env
+from toolgym.rollouts.playing import Opened, Playing, open_env
+from toolgym.rollouts.remote import Executor, Outcome, opened_here, package, play_elsewhere
 from toolgym.rollouts.runs import Run, episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import whole_number
@@ -90,6 +94,7 @@ def rollout(
     out: str | Path | None = None,
     shard: Shard | str | None = None,
     same_as: str | Path | Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
     concurrency: int | None = None,
     max_failures: int = 20,
     progress: Progress | None = None,
@@ -116,8 +121,12 @@ def rollout(
             all parts.
         same_as: a run folder, ``run.json`` or `Plan.settings` of another machine: where a setting
             or the hash of a file differs, nothing is played.
-        concurrency: episodes that run at once; default: 128 for policies that answer in batches
-            (32 for a local model on a CPU), else 16.
+        executor: plays the episodes in other processes or on other machines: one of
+            `concurrent.futures`, a `toolgym.rollouts.remote.RayExecutor`, or any with ``submit()``.
+            Names with arguments can always be sent there, objects where they can be pickled; each
+            process compares its files by hash first.
+        concurrency: episodes that run at once, of an executor in each process; default:
+            128 for policies that answer in batches (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         progress: called after each episode.
         pulse: called with turns and tokens so far (0 where a policy does not count them), after
@@ -152,8 +161,11 @@ def rollout(
         open_jobs = deque(job for job in made.jobs if job.key not in writer.finished)
         engine = _Engine(writer, player, max_failures, len(keys), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
-        if open_jobs:
-            (engine.batched if player.batched else engine.threaded)(opened, open_jobs, width)
+        if open_jobs and executor is not None:
+            sent = package(env, env_args, policy, policy_args, made.settings["hashes"])
+            engine.elsewhere(executor, sent, open_jobs, width)
+        elif open_jobs:
+            engine.play(opened, open_jobs, width)
         writer.settle(keys)
     finally:
         writer.close()
@@ -178,6 +190,28 @@ class _Engine:
         self.planned, self.progress, self.pulse = planned, progress, pulse
         self._in_a_row = self._turns = self._tokens = 0
         self._lock = threading.Lock()
+
+    def play(self, opened: Opened, jobs: deque[Job], width: int) -> None:
+        """Play all jobs in this process."""
+        (self.batched if self.policy.batched else self.threaded)(opened, jobs, width)
+
+    def elsewhere(self, executor: Executor, sent: bytes, jobs: deque[Job], width: int) -> None:
+        """Let an executor play all jobs."""
+        play_elsewhere(executor, partial(_play_chunk, sent, width), jobs, width, self._take)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Record what was played elsewhere."""
+        for line in outcome.lines:
+            self.writer.add_line(line)
+        for row in outcome.failures:
+            self.writer.fail(row)
+        self._beat(outcome.turns, outcome.tokens)
+        self._in_a_row = 0 if outcome.lines else self._in_a_row + len(outcome.failures)
+        if self.progress is not None and outcome.lines:
+            self.progress(len(self.writer.finished), self.planned)
+        if self._in_a_row >= self.max_failures:
+            last = outcome.failures[-1]
+            self._give_up(PolicyError(last["message"]), last["boundary"])
 
     def batched(self, opened: Opened, jobs: deque[Job], width: int) -> None:
         """One stream for all running episodes; others begin where some have ended."""
@@ -211,7 +245,7 @@ class _Engine:
         """What a stream has answered by now, once these episodes have asked, too."""
         if asking:
             stream.begin({episode.job.key: episode.request() for episode in asking})
-        return {key: _checked(reply) for key, reply in stream.advance().items()}
+        return {key: playing.checked_reply(reply) for key, reply in stream.advance().items()}
 
     def _stepped(self, answered: Sequence[tuple[_Episode, Reply | Exception]]) -> list[_Episode]:
         """Step the environments of what was answered; returns the episodes that go on."""
@@ -267,7 +301,7 @@ class _Engine:
         episode = _Episode(opened.play(), job, {})
         try:
             episode.info = episode.playing.reset(job.task, job.sample, job.seed)
-        except RefusedWrapperError:
+        except playing.RefusedWrapperError:
             raise
         except Exception as error:  # also what a user's codec or task raises
             self._failed(episode, error, "environment")
@@ -314,17 +348,11 @@ class _Engine:
         if isinstance(error, _OF_THE_RUN):
             raise error
         self._forget(episode)
-        if isinstance(error, EndpointError):
-            kind = error.kind
-        else:  # what the policy itself raised, when it was a callable
-            kind = type((boundary == "policy" and error.__cause__) or error).__name__
-        row = {
-            "id": episode.job.key,
-            "boundary": boundary,
-            "kind": kind,
-            "message": in_words(error),
-            "turn": len(episode.turns),
-        }
+        # What the policy itself raised, when it was a callable.
+        kind = type((boundary == "policy" and error.__cause__) or error).__name__
+        kind = error.kind if isinstance(error, EndpointError) else kind
+        row: dict[str, Any] = {"id": episode.job.key, "boundary": boundary, "kind": kind}
+        row |= {"message": in_words(error), "turn": len(episode.turns)}
         with self._lock:
             self.writer.fail(row)
             self._in_a_row += 1
@@ -340,22 +368,30 @@ class _Engine:
 
     def _give_up(self, error: Exception, boundary: str) -> None:
         where = self.writer.run.path
-        kept = f"{len(self.writer.finished)} finished episodes are kept"
         raised = PolicyError if boundary == "policy" else CheckError
         raise raised(
             f"{self._in_a_row} episodes in a row failed, the last one with: {in_words(error)}; "
-            + kept
+            f"{len(self.writer.finished)} finished episodes are kept"
             + (f" in {str(where)!r}; run the same again to go on" if where else "")
         ) from error
 
 
+def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
+    """Play some jobs in this process for a rollout in another one.
+
+    Args:
+        sent: see `package`.
+        width: episodes that run at once.
+        jobs: all of them; what fails is a row of the outcome.
+    """
+    opened, policy, alone = opened_here(sent)
+    run = Run({})
+    engine = _Engine(RunWriter(run), policy, len(jobs) + 1, len(jobs), None, None)
+    with alone if policy.batched else nullcontext():
+        engine.play(opened, deque(jobs), max(1, min(width, len(jobs))))
+    lines = [trajectory.to_line() for trajectory in run.trajectories()]
+    return Outcome(lines, run.failures(), engine._turns, engine._tokens)
+
+
 # What no other episode can survive either: the user has to do something first.
 _OF_THE_RUN = (ReplayMissError, MissingExtraError, MissingFileError)
-
-
-def _checked(reply: Any) -> Reply | Exception:
-    if isinstance(reply, Exception):
-        return reply
-    if isinstance(reply, Reply) and isinstance(reply.text, str):
-        return reply
-    return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")

@@ -20,7 +20,7 @@ from toolgym.rollouts.runs import SETTINGS, Run, episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import TaskSet, whole_number
 
-__all__ = ["Job", "Plan", "Shard", "make_plan", "plan", "read_shard"]
+__all__ = ["Job", "Plan", "Shard", "hashes_of", "make_plan", "plan", "read_shard"]
 
 Shard = tuple[int, int]
 """Number of the shard, from 0, and how many there are."""
@@ -192,14 +192,6 @@ def _settings(
     opened: Opened, policy: Policy, episodes: int, samples: int, seed: int
 ) -> dict[str, Any]:
     env = opened.env
-    hashes = {
-        "tasks": env.tasks.fingerprint(),
-        "tools": value_hash(env.toolset.schemas()),
-        "tokenizer": policy.tokenizer_hash,
-    }
-    if env.examples:
-        hashes["examples"] = value_hash([example.describe() for example in env.examples])
-    texts = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
     return {
         "schema": 1,
         "env": opened.told,
@@ -209,6 +201,19 @@ def _settings(
         "episodes": episodes,
         "samples_per_task": samples,
         "seed": seed,
-        "hashes": hashes | texts,
+        "hashes": hashes_of(opened, policy),
         "versions": installed_versions(),
     }
+
+
+def hashes_of(opened: Opened, policy: Policy) -> dict[str, str]:
+    """Hashes of all that an environment and a policy read, by name: equal on every machine."""
+    env = opened.env
+    hashes = {
+        "tasks": env.tasks.fingerprint(),
+        "tools": value_hash(env.toolset.schemas()),
+        "tokenizer": policy.tokenizer_hash,
+    }
+    if env.examples:
+        hashes["examples"] = value_hash([example.describe() for example in env.examples])
+    return hashes | {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,6 +90,19 @@ class RunWriter:
         else:
             append_line(self._streams[TRAJECTORIES], trajectory.to_line())
         self.finished.add(trajectory.id)
+
+    def add_line(self, line: str) -> None:
+        """As `add`, for an episode that was played elsewhere.
+
+        Args:
+            line: of `Trajectory.to_line`.
+        """
+        row = json.loads(line)
+        if self.run.path is None:
+            self.run._recorded.append(Trajectory.from_row(row))
+        else:
+            append_line(self._streams[TRAJECTORIES], line)
+        self.finished.add(row["id"])
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""
