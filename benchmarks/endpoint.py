@@ -140,7 +140,9 @@ def main() -> None:
         server.terminate()
         server.wait()
     limit = 4 * TURNS * given.latency
-    print(f"{'client':10}{'at once':>8}{'seconds':>9}{'times the limit':>24}{'ms CPU a request':>22}")
+    print(
+        f"{'client':10}{'at once':>8}{'seconds':>9}{'times the limit':>24}{'ms CPU a request':>22}"
+    )
     for (name, at_once), all_of in found.items():
         seconds, cpu = zip(*all_of, strict=True)
         ratios = sorted(spent / limit for spent in seconds)

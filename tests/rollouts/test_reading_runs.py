@@ -17,7 +17,8 @@ from toolgym import Run, evaluate, export, rollout, score, select
 from toolgym._util.jsonl import dump_line, write_json
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import RunWriter, episode_seed, open_recording, read_recording
+from toolgym.rollouts.runs import episode_seed, open_recording, read_recording
+from toolgym.rollouts.writing import RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
