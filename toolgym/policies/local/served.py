@@ -1,4 +1,4 @@
-"""A model behind a server, asked by token ids: the conversation is rendered here, as for a local one.
+"""A model behind a server, asked by token ids: the conversation is rendered here.
 
 The chat route of a server renders texts anew in every turn, and what was sampled need not be what
 its tokenizer makes of the text. Here each turn's prompt is the last turn's prompt and reply, id by
