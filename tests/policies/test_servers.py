@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             return server
 
         yield made
+
+
+@pytest.fixture
+def tls(serve: Serve) -> str:
+    """The address of a server whose certificate nobody has signed."""
+    server = serve()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parents[1] / "helpers" / "localhost.pem")
+    server.wrap(context)
+    return server.url.replace("http://", "https://")
 
 
 def asked(**fields: Any) -> Request:
@@ -127,6 +139,32 @@ class TestManyServers:
     def test_addresses_that_are_none(self, addresses: Any, model: Any, words: str) -> None:
         with pytest.raises(BadInputError, match=words):
             EndpointPolicy(addresses, model=model)
+
+    def test_a_proxy_of_the_environment_is_used(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        proxy = serve()
+        for name in ("https_proxy", "HTTP_PROXY", "all_proxy", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        policy = EndpointPolicy("http://far.test/v1", model="m", retries=0)
+        assert text(policy) == SEARCH
+        policy.close()
+        assert proxy.paths == ["http://far.test/v1/chat/completions"]
+        monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+        with pytest.raises(BadInputError, match="not 'socks5'"):
+            EndpointPolicy("http://far.test/v1", model="m")
+        monkeypatch.setenv("no_proxy", "far.test")
+        EndpointPolicy("http://far.test/v1", model="m").close()
+
+    def test_an_unknown_certificate_is_final(self, tls: str) -> None:
+        policy = EndpointPolicy(tls, model="m", retries=5)
+        (reply,) = policy.act([asked()])
+        policy.close()
+        assert isinstance(reply, EndpointError)
+        assert reply.kind == "connection"
+        assert "is its certificate known?" in str(reply)
+        assert "tries" not in str(reply)
 
     def test_a_password_is_in_no_record(self) -> None:
         assert shown("http://me:secret@host:1/v1?key=2") == "http://host:1/v1"
