@@ -140,9 +140,8 @@ def main() -> None:
         server.terminate()
         server.wait()
     limit = 4 * TURNS * given.latency
-    print(
-        f"{'client':10}{'at once':>8}{'seconds':>9}{'times the limit':>24}{'ms CPU a request':>22}"
-    )
+    head = ("client", "at once", "seconds", "times the limit", "ms CPU a request")
+    print("{:10}{:>8}{:>9}{:>24}{:>22}".format(*head))
     for (name, at_once), all_of in found.items():
         seconds, cpu = zip(*all_of, strict=True)
         ratios = sorted(spent / limit for spent in seconds)

@@ -286,7 +286,9 @@ class Service:
                 ):
                     body = await _body(response, self._limit, where)
             except http.ClientSSLError as error:
-                raise unreachable(where, error, "; is its certificate known here?") from error
+                raise unreachable(
+                    where, error, "; is its certificate known?", again=False
+                ) from error
             except (http.ClientConnectorError, http.ConnectionTimeoutError) as error:
                 raise unreachable(where, error, away=True) from error
             except TimeoutError as error:

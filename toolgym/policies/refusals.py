@@ -92,7 +92,12 @@ def shown(address: str) -> str:
 
 
 def unreachable(
-    where: str, error: Exception, advice: str = "; is it running?", away: bool = False
+    where: str,
+    error: Exception,
+    advice: str = "; is it running?",
+    *,
+    again: bool = True,
+    away: bool = False,
 ) -> RefusedError:
     """A server that could not be reached, or hung up.
 
@@ -100,11 +105,12 @@ def unreachable(
         where: its address.
         error: what the client raised.
         advice: what to do.
+        again: whether another try may succeed.
         away: nothing was there.
     """
     why = f"{type(error).__name__}: {error}".rstrip(": ")
     text = f"{where} cannot be reached ({' '.join(why.split())})"
-    return RefusedError("connection", text, advice, away=away)
+    return RefusedError("connection", text, advice, again=again, away=away)
 
 
 def refusal_of(where: str, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
