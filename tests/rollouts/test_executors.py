@@ -170,9 +170,11 @@ def test_dead_workers_that_nobody_replaces_are_told(
     out = tmp_path / "run"
     rollout(ENV, kill_or_add, env_args=tasks, episodes=3, out=out)
     monkeypatch.setenv("KILL", "1")  # before the workers begin, which inherit it
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
-        with pytest.raises(CheckError, match=r"ProcessPoolExecutor have died.*run the same"):
-            rollout(ENV, kill_or_add, env_args=tasks, out=out, executor=own)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own,
+        pytest.raises(CheckError, match=r"ProcessPoolExecutor have died.*run the same"),
+    ):
+        rollout(ENV, kill_or_add, env_args=tasks, out=out, executor=own)
     monkeypatch.delenv("KILL")
     assert len(rollout(ENV, kill_or_add, env_args=tasks, out=out)) == 12
 
