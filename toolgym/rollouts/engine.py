@@ -249,17 +249,17 @@ class _Engine:
 
     def _stepped(self, answered: Sequence[tuple[_Episode, Reply | Exception]]) -> list[_Episode]:
         """Step the environments of what was answered; returns the episodes that go on."""
-        playing = []
+        going = []
         for episode, reply in answered:
             if isinstance(reply, Reply):
-                playing.append((episode, reply))
+                going.append((episode, reply))
             else:
                 self._failed(episode, reply)
-        outer = [episode.playing.outer for episode, _ in playing]
-        stepped = step_together(outer, [reply.turn for _, reply in playing])
+        outer = [episode.playing.outer for episode, _ in going]
+        stepped = step_together(outer, [reply.turn for _, reply in going])
         return [
             episode
-            for (episode, reply), outcome in zip(playing, stepped, strict=True)
+            for (episode, reply), outcome in zip(going, stepped, strict=True)
             if self._played(episode, reply, outcome)
         ]
 

@@ -25,6 +25,7 @@ from toolgym.rollouts.playing import Opened, open_env
 __all__ = ["Executor", "Outcome", "RayExecutor", "opened_here", "package", "play_elsewhere"]
 
 _AHEAD = 128  # chunks that were handed over and not yet taken in
+_RETRIES = 16  # of one chunk whose worker died; one that kills every worker must not go on for ever
 _PIECES = 64  # at least so many chunks, where there are jobs enough: there may be as many workers
 
 
@@ -172,7 +173,7 @@ class RayExecutor:
 
     def __init__(self, address: str = "auto", **options: Any) -> None:
         self._ray = require_extra("ray", "ray")
-        self._options = {"max_retries": -1, "num_cpus": 1} | options
+        self._options = {"max_retries": _RETRIES, "num_cpus": 1} | options
         self._calls: dict[Any, Any] = {}
         self._sent: dict[int, tuple[Any, Any]] = {}
         self._own = not self._ray.is_initialized()
@@ -225,7 +226,8 @@ class RayExecutor:
 def _hand_on(found: Future[Any], done: Future[Any]) -> None:
     error = done.exception()
     if error is not None:
-        # Ray wraps what the function raised together with its traceback as text.
-        found.set_exception(getattr(error, "cause", None) or error)
+        # Ray wraps what the function raised; an error without that is of its workers.
+        raised = getattr(error, "cause", None)
+        found.set_exception(raised or BrokenExecutor(str(error).strip().partition("\n")[0]))
     else:
         found.set_result(done.result())
