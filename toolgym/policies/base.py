@@ -308,6 +308,8 @@ def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
         stops: those that may have ended it.
         request: whose format reads the reply.
     """
+    if not stops:
+        return text
     said = _said(text, request)
     whole = (text + stop for stop in stops)
     # A call may lack its closing tag behind others that are whole.
