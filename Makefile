@@ -15,7 +15,7 @@ WHEEL := build/wheel
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray clean
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
@@ -69,6 +69,12 @@ bfcl: $(VENV)/.ready
 	$(BIN)/python -m pip download --quiet --no-deps --dest build/bfcl bfcl-eval==2026.3.23
 	$(BIN)/python benchmarks/bfcl_arguments.py build/bfcl/bfcl_eval-2026.3.23-py3-none-any.whl
 	$(BIN)/python benchmarks/bfcl.py
+
+# Ray in an environment of its own, which borrows nothing: two raylets, five workers killed.
+ray:
+	test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
+	build/ray/bin/python -m pip install --quiet --constraint constraints.txt ".[ray]"
+	build/ray/bin/python benchmarks/ray_deaths.py
 
 clean:
 	rm -rf build dist site *.egg-info

@@ -79,6 +79,8 @@ def register() -> None:
     AUTHORS.add("template", f"{author}.stateful.author:WorldAuthor", about=about)
     about = "scenarios by a model behind an OpenAI-compatible server"
     AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
+    about = "worlds by a model (--author endpoint --kind stateful)"
+    AUTHORS.add("endpoint-stateful", f"{author}.llm.worlds:EndpointWorldAuthor", about=about)
     about = "build, check and convert scenarios"
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"

@@ -41,7 +41,7 @@ def timeless(record: Trajectory) -> dict[str, Any]:
     return row
 
 
-@tool(inline=True)
+@tool(inline=True, shared_state=True)
 def Shout(text: str) -> str:  # noqa: N802
     """Say it louder.
 

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {
     *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "ray"),
-    *("sympy", "numba", "bm25s", "openai", "matplotlib", "rich"),
+    *("sympy", "numba", "bm25s", "openai", "aiohttp", "matplotlib", "rich"),
 }
 
 

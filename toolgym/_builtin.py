@@ -32,6 +32,7 @@ _POLICIES = (
     ("scripted", "scripted:ScriptedPolicy", "given replies, one after the other"),
     ("transformers", "local.transformers:TransformersPolicy", "a local model (transformers:MODEL)"),
     ("endpoint", "endpoint:EndpointPolicy", "an OpenAI-compatible server"),
+    ("token-endpoint", "local.served:TokenEndpointPolicy", "a server of vLLM or SGLang, by ids"),
 )
 
 

@@ -87,10 +87,6 @@ class ToolEnv(Branching):
         self._finished: Trajectory | None = None
         self._ended = True
 
-    def tools_for(self, task: Task) -> Toolset:
-        """The tools of one task; environments whose tools differ by task override this."""
-        return self._toolset
-
     def hidden_for(self, task: Task) -> Collection[str]:
         """Tools of a task that the policy may not call until its user shows them, if ever."""
         return ()
@@ -321,17 +317,6 @@ class ToolEnv(Branching):
         self._close_episode()
         self._toolset.close()
         self.playing_tools.close()
-
-    def open_tools(self, task: Task) -> Toolset:
-        """The tools of a task, opened for an episode, those of its user among them.
-
-        Args:
-            task: that is played.
-
-        Raises:
-            BadInputError: a session cannot begin the task.
-        """
-        return (self.tools_for(task) if self.format.strategy.tools else _EMPTY).open(task)
 
     def _current(self) -> Episode:
         if self._episode is None:

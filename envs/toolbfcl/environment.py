@@ -37,29 +37,36 @@ class BFCLEnv(ToolEnv):
     episode ends. A task of one turn ends with the first reply.
 
     Args:
+        offered: whether the policy is given the functions of its tasks.
         turn_steps: replies with calls in one user turn; one more ends the episode.
         given: see `ToolEnv`.
         bounds: see `ToolEnv`.
     """
 
-    def __init__(self, *given: Any, turn_steps: int = 20, **bounds: Any) -> None:
+    def __init__(
+        self, *given: Any, offered: bool = True, turn_steps: int = 20, **bounds: Any
+    ) -> None:
         super().__init__(*given, **bounds)
+        self._offered = offered and self.format.strategy.tools
         self.turn_steps = whole_number("turn_steps", turn_steps, least=1)
-        first = tools_of(self.tasks[0]) if self.format.strategy.tools else Toolset()
-        self.action_space = UnicodeText(sampler=ActionSampler(self.format, first))
+        sampler = ActionSampler(self.format, self.tools_for(self.tasks[0]))
+        self.action_space = UnicodeText(sampler=sampler)
 
     def tools_for(self, task: Task) -> Toolset:
         """The functions of one task."""
-        return tools_of(task)
+        return tools_of(task) if self._offered else Toolset()
 
     def hidden_for(self, task: Task) -> Collection[str]:
         """Functions that its user shows in a later turn."""
-        return [name for _, names in user_turns(task) for name in names]
+        return [name for _, names in self._turns(task) for name in names]
 
     def user_for(self, task: Task) -> User | None:
         """Who says the turns of a task."""
-        turns = user_turns(task)
+        turns = self._turns(task)
         return ScriptedUser([UserTurn(text, names) for text, names in turns]) if turns else None
+
+    def _turns(self, task: Task) -> list[tuple[str, tuple[str, ...]]]:
+        return [(text, names if self._offered else ()) for text, names in user_turns(task)]
 
     def ends(self, record: Trajectory) -> tuple[bool, bool]:
         """As `ToolEnv.ends`; also a task of one turn, and too many steps in a user turn."""
@@ -128,8 +135,9 @@ def make(
     return BFCLEnv(
         open_tasks(tasks, split),
         Toolset(),
-        get_format(format, "no_tool" if tools is not None else prompt),
+        get_format(format, prompt),
         make_rubric({"bfcl": 1.0} if reward is None else reward),
+        offered=tools is None,
         turn_steps=turn_steps,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,

@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -81,7 +82,10 @@ class World:
         Returns:
             As `toolgym.tools.session.LiveSession.call`.
         """
-        owner = self._methods[name]
+        owner = self._methods.get(name)
+        if owner is None:
+            text = f"Error during execution: name {name!r} is not defined"
+            return {"error": "tool_error", "text": text}
         given = copy_json(dict(arguments))
         for parameter, default in _methods(owner)[name].items():
             given.setdefault(parameter, copy_json(default))
@@ -92,7 +96,7 @@ class World:
                 if owner == _STATELESS:
                     _check_numbers(name, given)
                 with guard():
-                    value = self._guarded(owner, name)(**given)
+                    value = _ordered(name, given, self._guarded(owner, name)(**given))
                     text = _text(value)
             except Exception as error:  # whatever it raises is what the policy reads
                 return {"error": "tool_error", "text": f"Error during execution: {error}"}
@@ -176,6 +180,22 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+_UNORDERED = ("Invalid travel class. Must be one of ", "Invalid fields for update: ")
+_FIELDS = {"title", "description", "status", "priority"}
+
+
+def _ordered(name: str, given: Mapping[str, Any], value: Any) -> Any:
+    """A result whose text does not depend on the order of a set, another one in each process."""
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, str) or not error.startswith(_UNORDERED):
+        return value
+    classes, fields = _UNORDERED
+    told = classes + "{'business', 'economy', 'first'}"
+    if name == "edit_ticket":
+        told = fields + ", ".join(sorted(set(given["updates"]) - _FIELDS))
+    return {**value, "error": told}
+
+
 @contextlib.contextmanager
 def _own_precision() -> Iterator[None]:
     """The precision that a call sets is its own."""
@@ -205,10 +225,13 @@ def _check_numbers(name: str, given: Mapping[str, Any]) -> None:
         whole = isinstance(base, int) and isinstance(exponent, int)
         if whole and base.bit_length() * abs(exponent) > _MAX_BITS:
             raise OverflowError("Result too large")
-    for value in given.values():
-        # mpmath writes 1e9999999 out in digits
-        if isinstance(value, str) and "e" in value.lower() and float(value) in (math.inf, 0.0):
-            raise OverflowError(f"{value[:30]} is too large or too small")
+    if name == "logarithm":  # mpmath reads strings, and writes 1e9999999 out in digits
+        for value in (given.get("value"), given.get("base")):
+            if isinstance(value, str) and _LONG_EXPONENT.search(re.sub(r"[_\s]", "", value)):
+                raise OverflowError(f"{value[:30]} is too large or too small")
+
+
+_LONG_EXPONENT = re.compile(r"e[+-]?\d{5}", re.IGNORECASE)
 
 
 def _extent(top: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 from toolgym._util.optional import quiet, require_extra
 from toolgym._util.rebuilding import plain
 from toolgym.env import ToolEnv
+from toolgym.episodes.users import UserMaker
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import get_format
 from toolgym.grading.rubric import make_rubric
@@ -197,7 +198,7 @@ class Family:
         tasks: Any = "sample",
         split: str | None = None,
         corpus: str = "sample",
-        tools: Sequence[str | Tool | Mapping[str, Any]] | None = None,
+        tools: Sequence[str | Tool | type[Any] | Mapping[str, Any]] | None = None,
         prompt: str = "tools_multi_step",
         format: str = "react",
         reward: Any = None,
@@ -207,6 +208,7 @@ class Family:
         render_mode: str | None = None,
         service: Mapping[str, Any] | None = None,
         examples: Any = 0,
+        user: UserMaker | None = None,
         **unknown: Any,
     ) -> ToolEnv:
         """Make an environment.
@@ -232,6 +234,7 @@ class Family:
             service: cassette, faults and cache; see `toolgym.tools.service.check_service`.
             examples: worked examples before the question: how many of the bundled ones, the path
                 of a file, or a list; see `toolgym.formats.example_files.read_examples`.
+            user: makes who speaks after the policy's answers, see `toolgym.episodes.users`.
             unknown: refused with near names.
 
         Raises:
@@ -246,10 +249,12 @@ class Family:
                 f"{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
                 f"arguments: {', '.join(known)}"
             )
-        if tools is not None and (isinstance(tools, str | Mapping | Tool) or not _listed(tools)):
+        if tools is not None and (
+            isinstance(tools, str | Mapping | Tool | type) or not _listed(tools)
+        ):
             raise BadInputError(
-                "tools are a list of names, mappings or Tool objects, such as ['Calculator'], "
-                f"not {tools!r:.80}"
+                "tools are a list of names, mappings, Tool objects or classes of sessions, such as "
+                f"['Calculator'], not {tools!r:.80}"
             )
         if not isinstance(corpus, str | Path | None):
             raise BadInputError(f"corpus is a name, a file or an index folder, not {corpus!r:.80}")
@@ -267,6 +272,7 @@ class Family:
             render_mode=render_mode,
             examples=examples,
             bundled=self.examples,
+            user=user,
         )
 
     def make_vector(self, num_envs: int, **kwargs: Any) -> ToolVectorEnv:
@@ -298,13 +304,17 @@ _served: weakref.WeakValueDictionary[str, Toolset] = weakref.WeakValueDictionary
 
 
 def _listed(tools: Any) -> bool:
-    return isinstance(tools, Iterable) and all(isinstance(t, str | Mapping | Tool) for t in tools)
+    return isinstance(tools, Iterable) and all(
+        isinstance(t, str | Mapping | Tool | type) for t in tools
+    )
 
 
 def _toolset(
-    names: Sequence[str | Tool | Mapping[str, Any]], corpus: str, service: dict[str, Any] | None
+    names: Sequence[str | Tool | type[Any] | Mapping[str, Any]],
+    corpus: str,
+    service: dict[str, Any] | None,
 ) -> Toolset:
-    if any(isinstance(item, Tool) for item in names):  # nothing says which of them are equal
+    if any(isinstance(item, Tool | type) for item in names):  # nothing says which of them are equal
         own = make_toolset(names, corpus=corpus)
         return serve_toolset(own, service, plain(names, "tools")) if service else own
     shared = shared_toolset(json.dumps(names), corpus)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -18,12 +19,13 @@ from toolgym.envs.toolscenario.world import DONE, World
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action
 from toolgym.messages import ToolCall
-from toolgym.policies.base import Policy, Reply, Request, question_of
+from toolgym.policies.base import Policy, Reply, Request, past_results, question_of
 from toolgym.scenario import Scenario
 
 __all__ = ["NoCallPolicy", "OraclePolicy", "RandomCallPolicy", "SpamPolicy"]
 
 UNKNOWN = "unknown"
+_ID = re.compile(r"\b[A-Z]-\d{4}\b")
 _ENDING = (DONE, "I am sorry, but the rules do not allow that.")
 """Of a world: the second is for a user who asks once more for what is forbidden."""
 
@@ -175,6 +177,8 @@ class NoCallPolicy(Policy):
 class SpamPolicy(Policy):
     """Calls every tool with everything that it can think of, in each turn; never answers well.
 
+    Ids that it has read, such as ``O-4711``, are among what it thinks of, the latest ones first.
+
     Args:
         turns: with calls, before it answers ``unknown``.
         calls: at most so many in a turn.
@@ -195,7 +199,9 @@ class SpamPolicy(Policy):
     def _one(self, request: Request) -> str:
         if request.turn >= self._turns or not request.tools:
             return request.format.write(Action("", (), UNKNOWN), request.tools)
-        named = entities(question_of(request))
+        told = "\n".join(text for _, text in past_results(request))
+        ids = list(dict.fromkeys(_ID.findall(told)))
+        named = [*reversed(ids), *entities(question_of(request))]
         functions = [tool["function"] for tool in request.tools]
         guesses = [[(f["name"], p) for p in plausible(f, (), named)] for f in functions]
         by_turns = [call for row in itertools.zip_longest(*guesses) for call in row if call]

@@ -10,19 +10,23 @@ from toolgym.episodes.users import UserTurn
 from toolgym.messages import ToolCall
 from toolgym.trajectory import Trajectory
 
-__all__ = ["BEGGING", "CompiledUser", "questions", "topics"]
+__all__ = ["AT_ONCE", "BEGGING", "CompiledUser", "questions", "topics"]
 
 BEGGING = (
     "Tell me everything that you know.",
     "Please give me all details at once: everything that I could need.",
     "What else should I know? Anything at all?",
     "I need all the information that you have. Please tell me everything now.",
+    "Tell me all about the customer, the account, the order, the message, the file and the stay.",
+    "Could you please give me the details of the task, so that I can go on?",
 )
 """Begging for everything at once; a proof tries these, and a list of all parameters."""
 
-_MOST = 2  # things that are told in one turn
-_PATIENCE = 2  # turns in which a question that asks for nothing is borne with
+AT_ONCE = 2
+"""Things that he tells in one turn; who asks for more is told none."""
+_PATIENCE = 3  # turns in which a question that asks for nothing is borne with
 _SENTENCE = re.compile(r"[^.?!\n]+[.?!]?")
+_WORD = re.compile(r"[\w']+")
 _ASKING = re.compile(r"\?|\b(please|tell|give|need|know|provide|say|let me|share|send)\b", re.I)
 _TOLD = ("{value}", "It is {value}.", "{value}, please.", "Take {value}.", "That would be {value}.")
 _MIND = (
@@ -77,11 +81,20 @@ class CompiledUser:
         Returns:
             None: he has no more to say.
         """
-        asked = " ".join(s for s in _SENTENCE.findall(text[:10_000]) if _ASKING.search(s))
-        facts = [fact for fact in self._script.facts if _named(fact.keywords, asked)]
+        text = text[:10_000]
+        asking = [s for s in _SENTENCE.findall(text) if _ASKING.search(s)]
+        asked = _words(" ".join(asking))
+        whole = _words(text) if asking else ""  # "The city is missing. Can you help?"
+        facts = [
+            fact
+            for fact in self._script.facts
+            if _named(fact.keywords, asked if fact.name in self._told else whole)
+        ]
         acts = [act for act in self._script.acts if _named(act.keywords, asked)]
-        many = sum(_named((topic,), asked) for topic in self._topics) > _MOST
-        if many or len(facts) + len(acts) > _MOST:
+        known = {w for fact in facts for w in fact.keywords}
+        known |= {w for act in acts for w in act.keywords}
+        others = [topic for topic in self._topics if topic not in known and _named((topic,), asked)]
+        if len(facts) + len(acts) + len(others) > AT_ONCE:
             return self._say(_MANY) if self._bears() else None
         if facts or acts:
             said = [self._tell(fact) for fact in facts] + [self._pick(_ACTED) for _ in acts]
@@ -127,18 +140,25 @@ class CompiledUser:
         return f"{before}{text}{behind}"
 
 
+def _words(text: str) -> str:
+    """The words of a text in small letters, a blank before and behind each."""
+    return f" {' '.join(_WORD.findall(text.lower()))} "
+
+
 def _named(words: tuple[str, ...], text: str) -> bool:
-    return any(re.search(rf"\b{re.escape(word)}s?\b", text, re.I) for word in words)
+    """Whether one of some words stands in a text of `_words`, in the plural too."""
+    return any(f" {word} " in text or f" {word}s " in text for word in words)
 
 
 def topics(world: World) -> tuple[str, ...]:
-    """Words that one asks for things with: those of all parameters and facts of a world."""
-    found: dict[str, None] = {}
+    """A word for each thing that one may ask for: facts, and parameters that are no ids."""
+    facts = world.user.facts if world.user is not None else ()
+    known = {word for fact in facts for word in fact.keywords}
+    found = dict.fromkeys(fact.keywords[0] for fact in facts)
     for document in world.documents:
         for name in document.parameters.get("properties", {}):
-            found |= dict.fromkeys(word for word in name.split("_") if word != "id")
-    for fact in world.user.facts if world.user is not None else ():
-        found |= dict.fromkeys(fact.keywords)
+            if not name.endswith("_id") and not known & {*name.split("_")}:
+                found[name.replace("_", " ")] = None
     return tuple(found)
 
 

@@ -19,7 +19,8 @@ from toolgym.trajectory import Step
 EVERY = (*adversaries(), *state_adversaries())
 ADVERSARIES = {adversary.name: adversary for adversary in EVERY}
 OURS: list[Any] = [
-    *NAMES,
+    *(name for name in NAMES if name != "no_harm"),
+    {"goal_reached": 1.0, "no_harm": 1.0},  # one that only takes shows nothing by itself
     *({name: {"bounded": True}} for name in ("solve_precision", "solve_product", "solve_f1")),
     {"solve_f1": 1.0, "task_completion": 1.0},
 ]
@@ -38,12 +39,19 @@ FAILURES: list[tuple[Any, set[str]]] = [
     ({"accuracy": {"preset": "paper"}}, WIDE | COPIES),
     ({"task_completion": {"preset": "paper"}}, WIDE | COPIES),
     ({"token_f1": {"preset": "paper"}}, COPIES),
-    ({"execution_precision": {"bounded": False}}, {"tool_spam", "spam_only", "repeated_call"}),
+    (
+        {"execution_precision": {"bounded": False}},
+        {
+            *("tool_spam", "spam_only", "repeated_call", "one_thing_more", "undoes_and_redoes"),
+            *("does_and_undoes", "forbidden_way"),
+        },
+    ),
     *(
         ({name: {"preset": "paper"}}, PAPER)
         for name in ("solve_precision", "solve_rate", "solve_product", "solve_f1")
     ),
     ({"solve_f1": {"preset": "paper", "harmonic": True}}, PAPER),
+    ({"goal_reached": {"strict": False}}, {"does_everything", "one_thing_more", "forbidden_way"}),
 ]
 
 
@@ -144,8 +152,8 @@ def test_a_reward_that_pays_nothing_shows_nothing() -> None:
 def test_the_report() -> None:
     report = probe_reward({"accuracy": {"preset": "paper"}})
     assert isinstance(report, ProbeReport)
-    assert str(report).startswith("accuracy: 17 of 33 probes passed\n\nprobe ")
-    assert report.to_markdown().count("\n| ") == 35
+    assert str(report).startswith("accuracy: 23 of 39 probes passed\n\nprobe ")
+    assert report.to_markdown().count("\n| ") == 41
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     probe = report["all_candidates"]
@@ -179,7 +187,7 @@ def test_episodes_are_proper_records(adversary: Any) -> None:
 
 
 def test_probing_changes_no_episode() -> None:
-    before = [json.dumps(a.episode.to_row()) for a in adversaries()]
+    before = [json.dumps(a.episode.to_row()) for a in EVERY]
     report = probe_reward("solve_f1")
     assert [json.dumps(probe.episode.to_row()) for probe in report.probes] == before
     assert isinstance(report.probes[0].episode.steps[0], Step)

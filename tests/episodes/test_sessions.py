@@ -416,3 +416,25 @@ def test_any_branching_equals_a_plain_model(played: list[Any]) -> None:
         record = env.trajectory
         assert record.state["cart"] == cart
         assert record.state_after(0) == {"cart": {"tea": 1}, "log": []}
+
+
+def test_an_environment_of_ours_takes_classes_and_a_user() -> None:
+    env = gym.make(
+        "ToolQA-PopQA-v0",
+        tools=["Calculator", InlineShop],
+        format="hermes",
+        user=lambda task: toolgym.ScriptedUser(["And now?"]),
+    ).unwrapped
+    assert isinstance(env, ToolEnv)
+    _, info = env.reset(seed=0)
+    assert [tool["function"]["name"] for tool in info["tools"]][:2] == ["Calculator", "add"]
+    env.step(write(("add", {"item": "tea"}), ("Calculator", {"expression": "2+2"})))
+    assert results(env) == ["1 tea", "4"]
+    assert env.step(write(answer="x"))[0] == "And now?"
+    assert env.trajectory.state == {"cart": {"tea": 1}, "log": ["tea"]}
+    vector = gym.make_vec("ToolQA-PopQA-v0", num_envs=2, tools=[InlineShop], format="hermes")
+    vector.reset(seed=0)
+    vector.step([write(("add", {"item": name})) for name in "ab"])
+    carts = [e.unwrapped.trajectory.state["cart"] for e in vector.envs]  # type: ignore[attr-defined]
+    assert carts == [{"a": 1}, {"b": 1}]
+    vector.close()

@@ -20,7 +20,8 @@ from toolgym.evaluation.intervals import bootstrap, group, holm, mcnemar, propor
 from toolgym.evaluation.metrics import UNKNOWN_TOOL, _median, figures_of, is_empty
 from toolgym.evaluation.score import score
 from toolgym.messages import Message, ToolCall, ToolResult
-from toolgym.rollouts.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run
+from toolgym.rollouts.writing import RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Problem, Step, Trajectory
 

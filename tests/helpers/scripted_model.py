@@ -20,7 +20,7 @@ from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_
 from toolgym.envs.toolscenario.records import Question
 from toolgym.scenario import Levels
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 KEY = "sk-test-0123456789abcdefghijkl"
 STAGES = ("decomposition", "documents", "integration", "scaling", "deployment")

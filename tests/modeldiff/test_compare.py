@@ -17,7 +17,8 @@ from toolgym.errors import BadInputError, MissingExtraError, MissingFileError
 from toolgym.modeldiff import compare_models
 from toolgym.modeldiff.checkpoint import Checkpoint
 from toolgym.modeldiff.heldout import compare_families, find_runs
-from toolgym.rollouts.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run
+from toolgym.rollouts.writing import RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 

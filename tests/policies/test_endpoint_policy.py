@@ -27,7 +27,7 @@ from toolgym.policies import Reply, Request, make_policy
 from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.trajectory import Trajectory
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 SEARCH: dict[str, Any] = {
     "type": "function",
@@ -156,7 +156,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def policy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointPolicy]:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("toolgym.policies.client._FIRST_DELAY", 0.01)
     made = EndpointPolicy(server.url, model="m", timeout=0.5, retries=3)
     yield made
     made.close()
@@ -223,7 +223,7 @@ def test_gives_up_after_its_retries(server: Server, policy: EndpointPolicy) -> N
 def test_a_server_that_never_ends_is_given_up_in_time(
     server: Server, answer: Answer, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("toolgym.policies.client._FIRST_DELAY", 0.01)
     server.answers = [answer]
     policy = EndpointPolicy(server.url, model="m", timeout=0.3, retries=1)
     assert "2 tries" in failed(policy, kind)
@@ -262,7 +262,7 @@ def test_a_refused_request_is_final(server: Server, policy: EndpointPolicy, stat
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("toolgym.policies.client._FIRST_DELAY", 0.01)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

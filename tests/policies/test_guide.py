@@ -301,7 +301,7 @@ class TestTurns:
         assert "answer" in grammar_of(alone, call_first=True), "there is no tool to call"
 
     def test_a_server_is_asked_for_a_call_first(self) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         with Grammatical("structured_outputs") as server:
             policy = EndpointPolicy(server.url, guided=True, call_first=True, retries=0)
             (reply,) = made(policy, [asked(prompt="tools_multi_step")])
@@ -406,7 +406,7 @@ class Grammatical:
 class TestServer:
     @pytest.mark.parametrize("field", ["structured_outputs", "guided_grammar", "grammar", "ebnf"])
     def test_a_server_gets_the_grammar_in_its_field(self, field: str) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         with Grammatical(field) as server:
             policy = EndpointPolicy(
                 server.url, guided=True if field == "structured_outputs" else field, retries=0
@@ -420,7 +420,7 @@ class TestServer:
             policy.close()
 
     def test_a_mark_that_is_one_token_of_the_model(self) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         with Grammatical("structured_outputs") as server:
             policy = EndpointPolicy(server.url, guided=True, guided_markers=["<tool_call>"])
             request = asked(format="hermes", prompt="non_reasoning", seed=2)
@@ -430,7 +430,7 @@ class TestServer:
             policy.close()
 
     def test_a_server_that_refuses_the_field_names_the_option(self) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         with Grammatical("guided_grammar") as server:
             policy = EndpointPolicy(server.url, guided=True, retries=0)
             (reply,) = policy.act([asked()])
@@ -442,7 +442,7 @@ class TestServer:
             policy.close()
 
     def test_a_server_that_passes_over_the_field_is_told_of(self) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         with Grammatical("grammar", holds=False) as server:
             policy = EndpointPolicy(server.url, guided="grammar", retries=0)
             with pytest.warns(RuntimeWarning, match="pass over the field 'grammar'"):
@@ -451,7 +451,7 @@ class TestServer:
             policy.close()
 
     def test_options_that_do_not_fit_are_refused(self) -> None:
-        pytest.importorskip("openai")
+        pytest.importorskip("aiohttp")
         url = "http://127.0.0.1:1/v1#m"
         with pytest.raises(BadInputError, match="structured_outputs"):
             EndpointPolicy(url, guided="structured_output")

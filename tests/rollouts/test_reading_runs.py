@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from toolgym import Run, evaluate, export, rollout, score, select
 from toolgym._util.jsonl import dump_line, write_json
+from toolgym._util.spool import Spool
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import RunWriter, episode_seed, open_recording, read_recording
+from toolgym.rollouts.runs import episode_seed, open_recording, read_recording
+from toolgym.rollouts.writing import RunWriter
 from toolgym.task import Task
-from toolgym.trajectory import Step, Trajectory
+from toolgym.trajectory import Step, Trajectory, reading
 
 ENV, SEED, SAMPLES, PLANNED = "ToolQA-GSM8K-v0", 3, 2, 40
 
@@ -297,3 +299,82 @@ def test_a_run_is_read_without_being_held(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(content) / 4
+
+
+KINDS: list[dict[str, Any]] = [
+    {"kind": "sft"},
+    {"kind": "prefixes"},
+    {"kind": "dpo", "pairing": "right_wrong"},
+    {"kind": "dpo", "pairing": "first_divergence", "per_task": 1},
+]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("number", range(len(KINDS)))
+def test_rows_on_disk_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    source = mixed_run(tmp_path / "run")
+    export(source, **KINDS[number], out=tmp_path / "held")
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(reading, "MOST_HELD", 2)
+    made = export(source, **KINDS[number], out=tmp_path / "spooled")
+    assert "on disk" in repr(made.rows)
+    assert files(tmp_path / "spooled") == files(tmp_path / "held")
+    monkeypatch.undo()
+    in_memory = export(list(Run.open(source)), **KINDS[number])
+    assert list(in_memory) == list(made)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"best_of": 1, "by": "reply_words"},
+        {"per_task": 1, "seed": 4},
+        {"best_of": 2, "per_task": 1, "dedupe": None, "where": "reward>=0"},
+    ],
+)
+def test_kept_episodes_on_disk_are_those_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    source = mixed_run(tmp_path / "run")
+    held = select(source, **options)
+    held.write(tmp_path / "held")
+    monkeypatch.setattr(reading, "MOST_HELD", 2)
+    spooled = select(source, **options)
+    spooled.write(tmp_path / "spooled")
+    assert "on disk" in repr(spooled.kept)
+    assert files(tmp_path / "spooled") == files(tmp_path / "held")
+    assert list(spooled.trajectories()) == list(held.trajectories())
+    assert spooled.summary() == held.summary()
+    assert list(export(spooled)) == list(export(held))
+
+
+def mixed_run(folder: Path) -> Path:
+    """Two samples a task, one right and one wrong in every other task."""
+    trajectories = []
+    for number in range(10):
+        for sample in range(2):
+            right = not sample or number % 2
+            said = f"Answer: {42 if right else 41}"
+            said = said if number != 3 else "Answer: 42"  # the same text twice
+            step = Step(said, answer=said[8:], reward=float(right), reward_parts={})
+            messages = [Message("user", f"6*7? ({number})"), Message("assistant", said)]
+            trajectories.append(episode(number, sample, steps=[step], messages=messages))
+    return run_folder(folder, b"".join(map(line, reversed(trajectories))))
+
+
+def test_alike_episodes_are_held_once_in_figures(tmp_path: Path) -> None:
+    source = mixed_run(tmp_path / "run")
+    whole = list(Run.open(source))
+    for number, trajectory in enumerate(whole):  # columns of their own, by sample
+        trajectory.task.metadata.update(levels={"a": number % 3}, other="x" * number)
+    found = evaluate(whole, by=["levels.a", "other"])
+    assert [group.episodes for group in found.groups["levels.a"].groups] == [7, 7, 6]
+    assert sum(group.episodes for group in found.groups["other"].groups) == 20
+    with pytest.raises(BadInputError, match=r"no task has a column 'lewels'.*'levels'"):
+        evaluate(whole, by=["lewels"])

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.sandbox import Sandbox, SandboxSession
+from toolgym.sandbox import sandbox as sandbox_module
 from toolgym.sandbox.sandbox import JailedKeepers, shared
 from toolgym.sandbox.session import STATE_CHARS
 
@@ -118,7 +119,7 @@ def own(state):
 
 @pytest.fixture(scope="module")
 def box() -> Sandbox:
-    return Sandbox(SOURCES, timeout=0.4, memory_mb=64, output_chars=2_000)
+    return Sandbox(SOURCES, timeout=1.0, memory_mb=64, output_chars=2_000)
 
 
 def ended(number: int) -> bool:
@@ -140,6 +141,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def killed(session: SandboxSession) -> None:
     """End the process of a session, as somebody else would."""
     if (process := session._process) is not None:
+        process.begun()
         os.kill(process.number, signal.SIGKILL)
         wait_for(lambda: not process.quiet())
 
@@ -517,7 +519,8 @@ def test_two_thousand_sessions_leave_no_descriptor_and_no_zombie(box: Sandbox) -
             session.close()
     del session
     wait_for(lambda: open_descriptors() <= before)
-    wait_for(lambda: len(list(below(keeper))) <= 1)  # the one that was forked ahead
+    kept = 1 + len(sandbox_module._IDLE)  # the one that was forked ahead, and those for calls
+    wait_for(lambda: len(list(below(keeper))) <= kept)
     assert len(os.listdir(f"/proc/{keeper}/fd")) < 12
 
 
@@ -579,3 +582,67 @@ def test_a_killed_parent_leaves_nobody() -> None:
     parent.stdout.close()
     for number in numbers:
         wait_for(lambda number=number: ended(number))
+
+
+PATCHING = """
+import builtins, json, marshal, random, sys
+def patch(state, what):
+    state["patched"] = what
+    lie = lambda *args, **kwargs: '{"forged": 1}'
+    if what == "dumps":
+        json.dumps = json.JSONEncoder.encode = lie
+    elif what == "loads":
+        json.loads = lambda *args, **kwargs: {"forged": 1}
+    elif what == "marshal":
+        marshal.dumps = lambda *args: b"0"
+    elif what == "len":
+        builtins.len = lambda _: 0
+    elif what == "main":
+        sys.modules["__main__"].plain = lambda value: ("[1]", [1])
+        frame = sys._getframe()
+        while frame is not None:
+            if hasattr(frame.f_locals.get("self"), "_plain"):
+                frame.f_locals["self"]._plain = lambda value: ("[1]", [1])
+            frame = frame.f_back
+    return 1
+"""
+
+
+@pytest.mark.parametrize("what", ["dumps", "loads", "marshal", "len", "main"])
+def test_who_patches_the_library_lies_about_its_own_session_alone(what: str) -> None:
+    """Only without the rules: what comes is a dict of JSON still, and nobody else's."""
+    sandbox = Sandbox({"patch": PATCHING, "put": SOURCES["put"]}, rules=False, timeout=0.5)
+    with sandbox.open({"n": 1}) as session, sandbox.open({"other": 1}) as other:
+        other.call("put", {"key": "k", "value": 1})
+        for _ in range(3):
+            session.call("patch", {"what": what})
+            session.call("put", {"key": "k", "value": 1})
+        assert isinstance(session.state(), dict)
+        assert other.call("put", {"key": "m", "value": 2}).text == "3"
+        assert other.state() == {"other": 1, "k": 1, "m": 2}
+    with sandbox.open({"n": 1}) as fresh:
+        assert fresh.call("put", {"key": "k", "value": 1}).text == "2"
+        assert fresh.state() == {"n": 1, "k": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "json.dumps = lambda *a, **k: '1'",
+        "json.JSONEncoder.encode = lambda *a: '1'",
+        "del json.dumps",
+        "random.seed = None",
+        "setattr(json, 'dumps', None)",
+        "globals()['json'] = None",
+        "__builtins__['len'] = None",
+        "len.__self__.len = None",
+    ],
+)
+def test_within_the_rules_nothing_is_patched(body: str) -> None:
+    source = f"import json, random\ndef patch(state):\n    state['n'] = 2\n    {body}\n"
+    sandbox = Sandbox({"patch": source, "put": SOURCES["put"]})
+    with sandbox.open({"n": 1}) as session:
+        assert session.call("patch", {}).error in ("exception", "refused")
+        assert session.state() == {"n": 1}
+        assert session.call("put", {"key": "k", "value": [1]}).text == "2"
+        assert session.state() == {"n": 1, "k": [1]}

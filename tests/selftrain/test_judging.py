@@ -15,7 +15,8 @@ import toolgym
 from toolgym.errors import BadInputError, RunMismatchError, UnknownNameError
 from toolgym.evaluation.intervals import mcnemar
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.rollouts.runs import Run, RunWriter
+from toolgym.rollouts.runs import Run
+from toolgym.rollouts.writing import RunWriter
 from toolgym.selftrain import preflight
 from toolgym.selftrain.environments import used
 from toolgym.selftrain.judging import WAYS, Change, Evaluations, check_judge, fell

@@ -330,7 +330,9 @@ def test_a_run_is_scored_again_as_it_was_played(tmp_path: Path) -> None:
     assert table.rows["ours"].value == sum(part["bfcl_state"] for part in parts) / 60
     assert 0 < table.rows["theirs"].value <= table.rows["ours"].value < 1
     steps = sum(len(episode.steps) for episode in played)
-    assert evaluate(run)["mean_steps"].value == pytest.approx(steps / 60)
+    report = evaluate(run)
+    assert report["mean_steps"].value == pytest.approx(steps / 60)
+    assert "calls/(unknown tool)" not in [row.name for row in report.rows], "some appear later"
     for episode in played[:10]:
         assert Trajectory.from_row(episode.to_row()) == episode
         assert episode.state_after(len(episode.steps)) == episode.state
@@ -436,8 +438,18 @@ def test_arguments_and_sources_are_checked(tmp_path: Path) -> None:
     broken = open_tasks([row | {"initial_config": {"GorillaFileSystem": {"root": {"a": 1}}}}])
     with pytest.raises(BadInputError, match="GorillaFileSystem cannot begin task"):
         gym.make(ID, tasks=broken).reset()
-    none = make(tools=[])
-    assert none.reset(seed=1)[1]["tools"] == []
+
+
+@pytest.mark.parametrize("way", [{"tools": []}, {"prompt": "no_tool"}])
+def test_without_tools_the_user_shows_none(way: dict[str, Any]) -> None:
+    env = make(tasks="multi_turn_miss_func", **way)
+    said, info = env.reset(options={"task": 0})
+    for text, _ in user_turns(env.tasks[0]):
+        assert info["tools"] == []
+        said, _, terminated, _, info = env.step("Answer: I have no tools.")
+        assert (said, terminated) == (text, False)
+    assert env.step("Answer: Still none.")[1:3] == (0.0, True)
+    assert env.trajectory.state is None
 
 
 def test_a_policy_of_other_tasks_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import decimal
 import json
 import threading
@@ -70,6 +71,26 @@ def test_failures_are_told_in_the_published_words() -> None:
     assert wrong["text"].startswith("Error during execution: ")
     assert "unexpected keyword argument 'name'" in wrong["text"]
     assert call(live, "touch", file_name="c") == {"text": "None"}
+    undefined = call(live, "post_tweet", content="x")
+    assert undefined["text"] == "Error during execution: name 'post_tweet' is not defined"
+
+
+def test_texts_do_not_depend_on_the_process() -> None:
+    card = {"c1": {"balance": 9}}
+    live = world(
+        "TravelAPI",
+        "TicketAPI",
+        TravelAPI={"access_token": "t", "token_expires_in": 2, "credit_card_list": card},
+        TicketAPI={"ticket_queue": [{"id": 1, "title": "x"}]},
+    )
+    flight = {"travel_date": "2026-11-14", "travel_from": "SFO", "travel_to": "LAX"}
+    paid = {"access_token": "t", "card_id": "c1", "travel_class": "third"}
+    told = json.loads(call(live, "book_flight", **flight, **paid)["text"])
+    one_of = "Must be one of {'business', 'economy', 'first'}"
+    assert told == {"booking_status": False, "error": f"Invalid travel class. {one_of}"}
+    updates = {"size": 1, "status": "Open", "age": 2, "colour": 3}
+    told = json.loads(call(live, "edit_ticket", ticket_id=1, updates=updates)["text"])
+    assert told == {"error": "Invalid fields for update: age, colour, size"}
 
 
 def test_default_arguments_are_each_calls_own() -> None:
@@ -128,6 +149,7 @@ def test_precision_is_the_calls_own() -> None:
         ("logarithm", {"value": 3, "base": 10, "precision": 10**12}),
         ("logarithm", {"value": "1e999999999999", "base": 10, "precision": 10}),
         ("logarithm", {"value": "1e-999999999999", "base": 10, "precision": 10}),
+        ("logarithm", {"value": "1E9_99_999_999/3", "base": 10, "precision": 10}),
         ("square_root", {"number": 2, "precision": 10**12}),
         ("round_number", {"number": 7, "decimal_places": -(10**12)}),
     ],
@@ -235,6 +257,73 @@ def test_any_call_gives_a_text_and_leaves_plain_json(
         twin.restore(snapshot)
         assert twin.call(chosen, given)["text"] == text, "a moment that is restored is the same"
         assert twin.state() == state
+
+
+def typed(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a parameter's document asks for, some of which mean something."""
+    words = [
+        "celsius",
+        "fahrenheit",
+        "km",
+        "USD",
+        "SFO",
+        "economy",
+        "Apple",
+        "driver",
+        "1e9",
+        "",
+        "x",
+    ]
+    numbers = st.integers(-3, 40) | st.floats(-9, 9)
+    return {
+        "string": st.sampled_from(words),
+        "integer": st.integers(-3, 40),
+        "number": numbers,
+        "boolean": st.booleans(),
+        "array": st.lists(numbers | st.sampled_from(words), max_size=3),
+        "object": st.dictionaries(st.sampled_from(["status", "title"]), st.text(max_size=3)),
+    }[schema["type"]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(CLASSES)), st.data())
+def test_a_call_says_what_the_method_says(name: str, data: st.DataObject) -> None:
+    task = Task("t", "", ("[[]]",), {"classes": [name], "initial_config": {}})
+    live, plain = World(task), World(task).live[name]
+    documents = {item["name"]: item["parameters"] for item in documents_of(task)}
+    for _ in range(3):
+        chosen = data.draw(st.sampled_from(sorted(documents)))
+        given = {}
+        for key, schema in documents[chosen]["properties"].items():
+            if key in documents[chosen]["required"] or data.draw(st.booleans()):
+                given[key] = data.draw(
+                    typed(schema) | VALUES if data.draw(st.booleans()) else typed(schema)
+                )
+        text = live.call(chosen, given)["text"]
+        if "at most 10000" in text or "too large" in text:
+            continue
+        with decimal.localcontext(), mpmath_precision():
+            try:
+                value = getattr(plain, chosen)(**copy.deepcopy(given))
+                told = (
+                    json.dumps(value) if isinstance(value, dict) and jsonable(value) else str(value)
+                )
+            except Exception as error:
+                told = f"Error during execution: {error}"
+        assert text == told
+
+
+def mpmath_precision() -> Any:
+    mpmath = require_extra("mpmath", "math")
+    return mpmath.workprec(mpmath.mp.prec)
+
+
+def jsonable(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def test_threads_do_not_hear_each_other() -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from toolgym._util.jsonl import write_rows
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from scripted_model import KEY, QUESTIONS, Model
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("toolgym.policies.client._FIRST_DELAY", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     made = Model()
     yield made

@@ -20,7 +20,7 @@ from toolgym.cli import app
 from toolgym.envs.toolscenario.compiler.pipeline import build_folder
 from toolgym.scenario import Levels
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from scripted_model import (
     GALLIUM,
@@ -50,7 +50,7 @@ from scripted_model import (
     tool,
 )
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 def test_a_good_model_gives_verified_scenarios_of_all_shapes(

@@ -25,7 +25,7 @@ from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.scenario import Levels
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from scripted_model import (
     BIRTHPLACE_SOURCE,
@@ -48,7 +48,7 @@ from scripted_model import (
     stage_of,
 )
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 def retried(model: Model) -> str:

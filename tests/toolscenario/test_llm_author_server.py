@@ -14,7 +14,7 @@ from toolgym.envs.toolscenario.records import RejectedError
 from toolgym.errors import EndpointError
 from toolgym.policies.client import Dialect
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from scripted_model import (
     KEY,
@@ -33,7 +33,7 @@ from scripted_model import (
     stage_of,
 )
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 def test_a_server_that_is_down_ends_the_build_and_loses_nothing(

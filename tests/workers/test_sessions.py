@@ -240,7 +240,7 @@ def test_sessions_are_as_a_plain_model(steps: list[tuple[str, int, Any]]) -> Non
         elif kind == "state":
             assert session.state() == stated(models[which].values)
         elif kind == "call":
-            reply = session.call(*given_, timeout=10)
+            reply = session.call(*given_, timeout=30)
             text = models[which].call(*given_)
             assert ("error" in reply) == (text is None), reply
             assert text is None or reply["text"] == text

@@ -267,13 +267,18 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     Returns:
         How many rows were written.
     """
+    return write_lines(path, map(dump_line, rows))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> int:
+    """As `write_rows`, for lines that were made already."""
     count = 0
     with (
         publish(Path(path)) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as stream,
     ):
-        for row in rows:
-            stream.write(dump_line(row))
+        for line in lines:
+            stream.write(line)
             count += 1
     return count
 

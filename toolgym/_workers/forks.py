@@ -27,6 +27,7 @@ __all__ = ["Forks", "Held"]
 _START_SECONDS = 60.0  # a keeper may have to import its work's own libraries first
 _ORDER = struct.Struct("!cI")  # as in the role, which shares no module with this one
 _NUMBER = struct.Struct("!I")
+_READY = 100  # bytes of the first message, at most
 _TOKEN = 8  # bytes that a reply repeats, so that nothing stray is taken for one
 
 
@@ -115,8 +116,22 @@ class Held(Channel):
         super().__init__(descriptor, descriptor)
         os.set_blocking(descriptor, False)
         self.number, self.owner = number, os.getpid()
+        self._begun = False
         self.end = weakref.finalize(self, _end, keeper, number, descriptor, self.owner)
         self.end.atexit = False  # all end with their keeper then
+
+    def begun(self) -> None:
+        """Wait until the process is ready: the deadline of its first call counts none of that.
+
+        Raises:
+            EOFError: the process has ended: nothing was done in it.
+        """
+        if not self._begun:
+            try:
+                self.receive(time.monotonic() + _START_SECONDS, _READY)
+            except (TimeoutError, ValueError) as error:
+                raise EOFError from error
+            self._begun = True
 
     def post(self, kind: bytes, request: bytes, end: float) -> bytes:
         """Send a message that has replies; what each of them begins with.

@@ -137,8 +137,7 @@ class Idle:
                 self.children, self._owner = [], os.getpid()
             while self.children:
                 child = self.children.pop()
-                # What a killed child forked may hold its pipes open for a moment: ask the system.
-                if child.process.poll() is None and child.quiet():
+                if child.process.poll() is None and child.quiet():  # its forks may hold the pipes
                     return child
                 child.kill()
         return None
@@ -147,9 +146,9 @@ class Idle:
         """Kill all that wait."""
         with self._lock:
             children, self.children = self.children, []
-        if self._owner == os.getpid():
-            for child in children:
-                child.kill()
+        ours = self._owner == os.getpid()  # after a fork they are the parent's
+        for child in children:
+            child.kill() if ours else child.disown()
 
 
 class WorkerPool:
@@ -330,8 +329,7 @@ class Jobs:
 class Keepers:
     """Idle keepers of one work module; each call takes one or starts one.
 
-    A keeper forks a runner for each call, see `toolgym._workers.fork_child`; it runs nothing of
-    what a call brings, so that keepers can be shared.
+    A keeper forks a runner for each call, see `toolgym._workers.fork_child`; it runs nothing of it.
 
     Args:
         work: path of the module.

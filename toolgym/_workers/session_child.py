@@ -6,7 +6,8 @@ number is used again before. A jailed session is made by a work module that is n
 session of a user's own class is an instance of it, which the keeper has imported once.
 
 A work has ``prepare()``, called in each process before its first message; ``session(opening,
-limited, plain)``, which gives what answers each further message; and ``LIMITS`` as in fork_child.
+memory, limited, plain)``, which gives what answers each further message; and ``LIMITS`` as in
+fork_child.
 """
 
 from __future__ import annotations
@@ -121,9 +122,9 @@ class _Keeper:
             opening = channel.receive()
             (memory,) = _NUMBER.unpack_from(opening)
             limited = not memory or self.door.limit(memory, _PROCESSOR_SECONDS, self.work.LIMITS)
-            answer: Answering = self.work.session(
-                opening[_NUMBER.size :], limited, self.child.plain
-            )
+            rest = opening[_NUMBER.size :]
+            answer: Answering = self.work.session(rest, memory, limited, self.child.plain)
+            channel.send(b"ready")  # from here on, time is that of a call
             while True:
                 for reply in answer(channel.receive()):
                     channel.send(reply)
@@ -184,7 +185,7 @@ class _Objects:
         for kind, given in ((b"n", ((),)), (b"c", ("state", {})), (b"p", ()), (b"s", ())):
             list(warm.answer(kind + bytes(_TOKEN) + pickle.dumps(given)))
 
-    def session(self, opening: bytes, limited: bool, plain: Any) -> Answering:
+    def session(self, opening: bytes, memory: int, limited: bool, plain: Any) -> Answering:
         """What answers each message; see `_Object`."""
         return _Object(self._make, self._tool, self._pickle, plain, self._own).answer
 

@@ -220,6 +220,7 @@ class ProcessSession:
             if self._process is None:
                 self._process = self._forks.take()
                 self._process.send(_OPENING)
+                self._process.begun()
             state = self._asked(*self._base, self._timeout)
             for request in self._journal:
                 self._asked(b"c", request, self._timeout)
@@ -329,6 +330,15 @@ class _OtherError(Exception):
 _PAYLOADS: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 _FORKS: OrderedDict[bytes, Forks] = OrderedDict()
 _LOCK = threading.Lock()
+
+
+def _renew() -> None:
+    """After a fork of this process: a thread that is not here may have held the lock."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def _forks_of(make: Callable[..., Any]) -> Forks:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from toolgym._util.differences import difference
 from toolgym.checks.adversaries import Adversary, calls, numbered
 from toolgym.messages import Message
 from toolgym.task import SUB_ANSWERS, SubAnswer, Task
@@ -66,7 +65,8 @@ def state_episode(*turns: Turn) -> Trajectory:
         for name, status in changed.items():
             orders[name] = {**orders.get(name, {"city": "Kald"}), "status": status}
         after = {"orders": orders}
-        record.steps.append(replace(step, state_diff=tuple(difference(state, after))))
+        record.steps.append(replace(step))
+        record.steps[-1].remember(state, after)
         record.messages.append(Message("assistant", step.action))
         record.messages += [Message("user", step.observation)] if step.observation else []
         state = after

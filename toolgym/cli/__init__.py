@@ -37,6 +37,7 @@ def _app() -> typer.Typer:
     made.add_typer(resources.index_app, name="index")
     made.add_typer(resources.model_app, name="model")
     made.command("rollout")(episodes.play)
+    made.command("merge")(episodes.join)
     made.command("view")(episodes.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("score")(evaluation.score_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,9 +19,10 @@ from toolgym.errors import BadInputError, PolicyError
 
 if TYPE_CHECKING:
     from toolgym.rollouts.engine import Run
+    from toolgym.rollouts.plan import Plan
     from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["describe", "environment_arguments", "play", "view"]
+__all__ = ["describe", "environment_arguments", "join", "play", "view"]
 
 PolicyOption = Annotated[
     str,
@@ -43,7 +45,8 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sa
 ConcurrencyOption = Annotated[
     int | None,
     typer.Option(
-        "--concurrency", help="Episodes at once; default 16, for local models 128, on a CPU 32."
+        "--concurrency",
+        help="Episodes at once; default 16, 16 a model server, for local models 128, on a CPU 32.",
     ),
 ]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
@@ -70,12 +73,18 @@ def play(
     episodes: EpisodesOption = None,
     samples_per_task: SamplesOption = 1,
     seed: SeedOption = 0,
+    shard: options.ShardOption = None,
+    same_as: options.SameAsOption = None,
+    plan_only: options.PlanOption = False,
+    ray: options.RayOption = None,
     concurrency: ConcurrencyOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
-    from toolgym.policies import make_policy
+    from toolgym.policies.base import make_policy
     from toolgym.rollouts.engine import rollout
+    from toolgym.rollouts.plan import plan
+    from toolgym.rollouts.remote import RayExecutor
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
@@ -90,17 +99,33 @@ def play(
         given = arguments.get("service", {})
         arguments["service"] = given | service if isinstance(given, dict) else given
     options.import_from_here()
-    player = make_policy(policy, **options.key_values(policy_arg, "--policy-arg"))
+    policy_args = options.key_values(policy_arg, "--policy-arg")
+    planned: dict[str, Any] = {
+        "env_args": arguments,
+        "episodes": episodes,
+        "samples_per_task": samples_per_task,
+        "seed": seed,
+    }
+    if plan_only:
+        made = plan(env, policy, policy_args=policy_args, **planned)
+        _write_plan(made.shard(shard), same_as, out)
+        return
+    player = make_policy(policy, **policy_args) if ray is None else None
     try:
-        with playing_bar(f"rollout {env}") as (advance, pulse):
+        with (
+            RayExecutor(ray) if ray is not None else nullcontext() as executor,
+            playing_bar(f"rollout {env}", lambda: player.notice if player else "") as bars,
+        ):
+            advance, pulse = bars
             run = rollout(
                 env,
-                player,
-                env_args=arguments,
-                episodes=episodes,
-                samples_per_task=samples_per_task,
-                seed=seed,
+                player or policy,
+                policy_args=None if player else policy_args,
+                **planned,
                 out=out,
+                shard=shard,
+                same_as=same_as,
+                executor=executor,
                 concurrency=concurrency,
                 progress=advance,
                 pulse=pulse,
@@ -108,8 +133,31 @@ def play(
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_what_is_kept(out)) from error
     finally:
-        player.close()
+        if player is not None:
+            player.close()
     _tell(run, out, as_json)
+
+
+def _write_plan(planned: Plan, same_as: Path | None, out: Path) -> None:
+    if same_as is not None:
+        planned.check(same_as)
+    planned.write(out)
+    rows = [("planned", f"{len(planned.jobs)} episodes"), ("plan", str(out))]
+    print(table([*rows, ("next", f"the same command with --same-as {out} and --shard I/N")]))
+
+
+def join(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of all shards of one plan.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run that they make.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also where episodes are missing.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make one run of the shards that `toolgym rollout --shard` played on several machines."""
+    from toolgym.rollouts.writing import merge
+
+    _tell(merge(runs, out, partial=partial), out, as_json)
 
 
 def environment_arguments(
@@ -157,13 +205,13 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     Raises:
         PolicyError: some episodes failed, so the run is not complete.
     """
-    trajectories = run.trajectories()
-    finished = {trajectory.id for trajectory in trajectories}
-    planned = max(run.settings["episodes"], len(finished))
+    rewards = {trajectory.id: trajectory.reward for trajectory in run}
+    finished = rewards.keys()
+    planned = max(run.planned, len(finished))
     # The last failure of each episode that is still missing: others were retried with success.
     missing = {row["id"]: row for row in run.failures() if row["id"] not in finished}
     kinds = Counter(row["kind"] for row in missing.values())
-    mean = sum(t.reward for t in trajectories) / len(trajectories) if trajectories else None
+    mean = sum(rewards.values()) / len(rewards) if rewards else None
     if as_json:
         facts = {"run": str(out), "planned": planned, "finished": len(finished)}
         print_json(facts | {"failures": dict(kinds), "mean_reward": mean})
@@ -171,7 +219,9 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
         rows = [("tasks", run.settings["task_source"]), ("episodes", f"{len(finished)}/{planned}")]
         rows += [("mean reward", f"{mean:.3f}")] if mean is not None else []
         rows += [("run", str(out))]
-        rows += [("next", f"toolgym eval {out}")] if finished else []
+        shard = run.settings.get("shard")
+        then = f"toolgym merge, once all {shard[1]} shards are played" if shard else ""
+        rows += [("next", then or f"toolgym eval {out}")] if finished else []
         print(table(rows))
     if missing:
         listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -264,7 +265,7 @@ def _run_page(folder: Path, examples: int) -> str:
     run = Run.open(folder)
     figures = evaluate(run)
     settings = json.dumps(run.settings, indent=2, ensure_ascii=False)
-    shown = sorted(run.trajectories(), key=lambda trajectory: -trajectory.reward)[:examples]
+    shown = heapq.nlargest(examples, run, key=lambda trajectory: trajectory.reward)
     episodes = "\n\n".join(describe(trajectory) for trajectory in shown)
     return (
         f"# {run.settings['env']['id']}\n\n{figures.to_markdown()}\n"

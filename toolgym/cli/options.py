@@ -97,6 +97,30 @@ LearnAsOption = Annotated[
         help="Learn under another prompt (repeat): examples=0, prompt=NAME.",
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Play only every N-th job, from the I-th on; see merge."
+    ),
+]
+SameAsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--same-as",
+        metavar="RUN",
+        help="Run folder or run.json of another machine: play nothing where settings or files "
+        "differ.",
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Play on a Ray cluster: auto, local, or its address."
+    ),
+]
+PlanOption = Annotated[
+    bool, typer.Option("--plan-only", help="Write run.json, for --same-as, and play nothing.")
+]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 

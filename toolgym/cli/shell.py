@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -137,11 +138,12 @@ def stage_bars() -> Iterator[Told]:
 
 
 @contextmanager
-def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
+def playing_bar(label: str, notice: Callable[[], str] = str) -> Iterator[tuple[Advance, Advance]]:
     """Progress of a rollout on stderr, which moves within a turn.
 
     Args:
         label: what is going on.
+        notice: what the policy waits for, or nothing; asked every second.
 
     Yields:
         A function of finished and planned episodes, and one of turns and tokens so far.
@@ -151,7 +153,7 @@ def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
 
         def tell() -> None:
             note = written(*sampled, time.monotonic() - begun) if sampled[0] else ""
-            advance(label, *done, note)
+            advance(label, *done, notice() or note)
 
         def episodes(finished: int, planned: int) -> None:
             nonlocal done
@@ -163,8 +165,23 @@ def playing_bar(label: str) -> Iterator[tuple[Advance, Advance]]:
             sampled = turns, tokens
             tell()
 
+        def watch() -> None:
+            shown = ""
+            while not ended.wait(1.0):
+                now = notice()
+                if now or shown:  # no reply comes during an outage, and nothing else tells of it
+                    tell()
+                shown = now
+
         tell()
-        yield episodes, pulse
+        ended = threading.Event()
+        watcher = threading.Thread(target=watch, name="toolgym-progress", daemon=True)
+        watcher.start()
+        try:
+            yield episodes, pulse
+        finally:
+            ended.set()
+            watcher.join()
 
 
 @contextmanager

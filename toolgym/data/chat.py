@@ -11,11 +11,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from toolgym._util.jsonl import dump_line
+from toolgym._util.spool import Spool
 from toolgym.errors import BadInputError, did_you_mean, explain
 from toolgym.formats import Action, Format, get_format
 from toolgym.formats.scan import without_think
@@ -24,7 +27,7 @@ from toolgym.messages import Chat, Message, to_chats
 from toolgym.registry import PROMPTS
 from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["STYLES", "LearnAs", "conversation", "learned", "prefix_rows", "style_of"]
+__all__ = ["STYLES", "LearnAs", "conversation", "learned", "prefix_rows", "row_spool", "style_of"]
 
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
@@ -196,7 +199,7 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
 
 def _thought(action: str, trajectory: Trajectory, codec: Format) -> str:
     """What stands before the calls or the answer, with the reasoning that formats pass over."""
-    thought = codec.parse(action, trajectory.tools).thought
+    thought = codec.parse(action, trajectory.documents).thought
     shown = without_think(action).strip()
     begin = action.rfind(shown) if shown else len(action)
     # Reasoning between visible words has no one place: then its blocks are put in front.
@@ -212,7 +215,7 @@ def prefix_rows(
     preset: str = "ours",
     reasoning: bool = True,
     learn_as: LearnAs | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+) -> tuple[Spool[dict[str, Any]], dict[str, int]]:
     """Rows of ``prompt`` (all before a turn) and ``completion`` (that turn), one for each turn.
 
     As prompts of reinforcement learning the completion is left out; as step-level fine-tuning it is
@@ -235,8 +238,8 @@ def prefix_rows(
     Raises:
         BadInputError: no row can be made.
     """
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    rows = row_spool()
+    seen: set[bytes] = set()
     count = silent = again = 0
     for trajectory in trajectories:
         count += 1
@@ -248,7 +251,8 @@ def prefix_rows(
         for row in _rows(played, chosen, preset, reasoning):
             if note:
                 row["learn_as"] = note
-            key = json.dumps([row["prompt"], row["completion"]], sort_keys=True)
+            text = json.dumps([row["prompt"], row["completion"]], sort_keys=True)
+            key = blake2b(text.encode(), digest_size=16).digest()
             if key in seen:
                 again += 1
             else:
@@ -258,6 +262,11 @@ def prefix_rows(
         raise BadInputError(f"no row can be made: {count} episodes, {silent} without a reply")
     dropped = {"no reply": silent, "the same prefix and turn again": again}
     return rows, {reason: count for reason, count in dropped.items() if count}
+
+
+def row_spool() -> Spool[dict[str, Any]]:
+    """Where training rows are kept: on disk when they are many."""
+    return Spool(dump_line, json.loads)
 
 
 def _rows(trajectory: Trajectory, style: str, preset: str, reasoning: bool) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import write_rows, write_text
-from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, style_of
+from toolgym._util.jsonl import write_lines, write_rows, write_text
+from toolgym._util.spool import Spool
+from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, row_spool, style_of
 from toolgym.data.conditions import condition
-from toolgym.data.pairs import balance, make_pairs, pair_row
+from toolgym.data.pairs import Balance, Groups, pair_row, pairs_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.runs import Episodes, Recording, open_recording
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Trajectory, spool_for
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
 
@@ -34,13 +35,13 @@ class Rows:
     """Training rows.
 
     Args:
-        rows: plain JSON values.
+        rows: plain JSON values; many of them lie on disk, and are read when they are looked at.
         kind: one of `KINDS`.
         about: style, pairing, counts, and the origin of the episodes.
         dropped: for ``dpo`` questions, else episodes (or turns) that gave no row, by reason.
     """
 
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     kind: str
     about: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -67,7 +68,10 @@ class Rows:
         target = Path(path)
         file = target if target.suffix == ".jsonl" else target / "train.jsonl"
         card = target.with_suffix(".md") if target.suffix == ".jsonl" else target / "README.md"
-        write_rows(file, self.rows)
+        if isinstance(self.rows, Spool):
+            write_lines(file, self.rows.lines())
+        else:
+            write_rows(file, self.rows)
         write_text(card, self.card(file.name))
         return file
 
@@ -141,19 +145,20 @@ def export(
     elif kind == "prefixes":
         rows, dropped = prefix_rows(taken, **shape)
     else:
-        trajectories = list(taken)
         about |= {"pairing": pairing, "per_task": per_task}
-        pairs, dropped = make_pairs(
-            trajectories, condition(right, trajectories), pairing=pairing, per_task=per_task
-        )
-        rows = [pair_row(pair, style, reasoning, anew) for pair in pairs]
-        about["balance"] = balance(pairs)
+        rows, sides, dropped = row_spool(), Balance(), Counter[str]()
+        holds = condition(right, episodes)
+        groups = Groups(taken, spool_for(episodes.held))
+        for pair in pairs_of(groups, holds, dropped, pairing=pairing, per_task=per_task):
+            rows.append(pair_row(pair, style, reasoning, anew))
+            sides.add(pair)
+        about["balance"] = sides.told()
     about["episodes"] = taken.count
-    dropped |= {f"not {where}": taken.left} if taken.left else {}
+    left = {f"not {where}": taken.left} if taken.left else {}
     if anew is not None:
         notes = Counter(row["learn_as"] for row in rows if "learn_as" in row)
         about["learn_as"] = {f"{note} ({n} of {len(rows)} rows)": n for note, n in notes.items()}
-    made = Rows(rows, kind, about, dropped)
+    made = Rows(rows, kind, about, dict(dropped) | left)
     if out is not None:
         made.write(out)
     return made
@@ -189,7 +194,7 @@ def message_rows(
     style: str = "auto",
     reasoning: bool = True,
     learn_as: LearnAs | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+) -> tuple[Spool[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
 
     Episodes with worked examples give ``prompt`` and ``completion`` in place of ``messages``: the
@@ -207,7 +212,7 @@ def message_rows(
     Raises:
         BadInputError: no row can be made.
     """
-    rows = []
+    rows = row_spool()
     count = silent = 0
     for trajectory in trajectories:
         count += 1

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import value_hash, write_json, write_rows
+from toolgym._util.jsonl import dump_line, value_hash, write_json, write_lines
+from toolgym._util.spool import Spool
 from toolgym.data.conditions import compared_names, measure, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Trajectory, spool_for
 
 __all__ = ["Selection", "select"]
 
@@ -23,16 +26,22 @@ class Selection:
     """Kept episodes, and the count of the others by reason.
 
     Args:
-        kept: in the order of the run: by task and sample.
+        kept: in the order of the run: by task and sample. Many episodes of a folder lie on disk,
+            and are read when they are looked at.
         dropped: ``{reason: episodes}``, in the order in which the filters were applied.
         settings: the filters as plain data.
         origin: what was filtered: environment, task source, policy, path.
     """
 
-    kept: list[Trajectory]
+    kept: Sequence[Trajectory]
     dropped: dict[str, int]
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def kept_tasks(self) -> int:
+        """Tasks of the kept episodes."""
+        return len({trajectory.task.id for trajectory in self.kept})
 
     @property
     def total(self) -> int:
@@ -45,9 +54,9 @@ class Selection:
     def __iter__(self) -> Iterator[Trajectory]:
         return iter(self.kept)
 
-    def trajectories(self) -> list[Trajectory]:
+    def trajectories(self) -> Sequence[Trajectory]:
         """The kept episodes."""
-        return list(self.kept)
+        return self.kept if isinstance(self.kept, Spool) else list(self.kept)
 
     def provenance(self) -> dict[str, Any]:
         """The origin of what was filtered, with the counts and filters under ``selection``."""
@@ -56,8 +65,7 @@ class Selection:
 
     def summary(self) -> dict[str, Any]:
         """Counts and filters as plain data: what ``selection.json`` holds."""
-        tasks = len({trajectory.task.id for trajectory in self.kept})
-        counts = {"total": self.total, "kept": len(self.kept), "kept_tasks": tasks}
+        counts = {"total": self.total, "kept": len(self.kept), "kept_tasks": self.kept_tasks}
         return {**counts, "dropped": self.dropped, "settings": self.settings, "origin": self.origin}
 
     def write(self, path: str | Path) -> Path:
@@ -80,7 +88,10 @@ class Selection:
                 f"{str(target.parent)!r} is a run, whose episodes a selection would replace; name "
                 "another folder"
             )
-        write_rows(target, (trajectory.to_row() for trajectory in self.kept))
+        if isinstance(self.kept, Spool):
+            write_lines(target, self.kept.lines())
+        else:
+            write_lines(target, (dump_line(trajectory.to_row()) for trajectory in self.kept))
         write_json(target.parent / SELECTION, self.summary())
         return target
 
@@ -131,20 +142,27 @@ def select(
         tests.append(("no tool call", lambda t: any(True for _ in t.calls)))
     if dedupe:
         tests.append((f"same {dedupe} as another of its task", _first_of_its_kind(dedupe)))
-    kept: list[Trajectory] = []
+    kept, tasks = spool_for(episodes.held), list[str]()
     # In the order of the filters, whichever drops the first episode.
     dropped = Counter({reason: 0 for reason, _ in tests})
     for trajectory in episodes:
         reason = next((reason for reason, holds in tests if not holds(trajectory)), None)
         if reason is None:
             kept.append(trajectory)
+            tasks.append(sys.intern(trajectory.task.id))
         else:
             dropped[reason] += 1
-    dropped = Counter({reason: count for reason, count in dropped.items() if count})
+    places: Sequence[int] = range(len(kept))
     if best_of is not None:
-        kept = _best(kept, best_of, by or (compared_names(where) or ["reward"])[0], dropped)
+        name = by or (compared_names(where) or ["reward"])[0]
+        places = _best(kept, _by_task(tasks, places), best_of, name)
+        dropped[f"not among the best {best_of} of its task by {name}"] += len(kept) - len(places)
     if per_task is not None:
-        kept = _capped(kept, per_task, seed, dropped)
+        before, places = len(places), _capped(_by_task(tasks, places), per_task, seed)
+        dropped[f"over the cap of {per_task} a task"] += before - len(places)
+    if len(places) < len(kept):
+        kept = kept.only(places)
+    dropped = Counter({reason: count for reason, count in dropped.items() if count})
     settings = {"where": where, "tools": tools, "best_of": best_of, "by": by}
     settings |= {"per_task": per_task, "dedupe": dedupe, "seed": seed}
     selection = Selection(kept, dict(dropped), settings, episodes.origin)
@@ -158,10 +176,11 @@ def select(
 
 
 def _first_of_its_kind(way: str) -> Callable[[Trajectory], bool]:
-    seen: set[str] = set()
+    seen: set[bytes] = set()
 
     def first(trajectory: Trajectory) -> bool:
-        key = value_hash([trajectory.task.id, _content(trajectory, way)])
+        # Half of a SHA-256: a run of a million episodes remembers a million of them.
+        key = bytes.fromhex(value_hash([trajectory.task.id, _content(trajectory, way)])[:32])
         fresh = key not in seen
         seen.add(key)
         return fresh
@@ -179,39 +198,30 @@ def _content(trajectory: Trajectory, way: str) -> Any:
     return [trajectory.tokens.prompt_ids, trajectory.tokens.completion_ids]
 
 
-def _by_task(trajectories: list[Trajectory]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, trajectory in enumerate(trajectories):
-        places.setdefault(trajectory.task.id, []).append(place)
-    return places
+def _by_task(tasks: Sequence[str], places: Iterable[int]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for place in places:
+        found.setdefault(tasks[place], []).append(place)
+    return found
 
 
 def _best(
-    trajectories: list[Trajectory], count: int, name: str, dropped: Counter[str]
-) -> list[Trajectory]:
-    value = measure(name, trajectories)
-    chosen: set[int] = set()
-    for places in _by_task(trajectories).values():
-        ranked = sorted(places, key=lambda place: -value(trajectories[place]))
-        chosen.update(ranked[:count])
-    dropped_here = len(trajectories) - len(chosen)
-    if dropped_here:
-        dropped[f"not among the best {count} of its task by {name}"] += dropped_here
-    return [trajectories[place] for place in sorted(chosen)]
+    kept: Sequence[Trajectory], by_task: dict[str, list[int]], count: int, name: str
+) -> list[int]:
+    value = measure(name, kept)
+    chosen: list[int] = []
+    for places in by_task.values():
+        chosen += sorted(places, key=lambda place: -value(kept[place]))[:count]
+    return sorted(chosen)
 
 
-def _capped(
-    trajectories: list[Trajectory], cap: int, seed: int, dropped: Counter[str]
-) -> list[Trajectory]:
-    chosen: set[int] = set()
-    for task, places in _by_task(trajectories).items():
+def _capped(by_task: dict[str, list[int]], cap: int, seed: int) -> list[int]:
+    chosen: list[int] = []
+    for task, places in by_task.items():
         # By task, so that one task's episodes do not decide what is drawn of another's.
         rng = random.Random(f"{seed}-{task}")
-        chosen.update(places if len(places) <= cap else rng.sample(places, cap))
-    dropped_here = len(trajectories) - len(chosen)
-    if dropped_here:
-        dropped[f"over the cap of {cap} a task"] += dropped_here
-    return [trajectories[place] for place in sorted(chosen)]
+        chosen += places if len(places) <= cap else rng.sample(places, cap)
+    return sorted(chosen)
 
 
 def _check_options(

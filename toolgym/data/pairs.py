@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from statistics import fmean
 from typing import Any
 
+from toolgym._util.spool import Spool
 from toolgym.data.chat import LearnAs, conversation, learned, style_of
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Trajectory, spool_for
 
-__all__ = ["PAIRINGS", "Pair", "balance", "make_pairs", "pair_row", "token_pair_row"]
+__all__ = [
+    *("PAIRINGS", "Balance", "Groups", "Pair", "balance", "make_pairs", "pair_row", "pairs_of"),
+    "token_pair_row",
+]
 
 PAPER = ("first_turn", "whole", "no_tool_request")
 PAIRINGS = (*PAPER, "right_wrong", "first_divergence", "fewer_calls")
@@ -71,33 +75,74 @@ def make_pairs(
         BadInputError: an unknown pairing, or no pair at all; the message says which condition
             removed how many questions.
     """
+    dropped: Counter[str] = Counter()
+    held: Spool[Trajectory] = spool_for(held=True)
+    groups = Groups(trajectories, held)
+    pairs = pairs_of(groups, right, dropped, pairing=pairing, per_task=per_task)
+    return list(pairs), dict(dropped)
+
+
+class Groups:
+    """Episodes by their question, of which one question's are held at a time.
+
+    Args:
+        trajectories: all of them; read at once.
+        spool: an empty one, where they are kept.
+    """
+
+    def __init__(self, trajectories: Iterable[Trajectory], spool: Spool[Trajectory]) -> None:
+        self._spool = spool
+        self._places: dict[tuple[str, str], array[int]] = {}
+        for trajectory in trajectories:
+            key = trajectory.task.id, trajectory.task.question
+            places = self._places.setdefault(key, array("q"))
+            if trajectory.steps:
+                places.append(len(spool))
+                spool.append(trajectory)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[list[Trajectory]]:
+        for places in self._places.values():
+            yield [self._spool[place] for place in places]
+
+
+def pairs_of(
+    groups: Groups, right: Right, dropped: Counter[str], *, pairing: str, per_task: int | None
+) -> Iterator[Pair]:
+    """The pairs of `make_pairs`, one question after the other.
+
+    Args:
+        groups: episodes by question.
+        right: see `make_pairs`.
+        dropped: counts the questions that gave none, by reason.
+        pairing: see `make_pairs`.
+        per_task: see `make_pairs`.
+
+    Raises:
+        BadInputError: see `make_pairs`.
+    """
     if pairing not in PAIRINGS:
         raise BadInputError(
             f"pairing must be one of {', '.join(PAIRINGS)}, not {pairing!r}"
             f"{did_you_mean(str(pairing), PAIRINGS)}"
         )
-    groups: dict[tuple[str, str], list[Trajectory]] = {}
-    for trajectory in trajectories:
-        key = trajectory.task.id, trajectory.task.question
-        groups.setdefault(key, [])
-        if trajectory.steps:
-            groups[key].append(trajectory)
-    pairs: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for group in groups.values():
+    any_pair = False
+    for group in groups:
         chosen, rejected, missing = _sides(group, right, pairing)
         found = [] if missing else list(islice(_paired(chosen, rejected, pairing), per_task))
         if not found:
             dropped[missing or "chosen and rejected read the same"] += 1
-        pairs += found
-    if not pairs:
+        any_pair = any_pair or bool(found)
+        yield from found
+    if not any_pair:
         reasons = "; ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise BadInputError(
             f"no pair can be made from {len(groups)} questions: {reasons or 'there are none'}; "
             "record more samples per task, or export the run together with one without tools "
             "(prompt no_tool) over the same questions"
         )
-    return pairs, dict(dropped)
 
 
 def _sides(
@@ -257,32 +302,56 @@ def _spans(mask: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def balance(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What else than quality tells the sides apart: a model learns that, too.
+def balance(pairs: Iterable[Pair]) -> dict[str, Any]:
+    """What else than quality tells the sides of pairs apart; see `Balance.told`."""
+    sides = Balance()
+    for pair in pairs:
+        sides.add(pair)
+    return sides.told()
 
-    Returns:
-        Means of calls, turns and characters of the replies on both sides, the share of pairs whose
-        chosen side is longer, and ``warning``: a sentence, or empty.
-    """
-    sides = {"chosen": [p.chosen for p in pairs], "rejected": [p.rejected for p in pairs]}
-    found: dict[str, Any] = {}
-    lengths: dict[str, list[int]] = {}
-    for side, episodes in sides.items():
-        said = [pair.said(episode) for pair, episode in zip(pairs, episodes, strict=True)]
-        lengths[side] = [sum(map(len, texts)) for texts in said]
-        found[f"{side}_characters"] = round(fmean(lengths[side]), 1)
-        found[f"{side}_turns"] = round(fmean(map(len, said)), 2)
-        found[f"{side}_calls"] = round(fmean(map(_calls, episodes)), 2)
-    longer = [a > b for a, b in zip(lengths["chosen"], lengths["rejected"], strict=True)]
-    shorter = [a < b for a, b in zip(lengths["chosen"], lengths["rejected"], strict=True)]
-    found["chosen_longer"] = round(fmean(longer), 3)
-    ratio = found["chosen_characters"] / max(1.0, found["rejected_characters"])
-    share, which = max((fmean(longer), "longer"), (fmean(shorter), "shorter"))
-    biased = share >= _ONE_SIDED and max(ratio, 1 / max(ratio, 1e-9)) >= _BIASED
-    found["warning"] = (
-        f"the chosen side is {which} in {share:.0%} of pairs ({ratio:.1f} times the characters): "
-        "a model may learn the length; pairing 'first_divergence' compares turns of like place"
-        if biased
-        else ""
-    )
-    return found
+
+class Balance:
+    """What else than quality tells the sides apart, counted pair by pair."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+
+    def add(self, pair: Pair) -> None:
+        """Count a pair."""
+        lengths = []
+        for side, episode in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            said = pair.said(episode)
+            lengths.append(sum(map(len, said)))
+            self._sums[f"{side}_characters"] += lengths[-1]
+            self._sums[f"{side}_turns"] += len(said)
+            self._sums[f"{side}_calls"] += _calls(episode)
+        self._sums["pairs"] += 1
+        self._sums["longer"] += lengths[0] > lengths[1]
+        self._sums["shorter"] += lengths[0] < lengths[1]
+
+    def told(self) -> dict[str, Any]:
+        """The figures, of at least one pair.
+
+        Returns:
+            Means of calls, turns and characters of the replies on both sides, the share of pairs
+            whose chosen side is longer, and ``warning``: a sentence, or empty: a model learns that,
+            too.
+        """
+        mean = {name: count / self._sums["pairs"] for name, count in self._sums.items()}
+        found: dict[str, Any] = {}
+        for side in ("chosen", "rejected"):
+            found[f"{side}_characters"] = round(mean[f"{side}_characters"], 1)
+            found[f"{side}_turns"] = round(mean[f"{side}_turns"], 2)
+            found[f"{side}_calls"] = round(mean[f"{side}_calls"], 2)
+        found["chosen_longer"] = round(mean["longer"], 3)
+        ratio = found["chosen_characters"] / max(1.0, found["rejected_characters"])
+        share, which = max((mean["longer"], "longer"), (mean["shorter"], "shorter"))
+        biased = share >= _ONE_SIDED and max(ratio, 1 / max(ratio, 1e-9)) >= _BIASED
+        found["warning"] = (
+            f"the chosen side is {which} in {share:.0%} of pairs ({ratio:.1f} times the "
+            "characters): a model may learn the length; pairing 'first_divergence' compares turns "
+            "of like place"
+            if biased
+            else ""
+        )
+        return found

@@ -8,8 +8,9 @@ from typing import Any, Self
 import gymnasium as gym
 
 from toolgym._util.rebuilding import make_again
-from toolgym.episodes.episode import Episode, Moment
+from toolgym.episodes.episode import Episode, Info, Moment
 from toolgym.errors import BadInputError
+from toolgym.formats import Format
 from toolgym.task import Task
 from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Trajectory
@@ -28,6 +29,7 @@ Snapshot = tuple[Moment | None, Trajectory | None, bool, Any]
 class Branching(gym.Env[str, str]):
     """What an environment holds of the episode that it plays, and how that is copied."""
 
+    format: Format
     _toolset: Toolset
     _episode: Episode | None
     _finished: Trajectory | None
@@ -67,11 +69,15 @@ class Branching(gym.Env[str, str]):
         last = self._finished.copy() if self._finished is not None else None
         return moment, last, self._ended, copy.deepcopy(self._np_random)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a moment; what was played since is dropped, and its sessions are ended.
+    def restore(self, snapshot: Snapshot, sample: int | None = None) -> Info:
+        """Go on from a moment; what was played since is dropped.
 
         Args:
             snapshot: of `snapshot`.
+            sample: numbers the rollout that goes on from there; default: as it was.
+
+        Returns:
+            The info of that moment, as `reset` and `step` give it; empty before the first reset.
 
         Raises:
             BadInputError: a session cannot be brought back.
@@ -91,6 +97,11 @@ class Branching(gym.Env[str, str]):
         self._episode = Episode.at(moment, tools) if moment and tools is not None else None
         self._ended, self._np_random = ended, copy.deepcopy(generator)
         self._finished = last.copy() if last is not None else None
+        if self._episode is None:
+            return {}
+        if sample is not None:
+            self._episode.record.sample = sample
+        return self._episode.info()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that plays on from the same place; tasks, tools, format and rubric are shared."""
@@ -127,9 +138,21 @@ class Branching(gym.Env[str, str]):
         self.__dict__.update(state)
         self.restore(snapshot)
 
+    def tools_for(self, task: Task) -> Toolset:
+        """The tools of one task; environments whose tools differ by task override this."""
+        return self._toolset
+
     def open_tools(self, task: Task) -> Toolset:
-        """The tools of a task, opened for an episode."""
-        raise NotImplementedError
+        """The tools of a task, opened for an episode, those of its user among them.
+
+        Args:
+            task: that is played.
+
+        Raises:
+            BadInputError: a session cannot begin the task.
+        """
+        tools = self.tools_for(task) if self.format.strategy.tools else Toolset()
+        return tools.open(task)
 
     def _close_episode(self) -> None:
         if self._episode is not None and not self._ended:

@@ -65,10 +65,11 @@ Block = Figure | Heading | Paragraph | Quote | Table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2430; background: #fff;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #d5dae3; text-align: right; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .3rem .45rem; border-bottom: 1px solid #d5dae3; text-align: right; }
+td:not(:first-child, :last-child) { white-space: nowrap; }
 :is(th, td):is(:first-child, :last-child) { text-align: left; }
 div, figure { overflow-x: auto; }
 figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }

@@ -14,7 +14,7 @@ from toolgym.data.conditions import measure
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.evaluation.intervals import Interval, bootstrap
 from toolgym.evaluation.metrics import Figures, summarise
-from toolgym.evaluation.score import task_key
+from toolgym.evaluation.score import Played, task_key
 from toolgym.scenario import SHAPES
 from toolgym.trajectory import Trajectory
 
@@ -114,7 +114,7 @@ def _cell(row: Interval | None) -> str:
 
 
 def grouped(
-    trajectories: Sequence[Trajectory], figures: Sequence[Figures], by: str, seed: int
+    trajectories: Sequence[Trajectory | Played], figures: Sequence[Figures], by: str, seed: int
 ) -> Grouping:
     """Cut a run by a column of its tasks.
 
@@ -149,7 +149,7 @@ def grouped(
     return Grouping(by, groups)
 
 
-def _value(trajectory: Trajectory, by: str) -> Any:
+def _value(trajectory: Trajectory | Played, by: str) -> Any:
     metadata = trajectory.task.metadata
     if by in metadata:
         return metadata[by]
@@ -174,7 +174,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def _labels(
-    by: str, values: Sequence[Any], trajectories: Sequence[Trajectory]
+    by: str, values: Sequence[Any], trajectories: Sequence[Trajectory | Played]
 ) -> Callable[[Any], str]:
     """What each value's group is called."""
     different = {str(value) for value in values}

@@ -18,7 +18,7 @@ from toolgym.evaluation.intervals import (
     proportion,
     wilson,
 )
-from toolgym.evaluation.score import task_key
+from toolgym.evaluation.score import Played, task_key
 from toolgym.grading.answers import contains_answer, exact, normalise, overlap_f1, per_answer, right
 from toolgym.grading.solving import PRESETS, Solving, count_calls, turns
 from toolgym.trajectory import Trajectory
@@ -149,7 +149,7 @@ def figures_of(
     task = trajectory.task
     given = next((step.final for step in trajectory.steps if step.final is not None), None)
     counts = count_calls(trajectory.steps)
-    known = {tool.get("function", {}).get("name") for tool in trajectory.tools}
+    known = {tool.get("function", {}).get("name") for tool in trajectory.documents}
     passed = [result for _, result in trajectory.calls if result.passed]
 
     def total(scored: Sequence[float]) -> float:
@@ -216,7 +216,10 @@ def is_empty(answer: str | None) -> bool:
 
 
 def summarise(
-    trajectories: Iterable[Trajectory], figures: Sequence[Figures], seed: int, tools: bool = True
+    trajectories: Iterable[Trajectory | Played],
+    figures: Sequence[Figures],
+    seed: int,
+    tools: bool = True,
 ) -> dict[str, Interval]:
     """All figures of a run, by name, in the order in which reports show them.
 
@@ -226,7 +229,8 @@ def summarise(
         seed: fixes the bootstrap.
         tools: with calls by tool; of many the most called, the others as one.
     """
-    keys = [task_key(trajectory) for trajectory in trajectories]
+    numbers: dict[tuple[str, str], int] = {}
+    keys = [numbers.setdefault(task_key(played), len(numbers)) for played in trajectories]
 
     def share(hits: list[float], sizes: list[float]) -> Interval:
         return proportion(*group(keys, hits, sizes))
@@ -278,7 +282,7 @@ def summarise(
     return rows
 
 
-def _median(values: Sequence[tuple[tuple[str, str], float]]) -> Interval:
+def _median(values: Sequence[tuple[int, float]]) -> Interval:
     """The lower median with Woodruff's interval (1952): the values at the ends of that of a half.
 
     Args:
@@ -308,7 +312,7 @@ def most_called(called: Mapping[str, int], episodes: int) -> list[str]:
     return sorted(name for name, _ in often.most_common(MOST_TOOLS))
 
 
-def _solve_rows(keys: Sequence[tuple[str, str]], figures: Sequence[Figures]) -> dict[str, Interval]:
+def _solve_rows(keys: Sequence[int], figures: Sequence[Figures]) -> dict[str, Interval]:
     """Means over the episodes whose tasks have sub-answers; nothing where none has."""
     having = [(key, figure) for key, figure in zip(keys, figures, strict=True) if figure.solving]
     if not having:

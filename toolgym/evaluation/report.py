@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import Grouping, grouped
 from toolgym.evaluation.intervals import Interval
-from toolgym.evaluation.metrics import SOLVE, figures_of, most_called, row_named, summarise
-from toolgym.evaluation.score import task_key
+from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, most_called, row_named, summarise
+from toolgym.evaluation.score import Played, task_key
 from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
 from toolgym.scenario import GROUPED_BY
+from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Report", "Row", "evaluate", "source_lines"]
@@ -224,17 +227,25 @@ def evaluate(
     if isinstance(run, str | Path) and (Path(run) / SETTINGS).is_file():
         run = Run.open(run)
     recording = some_episodes(run)
-    figures, trajectories = [], []
+    figures: list[Figures] = []
+    trajectories: list[Played] = []
+    # Most episodes are like many others in numbers, and all of a task have one task: of a large run
+    # no more is held than one of each.
+    alike: dict[bytes, Figures] = {}
+    tasks: dict[bytes, Played] = {}
+    wanted = GROUPED_BY if by is None else by
+    columns = {*wanted, *(name.split(".")[0] for name in wanted)}
     by_tool: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     hit = 0
     for trajectory in recording:
-        figures.append(figures_of(trajectory, normalisation, whole_words))
+        found = figures_of(trajectory, normalisation, whole_words)
+        figures.append(alike.setdefault(_digest(found), found))
         by_tool.update(figures[-1].by_tool)
         faults.update(kinds := _injected(trajectory))
         hit += bool(kinds)
-        # Of a large run no more is held than the figures and tasks.
-        trajectories.append(Trajectory(trajectory.task, env_id=trajectory.env_id))
+        played = _played(trajectory, columns if tasks else None)
+        trajectories.append(tasks.setdefault(_digest(played), played))
     rows = summarise(trajectories, figures, seed)
     origin = recording.origin
     if by is None:
@@ -254,6 +265,24 @@ def evaluate(
         episodes_hit=hit,
         groups={name: grouped(trajectories, figures, name, seed) for name in by},
     )
+
+
+def _digest(value: Figures | Played) -> bytes:
+    return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _played(trajectory: Trajectory, columns: Collection[str] | None) -> Played:
+    """What figures are cut by.
+
+    Args:
+        trajectory: an episode.
+        columns: that are held; None: all, for the message of a wrong one.
+    """
+    task = trajectory.task
+    metadata = {
+        name: value for name, value in task.metadata.items() if columns is None or name in columns
+    }
+    return Played(sys.intern(trajectory.env_id), Task(task.id, "", (), metadata, task.split))
 
 
 def _injected(trajectory: Trajectory) -> Counter[str]:

@@ -11,9 +11,10 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
 from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Scores", "score", "task_key"]
+__all__ = ["Played", "Scores", "score", "task_key"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,11 @@ def score(
     parts: dict[str, dict[str, list[float]]] = {
         name: {reward: [] for reward in rubric.functions} for name, rubric in rubrics.items()
     }
+    known: dict[tuple[str, str], tuple[str, str]] = {}
     for trajectory in some_episodes(run):
         ids.append(trajectory.id)
-        keys.append(task_key(trajectory))
+        key = task_key(trajectory)
+        keys.append(known.setdefault(key, key))
         for name, rubric in rubrics.items():
             values = rubric.parts(trajectory.task, _detached(trajectory))
             totals[name].append(float(sum(rubric.total(values))))
@@ -129,6 +132,19 @@ def _detached(trajectory: Trajectory) -> Trajectory:
     )
 
 
-def task_key(trajectory: Trajectory) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What is held of an episode of a large run beside its figures.
+
+    Args:
+        env_id: the environment's id.
+        task: its id, split, and the columns by which figures are cut.
+    """
+
+    env_id: str
+    task: Task
+
+
+def task_key(trajectory: Trajectory | Played) -> tuple[str, str]:
     """What makes two episodes belong to one task: environment and task id."""
     return trajectory.env_id, trajectory.task.id

@@ -6,7 +6,9 @@ A state is a dict of tables, and a table a dict of ids to rows::
 
 A *condition* is a dict of fields to values; a value may be ``{"at_most": 3}`` or another operator
 of `toolgym.grading.conditions.OPERATORS`, the field ``id`` is the row's own, and ``customer.city``
-leads through the id in ``customer`` to a row of the table that the goal's ``links`` name.
+leads through the id in ``customer`` to a row of the table that the goal's ``links`` name, or into
+what a row holds. A table may be a list, whose ids are ``"0"``, ``"1"`` and so on; a row that is no
+dict has the field ``value``; what stands beside the tables are the fields of the table ``""``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from toolgym.trajectory import Step, Trajectory
 __all__ = ["Goal", "Standing", "changed_rows", "standings"]
 
 State = Mapping[str, Any]
-Row = Mapping[str, Any]
 Condition = Mapping[str, Any]
 
 _MISSING = object()
@@ -153,13 +154,14 @@ class Goal:
 
     def _value(self, state: State, table: str, key: str, row: Any, field: str) -> Any:
         first, _, rest = field.partition(".")
-        value: Any = key
-        if first != "id" or not table:
-            value = row.get(first, _MISSING) if _is_row(row) else _MISSING
+        value = key if first == "id" and table else _fields(row).get(first, _MISSING)
+        while rest and isinstance(value, Mapping):  # what is held inside a row
+            first, _, rest = rest.partition(".")
+            value = value.get(first, _MISSING)
         if not rest or value is _MISSING:
             return value
         other = (self.links or {}).get(f"{table}.{first}", "")
-        linked = _rows(state, other).get(value) if isinstance(value, str) else None
+        linked = _rows(state, other).get(value) if other and isinstance(value, str) else None
         return _MISSING if linked is None else self._value(state, other, value, linked, rest)
 
     def holds(self, state: State, predicate: Mapping[str, Any]) -> bool:
@@ -194,21 +196,22 @@ class Goal:
             touched: tables and ids of the rows that may differ.
         """
         found, added = 0, Counter[str]()
-        for table, key in touched:
-            was, now = _cell(before, table, key), _cell(after, table, key)
+        for table, key in _cells(before, after, touched):
+            was, now = _rows(before, table).get(key), _rows(after, table).get(key)
             if same(was, now):
                 continue
-            mine = [p for p in self.reach if p["table"] == table and p["where"].get("id") == key]
-            if was is None and _is_row(now):
-                added[table] += 1
+            named = [p for p in self.reach if p["table"] == table]
+            mine = [p for p in named if not table or p["where"].get("id") == key]
+            if was is None:
+                asked = any(self.matches(after, table, key, now, p["where"]) for p in mine)
+                added[table] += not asked
             elif now is None:
                 found += not any(p.get("count", 1) == 0 for p in mine)
-            elif _is_row(was) and _is_row(now):
-                fields = {name for p in mine for name in p["where"]}
-                changed = {n for n in {*was, *now} if not same(was.get(n), now.get(n))}
-                found += not changed <= fields
             else:
-                found += 1
+                old, new = _fields(was), _fields(now)
+                allowed = {name.partition(".")[0] for p in mine for name in p["where"]}
+                fields = {*old, *new} - allowed
+                found += any(not same(old.get(n, _MISSING), new.get(n, _MISSING)) for n in fields)
         return found + sum(
             max(0, number - self._wanted(before, after, table)) for table, number in added.items()
         )
@@ -260,7 +263,7 @@ class Goal:
             after: the state after it.
         """
         found = set()
-        rows = _touched(step)
+        rows = _cells(before, after, _touched(step))
         calls = [*zip(step.calls, step.results, strict=True)]
         for number, rule in enumerate(self.rules):
             if "call" in rule:
@@ -287,7 +290,7 @@ class Goal:
             key: id of the row.
         """
         table = rule["table"]
-        was, now = _cell(before, table, key), _cell(after, table, key)
+        was, now = _rows(before, table).get(key), _rows(after, table).get(key)
         if now is None or not self.matches(after, table, key, now, rule.get("after") or {}):
             return False
         if was is None:
@@ -337,16 +340,24 @@ def _row_of(path: Sequence[Any]) -> tuple[str, str]:
     return str(path[0]) if path else "", str(path[1]) if len(path) > 1 else ""
 
 
-def _cell(state: State, table: str, key: str) -> Any:
-    """A row; or all of what is no table."""
-    held = state.get(table)
-    return held if not key else held.get(key) if isinstance(held, Mapping) else None
+def _cells(before: State, after: State, touched: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Tables and ids of rows, where whole tables may have come or gone."""
+    found = set()
+    for table, key in touched:
+        keys = {key} if key else {*_rows(before, table), *_rows(after, table)}
+        found |= {(table, name) for name in keys} or {("", "")}
+    return found
 
 
 def _rows(state: State, table: str) -> Mapping[str, Any]:
+    """Ids to rows; those of a list are its places, that of no table is what stands beside them."""
+    if not table:
+        return {"": {n: v for n, v in state.items() if not isinstance(v, Mapping | list)}}
     rows = state.get(table)
+    if isinstance(rows, list):
+        return {str(place): row for place, row in enumerate(rows)}
     return rows if isinstance(rows, Mapping) else {}
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Mapping)
+def _fields(row: Any) -> Mapping[str, Any]:
+    return row if isinstance(row, Mapping) else {"value": row}

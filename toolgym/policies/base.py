@@ -62,6 +62,11 @@ class Policy(ABC):
         """Episodes that a rollout runs at once where nobody says how many."""
         return 128 if self.batched else 16
 
+    @property
+    def notice(self) -> str:
+        """What the policy waits for now, in words for a progress line; empty as a rule."""
+        return ""
+
     @abstractmethod
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Answer requests in order; a request that failed is answered by its exception."""
@@ -303,6 +308,8 @@ def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
         stops: those that may have ended it.
         request: whose format reads the reply.
     """
+    if not stops:
+        return text
     said = _said(text, request)
     whole = (text + stop for stop in stops)
     # A call may lack its closing tag behind others that are whole.

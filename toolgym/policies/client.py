@@ -1,63 +1,153 @@
 """Talking to model servers: one client with real deadlines, and what its failures mean.
 
-When a request is sent again is the client library's affair: after connection errors, time-outs,
-408, 409, 429 and 5xx, with exponential backoff, and not before the time that ``Retry-After`` names,
-up to two minutes. What the library lacks stands here: a deadline for a whole try where it has one
-for each read, a bound for the reply's size, and no redirects, which turn a POST into a GET.
+A request is sent again after connection errors, time-outs, 408, 409, 425, 429 and 5xx, with
+exponential backoff, and not before the time that ``Retry-After`` names, up to two minutes. A server
+that has answered before and cannot be reached any more is waited for instead, or another one asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import re
+import contextlib
+import json
+import random
 import threading
+import time
 import warnings
-from collections.abc import Coroutine, Mapping
+import zlib
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from toolgym.errors import EndpointError
+from toolgym._util.optional import require_extra
+from toolgym.errors import BadInputError, EndpointError
+from toolgym.policies.refusals import (
+    AWAY,
+    Dialect,
+    EndlessError,
+    RefusedError,
+    refusal_of,
+    shown,
+    unreachable,
+)
 
-__all__ = ["Dialect", "EndlessError", "Service", "failure_of", "structure_of"]
+__all__ = ["Dialect", "EndlessError", "Received", "Service"]
 
 T = TypeVar("T")
 
+_FIRST_DELAY, _MOST_DELAY = 0.5, 8.0  # seconds before another try
+_MOST_PAUSE = 5.0  # seconds between two looks at a server that is away
+_CONNECT = 10.0  # seconds for a connection: a machine that is switched off says nothing
+_IDLE = 4.0  # seconds that a connection is kept; uvicorn, under vLLM and SGLang, closes after 5
 
-class EndlessError(EndpointError):
-    """A reply with many more bytes than the tokens that were asked for."""
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A server's answer of status 200.
+
+    Args:
+        data: its body.
+        tries: requests sent for it, the failed ones included.
+        address: of the server, as messages show it.
+    """
+
+    data: bytes
+    tries: int
+    address: str
+
+    def json(self) -> Any:
+        """The body read as JSON.
+
+        Raises:
+            EndpointError: it is not JSON.
+        """
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            text = f"{self.address} sent what is not a chat completion: {error!s:.200}"
+            raise EndpointError("bad_reply", text) from error
+
+
+@dataclass(eq=False, slots=True)
+class _Server:
+    """One server: its load, and since when it is away."""
+
+    url: SplitResult
+    headers: dict[str, str]
+    address: str
+    proxy: str | None = None
+    episodes: int = 0
+    busy: int = 0
+    answered: bool = False
+    since: float | None = None
+    again: float = 0.0
+    routes: dict[str, str] = field(default_factory=dict)
+
+    def route(self, name: str) -> str:
+        """The address of a route such as ``/chat/completions``; a query stays at its end."""
+        if name not in self.routes:
+            self.routes[name] = self.url._replace(path=self.url.path.rstrip("/") + name).geturl()
+        return self.routes[name]
+
+    def seems_away(self, asked: float = 0.0) -> None:
+        """It could not be reached: look again after a while, less and less often."""
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        pause = min(_MOST_PAUSE, _FIRST_DELAY + (now - self.since) / 8)
+        self.again = now + max(pause, asked)
 
 
 class Service:
-    """A thread with an event loop that owns the client; what it runs ends at real deadlines.
+    """A thread with an event loop that owns the connections; what it runs ends at real deadlines.
 
     Args:
-        openai: the module.
-        concurrency: tries under way at once; who waits for the next try holds no place.
+        addresses: of the servers; all serve the same model.
+        api_key: sent to all of them, but for those with a name and password in the address.
         timeout: seconds of one try, from the request to the last byte.
         limit: bytes of a reply.
-        retry_timeouts: whether the library tries again after a try that took too long; else a
-            `TimeoutError` comes out.
-        client: arguments of ``openai.AsyncOpenAI``.
+        concurrency: tries under way at once, None for any number; who waits holds no place.
+        again_after_timeout: whether a try that took too long is made again.
+        patience: seconds that servers which have answered before are waited for.
+
+    Raises:
+        MissingExtraError: ``aiohttp`` is not installed.
+        BadInputError: an address that cannot be read.
     """
 
     def __init__(
         self,
-        openai: Any,
+        addresses: Sequence[str],
         *,
-        concurrency: int,
+        api_key: str,
         timeout: float,
         limit: int,
-        retry_timeouts: bool = True,
-        **client: Any,
+        concurrency: int | None = None,
+        again_after_timeout: bool = True,
+        patience: float = 0.0,
     ) -> None:
+        self._http = require_extra("aiohttp", "endpoint")
+        self._servers = [_server(address, api_key) for address in addresses]
+        self._own: dict[str, _Server] = {}
+        self._lock = threading.Lock()
+        self._timeout, self._limit = timeout, limit
+        self._again_after_timeout, self._patience = again_after_timeout, patience
+        slots = asyncio.Semaphore(concurrency) if concurrency else None
+        self._slots: contextlib.AbstractAsyncContextManager[Any] = slots or contextlib.nullcontext()
+        self._opened: Any = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="toolgym-endpoint", daemon=True)
         self._thread.start()
-        slots = asyncio.Semaphore(concurrency)
-        base = openai.DefaultAsyncHttpxClient
-        http = _bounded_client(base, slots, timeout, limit, retry_timeouts)
-        self.client = openai.AsyncOpenAI(http_client=http, timeout=None, **client)
+
+    @property
+    def waiting(self) -> str:
+        """What is waited for, in words; empty where every server is there."""
+        now = time.monotonic()
+        away = [(server.address, server.since) for server in self._servers]
+        gone = [(address, now - since) for address, since in away if since is not None]
+        return ", ".join(f"waiting for {address} since {spent:.0f} s" for address, spent in gone)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -67,23 +157,52 @@ class Service:
         """Run a coroutine in the thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    async def complete(self, body: Mapping[str, Any], retries: int) -> Any:
-        """The library's raw response to a chat completion.
+    def forget(self, episode: str) -> None:
+        """The episode has ended: its server has one less."""
+        with self._lock:
+            server = self._own.pop(episode, None)
+            if server is not None:
+                server.episodes -= 1
+
+    async def post(
+        self, route: str, body: Mapping[str, Any], retries: int, episode: str = ""
+    ) -> Received:
+        """Send a request until there is an answer, or no hope of one.
 
         Args:
-            body: any fields, also those that the library does not know.
+            route: such as ``/chat/completions``.
+            body: any fields.
             retries: further tries after the first.
+            episode: whose requests go to one server; "" to any.
+
+        Raises:
+            RefusedError: the last try's failure.
+            EndlessError: the reply has more bytes than the limit.
         """
-        rest = dict(body)
-        known = {name: rest.pop(name) for name in ("model", "messages")}
-        client = self.client.with_options(max_retries=retries)
-        return await client.chat.completions.with_raw_response.create(**known, extra_body=rest)
+        data = json.dumps(body).encode()
+        tries = failed = 0
+        while True:
+            server = await self._free(episode)
+            tries += 1
+            try:
+                answer = await self._try(server, route, data)
+                server.answered = True
+                return Received(answer, tries, server.address)
+            except RefusedError as error:
+                if error.away and self._can_wait(server, error.after):
+                    continue
+                if not error.again or failed >= retries:
+                    raise error.told(failed + 1) from error.__cause__
+                delay = min(_MOST_DELAY, _FIRST_DELAY * 2**failed) * (1 - random.random() / 4)
+                delay, failed = max(delay, error.after), failed + 1
+            await asyncio.sleep(delay)
 
     def end(self) -> None:
         """Cancel what is under way, close the connections and end the thread."""
         if threading.current_thread() is self._thread:
             # The garbage collector came by here: waiting for oneself would never end.
-            self._loop.stop()
+            task = self._loop.create_task(self._wind_up())
+            task.add_done_callback(lambda _: self._loop.stop())
             return
         asyncio.run_coroutine_threadsafe(self._wind_up(), self._loop).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -95,181 +214,143 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
+        if self._opened is not None:
+            await self._opened.close()
 
+    def _session(self) -> Any:
+        if self._opened is None:
+            http = self._http
+            self._opened = http.ClientSession(
+                connector=http.TCPConnector(limit=0, keepalive_timeout=_IDLE),
+                timeout=http.ClientTimeout(total=None, sock_connect=_CONNECT),
+                # A reply that is not compressed cannot grow a thousandfold when it is read.
+                headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
+                auto_decompress=False,
+                cookie_jar=http.DummyCookieJar(),
+            )
+        return self._opened
 
-def _bounded_client(
-    base: Any, slots: asyncio.Semaphore, timeout: float, limit: int, again: bool
-) -> Any:
-    """The library's own HTTP client with the bounds that it lacks; see `Service`."""
-    names = (kind.__module__.partition(".")[0] for kind in base.__mro__)
-    http = importlib.import_module(next(name for name in names if name.startswith("httpx")))
+    async def _free(self, episode: str) -> _Server:
+        """The episode's server, or the one with the least to do, once one of them is there."""
+        while True:
+            now = time.monotonic()
+            ready = [one for one in self._servers if one.since is None or one.again <= now]
+            if ready:
+                break
+            await asyncio.sleep(min(one.again for one in self._servers) - now)
+        with self._lock:
+            chosen = self._own.get(episode)
+            if chosen not in ready:
+                if chosen is not None:
+                    chosen.episodes -= 1
+                chosen = min(ready, key=lambda one: (one.episodes, one.busy))
+                if episode:
+                    chosen.episodes += 1
+                    self._own[episode] = chosen
+        if chosen.since is not None:
+            chosen.seems_away()  # this request looks; the others go elsewhere, or wait
+        return chosen
 
-    class Bounded(base):  # type: ignore[misc]
-        async def send(self, request: Any, **options: Any) -> Any:
-            async with slots:
-                try:
-                    async with asyncio.timeout(timeout):
-                        response = await super().send(request, **{**options, "stream": True})
-                        try:
-                            data = await _body(response, limit)
-                        finally:
-                            await response.aclose()
-                except TimeoutError as error:
-                    if not again:
-                        raise
-                    raise http.ReadTimeout(f"{timeout:g} seconds", request=request) from error
-            plain = [(k, v) for k, v in response.headers.items() if k != "content-encoding"]
-            if response.status_code == 425:  # "too early", which the library takes for final
-                plain.append(("x-should-retry", "true"))
-            return http.Response(response.status_code, headers=plain, content=data, request=request)
-
-    # A reply that is not compressed cannot grow a thousandfold when it is read.
-    return Bounded(follow_redirects=False, headers={"Accept-Encoding": "identity"})
-
-
-async def _body(response: Any, limit: int) -> bytes:
-    data = bytearray()
-    async for piece in response.aiter_bytes():
-        data += piece
-        if len(data) > limit:
-            raise EndlessError("bad_reply", f"the reply has more than {limit:,} bytes")
-    return bytes(data)
-
-
-def failure_of(error: Exception, openai: Any, address: str) -> EndpointError:
-    """Type an exception of the client.
-
-    Args:
-        error: what the client raised.
-        openai: the module.
-        address: for the message.
-    """
-    if isinstance(error, EndpointError):
-        return type(error)(error.kind, f"{address}: {error}")
-    request = getattr(error, "request", None)
-    tries = 1 + int(request.headers.get("x-stainless-retry-count", 0)) if request is not None else 1
-    tail = f" ({tries} tries)" if tries > 1 else ""
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return EndpointError("timeout", f"no reply from {address} in time{tail}; raise timeout")
-    if isinstance(error, openai.APIStatusError):
-        return _status(error, f"{address}: {_detail(error)}{tail}")
-    if isinstance(error, openai.APIResponseValidationError | ValueError):
-        # json.JSONDecodeError is a ValueError: the body was not JSON.
-        text = f"{address} sent what is not a chat completion: {error!s:.200}"
-        return EndpointError("bad_reply", text)
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
-        why = f"{type(cause).__name__}: {cause}".rstrip(": ")
-        text = f"{address} cannot be reached ({why}){tail}; is it running?"
-        return EndpointError("connection", text)
-    return EndpointError("bad_reply", f"{address}: {type(error).__name__}: {error!s:.200}")
-
-
-def _status(error: Any, text: str) -> EndpointError:
-    code = error.status_code
-    if code == 429:
-        return EndpointError("rate_limit", f"{text}; lower concurrency or wait")
-    if code >= 500 or code in (408, 409, 425):
-        return EndpointError("server", text)
-    if code < 400:
-        there = error.response.headers.get("location", "elsewhere")
-        return EndpointError("refused", f"{text}; it redirects to {there!r:.200}: name that")
-    return EndpointError("refused", f"{text}; the request itself is wrong")
-
-
-def _detail(error: Any) -> str:
-    """The status and the server's own words, on one line."""
-    body = error.response.text if error.body is None else error.body
-    words = body.get("message", body) if isinstance(body, dict) else body
-    return " ".join(f"HTTP {error.status_code} {words}".split())[:300]
-
-
-_REFUSALS = (400, 415, 422, 500, 501)
-_STRUCTURE = ("response_format", "json_schema", "json_object", "grammar", "guided")
-_SPARED = ("temperature", "top_p", "seed", "stop")
-_UNKNOWN = re.compile(
-    "not support|unsupported|deprecated|unknown|unrecogni|unexpected|not permitted|not allowed"
-    "|extra|no such"
-)
-
-
-class Dialect:
-    """The request's body as the server has been found to take it; begins with everything.
-
-    Args:
-        structured: ask for JSON of a schema.
-    """
-
-    def __init__(self, structured: bool = False) -> None:
-        self.format = "json_schema" if structured else ""
-        self.limit = "max_tokens"
-        self.without: frozenset[str] = frozenset()
-        self.proved: set[str] = set()  # the structures with which a reply has come
-
-    def body(
-        self, wanted: Mapping[str, Any], schema: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """A request's body.
-
-        Args:
-            wanted: its fields, as the interface was first documented.
-            schema: JSON Schema of the reply, or None.
-        """
-        made = {key: value for key, value in wanted.items() if key not in self.without}
-        if "max_tokens" in made:
-            made[self.limit] = made.pop("max_tokens")
-        if schema and self.format == "json_schema":
-            named = {"name": "reply", "schema": schema, "strict": False}
-            made["response_format"] = {"type": "json_schema", "json_schema": named}
-        elif schema and self.format:
-            made["response_format"] = {"type": "json_object"}
-        return made
-
-    def adapt(self, body: Mapping[str, Any], status: int, refusal: str) -> bool:
-        """Learn from a refusal; what is left out from then on is said by a warning.
-
-        Args:
-            body: that was refused.
-            status: of HTTP.
-            refusal: what the server said.
-
-        Returns:
-            Whether another body may be accepted.
-        """
-        if status not in _REFUSALS:
+    def _can_wait(self, server: _Server, asked: float) -> bool:
+        """Note that a server is away; says whether another one is there, or worth waiting for."""
+        new = server.since is None
+        server.seems_away(asked)
+        away = [one.since for one in self._servers if one.since is not None]
+        if len(away) < len(self._servers):
+            return True
+        known = any(one.answered for one in self._servers)
+        if not known or time.monotonic() - max(away) >= self._patience:
             return False
-        said = refusal.casefold()
-        kind = structure_of(body)
-        named = {name for name in _SPARED if name in said and name in body}
-        if "max_tokens" in body and "max_completion_tokens" in said:
-            self.limit = "max_completion_tokens"
-        elif named and _UNKNOWN.search(said):
-            self.without = self.without | named
+        if new:
             warnings.warn(
-                f"the server takes no {', '.join(sorted(named))} ({said:.120}): left out",
+                f"{server.address} is away: waiting for it, {self._patience:.0f} s at most",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        elif kind and (
-            any(word in said for word in _STRUCTURE) or (status < 500 and kind not in self.proved)
-        ):
-            if self.format == kind:
-                self.format = "json_object" if kind == "json_schema" else ""
-        else:
-            return False
         return True
 
-    def restore(self, structure: str) -> None:
-        """Ask for this structure again where a lower one has brought no reply either.
+    async def _try(self, server: _Server, route: str, data: bytes) -> bytes:
+        http, where = self._http, server.address
+        async with self._slots:
+            server.busy += 1
+            try:
+                async with (
+                    asyncio.timeout(self._timeout),
+                    self._session().post(
+                        server.route(route),
+                        data=data,
+                        headers=server.headers,
+                        proxy=server.proxy,
+                        allow_redirects=False,
+                    ) as response,
+                ):
+                    body = await _body(response, self._limit, where)
+            except http.ClientSSLError as error:
+                raise unreachable(
+                    where, error, "; is its certificate known?", again=False
+                ) from error
+            except (http.ClientConnectorError, http.ConnectionTimeoutError) as error:
+                raise unreachable(where, error, away=True) from error
+            except TimeoutError as error:
+                raise RefusedError(
+                    "timeout",
+                    f"no reply from {where} in time",
+                    "; raise timeout",
+                    again=self._again_after_timeout,
+                ) from error
+            except (http.ClientError, OSError) as error:
+                raise unreachable(where, error) from error
+            finally:
+                server.busy -= 1
+        if response.status != AWAY:
+            server.since = None
+        if not 200 <= response.status < 300:
+            raise refusal_of(where, response.status, response.headers, body)
+        return body
 
-        Args:
-            structure: what was asked for before.
-        """
-        if self.format not in self.proved:
-            self.format = structure
+
+def _server(address: str, api_key: str) -> _Server:
+    """An address taken apart.
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    place = shown(address)
+    url = urlsplit(address)
+    # The client makes its own header of a name and password.
+    headers = {} if url.username else {"Authorization": f"Bearer {api_key}"}
+    return _Server(url._replace(fragment=""), headers, place, _proxy(url))
 
 
-def structure_of(body: Mapping[str, Any]) -> str:
-    """What a body asks for: ``json_schema``, ``json_object`` or nothing."""
-    return str(body.get("response_format", {}).get("type", ""))
+def _proxy(url: SplitResult) -> str | None:
+    """What the environment names as the proxy for an address; once, not for each request.
+
+    Raises:
+        BadInputError: a proxy of another kind than http.
+    """
+    named = getproxies()
+    proxy = named.get(url.scheme) or named.get("all")
+    if not proxy or proxy_bypass(url.hostname or ""):
+        return None
+    if not proxy.startswith(("http://", "https://")):
+        raise BadInputError(
+            f"proxies for endpoints are http:// ones, not {proxy.partition(':')[0]!r}: unset it, "
+            f"or name {url.hostname} in no_proxy"
+        )
+    return proxy
+
+
+async def _body(response: Any, limit: int, where: str) -> bytes:
+    """All bytes of a response, unpacked by our own bounded reader where it is packed.
+
+    Raises:
+        EndlessError: there are more than the limit.
+    """
+    packed = response.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += unpack.decompress(piece, limit + 1 - len(data)) if unpack else piece
+        if len(data) > limit:
+            raise EndlessError("bad_reply", f"{where}: the reply has more than {limit:,} bytes")
+    return bytes(data)

@@ -4,99 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from toolgym._util.optional import require_extra
+from toolgym._util.jsonl import not_json
 from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
 from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Policy, Reply, Request, cut_at_stop, grammar_of, with_stop
-from toolgym.policies.client import Dialect, Service, failure_of
-from toolgym.policies.requests import read_native, with_text_arguments
+from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, grammar_of
+from toolgym.policies.client import Service
+from toolgym.policies.completions import (
+    NothingError,
+    body_of,
+    reasoning_of,
+    reply_of,
+    tokens_of,
+)
+from toolgym.policies.refusals import Dialect, RefusedError, failure_of, shown
+from toolgym.policies.requests import at
 
-__all__ = ["EndpointPolicy", "body_of", "reply_of"]
+__all__ = ["EndpointPolicy"]
 
 _GUIDES = ("structured_outputs", "guided_grammar", "grammar", "ebnf")
-_MOST_STOPS = 4  # what the interface allows
-_GIVEN_UP = ("abort", "error")  # finish reasons of vLLM and SGLang: what came is no reply
+_EPISODES = 16  # that a rollout runs at once for each server, where nobody says how many
+_TOKENS = ("return_token_ids", "logprobs", "return_prompt_token_ids", "return_meta_info")
 _PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
 _BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
 _LEAST_LIMIT, _MOST_LIMIT = 1 << 20, 1 << 24  # bytes
-
-
-class NothingError(EndpointError):
-    """A reply without text or calls: no turn of the model, but a failure of its server."""
-
-
-def body_of(
-    request: Request, model: str, sampling: Mapping[str, Any], *, native_tools: bool
-) -> dict[str, Any]:
-    """The request's body.
-
-    Args:
-        request: of one turn.
-        model: the server's name for it.
-        sampling: settings; None values are left out.
-        native_tools: whether the tools are sent as such.
-    """
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [with_text_arguments(chat) for chat in request.messages],
-        "seed": request.seed % 2**31,  # servers differ in how large a seed may be
-        **{name: value for name, value in sampling.items() if value is not None},
-    }
-    if request.format.stop:
-        body["stop"] = list(request.format.stop[:_MOST_STOPS])
-    if native_tools and request.tools:
-        body["tools"] = request.tools
-    return body
-
-
-def reply_of(completion: Any, request: Request) -> Reply:
-    """A completion as a reply, native calls written in the request's format, too.
-
-    Raises:
-        EndpointError: it is not a chat completion.
-        NothingError: it holds neither text nor calls, or the server ended it in the middle.
-    """
-    choices = getattr(completion, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        raise EndpointError(
-            "bad_reply", f"the server sent what is not a chat completion: {completion!r:.200}"
-        )
-    choice = choices[0]
-    if choice.finish_reason in _GIVEN_UP:
-        raise NothingError("bad_reply", f"the server gave the reply up ({choice.finish_reason!r})")
-    told = any(getattr(choice.message, field, None) for field in ("tool_calls", "refusal"))
-    if choice.message.content is None and not told:
-        raise NothingError(
-            "bad_reply",
-            f"the reply holds neither text nor calls (finish_reason {choice.finish_reason!r}): a "
-            "reasoning model may need a higher max_tokens",
-        )
-    try:
-        reply = read_native(completion, request, own_ids=False)
-    except PolicyError as error:
-        raise EndpointError("bad_reply", f"the server sent what is not a reply: {error}") from error
-    if reply.said is not None:
-        return reply
-    text = cut_at_stop(reply.text, request)
-    if any(stop in reply.text for stop in request.format.stop):
-        return Reply(text)  # a server that passes over stop texts writes on until it is cut
-    if choice.finish_reason == "stop":
-        return Reply(with_stop(text, _stops(choice, request), request))
-    return reply
-
-
-def _stops(choice: Any, request: Request) -> tuple[str, ...]:
-    """Servers leave the stop text out of the reply; vLLM says which one it was."""
-    extra = choice.model_extra or {}
-    if "stop_reason" not in extra:
-        return request.format.stop
-    reason = extra["stop_reason"]
-    return (reason,) if isinstance(reason, str) else ()
 
 
 class EndpointPolicy(Policy):
@@ -105,12 +42,16 @@ class EndpointPolicy(Policy):
     Connection errors, time-outs, 408, 409, 425, 429 and 5xx are tried again, with exponential
     backoff and jitter, and not before the time that ``Retry-After`` names (up to two minutes; more
     is final); a reply that holds nothing is asked for again, too. Everything else is final at
-    once. A sampling parameter that the server says it does not know is left out from then on, with
-    a warning; ``max_tokens`` becomes ``max_completion_tokens`` where the server asks for it.
+    once. A server that has answered before and is away (nobody listens, or 503) costs no tries:
+    another one is asked, or it is waited for. A sampling parameter that the server says it does
+    not know is left out from then on, with a warning; ``max_tokens`` becomes
+    ``max_completion_tokens`` where the server asks for it.
 
     Args:
         base_url: such as ``http://127.0.0.1:8000/v1``; ``#name`` at its end is the model, as in
-            ``endpoint:http://127.0.0.1:8000/v1#my-model`` on the command line.
+            ``endpoint:http://127.0.0.1:8000/v1#my-model`` on the command line. Several, in a list
+            or with commas between them, share the work: an episode stays with one of them, the one
+            that had the fewest when it began.
         model: the name under which the server knows the model.
         api_key: default: the environment variable ``OPENAI_API_KEY``; local servers need none.
         temperature: of the sampling; None leaves it to the server.
@@ -121,7 +62,11 @@ class EndpointPolicy(Policy):
             out that would be sent.
         retries: further tries after the first.
         timeout: seconds for one try, from the request to the last byte.
-        concurrency: requests under way at once.
+        concurrency: requests under way at once, and episodes that a rollout runs where it is not
+            told; default: as many as there are episodes, 16 a server.
+        patience: seconds that servers which have answered before are waited for while none of them
+            can be reached; 0 counts an outage as failed tries.
+        tokens: ask for the token ids and log-probabilities of each turn, for `Trajectory.tokens`.
         native_tools: give the tools to the server and read its ``tool_calls``; else they stand in
             the format's own text.
         guided: send the grammar of the format, in llguidance's Lark dialect, in this field: True or
@@ -131,14 +76,14 @@ class EndpointPolicy(Policy):
             ``("<tool_call>", "</tool_call>")`` for ``hermes`` with Qwen's.
 
     Raises:
-        MissingExtraError: ``openai`` is not installed.
+        MissingExtraError: ``aiohttp`` is not installed.
         BadInputError: no model, no http address, a number out of range, an unknown field for the
             grammar, or one with ``native_tools``.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         *,
         model: str | None = None,
         api_key: str | None = None,
@@ -148,48 +93,68 @@ class EndpointPolicy(Policy):
         extra_body: Mapping[str, Any] | None = None,
         retries: int = 5,
         timeout: float = 60.0,
-        concurrency: int = 16,
+        concurrency: int | None = None,
+        patience: float = 600.0,
         native_tools: bool = False,
         guided: bool | str = False,
         guided_markers: Sequence[str] = (),
         call_first: bool = False,
+        tokens: bool = False,
     ) -> None:
-        address, _, named = base_url.partition("#")
-        name = model or named
-        if not address.startswith(("http://", "https://")):
-            raise BadInputError(f"an endpoint's address begins with http:// , not {base_url!r}")
-        if not name:
-            raise BadInputError(
-                f"endpoint {base_url!r} needs a model: pass model=..., or write {address}#name"
-            )
+        addresses, name = _addresses(base_url, model)
         least = 1 if max_tokens is None else max_tokens
-        if timeout <= 0 or concurrency < 1 or retries < 0 or least < 1:
+        at_once = 1 if concurrency is None else concurrency
+        if timeout <= 0 or at_once < 1 or retries < 0 or least < 1 or not patience >= 0:
             raise BadInputError(
                 "timeout must be above 0, concurrency and max_tokens at least 1, "
-                f"retries at least 0; got {timeout!r}, {concurrency!r}, {max_tokens!r}, {retries!r}"
+                f"retries at least 0, patience, too; got {timeout!r}, {concurrency!r}, "
+                f"{max_tokens!r}, {retries!r}, {patience!r}"
             )
         if extra_body is not None and not isinstance(extra_body, Mapping):
             raise BadInputError(f"extra_body is a mapping of fields, not {extra_body!r:.80}")
+        why = not_json(dict(extra_body or {}))
+        if why:
+            raise BadInputError(f"extra_body cannot be sent as JSON: it {why}")
         self._guide = _guide_field(guided, native_tools)
         self._markers = {text: text for text in guided_markers}
         if call_first and not self._guide:
             raise BadInputError("call_first is for guided replies: pass guided=True, too")
         self._call_first = call_first
         self._passed_over = False  # whether a reply came that is not of the grammar
-        self._openai = require_extra("openai", "endpoint")
         self._extra, self._dialect = dict(extra_body or {}), Dialect()
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        self._address, self._name, self._native = address, name, native_tools
-        self._retries = retries
+        self._addresses, self._name, self._native = [*map(shown, addresses)], name, native_tools
+        self._retries, self._concurrency, self._tokens = retries, concurrency, tokens
+        self._reasoning = ""  # the field in which the server gives it
+        self._told_of_tokens = False
         self._service = Service(
-            self._openai,
+            addresses,
             concurrency=concurrency,
             timeout=timeout,
+            patience=patience,
             limit=min(_MOST_LIMIT, max(_LEAST_LIMIT, _BYTES_PER_TOKEN * (max_tokens or 4096))),
-            base_url=address,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
         )
         self._finalizer = weakref.finalize(self, self._service.end)
+
+    @property
+    def concurrency(self) -> int:
+        """As many as were named, else some for each server."""
+        return self._concurrency or _EPISODES * len(self._addresses)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a grammar holds the replies."""
+        return bool(self._guide)
+
+    @property
+    def notice(self) -> str:
+        """Which servers are waited for."""
+        return self._service.waiting
+
+    def forget(self, episode: str) -> None:
+        """The episode has ended: its server may get another one."""
+        self._service.forget(episode)
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Ask for all replies at once; may be called from several threads.
@@ -208,32 +173,78 @@ class EndpointPolicy(Policy):
                 future.cancel()
 
     async def _one(self, request: Request) -> Reply | Exception:
-        wanted = body_of(request, self._name, self._sampling, native_tools=self._native)
+        where, left = self._addresses[0], self._retries
+        try:
+            route, wanted = self.wanted(request)
+        except PolicyError as error:
+            return error
+        more = dict.fromkeys(_TOKENS, True) if self._tokens else {}
+        wanted = {k: v for k, v in {**more, **wanted, **self._extra}.items() if v is not None}
+        try:
+            while True:
+                body = self._dialect.body(wanted)
+                try:
+                    got = await self._service.post(route, body, left, request.episode)
+                    where = got.address
+                    return self.read(got.json(), request, body)
+                except NothingError as error:
+                    if left < 1:
+                        return NothingError(error.kind, f"{where}: {error}")
+                    left -= 1
+                    await asyncio.sleep(_PAUSE)
+                except RefusedError as error:
+                    if not self._dialect.adapt(body, error.status, error.words[:2000]):
+                        return self._ungrammatical(error, error.words)
+        except Exception as error:  # whatever a reply holds is typed here
+            return failure_of(error, where)
+
+    def wanted(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The route for a request, and the fields of its body.
+
+        Raises:
+            PolicyError: it cannot be sent.
+            BadInputError: replies are guided, and the request's format has no grammar.
+        """
+        fields = body_of(
+            request,
+            self._name,
+            self._sampling,
+            native_tools=self._native,
+            reasoning=self._reasoning,
+        )
         if self._guide:
             grammar = with_markers(grammar_of(request, self._call_first), self._markers)
             nested = self._guide == _GUIDES[0]
-            wanted[self._guide] = {"grammar": grammar} if nested else grammar
-        wanted = {k: v for k, v in {**wanted, **self._extra}.items() if v is not None}
-        left = self._retries
-        while True:
-            body = self._dialect.body(wanted)
-            try:
-                response = await self._service.complete(body, left)
-                reply = reply_of(response.parse(), request)
-                self._look(reply, request)
-                return reply
-            except NothingError as error:
-                if left < 1:
-                    return failure_of(error, self._openai, self._address)
-                left -= 1
-                await asyncio.sleep(_PAUSE)
-            except self._openai.APIStatusError as error:
-                words = error.response.text if error.body is None else str(error.body)
-                if not self._dialect.adapt(body, error.status_code, words[:2000]):
-                    failure = failure_of(error, self._openai, self._address)
-                    return self._ungrammatical(failure, words)
-            except Exception as error:  # whatever the client raises is typed here
-                return failure_of(error, self._openai, self._address)
+            fields[self._guide] = {"grammar": grammar} if nested else grammar
+        return "/chat/completions", fields
+
+    def read(self, completion: Any, request: Request, body: Mapping[str, Any]) -> Reply:
+        """A reply of what came for a body.
+
+        Raises:
+            EndpointError: it is not a completion.
+            NothingError: it holds nothing.
+        """
+        reply = reply_of(completion, request)
+        self._look(reply, request)
+        message = at(at(at(completion, "choices"), 0), "message")
+        self._reasoning = reasoning_of(message)[1] or self._reasoning
+        if not self._tokens or _shortened(at(message, "content"), reply, request):
+            return reply
+        return replace(reply, tokens=self._said(completion))
+
+    def _said(self, completion: Any) -> ReplyTokens | None:
+        """The tokens of a completion; a server that says none is told of once."""
+        tokens = tokens_of(completion)
+        if tokens is None and not self._told_of_tokens:
+            self._told_of_tokens = True
+            warnings.warn(
+                f"{self._addresses[0]} does not say its token ids: these trajectories have no "
+                "tokens, and training will tokenise their texts again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return tokens and replace(tokens, guided=self.guided)
 
     def _ungrammatical(self, failure: EndpointError, words: str) -> EndpointError:
         """What a refusal means that speaks of the grammar."""
@@ -256,8 +267,8 @@ class EndpointPolicy(Policy):
         self._passed_over = bool(problems)
         if problems:
             warnings.warn(
-                f"{self._address} seems to pass over the field {self._guide!r}: a guided reply is "
-                f"malformed ({problems[0].kind}); the run is recorded as guided",
+                f"{self._addresses[0]} seems to pass over the field {self._guide!r}: a guided "
+                f"reply is malformed ({problems[0].kind}); the run is recorded as guided",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -266,18 +277,48 @@ class EndpointPolicy(Policy):
         """Address, model and sampling settings; never the key."""
         return {
             "policy": "endpoint",
-            "base_url": self._address,
+            "base_url": self._addresses[0] if len(self._addresses) == 1 else self._addresses,
             "model": self._name,
             **self._sampling,
             "native_tools": self._native,
             **({"extra_body": self._extra} if self._extra else {}),
             **({"guided": self._guide} if self._guide else {}),
             **({"call_first": True} if self._call_first else {}),
+            **({"tokens": True} if self._tokens else {}),
         }
 
     def close(self) -> None:
         """Close the connections and end the thread."""
         self._finalizer()
+
+
+def _shortened(content: Any, reply: Reply, request: Request) -> bool:
+    """Whether a server passed over a stop text and sampled on: its tokens are not the reply's."""
+    if not isinstance(content, str) or not any(stop in content for stop in request.format.stop):
+        return False
+    return not reply.text.endswith(content)
+
+
+def _addresses(base_url: str | Sequence[str], model: str | None) -> tuple[list[str], str]:
+    """Addresses of servers, and the name of the model that all of them serve.
+
+    Raises:
+        BadInputError: there is no address, or none of them names the model, or they differ in it.
+    """
+    listed = re.split(r",\s*(?=https?:)", base_url) if isinstance(base_url, str) else [*base_url]
+    if not listed or not all(isinstance(one, str) for one in listed):
+        raise BadInputError(f"base_url is an address or a list of some, not {base_url!r:.80}")
+    parts = [one.strip().partition("#") for one in listed]
+    addresses = [*dict.fromkeys(address for address, _, _ in parts)]
+    places = [*map(shown, addresses)]
+    names = {model} if model else {name for _, _, name in parts if name}
+    if not names:
+        raise BadInputError(
+            f"endpoint {places[0]!r} needs a model: pass model=..., or write {places[0]}#name"
+        )
+    if len(names) > 1:
+        raise BadInputError(f"several servers serve one model, not {sorted(names)!r:.200}")
+    return addresses, names.pop()
 
 
 def _guide_field(guided: bool | str, native_tools: bool) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "ReplyTokens",
     "Request",
     "Stream",
+    "at",
     "join_tokens",
     "read_native",
     "with_text_arguments",
@@ -308,6 +309,18 @@ def with_text_arguments(chat: Chat) -> Chat:
         text = json.dumps(function["arguments"], ensure_ascii=False)
         calls.append({**call, "function": {**function, "arguments": text}})
     return {**chat, "tool_calls": calls}
+
+
+def at(value: Any, place: str | int) -> Any:
+    """What JSON holds under a name or at a number; None where it is of another shape.
+
+    Args:
+        value: read from JSON.
+        place: a key of an object or the index of a list.
+    """
+    if isinstance(place, str):
+        return value.get(place) if isinstance(value, Mapping) else None
+    return value[place] if isinstance(value, list) and len(value) > place else None
 
 
 def _field(holder: Any, name: str) -> Any:

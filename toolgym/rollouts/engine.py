@@ -7,14 +7,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import value_hash
-from toolgym._util.optional import installed_versions
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -36,9 +36,13 @@ from toolgym.policies.base import (
     join_tokens,
     make_policy,
 )
-from toolgym.rollouts.playing import Opened, Playing, RefusedWrapperError, open_env
-from toolgym.rollouts.runs import Run, RunWriter, episode_seed
-from toolgym.task import TaskSet, whole_number
+from toolgym.rollouts import playing
+from toolgym.rollouts.plan import Job, Shard, make_plan
+from toolgym.rollouts.playing import Opened, Playing, open_env
+from toolgym.rollouts.remote import Executor, Outcome, opened_here, package, play_elsewhere
+from toolgym.rollouts.runs import Run, episode_seed
+from toolgym.rollouts.writing import RunWriter
+from toolgym.task import whole_number
 from toolgym.trajectory import Trajectory
 from toolgym.vector import Stepped, step_together
 
@@ -51,20 +55,12 @@ Pulse = Callable[[int, int], None]
 """Called with the turns that were answered and the tokens that were sampled by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    task: int
-    sample: int
-    key: str
-    seed: int
-
-
 @dataclass(slots=True)
 class _Episode:
     """One running episode: the environment and what the policy has said in tokens."""
 
     playing: Playing
-    job: _Job
+    job: Job
     info: dict[str, Any]
     turns: list[ReplyTokens | None] = field(default_factory=list)
 
@@ -91,10 +87,14 @@ def rollout(
     policy: Policy | PolicyFunction | str,
     *,
     env_args: Mapping[str, Any] | None = None,
+    policy_args: Mapping[str, Any] | None = None,
     episodes: int | None = None,
     samples_per_task: int = 1,
     seed: int = 0,
     out: str | Path | None = None,
+    shard: Shard | str | None = None,
+    same_as: str | Path | Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
     concurrency: int | None = None,
     max_failures: int = 20,
     progress: Progress | None = None,
@@ -111,12 +111,22 @@ def rollout(
             around it is played and recorded, too, or refused; see `toolgym.rollouts.playing`.
         policy: a callable ``(messages, tools) -> text``, a `Policy`, or the name of one.
         env_args: the environment's keyword arguments, for an id.
+        policy_args: keyword arguments of a policy that is named.
         episodes: how many in all; default: each task ``samples_per_task`` times.
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
-        out: the run folder; None keeps the run in memory.
-        concurrency: episodes that run at once; default: 128 for policies that answer in batches
-            (32 for a local model on a CPU), else 16.
+        out: the run folder; None keeps the run in memory. What was played to its end stands there
+            in the plan's order: the same bytes however it was played, but for `Step.seconds`.
+        shard: play only this part of the plan, such as ``(0, 4)``; `toolgym.merge` makes one run of
+            all parts.
+        same_as: a run folder, ``run.json`` or `Plan.settings` of another machine: where a setting
+            or the hash of a file differs, nothing is played.
+        executor: plays the episodes in other processes or on other machines: one of
+            `concurrent.futures`, a `toolgym.rollouts.remote.RayExecutor`, or any with ``submit()``.
+            Names with arguments can always be sent there, objects where they can be pickled; each
+            process compares its files by hash first.
+        concurrency: episodes that run at once, of an executor in each process; default:
+            128 for policies that answer in batches (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         progress: called after each episode.
         pulse: called with turns and tokens so far (0 where a policy does not count them), after
@@ -129,28 +139,34 @@ def rollout(
         UnknownNameError: an unknown environment, policy, tool, format or reward.
         BadInputError: counts that do not fit the tasks, an argument or a policy that cannot be
             used, or a wrapper that cannot be played.
-        RunMismatchError: the folder was begun with other settings.
+        RunMismatchError: the folder was begun with other settings, or ``same_as`` has others.
         PolicyError: too many failures in a row; what was finished is kept.
     """
     opened = open_env(env, env_args)
-    player = make_policy(policy)
+    player = make_policy(policy, **policy_args or {})
     wanted = player.concurrency if concurrency is None else concurrency
     wanted = whole_number("concurrency", wanted, 1)
     max_failures = whole_number("max_failures", max_failures, 1)
-    samples = whole_number("samples_per_task", samples_per_task, 1)
-    seed = whole_number("seed", seed)
     if out == "" or not isinstance(out, str | Path | None):
         raise BadInputError(f"out is the path of a run folder, or None, not {out!r:.80}")
-    jobs = _plan(opened.env.tasks, episodes, samples, seed)
-    settings = _settings(opened, player, len(jobs), samples, seed)
-    run = Run(settings, Path(out) if out is not None else None)
+    made = make_plan(opened, player, episodes, samples_per_task, seed).shard(shard)
+    if same_as is not None:
+        made.check(same_as)
+    run = Run(made.settings, Path(out) if out is not None else None)
+    keys = [job.key for job in made.jobs]
     writer = RunWriter(run)
     try:
-        open_jobs = deque(job for job in jobs if job.key not in writer.finished)
-        engine = _Engine(writer, player, max_failures, len(jobs), progress, pulse)
+        if shard is not None:
+            writer.keep_plan(keys)
+        open_jobs = deque(job for job in made.jobs if job.key not in writer.finished)
+        engine = _Engine(writer, player, max_failures, len(keys), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
-        if open_jobs:
-            (engine.batched if player.batched else engine.threaded)(opened, open_jobs, width)
+        if open_jobs and executor is not None:
+            sent = package(env, env_args, policy, policy_args, made.settings["hashes"])
+            engine.elsewhere(executor, sent, open_jobs, width)
+        elif open_jobs:
+            engine.play(opened, open_jobs, width)
+        writer.settle(keys)
     finally:
         writer.close()
         if player is not policy:
@@ -175,7 +191,29 @@ class _Engine:
         self._in_a_row = self._turns = self._tokens = 0
         self._lock = threading.Lock()
 
-    def batched(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
+    def play(self, opened: Opened, jobs: deque[Job], width: int) -> None:
+        """Play all jobs in this process."""
+        (self.batched if self.policy.batched else self.threaded)(opened, jobs, width)
+
+    def elsewhere(self, executor: Executor, sent: bytes, jobs: deque[Job], width: int) -> None:
+        """Let an executor play all jobs."""
+        play_elsewhere(executor, partial(_play_chunk, sent, width), jobs, width, self._take)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Record what was played elsewhere."""
+        for line in outcome.lines:
+            self.writer.add_line(line)
+        for row in outcome.failures:
+            self.writer.fail(row)
+        self._beat(outcome.turns, outcome.tokens)
+        self._in_a_row = 0 if outcome.lines else self._in_a_row + len(outcome.failures)
+        if self.progress is not None and outcome.lines:
+            self.progress(len(self.writer.finished), self.planned)
+        if self._in_a_row >= self.max_failures:
+            last = outcome.failures[-1]
+            self._give_up(PolicyError(last["message"]), last["boundary"])
+
+    def batched(self, opened: Opened, jobs: deque[Job], width: int) -> None:
         """One stream for all running episodes; others begin where some have ended."""
         running: dict[Hashable, _Episode] = {}
         asking: list[_Episode] = []
@@ -207,25 +245,25 @@ class _Engine:
         """What a stream has answered by now, once these episodes have asked, too."""
         if asking:
             stream.begin({episode.job.key: episode.request() for episode in asking})
-        return {key: _checked(reply) for key, reply in stream.advance().items()}
+        return {key: playing.checked_reply(reply) for key, reply in stream.advance().items()}
 
     def _stepped(self, answered: Sequence[tuple[_Episode, Reply | Exception]]) -> list[_Episode]:
         """Step the environments of what was answered; returns the episodes that go on."""
-        playing = []
+        going = []
         for episode, reply in answered:
             if isinstance(reply, Reply):
-                playing.append((episode, reply))
+                going.append((episode, reply))
             else:
                 self._failed(episode, reply)
-        outer = [episode.playing.outer for episode, _ in playing]
-        stepped = step_together(outer, [reply.turn for _, reply in playing])
+        outer = [episode.playing.outer for episode, _ in going]
+        stepped = step_together(outer, [reply.turn for _, reply in going])
         return [
             episode
-            for (episode, reply), outcome in zip(playing, stepped, strict=True)
+            for (episode, reply), outcome in zip(going, stepped, strict=True)
             if self._played(episode, reply, outcome)
         ]
 
-    def threaded(self, opened: Opened, jobs: deque[_Job], width: int) -> None:
+    def threaded(self, opened: Opened, jobs: deque[Job], width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
         stop = threading.Event()
         if width == 1:
@@ -240,7 +278,7 @@ class _Engine:
             for future in futures:
                 future.result()
 
-    def _play_all(self, opened: Opened, jobs: deque[_Job], stop: threading.Event) -> None:
+    def _play_all(self, opened: Opened, jobs: deque[Job], stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 job = jobs.popleft()
@@ -258,12 +296,12 @@ class _Engine:
                 if not self._stepped([(episode, reply)]):
                     break
 
-    def _started(self, opened: Opened, job: _Job) -> _Episode | None:
+    def _started(self, opened: Opened, job: Job) -> _Episode | None:
         """The job's episode, or None where it failed at once."""
         episode = _Episode(opened.play(), job, {})
         try:
             episode.info = episode.playing.reset(job.task, job.sample, job.seed)
-        except RefusedWrapperError:
+        except playing.RefusedWrapperError:
             raise
         except Exception as error:  # also what a user's codec or task raises
             self._failed(episode, error, "environment")
@@ -310,17 +348,11 @@ class _Engine:
         if isinstance(error, _OF_THE_RUN):
             raise error
         self._forget(episode)
-        if isinstance(error, EndpointError):
-            kind = error.kind
-        else:  # what the policy itself raised, when it was a callable
-            kind = type((boundary == "policy" and error.__cause__) or error).__name__
-        row = {
-            "id": episode.job.key,
-            "boundary": boundary,
-            "kind": kind,
-            "message": in_words(error),
-            "turn": len(episode.turns),
-        }
+        # What the policy itself raised, when it was a callable.
+        kind = type((boundary == "policy" and error.__cause__) or error).__name__
+        kind = error.kind if isinstance(error, EndpointError) else kind
+        row: dict[str, Any] = {"id": episode.job.key, "boundary": boundary, "kind": kind}
+        row |= {"message": in_words(error), "turn": len(episode.turns)}
         with self._lock:
             self.writer.fail(row)
             self._in_a_row += 1
@@ -336,65 +368,30 @@ class _Engine:
 
     def _give_up(self, error: Exception, boundary: str) -> None:
         where = self.writer.run.path
-        kept = f"{len(self.writer.finished)} finished episodes are kept"
         raised = PolicyError if boundary == "policy" else CheckError
         raise raised(
             f"{self._in_a_row} episodes in a row failed, the last one with: {in_words(error)}; "
-            + kept
+            f"{len(self.writer.finished)} finished episodes are kept"
             + (f" in {str(where)!r}; run the same again to go on" if where else "")
         ) from error
 
 
+def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
+    """Play some jobs in this process for a rollout in another one.
+
+    Args:
+        sent: see `package`.
+        width: episodes that run at once.
+        jobs: all of them; what fails is a row of the outcome.
+    """
+    opened, policy, alone = opened_here(sent)
+    run = Run({})
+    engine = _Engine(RunWriter(run), policy, len(jobs) + 1, len(jobs), None, None)
+    with alone if policy.batched else nullcontext():
+        engine.play(opened, deque(jobs), max(1, min(width, len(jobs))))
+    lines = [trajectory.to_line() for trajectory in run.trajectories()]
+    return Outcome(lines, run.failures(), engine._turns, engine._tokens)
+
+
 # What no other episode can survive either: the user has to do something first.
 _OF_THE_RUN = (ReplayMissError, MissingExtraError, MissingFileError)
-
-
-def _checked(reply: Any) -> Reply | Exception:
-    if isinstance(reply, Exception):
-        return reply
-    if isinstance(reply, Reply) and isinstance(reply.text, str):
-        return reply
-    return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")
-
-
-def _plan(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> list[_Job]:
-    possible = len(tasks) * samples
-    count = possible if episodes is None else whole_number("episodes", episodes)
-    if not 1 <= count <= possible:
-        raise BadInputError(
-            f"episodes must be from 1 to {possible} ({len(tasks)} tasks of {tasks.source!r} x "
-            f"{samples} samples), not {count}; raise samples_per_task for more"
-        )
-    order = [tasks.index_of(task.id) for task in tasks.shuffled(seed)]
-    jobs = []
-    for number in range(count):
-        task, sample = order[number // samples], number % samples
-        key = f"{tasks[task].id}#{sample}"
-        jobs.append(_Job(task, sample, key, episode_seed(seed, key)))
-    return jobs
-
-
-def _settings(
-    opened: Opened, policy: Policy, episodes: int, samples: int, seed: int
-) -> dict[str, Any]:
-    env = opened.env
-    hashes = {
-        "tasks": env.tasks.fingerprint(),
-        "tools": value_hash(env.toolset.schemas()),
-        "tokenizer": policy.tokenizer_hash,
-    }
-    if env.examples:
-        hashes["examples"] = value_hash([example.describe() for example in env.examples])
-    texts = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
-    return {
-        "schema": 1,
-        "env": opened.told,
-        "task_source": env.tasks.source,
-        "task_family": env.tasks.name,
-        "policy": policy.describe(),
-        "episodes": episodes,
-        "samples_per_task": samples,
-        "seed": seed,
-        "hashes": hashes | texts,
-        "versions": installed_versions(),
-    }

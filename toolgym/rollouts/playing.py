@@ -21,12 +21,16 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from toolgym._util.rebuilding import name_code, plain
 from toolgym.env import ToolEnv
-from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
+from toolgym.errors import BadInputError, PolicyError, UnknownNameError, did_you_mean
 from toolgym.messages import Message, to_chats
+from toolgym.policies.base import Reply
 from toolgym.registry import ENVIRONMENTS
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Opened", "Playing", "RefusedWrapperError", "make_env", "open_env", "spec_of"]
+__all__ = [
+    *("Opened", "Playing", "RefusedWrapperError", "checked_reply", "make_env", "open_env"),
+    "spec_of",
+]
 
 
 class RefusedWrapperError(BadInputError):
@@ -305,3 +309,12 @@ class Playing:
         return RefusedWrapperError(
             f"wrapper {one} {why}: a rollout cannot play it; leave it out, or change the info"
         )
+
+
+def checked_reply(reply: Any) -> Reply | Exception:
+    """What a policy answered, or the error that it is none."""
+    if isinstance(reply, Exception):
+        return reply
+    if isinstance(reply, Reply) and isinstance(reply.text, str):
+        return reply
+    return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")

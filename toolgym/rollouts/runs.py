@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b, sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from toolgym._util.jsonl import (
-    append_line,
-    append_row,
-    appending,
-    check_json,
     parse_line,
     read_json,
     read_lines,
     read_rows,
     require_file,
-    write_json,
 )
-from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.trajectory import Trajectory, parse_trajectory, read_trajectories
 
 __all__ = [
     "SELECTION",
     "Episodes",
+    "Lines",
     "Recorded",
     "Recording",
     "Run",
-    "RunWriter",
     "episode_seed",
+    "key_of",
     "open_recording",
     "read_recording",
     "some_episodes",
@@ -41,6 +36,45 @@ __all__ = [
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
 SELECTION = "selection.json"
+
+
+class Lines(Mapping[tuple[str, int], tuple[int, int]]):
+    """Position in bytes and number of each line of a run, by task id and sample, in file order.
+
+    Of a million lines this takes about 250 MB, a third of what a dict of tuples would.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, int], int] = {}
+        self._places, self._digests = array("q"), bytearray()
+
+    def add(self, key: tuple[str, int], position: int, number: int, digest: bytes) -> int:
+        """Take in a line.
+
+        Args:
+            key: task id and sample.
+            position: in bytes, of its begin.
+            number: counted from 1.
+            digest: [16] hash of the line.
+
+        Returns:
+            The number of an earlier line of the same key and another hash; 0 where there is none.
+        """
+        row = self._rows.setdefault(key, len(self._rows))
+        if row * 16 == len(self._digests):
+            self._places.extend((position, number))
+            self._digests += digest
+        return 0 if self._digests[16 * row : 16 * row + 16] == digest else self[key][1]
+
+    def __getitem__(self, key: tuple[str, int]) -> tuple[int, int]:
+        row = self._rows[key]
+        return self._places[2 * row], self._places[2 * row + 1]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 class Run:
@@ -91,6 +125,12 @@ class Run:
         }
         return found | ({"path": str(self.path)} if self.path is not None else {})
 
+    @property
+    def planned(self) -> int:
+        """How many episodes the run is to have; of a shard, how many of them are its own."""
+        index, count = self.settings.get("shard") or (0, 1)
+        return len(range(index, self.settings.get("episodes", 0), count))
+
     def failures(self) -> list[dict[str, Any]]:
         """Infrastructure failures of all attempts so far; those episodes are not scored."""
         if self.path is None:
@@ -109,12 +149,13 @@ class Run:
         if self.path is None:
             yield from sorted(self._recorded, key=lambda t: (t.task.id, t.sample))
             return
-        lines = self.lines()
-        if not lines:
+        found = self.lines()
+        if not found:
             return
         file = self.path / TRAJECTORIES
         with file.open("rb") as stream:
-            for _, (number, position, _) in sorted(lines.items()):
+            for key in sorted(found):
+                position, number = found[key]
                 stream.seek(position)
                 trajectory = parse_trajectory(stream.readline(), file, number)
                 self._require_own(trajectory, file, number)
@@ -123,8 +164,8 @@ class Run:
     def __len__(self) -> int:
         return len(self._recorded if self.path is None else self.lines())
 
-    def lines(self) -> dict[tuple[str, int], tuple[int, int, bytes]]:
-        """Line, position in bytes and hash of each episode in the folder, by task id and sample.
+    def lines(self) -> Lines:
+        """Where the episodes stand in the folder's file, by task id and sample.
 
         A line that a writer has not finished is left out, and one that stands there again counts
         once.
@@ -133,15 +174,14 @@ class Run:
             BadInputError: a line without an id, two lines of one id, or more episodes than the run
                 was to have.
         """
-        found: dict[tuple[str, int], tuple[int, int, bytes]] = {}
+        found = Lines()
         if self.path is None or not (file := self.path / TRAJECTORIES).is_file():
             return found
         planned = self.settings.get("episodes")
         for number, position, raw in read_lines(file, torn=True):
             key = _key(raw, file, number)
-            digest = blake2b(raw, digest_size=16).digest()
-            first, _, known = found.setdefault(key, (number, position, digest))
-            if known != digest:
+            first = found.add(key, position, number, blake2b(raw, digest_size=16).digest())
+            if first:
                 _refuse(file, number, f"line {first} is another record of {_id(key)!r}")
             if isinstance(planned, int) and len(found) > planned:
                 _refuse(file, number, f"it has {planned} episodes without {_id(key)!r}")
@@ -166,69 +206,6 @@ class Run:
         return f"Run({self.settings.get('env', {}).get('id', '?')}, {where})"
 
 
-class RunWriter:
-    """The writing side of a run: one writer at a time, whole lines, safe against signal 9.
-
-    Args:
-        run: where to write; its folder is made when it does not exist.
-
-    Raises:
-        RunMismatchError: the folder was begun with other settings, or is being written right now.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self._streams: dict[str, BinaryIO] = {}
-        self._held = contextlib.ExitStack()
-        self.finished: set[str] = set()
-        if run.path is None:
-            return
-        with contextlib.ExitStack() as held:
-            doing = f"writing to {str(run.path)!r}"
-            held.enter_context(hold(run.path, doing, "wait for it, or use another folder"))
-            self._begin(run.path, held)
-            self._held = held.pop_all()
-
-    def _begin(self, folder: Path, held: contextlib.ExitStack) -> None:
-        before = now = self.run.settings
-        if (folder / SETTINGS).is_file():
-            before = read_json(folder / SETTINGS)
-            same_settings(folder, before, now, free=_MAY_DIFFER)
-        self.finished = {trajectory.id for trajectory in Run(before, folder)}
-        # A run that is resumed with fewer episodes keeps what it has.
-        planned = [found for each in (before, now) if (found := each.get("episodes"))]
-        now |= {"episodes": max(planned)} if planned else {}
-        write_json(folder / SETTINGS, self.run.settings)
-        for name in (TRAJECTORIES, FAILURES):
-            self._streams[name] = held.enter_context(appending(folder / name))
-
-    def add(self, trajectory: Trajectory) -> None:
-        """Record a finished episode; once this returns, a kill does not lose it.
-
-        Raises:
-            BadInputError: the record cannot be held; nothing was written.
-        """
-        if self.run.path is None:
-            check_json(trajectory.to_row())
-            self.run._recorded.append(trajectory)
-        else:
-            append_line(self._streams[TRAJECTORIES], trajectory.to_line())
-        self.finished.add(trajectory.id)
-
-    def fail(self, row: dict[str, Any]) -> None:
-        """Record an infrastructure failure."""
-        if self.run.path is None:
-            self.run._failures.append(row)
-        else:
-            append_row(self._streams[FAILURES], row)
-
-    def close(self) -> None:
-        """Bring everything to disk and let others write."""
-        self._held.close()
-
-
-# What may differ when a run is resumed: more episodes, and versions (recorded, not compared).
-_MAY_DIFFER = ("episodes", "versions")
 # The ids are found without reading a whole line: it may be of a megabyte.
 _HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
 
@@ -236,14 +213,19 @@ _HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
 def _key(raw: bytes, file: Path, number: int) -> tuple[str, int]:
     head = _HEAD.match(raw)
     row = parse_line(b'{"id": %s}' % head[1] if head else raw, file, number, "trajectory file")
-    name = row.get("id")
-    task, found, sample = name.rpartition("#") if isinstance(name, str) else ("", "", "")
-    if not found or not sample.isdecimal():
+    key = key_of(row.get("id"))
+    if key is None:
         raise BadInputError(
-            f"{str(file)!r}, line {number}: the id of an episode is 'task#sample', not {name!r}; "
-            "remove the line"
+            f"{str(file)!r}, line {number}: the id of an episode is 'task#sample', not "
+            f"{row.get('id')!r}; remove the line"
         )
-    return task, int(sample)
+    return key
+
+
+def key_of(name: Any) -> tuple[str, int] | None:
+    """Task id and sample of an episode's id; None where it is not one."""
+    task, found, sample = name.rpartition("#") if isinstance(name, str) else ("", "", "")
+    return (task, int(sample)) if found and sample.isdecimal() else None
 
 
 def _id(key: tuple[str, int]) -> str:
@@ -286,10 +268,13 @@ class Episodes:
         read: begins to read.
         origin: plain data on where they come from: ``env``, ``task_source``, ``policy``, ``path``,
             and for a selection its counts.
+        held: they stand in memory, whether they are read or not.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Trajectory]], origin: dict[str, Any]) -> None:
-        self._read, self.origin = read, origin
+    def __init__(
+        self, read: Callable[[], Iterable[Trajectory]], origin: dict[str, Any], held: bool = False
+    ) -> None:
+        self._read, self.origin, self.held = read, origin, held
 
     def __iter__(self) -> Iterator[Trajectory]:
         return iter(self._read())
@@ -313,7 +298,9 @@ def open_recording(source: Recording) -> Episodes:
     if isinstance(source, Recorded):
         said = getattr(source, "provenance", None)
         origin = said() if said else dict(getattr(source, "settings", None) or {})
-        return Episodes(source.__iter__ if isinstance(source, Run) else source.trajectories, origin)
+        if isinstance(source, Run):
+            return Episodes(source.__iter__, origin, held=source.path is None)
+        return Episodes(source.trajectories, origin)
     if not isinstance(source, Iterable):
         raise _wrong(source)
     items = list(source)
@@ -322,7 +309,7 @@ def open_recording(source: Recording) -> Episodes:
     for item in items:
         if not isinstance(item, Trajectory):
             raise _wrong(item)
-    return Episodes(lambda: items, {})
+    return Episodes(lambda: items, {}, held=True)
 
 
 def some_episodes(source: Recording) -> Episodes:
@@ -344,7 +331,7 @@ def some_episodes(source: Recording) -> Episodes:
             where = f" in {str(source)!r}" if isinstance(source, str | Path) else ""
             raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
 
-    return Episodes(read, opened.origin)
+    return Episodes(read, opened.origin, opened.held)
 
 
 def read_recording(source: Recording) -> tuple[list[Trajectory], dict[str, Any]]:
@@ -378,7 +365,9 @@ def _together(items: list[Any]) -> Episodes:
         merged |= {name: "sample" if "sample" in values else " and ".join(values)} if values else {}
     for name in ("env", "policy", "selection", "path"):
         merged[name] = [origin.get(name) for origin in origins]
-    return Episodes(lambda: chain.from_iterable(parts), merged)
+    return Episodes(
+        lambda: chain.from_iterable(parts), merged, held=all(part.held for part in parts)
+    )
 
 
 def _open_path(path: Path) -> Episodes:

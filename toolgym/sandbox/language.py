@@ -19,7 +19,10 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MODULES", "PUBLISHED", "RefusedError", "check", "names", "public_modules"]
+__all__ = [
+    *("MODULES", "PUBLISHED", "RefusedError", "check", "leaves_nothing", "names"),
+    "public_modules",
+]
 
 MODULES = (
     *("bisect", "calendar", "collections", "collections.abc", "copy", "datetime", "decimal"),
@@ -55,6 +58,9 @@ _BUILTIN_WORDS = """
     max min next object oct ord pow print property range repr reversed round set slice sorted
     staticmethod str sum super tuple zip Ellipsis False None NotImplemented True __build_class__
 """
+# Modules with settings or tables that can be changed, and what tells the library more.
+_LASTING = {"calendar", "decimal", "textwrap", "register"}
+_LASTING |= {"overload", "get_overloads", "clear_overloads"}
 # Objects of the library whose settings are attributes, and checked by the library.
 _SETTABLE = {decimal.Context, textwrap.TextWrapper}
 # These read attributes or evaluate annotations that are given as text, or give out `type` itself.
@@ -177,6 +183,38 @@ def check(source: str, modules: tuple[str, ...] = MODULES) -> ast.Module:
         return tree
     rewritten: ast.Module = _Guarded().visit(tree)
     return ast.fix_missing_locations(rewritten)
+
+
+def leaves_nothing(source: str) -> bool:
+    """Whether no call of a checked source can be noticed by a later one with globals of its own.
+
+    So it is where the library is only read: nothing that it exports can be changed but by what is
+    left out here, no class of the source can be a key in one of its caches, and none of its code is
+    run when its objects are cleared away later.
+
+    Args:
+        source: that `check` takes.
+    """
+    kinds = set()
+    for node in ast.walk(ast.parse(source)):
+        kinds.add(type(node))
+        if isinstance(node, ast.Import):
+            modules, words = [alias.name for alias in node.names], []
+        elif isinstance(node, ast.ImportFrom):
+            words = [alias.name for alias in node.names]
+            modules = [node.module or ""]
+        elif isinstance(node, ast.MatchClass):
+            modules, words = [], node.kwd_attrs
+        else:
+            modules, words = [], [node.attr] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.Name) and node.id == "getattr"):
+            return False
+        if any(word.startswith("_") or word in _LASTING for word in words):
+            return False
+        if any(name in _LASTING for name in modules):
+            return False
+    suspended = kinds & {ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith}
+    return not (suspended and kinds & {ast.Try, ast.TryStar, ast.With, ast.AsyncWith})
 
 
 class _Own:

@@ -7,7 +7,6 @@ request, checks or runs the source, and gives the answer as bytes: one letter an
 from __future__ import annotations
 
 import builtins
-import contextlib
 import functools
 import importlib
 import json
@@ -43,6 +42,7 @@ _ERROR_CHARS = 1_000
 _RESERVE = 4 << 20  # bytes, set free when memory runs out so that this can still be reported
 _NO_FUNCTION = "its source defines no function of that name"
 _SESSION = struct.Struct("!III")  # characters of a result and of the state, flags
+_TEXTS = 1_000_000  # characters of entries of a state that are kept
 _TOKEN = 8  # bytes of a message that its replies repeat
 _LENGTH = struct.Struct("!I")  # of a reply's text, before the state
 # Read on first use by code that a function may call; a runner can open no file.
@@ -64,11 +64,13 @@ def _to_json(value: Any) -> Any:
 
 
 def _compile(asked: dict[str, Any], rules: bool) -> tuple[bytes, str | bytes]:
-    """The program of a source, checked; nothing of it runs."""
+    """The program of a source, checked; nothing of it runs. ``k``: its calls leave nothing."""
     try:
         modules = language.PUBLISHED if asked.get("published", False) else language.MODULES
         tree = language.check(asked["source"], modules) if rules else asked["source"]
-        return b"c", marshal.dumps(compile(tree, "<tool>", "exec"))
+        program = marshal.dumps(compile(tree, "<tool>", "exec"))
+        clean = rules and language.leaves_nothing(asked["source"])
+        return b"k" if clean else b"c", program
     except (language.RefusedError, SyntaxError, ValueError, RecursionError) as error:
         if asked.get("published", False):
             if isinstance(error, SyntaxError):
@@ -139,7 +141,7 @@ def _value(
 
 
 def _answer(request: bytes, limit: int, rules: bool) -> tuple[bytes, str | bytes]:
-    """(kind of answer, text): ``v`` a value, ``c`` a program, else an error."""
+    """(kind of answer, text): ``v`` a value, ``c`` or ``k`` a program, else an error."""
     head, _, code = request.partition(b"\0")
     asked = json.loads(head)
     if not code:
@@ -203,62 +205,90 @@ class _Session:
 
     Args:
         opening: limits, flags and the first state.
+        memory: MiB, for messages.
         plain: a value as JSON text, and what that gives again.
     """
 
-    def __init__(self, opening: bytes, plain: Callable[[Any], tuple[str, Any]]) -> None:
+    def __init__(
+        self, opening: bytes, memory: int, plain: Callable[[Any], tuple[str, Any]]
+    ) -> None:
+        self._memory = memory
         self._limit, self._largest, self._flags = _SESSION.unpack_from(opening)
         self._plain, self._programs = plain, dict[str, tuple[str, Any]]()
         self._reserve = mmap.mmap(-1, _RESERVE)
-        self._bytes = _exact(json.loads(opening[_SESSION.size :]))
-        self._state = marshal.loads(self._bytes)  # noqa: S302 - our own, as below
+        # Each entry of the state as bytes, and what such bytes are as JSON: mostly one changes.
+        self._entries: list[tuple[str, bytes]] = []
+        self._texts: dict[bytes, str] = {}
+        self._characters = 0  # of those texts
+        self._set(opening[_SESSION.size :])
+
+    def _set(self, state: bytes) -> None:
+        self._entries = [(key, _exact(value)) for key, value in json.loads(state).items()]
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make the state anew: two places of it that hold one value hold two after a call."""
+        own = self._entries
+        self._state = {key: marshal.loads(held) for key, held in own}  # noqa: S302 - our own
 
     def answer(self, message: bytes) -> Iterator[bytes]:
-        """Replies to a message: a program (``p``), a state (``s``), or calls (``c``)."""
+        """Replies to a message: a program (``p``), a state (``s``), a source (``k``), or calls.
+
+        Calls of kind ``c`` get the state, those of kind ``f`` nothing but their arguments.
+        """
         kind, rest = message[:1], message[1:]
         if kind == b"p":
             head, _, code = rest.partition(b"\0")
             name, function = json.loads(head)
             self._programs[name] = function, marshal.loads(code)  # noqa: S302 - from _compile
         elif kind == b"s":
-            self._bytes = _exact(json.loads(rest))
-            self._state = marshal.loads(self._bytes)  # noqa: S302
+            self._set(rest)
+        elif kind == b"k":
+            letter, program = _compile(json.loads(rest[_TOKEN:]), bool(self._flags & _RULES))
+            if isinstance(program, str):
+                program = program.encode("utf-8", "backslashreplace")
+            yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(program)), program))
         else:
             for name, arguments in json.loads(rest[_TOKEN:]):
-                letter, text, state = self._call(name, arguments)
+                letter, text, state = self._call(name, arguments, kind == b"c")
                 said = text.encode("utf-8", "backslashreplace")
                 yield b"".join((rest[:_TOKEN], letter, _LENGTH.pack(len(said)), said, state))
                 if letter == b"m":  # what is left of the memory is not known
                     raise EOFError
-                # Two places of the state that hold one value hold two after the call; meanwhile
-                # the parent reads the reply.
-                self._state = marshal.loads(self._bytes)  # noqa: S302
+                self._renew()  # while the parent reads the reply
+                sys.modules["random"].seed(0)  # for what a source does outside of its function
 
-    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str, bytes]:
+    def _call(
+        self, name: str, arguments: dict[str, Any] | None, stated: bool
+    ) -> tuple[bytes, str, bytes]:
         """Kind and text of a call, and the state where it has changed."""
         try:
-            kind, text = self._result(name, arguments)
-            if kind == b"v":
+            kind, text = self._result(name, arguments, stated)
+            if kind == b"v" and stated:
                 return kind, text, self._changed()
         except MemoryError:
             self._reserve.close()
-            return b"m", "memory", b""
+            return b"m", f"memory: at most {self._memory} MB are allowed", b""
         except _StateError as error:
             kind, text = b"s", f"{name} left {error}"
         except BaseException as error:  # also SystemExit: it ends a call
-            published = self._flags & _PUBLISHED
-            kind, text = b"e", str(error)[: self._limit] if published else _said(error)
+            theirs = self._flags & _PUBLISHED and isinstance(error, Exception)
+            kind, text = b"e", str(error)[: self._limit] if theirs else _said(error)
         return kind, text, b""
 
-    def _result(self, name: str, arguments: dict[str, Any]) -> tuple[bytes, str]:
-        sys.modules["random"].seed(0)  # as for a call alone
+    def _result(
+        self, name: str, arguments: dict[str, Any] | None, stated: bool
+    ) -> tuple[bytes, str]:
         published = bool(self._flags & _PUBLISHED)
         rules = bool(self._flags & _RULES)
         name, program = self._programs[name]
         function = _function(name, program, rules, published)
         if function is None:
             return b"r", f"{name} was refused: {_NO_FUNCTION}"
-        called = functools.partial(function, self._state)
+        if arguments is None:  # it is only asked whether there is one
+            return b"v", "null"
+        sys.modules["random"].seed(0)  # as for a call alone
+        called = functools.partial(function, self._state) if stated else function
         return _value(name, called, arguments, self._limit, published)
 
     def _changed(self) -> bytes:
@@ -267,18 +297,40 @@ class _Session:
         Raises:
             _StateError: it cannot stay.
         """
-        with contextlib.suppress(ValueError):  # not JSON, or in a subclass of a type of JSON
-            if _exact(self._state) == self._bytes:
-                return b""
+        entries = []
+        for key, value in self._state.items():
+            try:
+                entries.append((key, _exact(value)))
+            except ValueError:  # not JSON, or in a subclass of a type of JSON
+                entries.append((key, b""))
+        if entries == self._entries:
+            return b""
         try:
-            text, again = self._plain(self._state)
-            exact = _exact(again)
+            settled = [self._settled(key, held) for key, held in entries]
         except ValueError as error:
             raise _StateError(f"what JSON cannot hold in the state: {error}") from error
+        text = "{" + ", ".join(text for _, _, text in settled) + "}"
         if len(text) > self._largest:
             raise _StateError(f"a state of {len(text)} characters; at most {self._largest}")
-        self._bytes = exact
+        self._entries = [(key, held) for key, held, _ in settled]
         return text.encode("utf-8", "backslashreplace")
+
+    def _settled(self, key: Any, held: bytes) -> tuple[str, bytes, str]:
+        """An entry of the state as JSON has it, and its text.
+
+        Raises:
+            ValueError: JSON cannot hold it.
+        """
+        name, again = self._plain({key: 0})
+        text = self._texts.get(held)
+        if text is None:
+            text, value = self._plain(self._state[key])
+            held = _exact(value)
+            self._characters += len(text)
+            if self._characters > _TEXTS:  # it is memory that calls may need
+                self._texts, self._characters = {}, len(text)
+            self._texts[held] = text
+        return next(iter(again)), held, f"{name[1:-2]}{text}"
 
 
 def _exact(value: Any) -> bytes:
@@ -291,19 +343,20 @@ def _exact(value: Any) -> bytes:
 
 
 def session(
-    opening: bytes, limited: bool, plain: Callable[[Any], tuple[str, Any]]
+    opening: bytes, memory: int, limited: bool, plain: Callable[[Any], tuple[str, Any]]
 ) -> Callable[[bytes], Iterator[bytes]]:
     """Close the door and hold a state; what answers each message to come.
 
     Args:
         opening: limits, flags and the first state.
+        memory: MiB; limited already.
         limited: whether the limits stand.
         plain: a value as JSON text, and what that gives again.
 
     Raises:
         EOFError: a layer that has to stand does not.
     """
-    held = _Session(opening, plain)
+    held = _Session(opening, memory, plain)
     if _closed(_SESSION.unpack_from(opening)[-1], limited) is None:
         raise EOFError
     return held.answer

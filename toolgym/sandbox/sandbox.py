@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,18 @@ _KINDS = {
     **{"j": "result", "d": "died", "s": "state"},
 }
 
+_IDLE: list[SandboxSession] = []  # processes for calls that leave nothing, of any sandbox
+_MOST_IDLE = 16
 _RUNNER = Path(__file__).with_name("runner.py")
 # As in runner.py, which is run by path and shares no module with this one.
 _HEADER = struct.Struct("!IB")
 _RULES, _FLAGS, _PUBLISHED = 1, {"limits": 2, "seccomp": 4}, 8
 _SESSION = struct.Struct("!IIII")  # MiB, characters of a result and of a state, flags
+
+
+_programs: dict[tuple[bool, bytes], bytes] = {}
+"""What small sources compiled to, for all sandboxes: worlds of one domain share their functions."""
+_SMALL, _MOST_PROGRAMS = 20_000, 1_000  # bytes, programs
 
 
 class JailedKeepers(Keepers):
@@ -91,7 +99,7 @@ class SandboxResult:
         text: the function's return value as JSON, or a text for the model that says what failed.
         error: None, or the kind of failure: ``refused`` (the source uses what the language rules
             do not allow), ``arguments``, ``exception``, ``timeout``, ``memory``, ``output`` (too
-            long), ``result`` (no JSON), ``state`` (what a session's call left is no JSON, or too
+            long), ``result`` (not JSON), ``state`` (what a session's call left is not JSON, or too
             long) or ``died`` (the process ended itself or was ended by the kernel).
     """
 
@@ -159,6 +167,7 @@ class Sandbox:
         self._timeout, self._memory = float(timeout), math.ceil(memory_mb)
         self._limit, self._rules, self._published = int(output_chars), rules, published
         self._programs: dict[str, bytes | SandboxResult] = {}  # compiled once, or refused
+        self._clean: set[str] = set()  # functions of which a call leaves nothing to the next one
         active = self.layers()
         for layer in require:
             if layer not in LAYERS:
@@ -179,7 +188,9 @@ class Sandbox:
 
         The sources run up to their function's definition, jailed like a call.
         """
-        results = {name: self._ask(name, "null") for name in self._functions}
+        for name in self._functions:  # before any of them runs: in one process then
+            self._program(name)
+        results = {name: self._called(name, "null") for name in self._functions}
         return {name: result.text for name, result in results.items() if result.error}
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> SandboxResult:
@@ -193,7 +204,36 @@ class Sandbox:
             UnknownNameError: no function has this name.
         """
         text = self._json(name, arguments)
-        return text if isinstance(text, SandboxResult) else self._ask(name, text)
+        if isinstance(text, SandboxResult):
+            return text
+        return self._called(name, text)
+
+    def _called(self, name: str, arguments: str) -> SandboxResult:
+        program = self._program(name)
+        if isinstance(program, SandboxResult):
+            return program
+        if name in self._clean:
+            with self._kept() as session:
+                result = session.called(name, arguments)
+            if result.error != "died":  # somebody may have ended a process that waited
+                return result
+        return self._ask(name, arguments)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[SandboxSession]:
+        """A process for what leaves nothing to the next call, which is kept for that."""
+        for session in reversed(_IDLE[:]):
+            with contextlib.suppress(ValueError):  # another thread was quicker
+                if session.box is self:
+                    _IDLE.remove(session)
+                    break
+        else:
+            session = self._opened({}, stated=False)
+        yield session
+        _IDLE.append(session)
+        while len(_IDLE) > _MOST_IDLE:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                _IDLE.pop(0).close()
 
     def call_many(self, name: str, arguments: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
         """Run a function several times in one process, for probing it: a fraction of the time.
@@ -238,10 +278,13 @@ class Sandbox:
         Raises:
             BadInputError: the state is not a dict, not JSON, or too large.
         """
+        return self._opened(state, stated=True)
+
+    def _opened(self, state: Mapping[str, Any], stated: bool) -> SandboxSession:
         flags = self._keepers.flags(self._rules) + _PUBLISHED * self._published
         opening = _SESSION.pack(self._memory, self._limit, STATE_CHARS, flags)
         largest = 4 * (self._limit + STATE_CHARS) + 1_000  # bytes
-        return SandboxSession(self, state, self._keepers.sessions, opening, largest)
+        return SandboxSession(self, state, self._keepers.sessions, opening, largest, stated)
 
     def reseeded(self, hash_seed: int) -> Sandbox:
         """The same functions where sets are walked in another order; shares what was compiled."""
@@ -290,9 +333,19 @@ class Sandbox:
         """The program of a function, or why there is none; compiled by a jailed process too."""
         asked = {"name": function_name(name), "source": self._functions[name]}
         request = json.dumps({**asked, "published": self._published}).encode()
-        reply = self._send(request, _PROGRAM_CHARS)
-        if reply is not None and reply[:1] == b"c":
+        key = (self._rules, request)
+        reply = _programs.get(key)
+        if reply is None:
+            with self._kept() as session:
+                reply = session.compiled(request) or self._send(request, _PROGRAM_CHARS)
+        if reply is not None and reply[:1] in (b"c", b"k"):
+            if len(reply) < _SMALL:
+                _programs[key] = reply
+                while len(_programs) > _MOST_PROGRAMS:
+                    _programs.pop(next(iter(_programs), key), None)
             self._programs[name] = reply[1:]
+            if reply[:1] == b"k":
+                self._clean.add(name)
             return reply[1:]
         result = self._read(name, reply)
         if result.error == "refused":  # anything else may go better the next time

@@ -40,20 +40,29 @@ class SandboxSession:
         forks: where its processes come from.
         opening: what a process gets before the state.
         largest: bytes of a reply.
+        stated: whether functions get the state; else they are called as by `Sandbox.call`.
 
     Raises:
         BadInputError: the state is not a dict, not JSON, or too large.
     """
 
     def __init__(
-        self, box: Sandbox, state: Mapping[str, Any], forks: Forks, opening: bytes, largest: int
+        self,
+        box: Sandbox,
+        state: Mapping[str, Any],
+        forks: Forks,
+        opening: bytes,
+        largest: int,
+        stated: bool = True,
     ) -> None:
-        self._box, self._forks, self._opening, self._largest = box, forks, opening, largest
+        self._kind = b"c" if stated else b"f"
+        self.box, self._forks, self._opening, self._largest = box, forks, opening, largest
         self._text = self._checked(state)
         self._parsed: dict[str, Any] | None = None  # what the text says, as long as nobody got it
         self._lock, self._closed = threading.RLock(), False
         self._frames: dict[str, bytes] = {}  # compiled functions, by name
         self._known: set[str] = set()  # functions that the process has got
+        self._used = 0  # calls that it answered
         self._process: Held | None = None
         with contextlib.suppress(EOFError):  # then the first call says that there is none
             self._live()
@@ -84,7 +93,7 @@ class SandboxSession:
         with self._lock:
             if self._closed:
                 raise BadInputError("the session is closed; open another one")
-            texts = [self._box._json(name, arguments) for name, arguments in calls]
+            texts = [self.box._json(name, arguments) for name, arguments in calls]
             found = [self._ready(name, text) for (name, _), text in zip(calls, texts, strict=True)]
             waiting = [
                 (place, calls[place][0], text)
@@ -97,6 +106,32 @@ class SandboxSession:
                     found[place] = answer
                 waiting = waiting[len(answers) :]
         return [result for result in found if result is not None]
+
+    def called(self, name: str, arguments: str) -> SandboxResult:
+        """Run a function that is compiled, with arguments as JSON text."""
+        with self._lock:
+            self._ready(name, arguments)
+            while not (results := self._answers([(name, arguments)])):
+                pass
+            return results[0]
+
+    def compiled(self, source: bytes) -> bytes | None:
+        """What `Sandbox` asks of a source; None: no process that has run nothing answers."""
+        with self._lock:
+            if self._used:  # what is compiled is shared with others
+                return None
+            try:
+                process = self._live()
+                process.begun()
+                end = time.monotonic() + self.box._timeout
+                reply = process.reply(process.post(b"k", source, end), end, self._largest)
+            except (EOFError, TimeoutError, ValueError):
+                self._drop()
+                return None
+            except BaseException:  # Ctrl-C in the middle: the process is in an unknown state
+                self._drop()
+                raise
+            return reply[:1] + reply[_HEAD.size :]
 
     def state(self) -> dict[str, Any]:
         """The state as it is now; changing it changes nothing here."""
@@ -122,7 +157,7 @@ class SandboxSession:
             self._text, self._parsed = text, None
             if self._process is not None:
                 try:
-                    self._process.send(b"s", text, end=time.monotonic() + self._box._timeout)
+                    self._process.send(b"s", text, end=time.monotonic() + self.box._timeout)
                 except (EOFError, TimeoutError):  # a new one gets it with its first call
                     self._drop()
 
@@ -157,13 +192,14 @@ class SandboxSession:
         if not isinstance(text, str):
             return text
         if name not in self._frames:
-            frame = self._box._frame(name)
+            frame = self.box._frame(name)
             if not isinstance(frame, bytes):
                 return frame
             self._frames[name] = frame
         return None
 
     def _drop(self) -> None:
+        self._used = 0
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -182,7 +218,7 @@ class SandboxSession:
             self._process = process
         return self._process
 
-    def _sent(self, calls: list[tuple[str, str]], end: float) -> tuple[Held, bytes]:
+    def _sent(self, calls: list[tuple[str, str]]) -> tuple[Held, bytes]:
         """Send calls, with the functions that the process does not know yet.
 
         Raises:
@@ -190,32 +226,40 @@ class SandboxSession:
             TimeoutError: it did not take them.
         """
         process = self._live()
+        process.begun()
+        end = time.monotonic() + self.box._timeout
         for name in {name for name, _ in calls} - self._known:
             process.send(b"p", self._frames[name], end=end)
             self._known.add(name)
         pairs = ", ".join(f"[{json.dumps(name)}, {text}]" for name, text in calls)
-        return process, process.post(b"c", f"[{pairs}]".encode(), end)
+        return process, process.post(self._kind, f"[{pairs}]".encode(), end)
 
     def _answers(self, calls: list[tuple[str, str]]) -> list[SandboxResult]:
-        """Results of calls, up to the first that ended the process; one at least."""
+        """Results of calls, up to the first that ended the process.
+
+        None but those where memory ran out in a process that had served others before.
+        """
         results: list[SandboxResult] = []
-        seconds = self._box._timeout
+        seconds = self.box._timeout
         try:
-            end = time.monotonic() + seconds
             try:
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             except EOFError:  # ended since its last call: nothing of these was done
                 self._drop()
-                process, token = self._sent(calls, end)
+                process, token = self._sent(calls)
             for name, _ in calls:
                 reply = process.reply(token, time.monotonic() + seconds, self._largest)
+                if reply[:1] == b"m" and self._used:  # it may have been filled by earlier ones
+                    self._drop()
+                    break
+                self._used += 1
                 results.append(self._taken(name, reply))
                 if self._process is None:
                     break
         except (EOFError, TimeoutError, ValueError) as error:
             self._drop()
             kind = b"t" if isinstance(error, TimeoutError) else b"d"
-            results.append(self._box._read(calls[len(results)][0], kind))
+            results.append(self.box._read(calls[len(results)][0], kind))
         except BaseException:  # Ctrl-C in the middle: the process is in an unknown state
             self._drop()
             raise
@@ -231,7 +275,7 @@ class SandboxSession:
             raise ValueError("too short a reply")
         kind, length = _HEAD.unpack_from(reply)
         text, state = reply[_HEAD.size :][:length], reply[_HEAD.size + length :]
-        result = self._box._read(name, kind + text)
+        result = self.box._read(name, kind + text)
         if result.error is None and state:
             try:
                 parsed = json.loads(state)

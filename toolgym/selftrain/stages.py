@@ -189,13 +189,12 @@ def figures(run: Run) -> dict[str, Any]:
     """A run in counts and rates: what tables of the report are made of."""
     from toolgym.evaluation import evaluate
 
-    trajectories = run.trajectories()
     report = evaluate(run)
     names = ("accuracy", "exact_match", "invoke_rate", "pass_rate", "malformed_rate")
     rates = {row.name: row.value for row in report.rows if row.name in names}
     return {
-        "episodes": len(trajectories),
-        "right": round((rates.get("accuracy") or 0.0) * len(trajectories)),
+        "episodes": report.episodes,
+        "right": round((rates.get("accuracy") or 0.0) * report.episodes),
         "failures": len(run.failures()),
         "task_source": run.settings.get("task_source", ""),
         "task_family": run.settings.get("task_family", ""),

@@ -214,6 +214,9 @@ class GroupConfig(TrainConfig):
         "default: 'turn' with prefixes.",
     )
     generations: int = Field(default=8, ge=2, description="Episodes of a group.")
+    branch_after: int = Field(
+        default=0, ge=0, description="Turns of a group that are played once, before it branches."
+    )
     beta: float = Field(
         default=0.0,
         ge=0,

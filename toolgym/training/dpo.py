@@ -246,7 +246,7 @@ def _written(source: Any) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     if isinstance(source, Rows):
         if source.kind != "dpo":
             raise BadInputError(f"DPO needs rows of kind 'dpo', not {source.kind!r}")
-        return source.rows, dict(source.about.get("balance", {}))
+        return list(source.rows), dict(source.about.get("balance", {}))
     if isinstance(source, Sequence) and not isinstance(source, str):
         items = list(source)
         if items and isinstance(items[0], dict):

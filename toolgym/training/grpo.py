@@ -131,6 +131,7 @@ def train_grpo(
                 sampling=_sampling(asked),
                 max_tokens=settings.max_length,
                 seed=settings.seed,
+                branch_after=asked.branch_after,
                 record=outcome.work / EPISODES if asked.record_episodes else None,
             )
             made = run_grpo(

@@ -189,7 +189,7 @@ def _written(source: Any) -> list[dict[str, Any]] | None:
     if isinstance(source, Rows):
         if source.kind == "dpo":
             raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
-        return source.rows
+        return list(source.rows)
     found = isinstance(source, list) and any(isinstance(item, dict) for item in source)
     return source if found else None
 

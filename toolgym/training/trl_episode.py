@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym.env import ToolEnv
+from toolgym.episodes.branching import Snapshot
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
@@ -146,6 +148,7 @@ class Player:
         max_tokens: an episode is cut after the turn that passes so many tokens.
         seed: of the training.
         record: folder for the episodes of each step, or None.
+        branch_after: turns of a group that are played once: its episodes branch from there.
     """
 
     envs: Sequence[ToolEnv]
@@ -156,6 +159,7 @@ class Player:
     max_tokens: int
     seed: int
     record: Path | None = None
+    branch_after: int = 0
 
     def __call__(self, model: Any, keys: Sequence[str], step: int) -> Played:
         """Play one episode for each key.
@@ -172,7 +176,7 @@ class Player:
         policy = TransformersPolicy(loaded, logprobs=True, **self.sampling)
         # A group may be spread over processes: each of its episodes has its own place and seed.
         places = range(rank() * len(keys), (rank() + 1) * len(keys))
-        episodes = [self._start(key, place, step) for key, place in zip(keys, places, strict=True)]
+        episodes = self._begin(policy, list(zip(keys, places, strict=True)), step)
         running = [episode for episode in episodes if not episode.failure]
         while running:
             running = self._turn(policy, running)
@@ -186,6 +190,44 @@ class Player:
             own = f"-{rank()}" if rank() else ""
             write_rows(self.record / f"step-{step + 1:06}{own}.jsonl", rows)
         return played
+
+    def _begin(
+        self, policy: TransformersPolicy, asked: Sequence[tuple[str, int]], step: int
+    ) -> list[_Episode]:
+        """The episodes of a step; those of a group go on from one beginning, where it has one."""
+        episodes: list[_Episode] = []
+        shared = self.branch_after or any(self.starts[key].actions for key, _ in asked)
+        for key, places in groupby(asked, key=itemgetter(0)):
+            first, *others = [place for _, place in places]
+            leader = self._start(key, first, step)
+            moment = self._played_once(policy, leader) if self.branch_after else None
+            if moment is None and shared and not leader.failure:
+                moment = leader.env.snapshot()
+            episodes.append(leader)
+            for place in others:
+                if moment is None:
+                    episodes.append(self._start(key, place, step))
+                    continue
+                env = leader.env.clone()
+                info = env.restore(moment, place)
+                seed = episode_seed(self.seed, step, place, key)
+                episodes.append(_Episode(env, f"{key}#{place}", seed, leader.first, info))
+        return episodes
+
+    def _played_once(self, policy: TransformersPolicy, leader: _Episode) -> Snapshot | None:
+        """Play a group's first turns, but for one that would end the episode; the moment after."""
+        moment = None if leader.failure else leader.env.snapshot()
+        for _ in range(self.branch_after if moment is not None else 0):
+            self._turn(policy, [leader])
+            leader.turns.clear()
+            if leader.failure or leader.env.ended:
+                break
+            leader.first += 1
+            moment = leader.env.snapshot()
+        if moment is not None:
+            # Its own way from here is a sample like the others'.
+            leader.info, leader.failure = leader.env.restore(moment), ""
+        return moment
 
     def _start(self, key: str, place: int, step: int) -> _Episode:
         start = self.starts[key]

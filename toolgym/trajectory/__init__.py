@@ -1,6 +1,6 @@
 """The record of an episode and its versioned JSONL form."""
 
-from toolgym.trajectory.reading import parse_trajectory, read_trajectories
+from toolgym.trajectory.reading import parse_trajectory, read_trajectories, spool_for
 from toolgym.trajectory.record import (
     MALFORMED_CALLS,
     SCHEMA,
@@ -19,4 +19,5 @@ __all__ = [
     "Trajectory",
     "parse_trajectory",
     "read_trajectories",
+    "spool_for",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from toolgym._util.jsonl import parse_line, read_lines
+from toolgym._util.jsonl import dump_line, parse_line, read_lines
+from toolgym._util.spool import MOST_HELD, Spool
 from toolgym.errors import BadInputError
 from toolgym.trajectory.record import Trajectory
 
-__all__ = ["parse_trajectory", "read_trajectories"]
+__all__ = ["parse_trajectory", "read_trajectories", "spool_for"]
 
 
 def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Trajectory]:
@@ -66,3 +68,16 @@ def parse_trajectory(raw: bytes, path: str | Path, number: int) -> Trajectory:
     except BadInputError as error:
         raise BadInputError(f"{str(path)!r}, line {number}: {error}") from error
     return found
+
+
+def spool_for(held: bool = False) -> Spool[Trajectory]:
+    """Where episodes are kept that were read: on disk when they are many.
+
+    Args:
+        held: they stand in memory anyway, and stay there.
+    """
+    return Spool(
+        lambda trajectory: dump_line(trajectory.to_row()),
+        lambda line: Trajectory.from_row(json.loads(line)),
+        None if held else MOST_HELD,
+    )

@@ -161,6 +161,11 @@ class Trajectory:
         return opening_length([m.role for m in self.messages], len(self.steps), self.examples)
 
     @property
+    def documents(self) -> list[dict[str, Any]]:
+        """The tools' documents, also of those that a user showed later."""
+        return [*self.tools, *(document for step in self.steps for document in step.appeared)]
+
+    @property
     def id(self) -> str:
         """Task and sample: unique within a run."""
         return f"{self.task.id}#{self.sample}"

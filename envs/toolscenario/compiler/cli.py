@@ -15,6 +15,7 @@ from toolgym.envs.toolscenario.compiler.checking import check_file
 from toolgym.envs.toolscenario.files import Read, read_scenarios
 from toolgym.envs.toolscenario.records import to_own, to_public
 from toolgym.envs.toolscenario.world import World
+from toolgym.registry import AUTHORS
 from toolgym.scenario import Scenario
 
 __all__ = ["app", "build", "check", "convert"]
@@ -41,7 +42,7 @@ AuthorName = Annotated[
     str, typer.Option("--author", help="Who writes: offline, endpoint, template (worlds).")
 ]
 Kind = Annotated[
-    str | None, typer.Option("--kind", help="template: stateful, tools that remember.")
+    str | None, typer.Option("--kind", help="template, endpoint: stateful, tools that remember.")
 ]
 Count = Annotated[int, typer.Option("--count", "-n", help="Verified scenarios wanted.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides draws and levels.")]
@@ -107,6 +108,8 @@ def build(
     from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_author
 
     chosen = _levels(level, levels)
+    if f"{author}-{kind}" in AUTHORS:  # who writes this kind has a name of its own
+        author, kind = f"{author}-{kind}", None
     named = {
         "kind": kind,
         "knowledge": knowledge,

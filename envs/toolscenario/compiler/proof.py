@@ -12,7 +12,7 @@ from typing import Any
 from toolgym.envs.toolscenario.plans import Lab, Run, gold_run, reject
 from toolgym.envs.toolscenario.schemas import document_problems, misfits
 from toolgym.envs.toolscenario.tool import function_problems, sandbox_for
-from toolgym.envs.toolscenario.user import BEGGING, CompiledUser, questions, topics
+from toolgym.envs.toolscenario.user import AT_ONCE, BEGGING, CompiledUser, questions, topics
 from toolgym.envs.toolscenario.world import PlanStep, UserScript, World
 from toolgym.sandbox import Sandbox
 
@@ -107,9 +107,10 @@ def _check_words(world: World) -> None:
 
 
 def _stands(value: str, text: str) -> bool:
-    return bool(value) and bool(
-        re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text, re.IGNORECASE)
-    )
+    """Whether a text says a value, as words of its own."""
+    if not value or value.casefold() not in text.casefold():
+        return False
+    return bool(re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text, re.IGNORECASE))
 
 
 def _literals(value: Any) -> Iterator[Any]:
@@ -308,8 +309,9 @@ def _check_user(world: World, script: UserScript) -> int:
     for value in values:
         if not _stands(value, told):
             reject("untold_fact", f"the user never says {value!r}: {told!r:.300}")
-    listed = f"What is the {', the '.join(topics(world))}?"
-    for text in (*BEGGING, listed):
+    words = topics(world)
+    listed = [f"What is the {', the '.join(words)}?"] if len(words) > AT_ONCE else []
+    for text in (*BEGGING, *listed):
         user = CompiledUser(world)
         for _ in range(3):
             turn = user.heard(text)

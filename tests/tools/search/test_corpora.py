@@ -578,3 +578,9 @@ def test_local_folders_are_read_by_the_real_library(tmp_path: Path) -> None:
     assert len(open_index(build_index(name, tmp_path / "index"))) == 4
     with pytest.raises(MissingFileError, match=r"Bad split: tran.*did you mean|did you mean.*tran"):
         passages(f"hf:{folder}::tran")
+
+
+@pytest.mark.parametrize(("mantissa", "exponent"), [("6.02", "23"), ("1", "-5"), ("9", "10")])
+def test_a_power_of_ten_is_not_joined_to_its_number(mantissa: str, exponent: str) -> None:
+    shown = plain_text(f"It is {mantissa}{{{{e|{exponent}}}}} kg.")
+    assert shown == f"It is {mantissa}×10^{exponent} kg."

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError, ToolgymError
-from toolgym.policies.client import Dialect, EndlessError, Service, failure_of, structure_of
+from toolgym.policies.client import Service
+from toolgym.policies.refusals import Dialect, EndlessError, failure_of, shown, structure_of
 
 __all__ = ["Answer", "ModelServer", "StoppedError"]
 
@@ -66,7 +66,7 @@ class ModelServer:
         concurrency: requests under way at once.
 
     Raises:
-        MissingExtraError: ``openai`` is not installed.
+        MissingExtraError: ``aiohttp`` is not installed.
         BadInputError: no http address, or a number out of range.
     """
 
@@ -82,12 +82,10 @@ class ModelServer:
         resend: int,
         concurrency: int,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise BadInputError(f"an endpoint's address begins with http:// , not {base_url!r}")
+        self._base_url, self.address, self._model = base_url, shown(base_url), model
         if not model:
-            raise BadInputError(f"endpoint {_shown(base_url)!r} needs the name of a model")
-        self._openai = require_extra("openai", "endpoint")
-        self._base_url, self.address, self._model = base_url, _shown(base_url), model
+            raise BadInputError(f"endpoint {self.address!r} needs the name of a model")
+        require_extra("aiohttp", "endpoint")  # here, and not in the middle of a build
         self._key_env, self._sampling = api_key_env, dict(sampling)
         self._timeout, self._resend, self._concurrency = timeout, resend, concurrency
         self._limit = max(_LEAST_LIMIT, _BYTES_PER_TOKEN * int(sampling["max_tokens"]))
@@ -155,12 +153,11 @@ class ModelServer:
                 raise StoppedError("the build was stopped")
             if self._service is None:
                 self._service = Service(
-                    self._openai,
+                    [self._base_url],
                     concurrency=self._concurrency,
                     timeout=self._timeout,
                     limit=self._limit,
-                    retry_timeouts=False,
-                    base_url=self._base_url,
+                    again_after_timeout=False,
                     api_key=self._key() or "none",
                 )
                 self._finalizer = weakref.finalize(self, self._service.end)
@@ -183,13 +180,13 @@ class ModelServer:
                 answer = await self._once(body, self._resend)
             except (EndlessError, StoppedError):
                 raise
-            except TimeoutError as error:
-                too_long += 1
-                if too_long > min(_SECOND_TIMEOUT, self._resend):
-                    raise self._failed(error, structure) from None
-            except Exception as error:  # whatever the client raises is typed here
-                status = getattr(error, "status_code", 0)
-                if not status or not self._dialect.adapt(body, status, _words(error)):
+            except Exception as error:  # whatever comes out of a request is typed here
+                if getattr(error, "kind", "") == "timeout":
+                    too_long += 1
+                    if too_long <= min(_SECOND_TIMEOUT, self._resend):
+                        continue
+                status, words = getattr(error, "status", 0), getattr(error, "words", "")
+                if not status or not self._dialect.adapt(body, status, words[:2000]):
                     raise self._failed(error, structure) from None
             else:
                 self._dialect.proved.add(structure_of(body))
@@ -198,15 +195,15 @@ class ModelServer:
 
     def _failed(self, error: Exception, structure: str) -> EndpointError:
         self._dialect.restore(structure)
-        failure = failure_of(error, self._openai, self.address)
+        failure = failure_of(error, self.address)
         return EndpointError(failure.kind, self.masked(str(failure)))
 
     async def _once(self, body: Mapping[str, Any], retries: int) -> Answer:
         service = self._service
         if service is None:
             raise StoppedError("the build was stopped")
-        response = await service.complete(body, retries)
-        return self._completion(response.content, 1 + response.retries_taken)
+        got = await service.post("/chat/completions", body, retries)
+        return self._completion(got.data, got.tries)
 
     def _completion(self, data: bytes, tries: int) -> Answer:
         try:
@@ -238,18 +235,3 @@ class ModelServer:
 
     def _key(self) -> str:
         return os.environ.get(self._key_env, "").strip()
-
-
-def _words(error: Any) -> str:
-    body = error.body if getattr(error, "body", None) is not None else error.response.text
-    return str(body)[:2000]
-
-
-def _shown(base_url: str) -> str:
-    """The address without a user's name and password."""
-    try:
-        parts = urlsplit(base_url)
-        host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=host, query="", fragment="").geturl()
-    except ValueError as error:
-        raise BadInputError(f"an endpoint's address cannot be read: {error}") from error

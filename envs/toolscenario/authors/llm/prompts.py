@@ -16,7 +16,7 @@ from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scal
 
 __all__ = [
     *("FINGERPRINT", "decompose", "deploy", "document", "feedback", "integrate", "read_questions"),
-    "scale",
+    *("scale", "world"),
 ]
 
 COLUMNS = ("id", "question", "answer", "answers", "split")
@@ -117,6 +117,7 @@ _FILE = resources.files(__package__).joinpath("prompts.txt").read_text("utf-8")
 _TEXTS = dict(part.split("\n", 1) for part in _FILE.split("=== ")[1:])
 OPENING, DECOMPOSE, DOCUMENT = _TEXTS["OPENING"], _TEXTS["DECOMPOSE"], _TEXTS["DOCUMENT"]
 INTEGRATE, SCALE, DEPLOY = _TEXTS["INTEGRATE"], _TEXTS["SCALE"], _TEXTS["DEPLOY"]
+WORLD = _TEXTS["WORLD"]
 FEEDBACK = _TEXTS["FEEDBACK"].rstrip("\n")
 STRATEGIES = {
     "functional_generalisation": (
@@ -202,6 +203,11 @@ def scale(made: Integrated, levels: Levels, seed: int) -> str:
 def deploy(made: Scaled) -> str:
     """The prompt of stage 5."""
     return _asked(DEPLOY, _steps(made) | _tools(made) | {"distractors": list(made.distractors)})
+
+
+def world(question: Question) -> str:
+    """The prompt of a world, which is written in one stage."""
+    return _asked(WORLD, {"wish": question.text})
 
 
 def _steps(made: Decomposition) -> dict[str, Any]:

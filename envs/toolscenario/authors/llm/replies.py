@@ -310,12 +310,44 @@ class DeploymentReply(Reply):
     functions: Annotated[list[FunctionReply], Field(min_length=1, max_length=24)]
 
 
+class WorldToolReply(FunctionReply):
+    """A tool of a world: its document and its source."""
+
+    description: Words
+    parameters: dict[str, Any]
+
+
+class StepReply(Reply):
+    """A gold call: see `toolgym.envs.toolscenario.world.PlanStep`."""
+
+    id: Name
+    tool: Name
+    arguments: dict[str, Any]
+    after: Annotated[list[Name], Field(max_length=24)] = []
+
+
+class WorldReply(Reply):
+    """A whole world: see `toolgym.envs.toolscenario.world.World`."""
+
+    plan: Considerations = ""
+    question: Words
+    domain: Name
+    state: dict[str, Any]
+    links: dict[str, str] = {}
+    tools: Annotated[list[WorldToolReply], Field(min_length=1, max_length=24)]
+    goal: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=24)]
+    rules: Annotated[list[dict[str, Any]], Field(max_length=12)] = []
+    invariants: Annotated[list[dict[str, Any]], Field(max_length=12)] = []
+    steps: Annotated[list[StepReply], Field(min_length=1, max_length=40)]
+
+
 REPLIES: dict[str, type[Reply]] = {
     "decomposition": DecompositionReply,
     "documents": DocumentsReply,
     "integration": IntegrationReply,
     "scaling": ScalingReply,
     "deployment": DeploymentReply,
+    "world": WorldReply,
 }
 """Stages to what is replied in them."""
 

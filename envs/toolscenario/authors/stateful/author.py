@@ -8,7 +8,7 @@ from typing import Any
 
 from toolgym._util.jsonl import value_hash
 from toolgym.envs.toolscenario.authors.stateful.catalog import DOMAINS, open_domain
-from toolgym.envs.toolscenario.authors.stateful.parts import Rule, Write, variable, words_of
+from toolgym.envs.toolscenario.authors.stateful.parts import Domain, Rule, Write, variable, words_of
 from toolgym.envs.toolscenario.authors.stateful.rendering import (
     fits,
 )
@@ -30,8 +30,9 @@ __all__ = ["WorldAuthor"]
 
 _SIZES = {1: 5, 2: 8, 3: 12, 4: 18}
 _TRIES, _DRAWS = 40, 60
+_BROKEN = (0.75, 0.3, 0.2)  # how often the first rule stands against a wish, the second, the third
 _SPLITS = ("train",) * 8 + ("validation", "test")
-_SECRETS = ("password", "date of birth", "mother's name")
+_SECRETS = ("password", "home address", "pin code")
 _PLAIN = {"new", "of", "the", "number", "a"}
 
 
@@ -135,10 +136,13 @@ def _wished(draft: Draft, dialogue: bool) -> bool:
     asked = [name for name, verb in domain.writes.items() if verb.asks]
     forbidden = {rule.verb for rule in draft.rules}
     rng.shuffle(asked)
-    if draft.rules and rng.random() < 0.75:
-        _add(draft, draft.rules[0].verb, draft.rules[0])
+    for rule, chance in zip(draft.rules, _BROKEN, strict=False):
+        if rng.random() < chance:
+            _add(draft, rule.verb, rule)
     if dialogue:
         open_ = [name for name in asked if domain.writes[name].vague and name not in forbidden]
+        if rng.random() < 0.4:  # what the user has to unlock comes first
+            open_.sort(key=lambda name: not _locked_by(domain, domain.writes[name]))
         _add(draft, open_[0], None, vague=True)
     taken = {wish.asked for wish in draft.wishes}
     for name in [name for name in asked if name not in taken] + asked:
@@ -231,7 +235,10 @@ def _user(draft: Draft) -> UserScript | None:
         verb = domain.writes[wish.done]
         name = verb.takes[wish.open].about or wish.open.replace("_", " ")
         value = wish.given[wish.open]
-        facts.append(Fact(name=name, keywords=_keywords(name), value=str(value)))
+        words = [*name.split(), *wish.open.split("_")]
+        nouns = {table.noun for table in domain.tables.values()}  # who begs says these, too
+        keywords = dict.fromkeys(word for word in words if word not in nouns | _PLAIN)
+        facts.append(Fact(name=name, keywords=tuple(keywords), value=str(value)))
         last = any(e[0] == "set" and e[2] == f"${wish.open}" for e in verb.does)
         if last and rng.random() < 0.4:
             change = _changed(draft, wish, name)
@@ -243,15 +250,10 @@ def _user(draft: Draft) -> UserScript | None:
     return UserScript(
         facts=tuple(facts),
         change=change,
-        acts=_acts(draft) if rng.random() < 0.5 else (),
+        acts=_acts(draft) if rng.random() < 0.6 else (),
         insists=any(wish.asked != wish.done for wish in draft.wishes) and rng.random() < 0.7,
         noise=rng.choice((0, 0, 1, 2, 3)),
     )
-
-
-def _keywords(name: str) -> tuple[str, ...]:
-    words = [word for word in name.split() if word not in _PLAIN]
-    return (words[0],)
 
 
 def _changed(draft: Draft, wish: Wish, name: str) -> Change | None:
@@ -271,19 +273,24 @@ def _acts(draft: Draft) -> tuple[Act, ...]:
     if lock is None:
         return ()
     for wish in draft.wishes:
-        verb = draft.domain.writes[wish.done]
-        for parameter, table in verb.rows().items():
-            checked = (f"{variable(parameter)}.{lock['field']}", "is", False) in verb.checks
-            if table == lock["table"] and checked:
-                key = wish.given[parameter]
-                draft.state[table][key][lock["field"]] = True
-                (own,) = draft.domain.writes[lock["verb"]].takes
-                words = tuple(w for w in lock["asked"].split() if w not in _PLAIN)
-                act = Act(
-                    name=lock["asked"],
-                    keywords=words[:1],
-                    tool=lock["verb"],
-                    arguments={own: key},
-                )
-                return (act,)
+        for parameter in _locked_by(draft.domain, draft.domain.writes[wish.done]):
+            key = wish.given[parameter]
+            draft.state[lock["table"]][key][lock["field"]] = True
+            (own,) = draft.domain.writes[lock["verb"]].takes
+            words = tuple(w for w in lock["asked"].split() if w not in _PLAIN)
+            act = Act(
+                name=lock["asked"], keywords=words[:1], tool=lock["verb"], arguments={own: key}
+            )
+            return (act,)
     return ()
+
+
+def _locked_by(domain: Domain, verb: Write) -> list[str]:
+    """Parameters whose rows may not be locked, where a verb is to work."""
+    lock = domain.lock or {"table": "", "field": ""}
+    return [
+        name
+        for name, table in verb.rows().items()
+        if table == lock["table"]
+        and (f"{variable(name)}.{lock['field']}", "is", False) in verb.checks
+    ]

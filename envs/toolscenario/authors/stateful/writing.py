@@ -18,6 +18,7 @@ from toolgym.envs.toolscenario.authors.stateful.rendering import (
 )
 from toolgym.envs.toolscenario.records import Question
 from toolgym.envs.toolscenario.world import LEVELS, PlanStep, UserScript, World
+from toolgym.grading.conditions import same
 from toolgym.grading.states import changed_rows
 from toolgym.scenario import FROM
 
@@ -26,7 +27,7 @@ __all__ = ["Draft", "Wish", "goal_of", "written"]
 _OPENINGS = (
     "You work for {about}. {wish}",
     "You are the assistant of {about}. {wish}",
-    "The tools of {about} are in your hands. {wish}",
+    "At hand are the tools of {about}. {wish}",
 )
 _LEADS = ("Also: ", "Then: ", "Next: ", "One more thing: ", "And this: ")
 _RULES = ("House rules:", "These rules hold:", "Please keep to the rules of the house:")
@@ -134,12 +135,12 @@ def goal_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
         if now is None:
             goal.append({"table": table, "where": {"id": key}, "count": 0})
         elif was is None:
-            same = sum(row == now for row in after[table].values())
-            item = {"table": table, "where": now, "count": same}
+            alike = sum(row == now for row in after[table].values())
+            item = {"table": table, "where": now, "count": alike}
             if item not in goal:
                 goal.append(item)
         else:
-            changed = {name: value for name, value in now.items() if was.get(name) != value}
+            changed = {n: v for n, v in now.items() if n not in was or not same(was[n], v)}
             goal.append({"table": table, "where": {"id": key, **changed}})
     return goal
 
