@@ -80,9 +80,7 @@ def play(
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
-    from toolgym.rollouts.engine import rollout
     from toolgym.rollouts.plan import plan
-    from toolgym.rollouts.remote import RayExecutor
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
@@ -107,26 +105,29 @@ def play(
     if plan_only:
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
+    how = {"shard": shard, "same_as": same_as, "concurrency": concurrency}
+    _tell(_played(env, policy, planned | how, out, ray), out, as_json)
+
+
+def _played(env: str, policy: str, asked: dict[str, Any], out: Path, ray: str | None) -> Run:
+    """Play with a bar, on a Ray cluster where one is named.
+
+    Raises:
+        InterruptedRunError: Ctrl-C; it says what is kept.
+    """
+    from toolgym.rollouts.engine import rollout
+    from toolgym.rollouts.remote import RayExecutor
+
     try:
         with (
             RayExecutor(ray) if ray is not None else nullcontext() as executor,
             playing_bar(f"rollout {env}") as (advance, pulse),
         ):
-            run = rollout(
-                env,
-                policy,
-                **planned,
-                out=out,
-                shard=shard,
-                same_as=same_as,
-                executor=executor,
-                concurrency=concurrency,
-                progress=advance,
-                pulse=pulse,
+            return rollout(
+                env, policy, **asked, out=out, executor=executor, progress=advance, pulse=pulse
             )
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_what_is_kept(out)) from error
-    _tell(run, out, as_json)
 
 
 def _write_plan(planned: Plan, same_as: Path | None, out: Path) -> None:
