@@ -378,3 +378,23 @@ def test_alike_episodes_are_held_once_in_figures(tmp_path: Path) -> None:
     assert sum(group.episodes for group in found.groups["other"].groups) == 20
     with pytest.raises(BadInputError, match=r"no task has a column 'lewels'.*'levels'"):
         evaluate(whole, by=["lewels"])
+
+
+def test_a_run_that_is_put_in_order_meanwhile_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line(episode(number)) for number in range(9)]
+    folder = run_folder(tmp_path / "run", b"".join(reversed(lines)))
+    own = Run.lines
+
+    def while_it_is_replaced(run: Run) -> Any:
+        monkeypatch.setattr(Run, "lines", own)
+        found = own(run)
+        writer = RunWriter(Run(dict(run.settings), folder))
+        writer.settle([f"t{number}#0" for number in range(9)])
+        writer.close()
+        return found
+
+    monkeypatch.setattr(Run, "lines", while_it_is_replaced)
+    assert ids(folder) == [f"t{number}#0" for number in range(9)]
+    assert (folder / "trajectories.jsonl").read_bytes() == b"".join(lines)

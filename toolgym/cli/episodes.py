@@ -81,10 +81,7 @@ def play(
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
-    from toolgym.policies.base import make_policy
-    from toolgym.rollouts.engine import rollout
     from toolgym.rollouts.plan import plan
-    from toolgym.rollouts.remote import RayExecutor
 
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     arguments = environment_arguments(
@@ -94,48 +91,48 @@ def play(
         env_arg=env_arg,
     )
     service = options.service_settings(cassette, record, fault)
-    if service is not None:
-        # Joined with what --env-arg says, such as {"cache": false}.
+    if service is not None:  # joined with what --env-arg says, such as {"cache": false}
         given = arguments.get("service", {})
         arguments["service"] = given | service if isinstance(given, dict) else given
     options.import_from_here()
-    policy_args = options.key_values(policy_arg, "--policy-arg")
     planned: dict[str, Any] = {
         "env_args": arguments,
+        "policy_args": options.key_values(policy_arg, "--policy-arg"),
         "episodes": episodes,
         "samples_per_task": samples_per_task,
         "seed": seed,
     }
     if plan_only:
-        made = plan(env, policy, policy_args=policy_args, **planned)
-        _write_plan(made.shard(shard), same_as, out)
+        _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
-    player = make_policy(policy, **policy_args) if ray is None else None
+    how = {"shard": shard, "same_as": same_as, "concurrency": concurrency}
+    _tell(_played(env, policy, planned | how, out, ray), out, as_json)
+
+
+def _played(env: str, policy: str, asked: dict[str, Any], out: Path, ray: str | None) -> Run:
+    """Play with a bar, on a Ray cluster where one is named.
+
+    Raises:
+        InterruptedRunError: Ctrl-C; it says what is kept.
+    """
+    from toolgym.policies.base import make_policy
+    from toolgym.rollouts.engine import rollout
+    from toolgym.rollouts.remote import RayExecutor
+
+    player = make_policy(policy, **asked["policy_args"]) if ray is None else None
+    asked |= {"policy_args": None} if player else {}
     try:
         with (
             RayExecutor(ray) if ray is not None else nullcontext() as executor,
             playing_bar(f"rollout {env}", lambda: player.notice if player else "") as bars,
         ):
-            advance, pulse = bars
-            run = rollout(
-                env,
-                player or policy,
-                policy_args=None if player else policy_args,
-                **planned,
-                out=out,
-                shard=shard,
-                same_as=same_as,
-                executor=executor,
-                concurrency=concurrency,
-                progress=advance,
-                pulse=pulse,
-            )
+            asked |= {"executor": executor, "progress": bars[0], "pulse": bars[1]}
+            return rollout(env, player or policy, **asked, out=out)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_what_is_kept(out)) from error
     finally:
         if player is not None:
             player.close()
-    _tell(run, out, as_json)
 
 
 def _write_plan(planned: Plan, same_as: Path | None, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -149,11 +150,14 @@ class Run:
         if self.path is None:
             yield from sorted(self._recorded, key=lambda t: (t.task.id, t.sample))
             return
-        found = self.lines()
-        if not found:
-            return
         file = self.path / TRAJECTORIES
+        if not file.is_file():
+            return
         with file.open("rb") as stream:
+            found = self.lines()
+            if not os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                yield from self  # its writer has put it into the plan's order just now
+                return
             for key in sorted(found):
                 position, number = found[key]
                 stream.seek(position)
