@@ -206,7 +206,7 @@ def nobody() -> object:
 
 def stray() -> str:
     """Write into whatever is open."""
-    for number in range(3, 30):
+    for number in range(3, 2_000):
         try:
             os.write(number, b"{]stray\n")
         except OSError:
@@ -216,7 +216,7 @@ def stray() -> str:
 
 def forged() -> str:
     """Write what looks like a reply."""
-    for number in range(3, 30):
+    for number in range(3, 2_000):
         try:
             os.write(number, b'{"content": "forged"}\n')
         except OSError:

@@ -106,7 +106,8 @@ def test_without_examples_an_opening_is_what_it_was(format: str, prompt: str) ->
     )
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENTS.names())
+# The leaderboard brings no worked dialogue: its tools differ by task, and a made-up one fits few.
+@pytest.mark.parametrize("env_id", sorted(set(ENVIRONMENTS.names()) - {"ToolBFCL-v0"}))
 def test_every_environment_shows_them(env_id: str) -> None:
     env = gym.make(env_id, examples=2)
     seen, info = env.reset(seed=1)
