@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from toolgym.episodes.branching import Branching
 from toolgym.episodes.episode import Episode, Info
 from toolgym.episodes.users import User, UserMaker
-from toolgym.errors import BadInputError, EpisodeEndedError
+from toolgym.errors import BadInputError, EpisodeEndedError, did_you_mean
 from toolgym.formats import Format
 from toolgym.formats.example_files import read_examples
 from toolgym.formats.examples import opening
@@ -23,9 +24,46 @@ from toolgym.task import Task, TaskSet, whole_number
 from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Trajectory
 
-__all__ = ["ToolEnv"]
+__all__ = ["ToolEnv", "offers_own_tools", "refuse_unknown"]
 
 _EMPTY = Toolset()
+
+
+def refuse_unknown(name: str, make: Callable[..., Any], unknown: Mapping[str, Any]) -> None:
+    """Refuse arguments that an environment does not have.
+
+    Args:
+        name: of the environment.
+        make: its function, whose last parameter takes what no other one does.
+        unknown: what that one got.
+
+    Raises:
+        BadInputError: there are some; near names and all others stand in the message.
+    """
+    if unknown:
+        first, known = next(iter(unknown)), list(inspect.signature(make).parameters)[:-1]
+        raise BadInputError(
+            f"{name} has no argument {first!r}{did_you_mean(first, known)}; "
+            f"arguments: {', '.join(known)}"
+        )
+
+
+def offers_own_tools(name: str, tools: Any) -> bool:
+    """Whether an environment whose tasks bring their tools offers them.
+
+    Args:
+        name: of the environment.
+        tools: None for these, an empty list for none.
+
+    Raises:
+        BadInputError: it is something else.
+    """
+    if tools is not None and (isinstance(tools, str) or tools):
+        raise BadInputError(
+            f"each task of {name} brings its own tools, so tools is null (these) or [] (none), not "
+            f"{tools!r:.80}"
+        )
+    return tools is None
 
 
 class ToolEnv(Branching):

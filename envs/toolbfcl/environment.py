@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from toolgym.env import ToolEnv
+from toolgym.env import ToolEnv, offers_own_tools, refuse_unknown
 from toolgym.envs.toolbfcl.data import gold_plan, open_tasks, user_turns
 from toolgym.envs.toolbfcl.sessions import tools_of
 from toolgym.episodes.users import ScriptedUser, User, UserTurn
-from toolgym.errors import BadInputError, PolicyError, UnknownNameError, did_you_mean
+from toolgym.errors import BadInputError, PolicyError, UnknownNameError
 from toolgym.formats import Action, get_format
 from toolgym.grading.rubric import make_rubric
 from toolgym.messages import ToolCall
@@ -121,23 +120,13 @@ def make(
         MissingFileError: the tasks are none of these.
         BadInputError: anything else that is wrong with an argument.
     """
-    if unknown:
-        name, known = next(iter(unknown)), list(inspect.signature(make).parameters)[:-1]
-        raise BadInputError(
-            f"{ID} has no argument {name!r}{did_you_mean(name, known)}; "
-            f"arguments: {', '.join(known)}"
-        )
-    if tools is not None and (isinstance(tools, str) or tools):
-        raise BadInputError(
-            f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
-            f"{tools!r:.80}"
-        )
+    refuse_unknown(ID, make, unknown)
     return BFCLEnv(
         open_tasks(tasks, split),
         Toolset(),
         get_format(format, prompt),
         make_rubric({"bfcl": 1.0} if reward is None else reward),
-        offered=tools is None,
+        offered=offers_own_tools(ID, tools),
         turn_steps=turn_steps,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from toolgym._util.optional import quiet, require_extra
 from toolgym._util.rebuilding import plain
-from toolgym.env import ToolEnv
+from toolgym.env import ToolEnv, refuse_unknown
 from toolgym.episodes.users import UserMaker
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import get_format
@@ -243,12 +242,7 @@ class Family:
             RunMismatchError: a cassette of other tools, or one that another process is writing.
             BadInputError: anything else that is wrong with an argument.
         """
-        if unknown:
-            name, known = next(iter(unknown)), list(inspect.signature(self.make).parameters)[:-1]
-            raise BadInputError(
-                f"{self.name} has no argument {name!r}{did_you_mean(name, known)}; "
-                f"arguments: {', '.join(known)}"
-            )
+        refuse_unknown(self.name, self.make, unknown)
         if tools is not None and (
             isinstance(tools, str | Mapping | Tool | type) or not _listed(tools)
         ):

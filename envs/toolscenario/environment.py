@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import threading
 from collections import OrderedDict
@@ -11,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym.env import ToolEnv
+from toolgym.env import ToolEnv, offers_own_tools, refuse_unknown
 from toolgym.envs.toolscenario.files import Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import WorldToolset, check_sandbox, make_tools
 from toolgym.envs.toolscenario.user import CompiledUser
 from toolgym.episodes.users import User
-from toolgym.errors import BadInputError, MissingFileError, UnknownNameError, did_you_mean
+from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 from toolgym.formats import Format, get_format
 from toolgym.grading.rubric import Rubric, make_rubric
 from toolgym.registry import TASKS, Resource
@@ -235,17 +234,8 @@ def make(
         BadInputError: anything else that is wrong with an argument, or a file that holds no
             scenarios.
     """
-    if unknown:
-        name, known = next(iter(unknown)), list(inspect.signature(make).parameters)[:-1]
-        raise BadInputError(
-            f"{ID} has no argument {name!r}"
-            f"{did_you_mean(name, known)}; arguments: {', '.join(known)}"
-        )
-    if tools is not None and (isinstance(tools, str) or tools):
-        raise BadInputError(
-            f"each task of {ID} brings its own tools, so tools is null (these) or [] (none), not "
-            f"{tools!r:.80}"
-        )
+    refuse_unknown(ID, make, unknown)
+    offered = offers_own_tools(ID, tools)
     if preset is not None and preset not in _PRESETS:
         raise UnknownNameError("preset", str(preset), _PRESETS)
     codec = get_format(format, prompt)
@@ -255,9 +245,9 @@ def make(
     scenarios = open_scenarios(file)
     every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
     provider: _Service | None = None
-    if tools is None and served:
+    if offered and served:
         provider = _Service(settings, served, every.fingerprint(), preset)
-    elif tools is None:
+    elif offered:
         provider = _shared_service(json.dumps(settings, sort_keys=True), preset)
     return ScenarioEnv(
         every.split(split) if split else every,

@@ -147,7 +147,6 @@ class ScenarioTool(Tool):
         self.cache = ResultCache(entries=256, characters=1_000_000)
         self.function, self.batch, self.inline = self._value, None, False
         self._pool, self._box, self._source, self._published = None, box, source, published
-        self._live, self._watch = None, None
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Check arguments against the document; nothing is converted.

@@ -19,7 +19,7 @@ from remembering import InlineShop, Shop
 
 import toolgym
 from toolgym import Task, TaskSet, ToolCall, ToolEnv, ToolSession, Toolset, Trajectory, tool
-from toolgym.errors import BadInputError
+from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats import get_format
 from toolgym.formats.base import Action
 from toolgym.grading.rubric import make_rubric
@@ -195,6 +195,26 @@ class TestBranches:
             {"tea": 4},
         )
         other.close()
+
+    def test_an_episode_that_has_ended_is_copied_without_its_sessions(self, env: ToolEnv) -> None:
+        env.reset(options={"task": "t1"})
+        before = env.snapshot()
+        env.step(write(("add", {"item": "x"})))
+        env.step(write(answer="yes"))
+        after, twin = env.snapshot(), copy.deepcopy(env)
+        assert twin.ended
+        assert twin.trajectory == env.trajectory
+        assert twin.finished == env.finished
+        env.restore(before)
+        env.step(write(("add", {"item": "y"})))
+        assert "x" not in env.trajectory.state["cart"]
+        env.restore(after)
+        assert env.ended
+        assert env.trajectory == twin.trajectory
+        with pytest.raises(EpisodeEndedError):
+            env.step(write(answer="yes"))
+        env.reset(options={"task": "t2"})
+        assert env.trajectory.state["cart"] == {"tea": 2}
 
     def test_a_deep_copy_plays_on_by_itself(self, env: ToolEnv) -> None:
         env.reset(options={"task": "t0"})

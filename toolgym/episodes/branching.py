@@ -65,7 +65,7 @@ class Branching(gym.Env[str, str]):
         Raises:
             BadInputError: a session cannot be copied.
         """
-        moment = self._episode.moment() if self._episode is not None else None
+        moment = self._episode.moment(self._ended) if self._episode is not None else None
         last = self._finished.copy() if self._finished is not None else None
         return moment, last, self._ended, copy.deepcopy(self._np_random)
 
@@ -83,18 +83,17 @@ class Branching(gym.Env[str, str]):
             BadInputError: a session cannot be brought back.
         """
         moment, last, ended, generator = snapshot
-        tools, playing = None, None if self._ended else self._episode
-        if moment is not None:
-            task = moment[0].record.task
+        task = moment[0].record.task if moment is not None else None
+        playing = None if self._ended or ended else self._episode
+        if moment is not None and playing is not None and playing.record.task == task:
             # The sessions of an episode of the same task go on from there.
-            if playing is not None and playing.record.task == task:
-                tools = playing.every
-            else:
-                self._close_episode()
-                tools = self.open_tools(task)
+            self._episode = Episode.at(moment, playing.every)
         else:
             self._close_episode()
-        self._episode = Episode.at(moment, tools) if moment and tools is not None else None
+            self._episode = None
+            if moment is not None:
+                opened = self._tools_of if ended else self.open_tools
+                self._episode = Episode.at(moment, opened(moment[0].record.task))
         self._ended, self._np_random = ended, copy.deepcopy(generator)
         self._finished = last.copy() if last is not None else None
         if self._episode is None:
@@ -151,8 +150,10 @@ class Branching(gym.Env[str, str]):
         Raises:
             BadInputError: a session cannot begin the task.
         """
-        tools = self.tools_for(task) if self.format.strategy.tools else Toolset()
-        return tools.open(task)
+        return self._tools_of(task).open(task)
+
+    def _tools_of(self, task: Task) -> Toolset:
+        return self.tools_for(task) if self.format.strategy.tools else Toolset()
 
     def _close_episode(self) -> None:
         if self._episode is not None and not self._ended:

@@ -139,13 +139,16 @@ class Episode:
             info |= {f"reward/{name}": value for name, value in step.reward_parts.items()}
         return info
 
-    def moment(self) -> Moment:
+    def moment(self, ended: bool) -> Moment:
         """This moment, for `at`; it is not touched by what happens from here on.
+
+        Args:
+            ended: the episode has ended, and its sessions with it.
 
         Raises:
             BadInputError: a session cannot be copied.
         """
-        return self._copied(self.every), self.every.snapshot()
+        return self._copied(self.every), {} if ended else self.every.snapshot()
 
     @staticmethod
     def at(moment: Moment, tools: Toolset) -> Episode:
@@ -153,7 +156,8 @@ class Episode:
 
         Args:
             moment: of `moment`; it can be used again.
-            tools: opened for the task of that episode, and not used by another one.
+            tools: opened for the task of that episode, and not used by another one; not opened
+                where the episode had ended.
         """
         held, sessions = moment
         tools.restore(sessions)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from toolgym._util.jsonl import not_json
@@ -166,6 +166,7 @@ class InlineSession:
 
     def __init__(self, spec: SessionSpec, task: Task) -> None:
         self._spec = spec
+        self._calls: dict[str, Callable[[Mapping[str, Any]], Any]] = {}  # bound to the instance
         try:
             self._instance = spec.make(task)
         except Exception as error:  # of a user's own class
@@ -175,11 +176,9 @@ class InlineSession:
 
     def call(self, name: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
         """As `LiveSession.call`; an exception leaves the state as the method left it."""
-        method = getattr(self._instance, self._spec.methods[name])
-        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-            method = by_name(method)
-            return attempt(method, arguments)
-        return attempt(functools.partial(method, **arguments))
+        if name not in self._calls:
+            self._calls[name] = by_name(getattr(self._instance, self._spec.methods[name]))
+        return attempt(self._calls[name], arguments)
 
     def state(self) -> Any:
         """As `LiveSession.state`.
@@ -206,6 +205,7 @@ class InlineSession:
     def restore(self, snapshot: Any) -> None:
         """As `LiveSession.restore`."""
         self._instance = pickle.loads(snapshot)  # noqa: S301 - made by `snapshot`
+        self._calls = {}
 
     def close(self) -> None:
         """As `LiveSession.close`."""
