@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -28,16 +27,6 @@ from toolgym.rollouts.runs import Run
 
 ENV = "ToolQA-GSM8K-v0"
 CLOCK = re.compile(rb'"seconds": [0-9.e-]+')
-
-
-@pytest.fixture
-def tasks(tmp_path: Path) -> dict[str, Any]:
-    rows = [
-        {"id": f"sum-{n}", "question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(12)
-    ]
-    path = tmp_path / "tasks.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"tasks": str(path)}
 
 
 @pytest.fixture(scope="module")

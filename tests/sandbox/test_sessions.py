@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import alive, wait_for
 
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.sandbox import Sandbox, SandboxSession
@@ -120,22 +121,6 @@ def own(state):
 @pytest.fixture(scope="module")
 def box() -> Sandbox:
     return Sandbox(SOURCES, timeout=1.0, memory_mb=64, output_chars=2_000)
-
-
-def ended(number: int) -> bool:
-    """Whether a process has ended, reaped or not."""
-    try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def killed(session: SandboxSession) -> None:
@@ -533,7 +518,7 @@ def test_a_killed_keeper_takes_its_sessions_along_and_all_go_on() -> None:
     keeper = pool.sessions._keeper.process
     number = session._process.number if session._process else 0
     os.kill(keeper.pid, signal.SIGKILL)
-    wait_for(lambda: ended(number))
+    wait_for(lambda: not alive(number))
     assert session.call("put", {"key": "k", "value": 1}).text == "2"
     assert session.state() == {"n": 1, "k": 1}
     session.close()
@@ -581,7 +566,7 @@ def test_a_killed_parent_leaves_nobody() -> None:
     parent.wait()
     parent.stdout.close()
     for number in numbers:
-        wait_for(lambda number=number: ended(number))
+        wait_for(lambda number=number: not alive(number))
 
 
 PATCHING = """

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 import cloudpickle
 import numpy as np
 import pytest
+from processes import alive
 from pydantic import BaseModel
 
 from toolgym import ToolCall, Toolset, tool
@@ -410,14 +411,6 @@ class TestOnePipe:
         second, error = run(later, x=0)
         assert error is None
         assert second != first
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs: no zombie, which only waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")

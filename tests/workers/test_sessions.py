@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import alive, wait_for
 
 from toolgym._workers import sessions as module
 from toolgym._workers.sessions import ProcessSession
@@ -125,21 +126,6 @@ def opened(values: dict[str, Any] | None = None, timeout: float = 10.0) -> Proce
 
 def stated(values: dict[str, Any]) -> dict[str, Any]:
     return {"values": values, "made": 1, "number": 1}
-
-
-def ended(number: int) -> bool:
-    """Whether a process has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def killed(session: ProcessSession) -> None:
@@ -395,11 +381,11 @@ def test_what_a_session_starts_ends_with_it() -> None:
     session = opened()
     started = int(session.call("start", {}, 30)["text"])
     session.close()
-    wait_for(lambda: ended(started))
+    wait_for(lambda: not alive(started))
     session = opened()
     started = int(session.call("start", {}, 30)["text"])
     session.call("spin", {"key": "k"}, 0.2)
-    wait_for(lambda: ended(started))
+    wait_for(lambda: not alive(started))
     session.close()
 
 
@@ -528,7 +514,7 @@ def test_keepers_of_classes_without_sessions_end() -> None:
         started.append(forks._keeper.process.pid)
         session.close()
     assert len(module._FORKS) <= module._KEPT + 2
-    assert sum(not ended(number) for number in started) <= module._KEPT + 1
+    assert sum(alive(number) for number in started) <= module._KEPT + 1
 
 
 def test_a_killed_keeper_takes_its_sessions_along_and_all_go_on() -> None:
@@ -536,7 +522,7 @@ def test_a_killed_keeper_takes_its_sessions_along_and_all_go_on() -> None:
     session.call("put", {"key": "k", "value": 1}, 30)
     number = session._process.number if session._process else 0
     os.kill(keeper(), signal.SIGKILL)
-    wait_for(lambda: ended(number))
+    wait_for(lambda: not alive(number))
     assert session.call("put", {"key": "m", "value": 2}, 30) == {"text": "3"}
     assert session.state() == stated({"n": 1, "k": 1, "m": 2})
     session.close()
@@ -596,4 +582,4 @@ def test_a_killed_parent_leaves_nobody() -> None:
     parent.wait()
     parent.stdout.close()
     for number in numbers:
-        wait_for(lambda number=number: ended(number))
+        wait_for(lambda number=number: not alive(number))
