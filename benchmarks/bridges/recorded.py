@@ -15,7 +15,7 @@ from typing import Any
 
 from toolgym import rollout
 from toolgym.env import ToolEnv
-from toolgym.messages import Chat, to_chats
+from toolgym.messages import Chat, Message, to_chats
 from toolgym.policies.base import (
     Policy,
     Reply,
@@ -109,6 +109,17 @@ class Recorded:
             else:
                 found[-1].append(chat)
         return found
+
+    def flat(self) -> Recorded:
+        """As a framework that takes texts sees it: one user message for all that is new."""
+        record, place = self.record, self.record.opening
+        said = record.messages[:place]
+        messages = [Message("user", "\n\n".join(message.content for message in said))]
+        for step, new in zip(record.steps, self.turns(), strict=True):
+            messages.append(record.messages[place])
+            messages += [Message("user", step.observation)] if new else []
+            place += 1 + len(new)
+        return replace(self, record=replace(record, messages=messages, examples=0))
 
     def requests(self) -> list[Request]:
         """What the policy was asked, by turn."""
@@ -344,6 +355,8 @@ def conform(
     episodes: Sequence[Recorded],
     speaker: Speaker | None = None,
     bare: Callable[[Recorded], object] | None = None,
+    *,
+    timed: bool = True,
 ) -> int:
     """Play the episodes through a framework, compare, print.
 
@@ -354,6 +367,7 @@ def conform(
         episodes: of `recorded`.
         speaker: whose tokens are compared.
         bare: plays the replies through the bridge alone, for its cost a step; default: `play`.
+        timed: measure that cost.
 
     Returns:
         An exit code: 1 where anything differs, or nothing was compared.
@@ -371,8 +385,11 @@ def conform(
         print(f"  {part:<24} equal {count.equal:>4}  unequal {count.unequal:>4}")
         if count.first:
             print(f"    first: {count.first}")
-    extra = _overhead(bare or play, episodes, steps)
-    print(f"  overhead {extra:.0f} microseconds of processor time a step, beside env.step alone")
+    if timed:
+        extra = _overhead(bare or play, episodes, steps)
+        print(
+            f"  overhead {extra:.0f} microseconds of processor time a step, beside env.step alone"
+        )
     wrong = sum(count.unequal for count in found.counts.values())
     whole = {"observations", "reward of the episode"} & found.counts.keys()
     return int(wrong > 0 or not whole)

@@ -146,7 +146,9 @@ def main() -> int:
                 return _seen(made, numbers[id(episode)])
 
             name = f"verl, {family}, replies {'whole' if whole else 'cut now and then'}"
-            wrong += conform(name, "toolgym/bridges/verl.py", play, episodes, speaker, bare)
+            timed = (family, whole) == ("qwen2", True)
+            file = "toolgym/bridges/verl.py"
+            wrong += conform(name, file, play, episodes, speaker, bare, timed=timed)
     return int(wrong > 0)
 
 
