@@ -159,8 +159,8 @@ class OpenEnvEnvironment(_server.Environment):  # type: ignore[misc]
                 "which are arguments of the environment; leave timeout_s out"
             )
         said = {"content": action.text, "tool_calls": action.tool_calls}
-        asked = Request([], self._env.playing_tools.schemas(), self._env.format)
-        reply = replace(read_native(said, asked), cut=action.cut)
+        tools = self._env.playing_tools.schemas() if action.tool_calls else []
+        reply = replace(read_native(said, Request([], tools, self._env.format)), cut=action.cut)
         text, reward, terminated, truncated, info = self._env.step(reply.turn)
         found = self._observed(text, info)
         found.reward, found.done = reward, terminated or truncated
