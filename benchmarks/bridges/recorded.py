@@ -405,7 +405,7 @@ def _alone(episode: Recorded) -> Seen:
         new.append(info["messages"][before + 1 :])
         rewards.append(reward)
         done.append(terminated or truncated)
-    env.close()
+    env.end()
     return Seen(opening, new, rewards, done, sum(rewards))
 
 
