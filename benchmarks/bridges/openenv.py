@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+
 from benchmarks.bridges.recorded import Recorded, Seen, conform, recorded
 from toolgym.bridges.openenv import OpenEnvClient, TextAction, app
 

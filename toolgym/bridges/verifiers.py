@@ -191,12 +191,13 @@ class ToolgymHarness(_vf.Harness[_vf.HarnessConfig]):  # type: ignore[misc]
                 ask = functools.partial(_ask, http, f"{endpoint}/chat/completions", trace)
                 while not env.ended:
                     request = Request(said.chats, info["tools"], env.format)
-                    completion = await ask(_body(request, ctx.model, data.native_tools))
-                    if completion is None:  # a limit or a condition of verifiers ended it
+                    words = await ask(_body(request, ctx.model, data.native_tools))
+                    if words is None:  # a limit or a condition of verifiers ended it
                         break
-                    reply = reply_of(completion, request)
+                    choice = _choice(words, ctx.client)
+                    reply = reply_of({"choices": [choice]}, request)
                     *_, info = await _finished(env.step, reply.turn)
-                    said.add(completion["choices"][0]["message"], reply, info, request)
+                    said.add(choice["message"], reply, info, request)
         finally:
             weights = env.rubric.weights
             trace.info["toolgym"] = {"weights": weights, "trajectory": env.trajectory.to_row()}
@@ -277,7 +278,9 @@ def _unchanged(message: Chat, kept: Chat, reply: Reply, stops: Sequence[str]) ->
     if not (content or reasoning_of(message)[0] or not reply.text):
         return False  # a refusal, which the environment reads as text
     said: str = kept["content"]
-    return said == reply.text and any(said.endswith(content + stop) for stop in ("", *stops))
+    # A stop text may have been left out by a server, or sampled and not read.
+    ends = (content, *(content + stop for stop in stops), *map(content.removesuffix, stops))
+    return said == reply.text and said.endswith(ends)
 
 
 def _renamed(chat: Chat, names: Mapping[str, Any]) -> Chat:
@@ -297,8 +300,8 @@ def _body(request: Request, model: str, native_tools: bool) -> dict[str, Any]:
     return body
 
 
-async def _ask(http: Any, url: str, trace: Any, body: Mapping[str, Any]) -> Any:
-    """A completion; None once verifiers has ended the rollout.
+async def _ask(http: Any, url: str, trace: Any, body: Mapping[str, Any]) -> str | None:
+    """A completion as it came; None once verifiers has ended the rollout.
 
     Raises:
         EndpointError: there is none, also after further tries.
@@ -309,11 +312,11 @@ async def _ask(http: Any, url: str, trace: Any, body: Mapping[str, Any]) -> Any:
             await asyncio.sleep(_PAUSE * 2 ** (tried - 1))
         try:
             async with http.post(url, json=body, headers=turn) as answer:
-                status, words = answer.status, await answer.text()
+                status, words = answer.status, str(await answer.text())
         except (_aiohttp.ClientError, OSError) as error:
             status, words = 503, f"{type(error).__name__}: {error}"
         if status == 200:
-            return _completion(words)
+            return words
         if trace.stop_condition is not None:
             return None
         if status < 500 and status not in _AGAIN:
@@ -323,19 +326,21 @@ async def _ask(http: Any, url: str, trace: Any, body: Mapping[str, Any]) -> Any:
     )
 
 
-def _completion(words: str) -> Any:
-    """A completion whose message has a text, where it has neither text nor calls.
+def _choice(words: str, client: Any) -> Any:
+    """What a completion says, with what verifiers leaves out of it.
 
-    verifiers drops an empty text, which is a turn of the model none the less.
+    Raises:
+        EndpointError: it is not JSON.
     """
     try:
-        found = json.loads(words)
+        choice = at(at(json.loads(words), "choices"), 0)
     except ValueError as error:
         raise EndpointError("bad_reply", f"the reply is not JSON ({error})") from error
-    message = at(at(at(found, "choices"), 0), "message")
-    if isinstance(message, dict) and message.get("content") is None:
-        message["content"] = ""
-    return found
+    message = at(choice, "message")
+    if isinstance(message, dict) and client.type == "train":
+        # The text is that of the tokens: an empty one is a reply, and no stop text is missing.
+        message["content"], choice["stop_reason"] = message.get("content") or "", None
+    return choice
 
 
 async def _finished(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
