@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,11 +16,11 @@ from pydantic import Field
 from toolgym import __version__
 from toolgym._util.jsonl import copy_json
 from toolgym._util.optional import require_extra
+from toolgym.bridges.episode import opened
 from toolgym.env import ToolEnv, refuse_unknown
 from toolgym.episodes.episode import Info
 from toolgym.errors import BadInputError
 from toolgym.policies.requests import Request, read_native
-from toolgym.rollouts.playing import open_env
 
 __all__ = [
     *("OpenEnvClient", "OpenEnvEnvironment", "OpenEnvState", "TextAction", "TextObservation"),
@@ -233,8 +232,7 @@ class OpenEnvEnvironment(_server.Environment):  # type: ignore[misc]
 
     def close(self) -> None:
         """End what the tools remember of the episode; other sessions go on."""
-        if not self._env.ended:
-            self._env.playing_tools.end()
+        self._env.end()
 
     def _split(self, split: str) -> Sequence[int]:
         """Numbers of the tasks of a split.
@@ -305,9 +303,8 @@ def app(
             "no environment to serve: set TOOLGYM_ENV to an id of `toolgym envs`, such as "
             "ToolQA-PopQA-v0, or call app('ToolQA-PopQA-v0')"
         )
-    if env_args is None and env is None:
-        env_args = _given(os.environ.get("TOOLGYM_ENV_ARGS", ""))
-    base = open_env(name, env_args).bare("OpenEnv")
+    given = env_args if env else os.environ.get("TOOLGYM_ENV_ARGS") or env_args
+    base = opened(name, given).bare("OpenEnv")
     return _server.create_app(
         functools.partial(OpenEnvEnvironment, base, name),
         TextAction,
@@ -316,14 +313,3 @@ def app(
         max_concurrent_envs=sessions,
         state_cls=OpenEnvState,
     )
-
-
-def _given(text: str) -> dict[str, Any]:
-    """Keyword arguments from a JSON object in an environment variable."""
-    try:
-        found = json.loads(text) if text.strip() else {}
-    except ValueError as error:
-        raise BadInputError(f"TOOLGYM_ENV_ARGS is not JSON ({error}): {text!r:.200}") from error
-    if not isinstance(found, dict):
-        raise BadInputError(f"TOOLGYM_ENV_ARGS is a JSON object of arguments, not {text!r:.200}")
-    return found

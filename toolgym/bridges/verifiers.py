@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolgym._util.optional import require_extra
-from toolgym.env import ToolEnv
+from toolgym.bridges.episode import opened
 from toolgym.episodes.episode import Info
 from toolgym.errors import BadInputError, EndpointError
 from toolgym.formats.examples import opening
 from toolgym.messages import Chat, to_chats
 from toolgym.policies.completions import MOST_STOPS, reasoning_of, reply_of
 from toolgym.policies.requests import Reply, Request, at, with_text_arguments
-from toolgym.rollouts.playing import open_env
 from toolgym.tools.toolset import Toolset
 
 # The one class of each kind that verifiers looks for in a module.
@@ -118,7 +117,7 @@ class ToolgymTaskset(_vf.Taskset[ToolgymTask, ToolgymTasksetConfig]):  # type: i
                 "no environment is named: set env of the taskset to an id of `toolgym envs`, such "
                 "as --env.taskset.env ToolQA-PopQA-v0"
             )
-        env = _opened(config.env, json.dumps(config.env_args))
+        env = opened(config.env, config.env_args).bare("verifiers")
         for task in env.tasks:
             tools = env.tools_for(task) if env.format.strategy.tools else Toolset()
             schemas = tools.without(env.hidden_for(task)).schemas()
@@ -179,7 +178,8 @@ class ToolgymHarness(_vf.Harness[_vf.HarnessConfig]):  # type: ignore[misc]
             EndpointError: the model could not be asked, or answered what is not a reply.
             ToolgymError: see `ToolEnv.reset`.
         """
-        env = (await asyncio.to_thread(_opened, data.env, json.dumps(data.env_args))).clone()
+        world = await asyncio.to_thread(opened, data.env, data.env_args)
+        env = world.bare("verifiers").clone()
         sample = next(_samples[f"{data.env} {data.id}"])
         options = {"task": data.id, "sample": sample}
         _, info = await _finished(env.reset, options=options)
@@ -201,8 +201,7 @@ class ToolgymHarness(_vf.Harness[_vf.HarnessConfig]):  # type: ignore[misc]
         finally:
             weights = env.rubric.weights
             trace.info["toolgym"] = {"weights": weights, "trajectory": env.trajectory.to_row()}
-            if not env.ended:
-                env.playing_tools.end()
+            env.end()
         if env.trajectory.truncated:
             trace.stop("max_turns")
         return _vf.ProgramResult(exit_code=0, stdout="", stderr="")
@@ -354,14 +353,3 @@ async def _finished(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
     except asyncio.CancelledError:
         await asyncio.wait([work])
         raise
-
-
-@functools.lru_cache(maxsize=32)
-def _opened(env: str, env_args: str) -> ToolEnv:
-    """The environment that all episodes of this process share through clones.
-
-    Args:
-        env: its id.
-        env_args: as JSON.
-    """
-    return open_env(env, json.loads(env_args)).bare("verifiers")
