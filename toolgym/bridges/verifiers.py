@@ -320,9 +320,7 @@ async def _ask(http: Any, url: str, trace: Any, body: Mapping[str, Any]) -> str 
             return None
         if status < 500 and status not in _AGAIN:
             raise EndpointError("refused", f"verifiers answered {status}: {words[:500]}")
-    raise EndpointError(
-        "server", f"no answer after {_TRIES} tries, the last {status}: {words:.500}"
-    )
+    raise EndpointError("server", f"{_TRIES} tries failed, the last with {status}: {words:.500}")
 
 
 def _choice(words: str, client: Any) -> Any:
