@@ -32,6 +32,7 @@ FLOORS = {
     "grading": 4,
     "sandbox": 4,
     "tools.calculator": 4,
+    "tools.mcp": 4,
     "tools.search.corpora": 4,
     "tools.translator": 4,
     "tools.search": 5,
