@@ -45,6 +45,7 @@ FLOORS = {
     "policies.local": 8,
     "rollouts": 8,
     "data": 9,
+    "serving": 9,
     "evaluation": 10,
     "training": 11,
     "modeldiff": 11,

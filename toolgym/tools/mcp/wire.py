@@ -27,6 +27,7 @@ _MOST_MESSAGES = 100_000  # of it during one call, lines that are none among the
 _TAIL = 4_000  # characters of what it writes to its standard error that are kept
 _GRACE = 0.5  # seconds that a program may take to end by itself, once its input has closed
 _TERMINATION = 0.3  # seconds after SIGTERM
+_CLOSED = "closed its output"
 _POLL = 0.004  # seconds between two looks whether it has ended
 _CONNECT_SECONDS = 30.0
 _PIECE = 1 << 16  # bytes that are read at once: what a pipe holds
@@ -124,7 +125,7 @@ class Pipes:
                             self._stray = line.decode("utf-8", "replace").strip() or self._stray
                             continue
                         await coming.send(message)
-                    self.lost = self.lost or "closed its output"
+                    self.lost = self.lost or _CLOSED
                 except FloodError:
                     self.lost = "sent more than a call may bring"
                     self.kill()
@@ -153,7 +154,7 @@ class Pipes:
                     tasks.cancel_scope.cancel()
         finally:
             code = self.program.end()
-            if self.lost and self._by_itself:
+            if self.lost == _CLOSED and self._by_itself:
                 how = f"exit code {code}" if code >= 0 else f"signal {-code}"
                 self.lost = f"ended ({how})"
 
