@@ -330,7 +330,8 @@ def _make(
         isinstance(factory, type) and issubclass(factory, ToolSession)
     ):
         return factory
-    accepted = inspect.signature(factory).parameters
+    signature = inspect.signature(factory).parameters.values()
+    accepted = [each.name for each in signature if each.kind is not each.POSITIONAL_ONLY]
     for option in options:
         if option not in accepted:
             raise BadInputError(

@@ -90,27 +90,44 @@ class MCP(SessionSpec):
         self.name = f"{prefix}{_SCHEME}{told}"
 
     @classmethod
-    def read(cls, text: str, **options: Any) -> MCP:
+    def read(
+        cls,
+        text: str,
+        /,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        tools: Sequence[str] | None = None,
+        prefix: str = "",
+        deadline: float = DEFAULT_TIMEOUT,
+        start: float = 30.0,
+    ) -> MCP:
         """A server from ``mcp:`` and its URL, or its command with arguments.
 
         Args:
-            text: such as ``mcp:python server.py --flag`` or ``mcp:https://host/mcp``; the part
-                before the colon may be missing.
-            options: all others.
+            text: such as ``mcp:python server.py --flag`` or ``mcp:https://host/mcp``; where
+                ``args`` are given, the program alone.
+            args: see the class, as all others.
+            env: variables of the program.
+            cwd: its working folder.
+            headers: of every request to a URL.
+            tools: names of those that are offered.
+            prefix: put before every name.
+            deadline: seconds that a call may take.
+            start: seconds that the server may take to begin.
 
         Raises:
             BadInputError: as for the class.
         """
         line = text.removeprefix(_SCHEME).strip()
-        if not _URL.match(line) and not options.keys() & {"args"}:
+        if args is None and not _URL.match(line):
             try:
-                line, *options["args"] = shlex.split(line) or [""]
+                line, *args = shlex.split(line) or [""]
             except ValueError as error:
                 raise BadInputError(f"the command {text!r} cannot be read: {error}") from error
-        try:
-            return cls(line, **options)
-        except TypeError as error:
-            raise BadInputError(f"{text!r}: {error}") from error
+        given: dict[str, Any] = {"env": env, "headers": headers, "cwd": cwd, "tools": tools}
+        return cls(line, args or (), prefix=prefix, deadline=deadline, start=start, **given)
 
     def _check(self) -> None:
         """Refuse what is of the wrong kind.

@@ -153,6 +153,8 @@ class Pipes:
                         await self._ended()
                     tasks.cancel_scope.cancel()
         finally:
+            for stream in (coming, received, sent, going):
+                stream.close()
             code = self.program.end()
             if self.lost == _CLOSED and self._by_itself:
                 how = f"exit code {code}" if code >= 0 else f"signal {-code}"
