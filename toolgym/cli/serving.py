@@ -92,8 +92,8 @@ def serve_mcp(
     opened = open_env(env, arguments)
     planned = plan_for_clients(opened, "mcp", episodes, samples_per_task, seed, task)
     door = _door(host, http)
-    how = {"tell_reward": tell_reward, "keep_left": keep_left, "progress": _tell}
-    with closing(Desk(opened, planned, out, **how)) as desk:
+    made = Desk(opened, planned, out, tell_reward=tell_reward, keep_left=keep_left, progress=_tell)
+    with closing(made) as desk:
         try:
             _serve_clients(desk, env, door, idle)
         except KeyboardInterrupt as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
 import os
@@ -218,7 +219,7 @@ class MCP(SessionSpec):
             # What no format can write stands for itself as far as it can.
             name=(self._given["prefix"] + re.sub(r"[^\w.-]", "_", document["name"]))[:64],
             schema=schema,
-            description=document["description"].strip() or document["name"],
+            description=inspect.cleandoc(document["description"]) or document["name"],
             checked=not not_schema(schema),  # what cannot be enforced here the server checks
             timeout=self.timeout,
             inline=True,
