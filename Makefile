@@ -15,7 +15,7 @@ WHEEL := build/wheel
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp clean
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
@@ -75,6 +75,12 @@ ray:
 	test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
 	build/ray/bin/python -m pip install --quiet --constraint constraints.txt ".[ray]"
 	build/ray/bin/python benchmarks/ray_deaths.py
+
+# Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
+mcp: $(VENV)/.ready
+	npm install --silent --no-fund --no-audit --prefix build/mcp \
+		@modelcontextprotocol/server-everything @modelcontextprotocol/server-filesystem
+	$(BIN)/python benchmarks/mcp_servers.py --npm build/mcp
 
 clean:
 	rm -rf build dist site *.egg-info
