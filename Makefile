@@ -17,7 +17,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp clean
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -104,6 +104,12 @@ $(BRIDGES:%=bridge-%): bridge-%:
 		".[$*]" $(NEEDS_$*)
 	$(if $(BARE_$*),build/bridges/$*/bin/python -m pip install --quiet --no-deps $(BARE_$*))
 	build/bridges/$*/bin/python -m benchmarks.bridges.$*
+
+# Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
+mcp: $(VENV)/.ready
+	npm install --silent --no-fund --no-audit --prefix build/mcp \
+		@modelcontextprotocol/server-everything @modelcontextprotocol/server-filesystem
+	$(BIN)/python benchmarks/mcp_servers.py --npm build/mcp
 
 clean:
 	rm -rf build dist site *.egg-info

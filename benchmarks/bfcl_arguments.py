@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from toolgym.envs.toolscenario.schemas import misfits
+from toolgym.tools.schemas import misfits
 
 DATA = "bfcl_eval/data/"
 KNOWN_FAULTS = 37

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from toolgym.task import read_tasks as read_tasks
     from toolgym.tools.base import Tool as Tool
     from toolgym.tools.base import tool as tool
+    from toolgym.tools.mcp.server import MCP as MCP
     from toolgym.tools.session import ToolSession as ToolSession
     from toolgym.tools.toolset import Toolset as Toolset
     from toolgym.trajectory import Trajectory as Trajectory
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 # quick. Each stands below a room: a module beside this file with the name of a function here would
 # hide that function once it is imported.
 _EXPORTS = {
+    "MCP": "tools.mcp.server",
     "Message": "messages",
     "Policy": "policies",
     "Rubric": "grading.rubric",

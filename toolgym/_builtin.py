@@ -26,6 +26,11 @@ _TOOLS = (
     ("Calculator", "calculator.tool:make_calculator", "expressions, LaTeX and algebra"),
     ("WikipediaSearch", "search.tool:make_search", "the best passages of a corpus, by BM25"),
     ("MachineTranslator", "translator.tool:make_translator", "text into English, or elsewhere"),
+    (
+        "mcp",
+        "mcp.server:MCP.read",
+        "the tools of an MCP server (mcp:COMMAND, mcp:https://HOST/PATH)",
+    ),
 )
 _POLICIES = (
     ("replay", "scripted:ReplayPolicy", "what a recorded run said (replay:RUN)"),

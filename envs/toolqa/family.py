@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import quiet, require_extra
-from toolgym._util.rebuilding import plain
 from toolgym.env import ToolEnv, refuse_unknown
 from toolgym.episodes.users import UserMaker
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
@@ -29,7 +28,8 @@ from toolgym.task import (
 )
 from toolgym.tools.base import Tool
 from toolgym.tools.service import check_service, serve_toolset
-from toolgym.tools.toolset import Toolset, make_toolset
+from toolgym.tools.session import SessionSpec
+from toolgym.tools.toolset import Toolset, is_server, make_toolset
 from toolgym.vector import ToolVectorEnv
 
 __all__ = ["PAPER_SEED", "TOOLS", "Family", "HubSet", "load_hub", "paper_splits", "text_answers"]
@@ -197,7 +197,7 @@ class Family:
         tasks: Any = "sample",
         split: str | None = None,
         corpus: str = "sample",
-        tools: Sequence[str | Tool | type[Any] | Mapping[str, Any]] | None = None,
+        tools: Sequence[str | Tool | type[Any] | SessionSpec | Mapping[str, Any]] | None = None,
         prompt: str = "tools_multi_step",
         format: str = "react",
         reward: Any = None,
@@ -221,7 +221,8 @@ class Family:
             split: ``train``, ``validation`` or ``test``; see `tasks`.
             corpus: what WikipediaSearch searches: ``sample``, a ``.jsonl`` of passages, or an index
                 folder.
-            tools: names, ``{"name": ..., option: value}``, or `toolgym.Tool` objects.
+            tools: names, ``{"name": ..., option: value}``, MCP servers (``mcp:COMMAND``,
+                ``mcp:https://...``), or `toolgym.Tool` and `toolgym.MCP` objects.
             prompt: the prompting strategy.
             format: the codec of the policy's text.
             reward: ``{name: weight}``, ``{name: function}``, a name or a function; default:
@@ -244,7 +245,7 @@ class Family:
         """
         refuse_unknown(self.name, self.make, unknown)
         if tools is not None and (
-            isinstance(tools, str | Mapping | Tool | type) or not _listed(tools)
+            isinstance(tools, str | Mapping | Tool | type | SessionSpec) or not _listed(tools)
         ):
             raise BadInputError(
                 "tools are a list of names, mappings, Tool objects or classes of sessions, such as "
@@ -299,18 +300,20 @@ _served: weakref.WeakValueDictionary[str, Toolset] = weakref.WeakValueDictionary
 
 def _listed(tools: Any) -> bool:
     return isinstance(tools, Iterable) and all(
-        isinstance(t, str | Mapping | Tool | type) for t in tools
+        isinstance(t, str | Mapping | Tool | type | SessionSpec) for t in tools
     )
 
 
 def _toolset(
-    names: Sequence[str | Tool | type[Any] | Mapping[str, Any]],
+    names: Sequence[str | Tool | type[Any] | SessionSpec | Mapping[str, Any]],
     corpus: str,
     service: dict[str, Any] | None,
 ) -> Toolset:
-    if any(isinstance(item, Tool | type) for item in names):  # nothing says which of them are equal
-        own = make_toolset(names, corpus=corpus)
-        return serve_toolset(own, service, plain(names, "tools")) if service else own
+    cassette = service["cassette"] if service and service.get("mode") == "replay" else None
+    own = any(isinstance(item, Tool | type | SessionSpec) for item in names)
+    if own or (cassette and any(map(is_server, names))):  # nothing says which of them are equal
+        made = make_toolset(names, corpus=corpus, cassette=cassette)
+        return serve_toolset(made, service, names) if service else made
     shared = shared_toolset(json.dumps(names), corpus)
     if not service:
         return shared

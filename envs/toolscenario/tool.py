@@ -10,7 +10,6 @@ from typing import Any
 
 from toolgym._util.jsonl import copy_json, value_hash
 from toolgym.envs.toolscenario.records import STAGES, RejectedError
-from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json
 from toolgym.sandbox import Sandbox
@@ -18,6 +17,7 @@ from toolgym.scenario import Scenario
 from toolgym.task import Task
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.cassette import ResultCache
+from toolgym.tools.schemas import misfits
 from toolgym.tools.session import SessionSpec
 from toolgym.tools.toolset import Toolset
 

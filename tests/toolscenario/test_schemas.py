@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym.envs.toolscenario.schemas import document_problems, misfits
+from toolgym.envs.toolscenario.schemas import document_problems
 from toolgym.envs.toolscenario.tool import make_tools
 from toolgym.errors import BadInputError
 from toolgym.messages import ToolCall
+from toolgym.tools.schemas import misfits
 
 NODE = {
     "type": "object",

@@ -72,7 +72,7 @@ def installed_versions() -> dict[str, str]:
     """What a run may depend on, as installed."""
     names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "aiohttp")
     found = {"python": platform.python_version()}
-    for name in (*names, "bfcl-eval"):  # whose classes are the tools of an environment
+    for name in (*names, "mcp", "bfcl-eval"):  # whose classes are the tools of an environment
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -26,7 +26,7 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import data, episodes, evaluation, resources, training
+    from toolgym.cli import data, episodes, evaluation, resources, serving, training
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
@@ -38,6 +38,7 @@ def _app() -> typer.Typer:
     made.add_typer(resources.model_app, name="model")
     made.command("rollout")(episodes.play)
     made.command("merge")(episodes.join)
+    made.add_typer(serving.serve_app, name="serve")
     made.command("view")(episodes.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("score")(evaluation.score_run)

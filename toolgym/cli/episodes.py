@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toolgym.rollouts.plan import Plan
     from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["describe", "environment_arguments", "join", "play", "view"]
+__all__ = ["describe", "environment_arguments", "join", "play", "view", "what_is_kept"]
 
 PolicyOption = Annotated[
     str,
@@ -129,7 +129,7 @@ def _played(env: str, policy: str, asked: dict[str, Any], out: Path, ray: str | 
             asked |= {"executor": executor, "progress": bars[0], "pulse": bars[1]}
             return rollout(env, player or policy, **asked, out=out)
     except KeyboardInterrupt as error:
-        raise InterruptedRunError(_what_is_kept(out)) from error
+        raise InterruptedRunError(what_is_kept(out)) from error
     finally:
         if player is not None:
             player.close()
@@ -139,7 +139,7 @@ def _write_plan(planned: Plan, same_as: Path | None, out: Path) -> None:
     if same_as is not None:
         planned.check(same_as)
     planned.write(out)
-    rows = [("planned", f"{len(planned.jobs)} episodes"), ("plan", str(out))]
+    rows = ("planned", f"{len(planned.jobs)} episodes"), ("plan", str(out))
     print(table([*rows, ("next", f"the same command with --same-as {out} and --shard I/N")]))
 
 
@@ -184,11 +184,11 @@ def environment_arguments(
     return arguments
 
 
-def _what_is_kept(out: Path) -> str:
-    from toolgym.rollouts.engine import Run
+def what_is_kept(out: Path) -> str:
+    """What a run that was stopped has, and how to go on."""
+    from toolgym.rollouts.runs import Run
 
-    finished = len(Run.open(out)) if (out / "run.json").is_file() else 0
-    if not finished:
+    if not (finished := len(Run.open(out)) if (out / "run.json").is_file() else 0):
         return f"stopped before an episode was finished; {str(out)!r} can be used again"
     return (
         f"stopped: {finished} finished episodes are kept in {str(out)!r}; "

@@ -46,6 +46,9 @@ def call(
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Any other option of the tool."),
     ] = None,
+    called: Annotated[
+        str | None, typer.Option("--call", metavar="NAME", help="Which tool of a server.")
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print what a model is told, and call nothing.")
     ] = False,
@@ -57,20 +60,28 @@ def call(
     """Call one tool as a policy would, and print what it would read."""
     from toolgym.formats.base import argument_name
     from toolgym.messages import ToolCall
+    from toolgym.task import Task
     from toolgym.tools.service import serve_toolset
-    from toolgym.tools.toolset import make_toolset
+    from toolgym.tools.toolset import is_server, make_toolset
 
     given = options.key_values(option, "--option")
     given |= {key: value for key, value in (("corpus", corpus), ("k", k)) if value is not None}
     spec = {"name": name} | given
-    toolset, service = make_toolset([spec]), options.service_settings(cassette, record, fault)
+    service = options.service_settings(cassette, record, fault)
+    toolset = make_toolset([spec], cassette=None if record in (None, True) else cassette)
     if schema:
         if service is not None:
             raise typer.BadParameter(
                 "--schema calls nothing; leave out --cassette, --record, --replay and --fault"
             )
-        print_json(toolset.schemas()[0])
+        documents = toolset.schemas()
+        print_json(documents if is_server(name) else documents[0])
         return
+    if is_server(name) and called is None:
+        raise typer.BadParameter(
+            f"say which tool of {name} with --call: {', '.join(toolset.names)}"
+        )
+    name = called or name
     arguments: dict[str, Any] = options.key_values(arg, "--arg")
     if text is not None:
         arguments = {argument_name(name, toolset.schemas()): text} | arguments
@@ -78,7 +89,9 @@ def call(
         raise typer.BadParameter(f"what to call {name} with is missing; give a text or --arg")
     if service is not None:
         toolset = serve_toolset(toolset, service, [spec])
-    (result,) = toolset.execute([ToolCall("call_0", name, arguments)])
+    opened = toolset.open(Task("call_0", "What does it say?", ("",)))
+    (result,) = opened.execute([ToolCall("call_0", name, arguments)])
+    opened.end()
     if as_json:
         facts = {"tool": name, "arguments": arguments, "content": result.content}
         fault_met = {} if service is None else {"fault": result.fault}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,12 +219,36 @@ def results_in(
 
 
 def describe_tools(tools: Sequence[Schema]) -> list[str]:
-    """One line a tool for text formats: name, parameters, what it does."""
+    """One line a tool for text formats: name, parameters, what it does.
+
+    The whole schema follows where names alone do not say what may be given: choices, parts of
+    objects, and kinds that are told apart.
+    """
     lines = []
     for tool in tools:
         function = tool["function"]
-        properties = function["parameters"].get("properties", {})
-        optional = set(properties) - set(function["parameters"].get("required", ()))
+        parameters = function["parameters"]
+        properties = parameters.get("properties", {})
+        optional = set(properties) - set(parameters.get("required", ()))
         names = ", ".join(f"{name}?" if name in optional else name for name in properties)
-        lines.append(f"{function['name']}[{names}]: {function['description']}")
+        line = f"{function['name']}[{names}]: {function['description']}"
+        if any(map(_says_more, properties.values())):
+            line += f" Parameters: {json.dumps(parameters, ensure_ascii=False)}"
+        lines.append(line)
     return lines
+
+
+_MORE = {"enum", "const", "$ref", "allOf", "properties", "patternProperties"}
+
+
+def _says_more(schema: Any) -> bool:
+    """Whether a parameter's schema says more than its type, itself or for its items."""
+    if not isinstance(schema, dict):
+        return False
+    either = schema.get("anyOf") or schema.get("oneOf") or ()
+    kinds = [kind for kind in either if kind != _NULL]
+    inner = (*kinds, schema.get("items"))
+    return bool(_MORE & schema.keys()) or len(kinds) > 1 or any(map(_says_more, inner))
+
+
+_NULL = {"type": "null"}

@@ -25,6 +25,7 @@ from toolgym.errors import BadInputError, PolicyError, UnknownNameError, did_you
 from toolgym.messages import Message, to_chats
 from toolgym.policies.base import Reply
 from toolgym.registry import ENVIRONMENTS
+from toolgym.tools.toolset import tell_tools
 from toolgym.trajectory import Trajectory
 
 __all__ = [
@@ -222,6 +223,8 @@ def _argument(name: str, value: Any, base: ToolEnv) -> Any:
     """An argument in plain values; tasks given in memory by their source, for a hash says more."""
     if name == "tasks" and not isinstance(value, str | Path):
         return base.tasks.describe()
+    if name == "tools":
+        return tell_tools(value)
     return plain(value, f"argument {name!r}")
 
 

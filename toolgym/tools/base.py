@@ -87,23 +87,13 @@ class Tool:
         self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
         self.name = _checked_name(name or _plain(function).__name__)
         self.timeout, self.inline, self.batch = timeout, inline, batch
-        signature = read_signature(function, self.name)
-        self.method = takes_self(signature)
-        if self.method:
-            del signature["self"]
+        self._document(function, description)
         kept = "" if shared_state or self.method else what_it_keeps(function)
         if kept:
             raise BadInputError(_keeping(self.name, kept))
         if inline and not (shared_state or self.method):
             watch = Watch(function)
             self._watch = watch if watch.held else None
-        text = inspect.getdoc(_plain(function)) or ""
-        written, described = read_docstring(text, list(signature))
-        self.description = " ".join((description or written).split())
-        if not self.description:
-            raise BadInputError(_undocumented(self.name))
-        model, self.parameters = argument_model(signature, self.name, described)
-        self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
         self._call = by_name(function)
         self._options: dict[str, Any] = {"name": self.name, "description": description}
         self._options |= {"timeout": timeout, "inline": inline, "batch": batch, "cache": cache}
@@ -111,6 +101,41 @@ class Tool:
         self._pool = (
             None if inline or self.method else WorkerPool(function, self.name, shared_state)
         )
+
+    @classmethod
+    def from_schema(
+        cls, name: str, schema: Mapping[str, Any], function: Callable[..., Any], **options: Any
+    ) -> Tool:
+        """A tool whose parameters are told by a JSON Schema in place of type hints.
+
+        Args:
+            name: what the policy writes.
+            schema: JSON Schema of an object, kept whole: what is nested, referred to or one of
+                several kinds stands in every document, and arguments are checked against it.
+            function: takes the arguments by name, such as ``lambda **arguments: ...``.
+            options: as of `Tool`. The description may also be the schema's own.
+
+        Raises:
+            BadInputError: as of `Tool`, or a schema that is not one of an object or that cannot be
+                enforced.
+        """
+        from toolgym.tools.documents import DocumentTool  # which is a `Tool`
+
+        return DocumentTool(function, name=name, schema=schema, **options)
+
+    def _document(self, function: Callable[..., Any], description: str | None) -> None:
+        """Set what the policy is told, and how arguments are checked."""
+        signature = read_signature(function, self.name)
+        self.method = takes_self(signature)
+        if self.method:
+            del signature["self"]
+        text = inspect.getdoc(_plain(function)) or ""
+        written, described = read_docstring(text, list(signature))
+        self.description = " ".join((description or written).split())
+        if not self.description:
+            raise BadInputError(_undocumented(self.name))
+        model, self.parameters = argument_model(signature, self.name, described)
+        self._names, self._check = list(signature), model.__pydantic_validator__.validate_python
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: no validation, no deadline."""

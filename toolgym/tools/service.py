@@ -14,7 +14,8 @@ from toolgym._util.jsonl import value_hash
 from toolgym.errors import BadInputError, ReplayMissError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer
-from toolgym.tools.toolset import Toolset
+from toolgym.tools.session import SessionSpec
+from toolgym.tools.toolset import Toolset, tell_tools
 
 __all__ = ["KINDS", "Faults", "ServedToolset", "check_service", "serve_toolset"]
 
@@ -251,6 +252,10 @@ class ServedToolset(Toolset):
             return None
         return kind
 
+    def _opens(self, spec: SessionSpec) -> bool:
+        """Not of what a cassette alone can answer."""
+        return not (spec.outside and self._replayer is not None)
+
     def _ask(self, calls: Sequence[ToolCall], episodes: Sequence[str]) -> list[ToolResult]:
         if self._replayer is not None:
             both = zip(calls, episodes, strict=True)
@@ -282,8 +287,9 @@ class ServedToolset(Toolset):
 
 def _identity(toolset: Toolset, tools: Any) -> dict[str, Any]:
     """What answers depend on: options, schemas and the data behind the tools."""
-    return {
-        "options": tools,
+    told = {
+        "options": tell_tools(tools),
         "schemas": {tool.name: value_hash(tool.schema()) for tool in toolset},
         "data": {tool.name: tool.fingerprint for tool in toolset if tool.fingerprint},
     }
+    return told | ({"servers": toolset.servers()} if toolset.servers() else {})

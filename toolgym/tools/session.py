@@ -112,6 +112,10 @@ class SessionSpec:
         BadInputError: it gives no tool, or a method cannot be one.
     """
 
+    outside: ClassVar[bool] = False
+    """Whether its memory lies with somebody else: no state is told then, and nothing copied; a
+    cassette alone answers its calls."""
+
     def __init__(self, cls: type[Any]) -> None:
         self.cls, self.name = cls, cls.__name__
         own = issubclass(cls, ToolSession)

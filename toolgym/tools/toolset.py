@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from toolgym._util.rebuilding import plain
 from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import TOOLS
@@ -17,7 +18,9 @@ from toolgym.tools.base import Schema, Tool
 from toolgym.tools.cassette import Counters
 from toolgym.tools.session import LiveSession, SessionSpec, ToolSession
 
-__all__ = ["MAX_PARALLEL", "Toolset", "make_toolset"]
+__all__ = ["MAX_PARALLEL", "Toolset", "is_server", "make_toolset", "tell_tools"]
+
+_RENAME = "rename one, or give one of two MCP servers a prefix: MCP(..., prefix='a_')"
 
 MAX_PARALLEL = 8  # child processes that one turn, or one step of many episodes, keeps busy
 
@@ -54,14 +57,14 @@ class Toolset:
                 continue
             spec = item if isinstance(item, SessionSpec) else SessionSpec(item)
             if spec.name in self._specs:
-                raise BadInputError(f"two sessions are called {spec.name!r}; rename one")
+                raise BadInputError(f"two sessions are called {spec.name!r}; {_RENAME}")
             self._specs[spec.name] = spec
             for method in spec.tools.values():
                 self._add(method)
 
     def _add(self, item: Tool) -> None:
         if item.name in self._tools:
-            raise BadInputError(f"two tools are called {item.name!r}; rename one")
+            raise BadInputError(f"two tools are called {item.name!r}; {_RENAME}")
         self._tools[item.name] = item
 
     def __iter__(self) -> Iterator[Tool]:
@@ -100,6 +103,14 @@ class Toolset:
         """Names of the classes whose instances remember."""
         return list(self._specs)
 
+    def servers(self) -> dict[str, Any]:
+        """What servers say of all their tools, by the name of the server."""
+        return {
+            name: documents()
+            for name, spec in self._specs.items()
+            if callable(documents := getattr(spec, "documents", None))
+        }
+
     def open(self, task: Task) -> Toolset:
         """The tools of one episode: these, where nothing remembers; else with sessions of its own.
 
@@ -115,11 +126,16 @@ class Toolset:
         twin.shared, twin._live, twin._tools = True, {}, dict(self._tools)
         try:
             for name, spec in self._specs.items():
-                twin._bind(name, spec, spec.open(task))
+                if self._opens(spec):
+                    twin._bind(name, spec, spec.open(task))
         except BaseException:
             twin.end()
             raise
         return twin
+
+    def _opens(self, spec: SessionSpec) -> bool:
+        """Whether episodes have sessions of a class."""
+        return True
 
     def without(self, names: Collection[str]) -> Toolset:
         """The same tools and sessions, but for some tools, which do not exist here.
@@ -147,7 +163,8 @@ class Toolset:
         Raises:
             BadInputError: the state of a session is not JSON.
         """
-        found = {name: live.state() for name, live in self._live.items()}
+        lives = self._live.items()
+        found = {name: live.state() for name, live in lives if not self._specs[name].outside}
         return found if len(found) > 1 else next(iter(found.values()), None)
 
     def snapshot(self) -> dict[str, Any]:
@@ -222,9 +239,7 @@ class Toolset:
         return [results[index] for index in range(len(calls))]
 
     def _remembering(self) -> set[str]:
-        return (
-            {tool for spec in self._specs.values() for tool in spec.tools} if self._live else set()
-        )
+        return {tool for name in self._live for tool in self._specs[name].tools}
 
     def close(self) -> None:
         """End the tools' idle child processes; all can be called again."""
@@ -254,35 +269,69 @@ class Toolset:
 
 
 def make_toolset(
-    tools: Sequence[str | Tool | type[Any] | Mapping[str, Any]], **shared: Any
+    tools: Sequence[str | Tool | type[Any] | SessionSpec | Mapping[str, Any]],
+    *,
+    cassette: str | None = None,
+    **shared: Any,
 ) -> Toolset:
     """Build a toolset from plain data.
 
     Args:
-        tools: names, ``{"name": ..., option: value}`` mappings, `Tool` objects, or classes of
-            sessions (`toolgym.tools.session`).
+        tools: names, ``{"name": ..., option: value}`` mappings, `Tool` objects, classes of
+            sessions (`toolgym.tools.session`), or servers (`toolgym.MCP`, ``"mcp:..."``).
+        cassette: tells the tools of servers, which are not started then.
         shared: options given to every factory that has a parameter of that name (``corpus``).
 
     Raises:
         UnknownNameError: no tool has that name.
-        BadInputError: an option that the tool does not have.
+        BadInputError: an option that the tool does not have, or a server that cannot be used.
     """
-    return Toolset(_make(item, shared) for item in tools)
+    made = (_make(item, shared) for item in tools)
+    if cassette is None:
+        return Toolset(made)
+    return Toolset(getattr(item, "told_by", lambda _, item=item: item)(cassette) for item in made)
+
+
+def tell_tools(tools: Any) -> Any:
+    """What was given for the tools, as records say it: plain values, without secrets.
+
+    Args:
+        tools: as for `make_toolset`; anything else as it is.
+    """
+    if not isinstance(tools, list | tuple):
+        return plain(tools, "tools")
+    return [
+        _make(item, {}).describe() if is_server(item) else plain(item, "tools") for item in tools
+    ]
+
+
+def is_server(item: Any) -> bool:
+    """Whether plain data names a server, such as ``mcp:...``, and not a tool."""
+    return bool(_source(item))
+
+
+def _source(item: Any) -> str:
+    """The kind of a server that is named with its place, such as ``mcp:...``; else empty."""
+    name = item.get("name") if isinstance(item, Mapping) else item
+    kind = name.partition(":")[0] if isinstance(name, str) and name not in TOOLS else ""
+    return kind if kind != name and kind in TOOLS else ""
 
 
 def _make(
-    item: str | Tool | type[Any] | Mapping[str, Any], shared: Mapping[str, Any]
-) -> Tool | type[Any]:
-    if isinstance(item, Tool | type):
+    item: str | Tool | type[Any] | SessionSpec | Mapping[str, Any], shared: Mapping[str, Any]
+) -> Any:
+    if isinstance(item, Tool | type | SessionSpec):
         return item
     options = {} if isinstance(item, str) else {k: v for k, v in item.items() if k != "name"}
     name = item if isinstance(item, str) else str(item.get("name"))
-    factory = TOOLS.get(name)
+    source = _source(item)
+    factory = TOOLS.get(source or name)
     if isinstance(factory, Tool) or (
         isinstance(factory, type) and issubclass(factory, ToolSession)
     ):
         return factory
-    accepted = inspect.signature(factory).parameters
+    signature = inspect.signature(factory).parameters.values()
+    accepted = [each.name for each in signature if each.kind is not each.POSITIONAL_ONLY]
     for option in options:
         if option not in accepted:
             raise BadInputError(
@@ -290,8 +339,8 @@ def _make(
                 f"options: {', '.join(accepted) or 'none'}"
             )
     given = {k: v for k, v in shared.items() if k in accepted and v is not None} | options
-    made = factory(**given)
-    if not isinstance(made, Tool):
+    made = factory(name, **given) if source else factory(**given)
+    if not isinstance(made, Tool | SessionSpec):
         raise BadInputError(
             f"the factory of tool {name!r} returned {type(made).__name__}, not a Tool"
         )

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolgym.envs.toolscenario.plans import Lab, Run, gold_run, reject
-from toolgym.envs.toolscenario.schemas import document_problems, misfits
+from toolgym.envs.toolscenario.schemas import document_problems
 from toolgym.envs.toolscenario.tool import function_problems, sandbox_for
 from toolgym.envs.toolscenario.user import AT_ONCE, BEGGING, CompiledUser, questions, topics
 from toolgym.envs.toolscenario.world import PlanStep, UserScript, World
 from toolgym.sandbox import Sandbox
+from toolgym.tools.schemas import misfits
 
 __all__ = ["prove"]
 

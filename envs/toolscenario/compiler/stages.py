@@ -18,7 +18,7 @@ from toolgym.envs.toolscenario.compiler.decomposition import (
     same_fields,
     seed_of,
 )
-from toolgym.envs.toolscenario.schemas import document_problems, misfits
+from toolgym.envs.toolscenario.schemas import document_problems
 from toolgym.envs.toolscenario.tool import function_problems
 from toolgym.grading.answers import normalise
 from toolgym.scenario import (
@@ -33,6 +33,7 @@ from toolgym.scenario import (
     Scenario,
     references,
 )
+from toolgym.tools.schemas import misfits
 
 __all__ = [
     *("check_documents", "check_functions", "deploy", "document", "draw_levels", "integrate"),

@@ -19,7 +19,6 @@ from toolgym.envs.toolscenario.authors.llm.replies import (
 from toolgym.envs.toolscenario.compiler.decomposition import combine
 from toolgym.envs.toolscenario.compiler.verification import GUESSABLE, words
 from toolgym.envs.toolscenario.records import Question, RejectedError
-from toolgym.envs.toolscenario.schemas import misfits
 from toolgym.envs.toolscenario.tool import function_problems, result_text, sandbox_for
 from toolgym.formats.scan import read_json
 from toolgym.grading.answers import normalise
@@ -36,6 +35,7 @@ from toolgym.scenario import (
     SubQuestion,
     ToolDocument,
 )
+from toolgym.tools.schemas import misfits
 
 __all__ = [
     *("decomposed", "deployed", "documented", "functions_of", "golds_of", "integrated"),

@@ -1,0 +1,1 @@
+"""Environments offered to programs that play them from outside, one episode a client."""

@@ -1,0 +1,1 @@
+"""MCP servers (Model Context Protocol) as tools of an environment."""
