@@ -1,6 +1,12 @@
 """The record of an episode and its versioned JSONL form."""
 
-from toolgym.trajectory.reading import parse_trajectory, read_trajectories, spool_for
+from toolgym.trajectory.reading import (
+    TOOLS,
+    Documents,
+    parse_trajectory,
+    read_trajectories,
+    spool_for,
+)
 from toolgym.trajectory.record import (
     MALFORMED_CALLS,
     SCHEMA,
@@ -13,6 +19,8 @@ from toolgym.trajectory.record import (
 __all__ = [
     "MALFORMED_CALLS",
     "SCHEMA",
+    "TOOLS",
+    "Documents",
     "Problem",
     "Step",
     "Tokens",
