@@ -115,21 +115,22 @@ class Run:
                 return
             documents = Documents(self.path)
             for position, number in found.in_order():
-                yield self.read(lines.line(position), number, documents)
+                yield self.read(lines.line(position), file, number, documents)
 
-    def read(self, raw: bytes, number: int, documents: Documents) -> Trajectory:
+    def read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
         """An episode of the run from its line.
 
         Args:
             raw: the line.
+            file: of the trajectories, for messages.
             number: of the line, counted from 1.
             documents: of the run.
 
         Raises:
             BadInputError: it cannot be read, or is not of this run.
         """
-        trajectory = parse_trajectory(raw, self.file, number, documents)
-        self._require_own(trajectory, self.file, number)
+        trajectory = parse_trajectory(raw, file, number, documents)
+        self._require_own(trajectory, file, number)
         return trajectory
 
     @property
@@ -165,9 +166,9 @@ class Run:
         """
         found = self.lines()
         if self.path is not None and found:
-            documents = Documents(self.path)
-            for number, _, raw in read_lines(self.file, "trajectory file", torn=True):
-                self.read(raw, number, documents)
+            documents, file = Documents(self.path), self.file
+            for number, _, raw in read_lines(file, "trajectory file", torn=True):
+                self.read(raw, file, number, documents)
         return found
 
     def _require_own(self, trajectory: Trajectory, file: Path, number: int) -> None:

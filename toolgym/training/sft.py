@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolgym._util.frames import standing
 from toolgym._util.jsonl import read_rows, value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.data.chat import LearnAs, learned
@@ -173,8 +174,8 @@ def _written(source: Any) -> list[dict[str, Any]] | None:
     """Rows that are written already, or None for episodes."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir() and (path / "train.jsonl").is_file():
-            path = path / "train.jsonl"
+        if path.is_dir() and standing(path / "train.jsonl").is_file():
+            path = standing(path / "train.jsonl")
         if path.is_file():
             rows = [row for _, row in read_rows(path, "row file")]
             if not rows:

@@ -3,9 +3,10 @@
 from toolgym.trajectory.reading import (
     TOOLS,
     Documents,
+    EpisodeSpool,
+    Names,
     parse_trajectory,
     read_trajectories,
-    spool_for,
 )
 from toolgym.trajectory.record import (
     MALFORMED_CALLS,
@@ -21,11 +22,12 @@ __all__ = [
     "SCHEMA",
     "TOOLS",
     "Documents",
+    "EpisodeSpool",
+    "Names",
     "Problem",
     "Step",
     "Tokens",
     "Trajectory",
     "parse_trajectory",
     "read_trajectories",
-    "spool_for",
 ]

@@ -23,13 +23,16 @@ from toolgym._util.spool import MOST_HELD, Spool
 from toolgym.errors import BadInputError
 from toolgym.trajectory.record import Trajectory
 
-__all__ = ["TOOLS", "Documents", "parse_trajectory", "read_trajectories", "spool_for"]
+__all__ = [
+    *("TOOLS", "Documents", "EpisodeSpool", "Names", "parse_trajectory", "read_trajectories"),
+]
 
 TOOLS = "tools.jsonl"
 """Beside the trajectories of a run or a selection: the documents of tools, each list once."""
 
 _HEAD = re.compile(rb'\{"id": "sha256:([0-9a-f]{64})"')
 _OPENED = 256  # lists of documents that are held as they are
+_MOST = 4096  # that are named in a selection: more than that differ by episode anyway
 
 
 class Documents:
@@ -238,14 +241,47 @@ def parse_trajectory(
     return found
 
 
-def spool_for(held: bool = False) -> Spool[Trajectory]:
-    """Where episodes are kept that were read: on disk when they are many.
+class EpisodeSpool(Spool[Trajectory]):
+    """Episodes that were read: on disk when they are many, with the tools that they share once.
 
     Args:
         held: they stand in memory anyway, and stay there.
     """
-    return Spool(
-        lambda trajectory: dump_line(trajectory.to_row()),
-        lambda line: Trajectory.from_row(json.loads(line)),
-        None if held else MOST_HELD,
-    )
+
+    def __init__(self, held: bool = False) -> None:
+        self.names = names = Names()
+        super().__init__(
+            lambda trajectory: dump_line(trajectory.to_row(names.add(trajectory.tools))),
+            lambda line: Trajectory.from_row(names.resolved(json.loads(line))),
+            None if held else MOST_HELD,
+        )
+
+
+class Names:
+    """Tools by the name that rows refer to them by; beyond `_MOST` lists rows hold their own."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[dict[str, Any]]] = {}
+        self._last: tuple[str, str | None] = "", None
+
+    def add(self, tools: list[dict[str, Any]]) -> str | None:
+        """The name for a row; None where the row has to hold them.
+
+        Raises:
+            BadInputError: JSON cannot hold them.
+        """
+        text = Documents.text_of(tools)
+        if text != self._last[0]:
+            name = Documents.name_of(text)
+            if len(self._known) < _MOST:
+                self._known.setdefault(name, json.loads(text))
+            self._last = text, name if name in self._known else None
+        return self._last[1]
+
+    def resolved(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with its tools in place."""
+        return row | {"tools": self._known[row["tools"]]} if isinstance(row["tools"], str) else row
+
+    def lines(self) -> Iterator[str]:
+        """For a ``tools.jsonl``, see `Documents`."""
+        return (dump_line({"id": name, "tools": self._known[name]}) for name in sorted(self._known))
