@@ -245,6 +245,8 @@ def open_recording(source: Recording) -> Episodes:
     """
     if isinstance(source, Trajectory):
         raise BadInputError("a list of trajectories is needed, not a single one: [trajectory]")
+    if isinstance(source, Episodes):
+        return source
     if isinstance(source, str | Path):
         return _open_path(Path(source))
     if isinstance(source, Recorded):
