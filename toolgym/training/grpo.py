@@ -19,7 +19,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
-from toolgym.rollouts.runs import Recording, read_recording
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,
@@ -110,7 +110,7 @@ def train_grpo(
     if prefixes is None:
         starts = starts_from_tasks(worlds)
     else:
-        starts = starts_from_episodes(worlds, read_recording(prefixes)[0])
+        starts = starts_from_episodes(worlds, some_episodes(prefixes))
     credit = asked.credit or ("episode" if prefixes is None else "turn")
     _require_step(starts, asked)
     with quiet():

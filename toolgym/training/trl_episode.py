@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -55,9 +55,11 @@ def starts_from_tasks(envs: Sequence[ToolEnv]) -> list[Start]:
 
 
 def starts_from_episodes(
-    envs: Sequence[ToolEnv], trajectories: Sequence[Trajectory]
+    envs: Sequence[ToolEnv], trajectories: Iterable[Trajectory]
 ) -> list[Start]:
     """Every prefix of recorded episodes, each once, the empty ones too (arXiv 2508.08791).
+
+    Held are the replies of different prefixes, which the trainer begins from in any order.
 
     Args:
         envs: must hold their tasks.
