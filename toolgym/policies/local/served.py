@@ -29,11 +29,12 @@ class TokenEndpointPolicy(EndpointPolicy):
         tokenizer: folder or hub id of the served model's tokenizer, with its chat template.
         template: what the template itself asks for, such as ``{"enable_thinking": False}``.
         pass_tools: give the tools to the template, beside the format's own text.
+        max_prompt_tokens: a longer prompt loses its beginning; None: the server refuses it.
         options: others of `EndpointPolicy`, but for ``native_tools``.
 
     Raises:
         MissingExtraError: ``aiohttp`` or ``transformers`` is not installed.
-        BadInputError: no tokenizer, or see `EndpointPolicy`.
+        BadInputError: no tokenizer, no room for a prompt, or see `EndpointPolicy`.
         TemplateError: see `TokenChat`.
     """
 
@@ -44,6 +45,7 @@ class TokenEndpointPolicy(EndpointPolicy):
         tokenizer: str = "",
         template: Mapping[str, Any] | None = None,
         pass_tools: bool = False,
+        max_prompt_tokens: int | None = None,
         **options: Any,
     ) -> None:
         if not tokenizer or options.get("native_tools"):
@@ -51,10 +53,17 @@ class TokenEndpointPolicy(EndpointPolicy):
                 "token-endpoint needs the model's tokenizer (tokenizer=FOLDER or hub id), and has "
                 "no native_tools: the tools stand in the text"
             )
+        if max_prompt_tokens is not None and max_prompt_tokens < 1:
+            raise BadInputError(f"max_prompt_tokens must be at least 1, not {max_prompt_tokens!r}")
         loaded = require_extra("transformers", "train").AutoTokenizer.from_pretrained(tokenizer)
         self._chat = TokenChat(loaded, pass_tools=pass_tools, template=template)
         self.tokenizer_hash = tokenizer_hash(loaded)
-        self._rendered_by = {"pass_tools": pass_tools, "template": dict(template or {})}
+        self._longest = max_prompt_tokens
+        self._rendered_by = {
+            "pass_tools": pass_tools,
+            "template": dict(template or {}),
+            **({"max_prompt_tokens": max_prompt_tokens} if max_prompt_tokens else {}),
+        }
         super().__init__(base_url, **{**options, "tokens": True})
 
     def wanted(self, request: Request) -> tuple[str, dict[str, Any]]:
@@ -70,7 +79,7 @@ class TokenEndpointPolicy(EndpointPolicy):
         del fields["messages"]
         return "/completions", {
             **fields,
-            "prompt": prompt,
+            "prompt": prompt[-self._longest :] if self._longest else prompt,
             "logprobs": 1,
             "stop_token_ids": sorted(self._chat.end_ids),
             "skip_special_tokens": False,
