@@ -173,7 +173,7 @@ class TestDeaths:
     def test_it_is_not_started_again_without_an_end(self, tmp_path: Path) -> None:
         with served(tmp_path, "die_after=0", restarts=1) as server:
             policy = policy_of(server)
-            with pytest.raises(EndpointError, match="started again 1 times, and is not any more"):
+            with pytest.raises(EndpointError, match="1 restarts are all that there may be"):
                 rollout("ToolQA-PopQA-v0", policy, episodes=4, concurrency=2)
             policy.close()
 

@@ -134,7 +134,7 @@ class ModelServer:
         self._named = any("{name}" in word for word in command)
         self._lost: list[Callable[[], None]] = []
         self._stop = threading.Event()
-        self._seen = ""
+        self._seen, self._begun_at = "", 0
         self._guard: Child | None = None
         self._watcher: threading.Thread | None = None
 
@@ -223,6 +223,7 @@ class ModelServer:
             _StoppedError: `stop` was called.
         """
         begun, told, self._seen = time.monotonic(), 0.0, ""
+        self._begun_at = self.log.stat().st_size if self.log.exists() else 0
         guard = self._guard = Child(
             *("server_child", str(self.log), *self._filled()),
             environment={**os.environ, **self._environment},
@@ -295,10 +296,8 @@ class ModelServer:
                 why = error
             if self._stop.wait(min(_MOST_PAUSE, 2.0**self.deaths)):
                 return False
-        self.failure = EndpointError(
-            "ended",
-            f"{why}; it was started again {self.deaths} times, which is all that is allowed",
-        )
+        times = f"{self.deaths} restarts are all that there may be"
+        self.failure = EndpointError("ended", f"{why}; {times}")
         self._tell(str(self.failure))
         return False
 
@@ -346,7 +345,7 @@ class ModelServer:
         """An error with the server's own last lines."""
         lines: list[str] = []
         with contextlib.suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
+            file.seek(max(self._begun_at, file.seek(0, os.SEEK_END) - 16_384))
             whole = file.read().decode("utf-8", "replace")
             lines = [" ".join(line.split()) for line in whole.splitlines() if line.strip()]
         said = " | ".join(lines[-_LAST_LINES:])[-_LAST_CHARS:] or "nothing"
