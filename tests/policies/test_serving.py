@@ -22,7 +22,8 @@ from toolgym import rollout
 from toolgym.errors import BadInputError, EndpointError
 from toolgym.policies import serving
 from toolgym.policies.endpoint import EndpointPolicy
-from toolgym.policies.serving import ModelServer, ServedPolicy
+from toolgym.policies.local.served import ServedPolicy
+from toolgym.policies.serving import ModelServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 

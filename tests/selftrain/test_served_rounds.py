@@ -16,6 +16,7 @@ pytest.importorskip("aiohttp")
 
 from processes import wait_for
 
+from toolgym._util.jsonl import read_rows
 from toolgym._util.optional import quiet
 from toolgym.errors import BadInputError, EndpointError, MissingFileError
 from toolgym.rollouts.runs import Run
@@ -173,6 +174,55 @@ def test_a_server_that_cannot_start_ends_the_run_which_goes_on_later(
     assert selftrain(given, out=tmp_path / "run").is_file()
 
 
+def learning_by_grpo(model: Path, *, works: bool) -> dict[str, Any]:
+    """Two updates of four episodes, played by the server."""
+    body = {"path": "{model}", "works": works}
+    given = settings(model, reload=[{"route": "/load", "body": body}])
+    updates = {"max_updates": 2, "batch_size": 4, "generations": 2, "max_length": 400}
+    more = {"reward": {"token_f1": 1.0}, "record_episodes": True, "learning_rate": 1e-3}
+    return given | {"methods": ["grpo"], "grpo": {**updates, **more, "save_every": 1}}
+
+
+def test_grpo_plays_through_the_server_with_the_weights_of_each_update(
+    model: Path, tmp_path: Path
+) -> None:
+    ups: list[str] = []
+
+    def tell(stage: str, done: int, total: int, note: str) -> None:
+        ups.extend([stage] * note.startswith("up after"))
+
+    out = tmp_path / "run"
+    selftrain(learning_by_grpo(model, works=True), out=out, progress=tell)
+    assert ups == [f"server: {model.name}", "server: served", "server: model"]
+    partial = out / "round-1" / "training" / "model.partial"
+    loads = (partial / "loads").read_text(encoding="utf-8").split()
+    assert len(loads) == 1, "it begins with those of the first update"
+    assert not (partial / "served").exists()
+    for step in (1, 2):
+        rows = read_rows(out / f"round-1/training/model/episodes/step-{step:06}.jsonl")
+        found = [row for _, row in rows]
+        assert len(found) == 4
+        assert all(row["tokens"]["logprobs"] for row in found)
+        assert {step["action"] for row in found for step in row["steps"]} == {"Answer: 7"}
+
+
+def test_grpo_ends_where_the_server_keeps_its_old_weights(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(EndpointError, match='answers to /load: HTTP 200 {"success": false}'):
+        selftrain(learning_by_grpo(model, works=False), out=tmp_path / "run")
+    assert not served(tmp_path)
+
+
+def test_grpo_needs_a_server_that_can_load_weights_and_says_tokens(model: Path) -> None:
+    given = learning_by_grpo(model, works=True)
+    server = given["sampling"]["server"]
+    requests = server.pop("reload")
+    with pytest.raises(BadInputError, match="say in server.reload which requests"):
+        check(load_settings(given))
+    server |= {"reload": requests, "policy": "endpoint"}
+    with pytest.raises(BadInputError, match="GRPO learns from exact tokens"):
+        check(load_settings(given))
+
+
 @pytest.mark.parametrize(
     ("sampling", "words"),
     [
@@ -190,11 +240,15 @@ def test_a_server_that_cannot_start_ends_the_run_which_goes_on_later(
         ),
         (
             {"engine": "vllm", "server": {"command": ["a", "{model}", "{port}"]}},
-            "engine: vllm has its own command",
+            "engine: vllm has its own command and reload",
         ),
         (
             {"engine": "vllm", "server": {"options": ["--dtype=half"]}},
             "'--dtype=half', which sampling.dtype says",
+        ),
+        (
+            {"engine": "vllm", "server": {"reload": [{"rout": "/load"}]}},
+            "'reload' is a list of requests such as",
         ),
         ({"engine": "vllm", "server": {"option": []}}, "did you mean 'options'"),
         (

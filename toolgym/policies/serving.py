@@ -26,10 +26,9 @@ from typing import Any
 
 from toolgym._workers.pool import Child
 from toolgym.errors import BadInputError, EndpointError, did_you_mean
-from toolgym.policies.base import Policy, Reply, Request
 from toolgym.policies.requests import at
 
-__all__ = ["VLLM", "ModelServer", "ServedPolicy", "check_command"]
+__all__ = ["VLLM", "VLLM_RELOADABLE", "VLLM_RELOADS", "ModelServer", "check_command"]
 
 VLLM = (
     *("vllm", "serve", "{model}", "--served-model-name", "{name}"),
@@ -39,6 +38,12 @@ VLLM = (
     *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
 )
 """The command of vLLM's server; its first word may be the path of another installation."""
+
+VLLM_RELOADS = ({"route": "/collective_rpc", "body": {"method": "reload_weights"}},
+                {"route": "/reset_prefix_cache"})  # fmt: skip
+"""What makes it read the weights of its folder anew, and forget what it knew by the old ones."""
+VLLM_RELOADABLE = {"VLLM_SERVER_DEV_MODE": "1"}
+"""Environment variables with which it takes these requests."""
 
 Tell = Callable[[str], None]
 """Called with what a server does, in words."""
@@ -51,6 +56,8 @@ _LAST_LINES, _LAST_CHARS = 5, 600  # of its log, in a message
 _STOP = 20.0  # seconds until a guard that does not end its server is ended itself
 _MOST_PAUSE = 30.0  # seconds before a server that keeps dying is started again
 _REPLY = 1 << 20  # bytes of the list of models
+_ANSWER = 600.0  # seconds for a request to the server itself
+_JSON = {"Content-Type": "application/json"}
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -133,7 +140,7 @@ class ModelServer:
         """Why there is no server any more, once it has died for good."""
         self._named = any("{name}" in word for word in command)
         self._lost: list[Callable[[], None]] = []
-        self._stop = threading.Event()
+        self._stop, self._up = threading.Event(), threading.Event()
         self._seen, self._begun_at = "", 0
         self._guard: Child | None = None
         self._watcher: threading.Thread | None = None
@@ -174,36 +181,39 @@ class ModelServer:
         """Call a function from another thread once the server has died for good."""
         self._lost.append(then)
 
-    def post(self, route: str, body: Mapping[str, Any] | None = None, seconds: float = 600) -> Any:
-        """Ask the server itself for something, such as to load its weights anew.
+    def ask(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        """Send requests to the server itself, all of them again where it dies meanwhile.
 
         Args:
-            route: from the root, such as ``/reset_prefix_cache``.
-            body: sent as JSON.
-            seconds: until the answer.
-
-        Returns:
-            The answer read as JSON; None where it is empty.
+            requests: each a ``route`` and perhaps a ``body``; strings may hold the places of the
+                command.
 
         Raises:
-            EndpointError: no answer, or one that is no 200.
+            EndpointError: it refuses one, or there is no server any more.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        while True:
+            while not self._up.wait(_LOOK):
+                if self.failure is not None:
+                    raise self.failure
+            try:
+                for request in requests:
+                    self._ask(self._put(request["route"]), self._put(request.get("body") or {}))
+                return
+            except (OSError, http.client.HTTPException) as error:
+                if self._stop.wait(_TELL):
+                    raise EndpointError("ended", "the server was ended by us") from error
+
+    def _ask(self, route: str, body: Mapping[str, Any]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER)
         try:
-            headers = {"Content-Type": "application/json"}
-            connection.request("POST", route, json.dumps(dict(body or {})), headers)
+            connection.request("POST", route, json.dumps(body), _JSON)
             answer = connection.getresponse()
-            said = answer.read(_REPLY)
-            if answer.status != 200:
-                words = " ".join(said.decode("utf-8", "replace").split())
-                text = f"the server answers HTTP {answer.status} to {route}: {words:.200}"
-                raise EndpointError("refused", text)
-            return json.loads(said) if said.strip() else None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            text = f"the server does not answer {route} ({type(error).__name__}: {error})"
-            raise EndpointError("connection", text) from error
+            said = answer.read(_REPLY).decode("utf-8", "replace")
         finally:
             connection.close()
+        if answer.status != 200 or re.search(r'"success":\s*false', said):
+            words = f"HTTP {answer.status} {' '.join(said.split()):.200}"
+            raise EndpointError("refused", f"the server answers to {route}: {words}")
 
     def stop(self) -> None:
         """End it with all that it has started; it is gone afterwards, and so is what it held."""
@@ -253,6 +263,7 @@ class ModelServer:
                 if spent - told >= _TELL:
                     told = spent
                     self._tell(f"{doing}, {spent:.0f} s")
+            self._up.set()
             self._tell(f"up after {time.monotonic() - begun:.0f} s")
         except (EOFError, TimeoutError, ValueError) as error:
             raise self._failed("cannot be watched: its guard has ended") from error
@@ -302,6 +313,7 @@ class ModelServer:
         return False
 
     def _end(self) -> None:
+        self._up.clear()
         guard, self._guard = self._guard, None
         if guard is None:
             return
@@ -335,8 +347,18 @@ class ModelServer:
 
     def _filled(self) -> list[str]:
         """The command with its places filled."""
+        return [self._put(word) for word in self._command]
+
+    def _put(self, value: Any) -> Any:
+        """Plain data with the places in its strings filled."""
+        if isinstance(value, Mapping):
+            return {key: self._put(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._put(part) for part in value]
+        if not isinstance(value, str):
+            return value
         values = {**self.values, "port": str(self.port), "name": self.name}
-        return [_PLACE.sub(lambda place: values[place[1]], word) for word in self._command]
+        return _PLACE.sub(lambda place: values.get(place[1], place[0]), value)
 
     def _shown(self) -> str:
         return f"the server {shlex.join(self._filled())!r:.300}"
@@ -352,59 +374,6 @@ class ModelServer:
         return EndpointError(
             "ended", f"{self._shown()} {text}; its last lines: {said} (all of them: {self.log})"
         )
-
-
-class ServedPolicy(Policy):
-    """A policy of a server that the run has started: its failure ends the run, not the episode.
-
-    Args:
-        policy: that asks the server.
-        server: which must stay while the policy plays.
-        about: what to record of the server in place of its address, which is another one each time.
-    """
-
-    def __init__(self, policy: Policy, server: ModelServer, about: Mapping[str, Any]) -> None:
-        self._policy, self._server, self._about = policy, server, dict(about)
-        self.tokenizer_hash = policy.tokenizer_hash
-        server.when_lost(policy.close)  # nobody waits any longer for what will not come
-
-    @property
-    def concurrency(self) -> int:
-        """As the policy's."""
-        return self._policy.concurrency
-
-    @property
-    def notice(self) -> str:
-        """What the policy waits for."""
-        return self._policy.notice
-
-    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
-        """Ask for all replies; all fail with the same error once the server is lost.
-
-        Raises:
-            PolicyError: after `close`.
-        """
-        try:
-            replies = self._policy.act(requests)
-        except Exception:
-            if self._server.failure is None:
-                raise
-            replies = []
-        lost = self._server.failure
-        return replies if lost is None else [lost] * len(requests)
-
-    def describe(self) -> dict[str, Any]:
-        """As the policy's, with what is served in place of the address."""
-        told = self._policy.describe()
-        return {**{key: told[key] for key in told if key != "base_url"}, **self._about}
-
-    def forget(self, episode: str) -> None:
-        """The episode has ended."""
-        self._policy.forget(episode)
-
-    def close(self) -> None:
-        """Close the connections; the server goes on."""
-        self._policy.close()
 
 
 def _free_port() -> int:

@@ -190,6 +190,7 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         prefixes=played or None,
         **sampling.model_dump(include=set(Sampling.model_fields)),
         sampling_batch_size=sampling.batch_size,
+        served=work.players.in_training(),
         # Every round draws anew.
         seed=_seed(work, settings.grpo) + 1000 * number,
         progress=tell,

@@ -83,10 +83,15 @@ def check(settings: SelfTrainSettings) -> None:
         return
     check_version()
     if "grpo" in map(settings.method, range(1, settings.rounds + 1)):
-        if settings.sampling.engine != "local":
+        if settings.sampling.engine == "command" and not settings.sampling.serving.reload:
             raise BadInputError(
-                f"GRPO samples in its own process, not with sampling.engine "
-                f"{settings.sampling.engine!r}: set engine: local, or train by SFT or DPO"
+                "GRPO plays with new weights in every update, and the server of engine: command "
+                "would keep its old ones: say in server.reload which requests make it load them, "
+                "or set engine: local"
+            )
+        if settings.sampling.engine != "local" and settings.sampling.serving.policy == "endpoint":
+            raise BadInputError(
+                "GRPO learns from exact tokens: set server.policy: token-endpoint, or engine: local"
             )
         for environment in settings.environments:
             if environment.train is not None and spec_of(environment.id).additional_wrappers:

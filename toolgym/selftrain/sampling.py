@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from toolgym._util.optional import require_extra
 from toolgym.errors import did_you_mean
 from toolgym.policies.base import Policy, make_policy
-from toolgym.policies.serving import VLLM, ModelServer, ServedPolicy, check_command
+from toolgym.policies.local.served import ServedPolicy
+from toolgym.policies.serving import (
+    VLLM,
+    VLLM_RELOADABLE,
+    VLLM_RELOADS,
+    ModelServer,
+    check_command,
+)
 from toolgym.registry import POLICIES
 from toolgym.training.config import Sampling
 
@@ -52,6 +59,8 @@ class ServerSettings(BaseModel):
             that give no ids.
         arguments: further ones of that policy, such as ``{timeout: 60}``.
         grammar_field: in which guided requests carry their grammar, see `EndpointPolicy`.
+        reload: requests that make the server of ``command`` load the weights of its folder anew,
+            each a ``route`` and a ``body``, where GRPO is to play through it.
         start_seconds: within which the server must be ready.
         restarts: how often it is started again where it dies, for each model.
     """
@@ -65,6 +74,7 @@ class ServerSettings(BaseModel):
     policy: Literal["token-endpoint", "endpoint"] = "token-endpoint"
     arguments: dict[str, Any] = Field(default_factory=dict)
     grammar_field: str = "structured_outputs"
+    reload: list[dict[str, Any]] = Field(default_factory=list)
     start_seconds: float = Field(default=900.0, gt=0)
     restarts: int = Field(default=3, ge=0)
 
@@ -91,6 +101,13 @@ class ServerSettings(BaseModel):
             said = _SAID.get(word.partition("=")[0])
             if said:
                 raise ValueError(f"'options' has {word!r}, which {said} says: leave it out")
+        for request in self.reload:
+            route = request.get("route")
+            if not isinstance(route, str) or set(request) - {"route", "body"}:
+                raise ValueError(
+                    f"'reload' is a list of requests such as {{route: /load, body: {{path: "
+                    f"'{{model}}'}}}}, not {request!r:.80}"
+                )
         known = inspect.signature(POLICIES.get("endpoint")).parameters
         if self.policy == "token-endpoint":
             known = {**known, **inspect.signature(POLICIES.get(self.policy)).parameters}
@@ -146,10 +163,10 @@ class SamplingSettings(Sampling):
                     "engine: command with server.command, or leave 'server' out"
                 )
             return self
-        if self.engine == "vllm" and server.command:
+        if self.engine == "vllm" and (server.command or server.reload):
             raise ValueError(
-                "engine: vllm has its own command: give further words in server.options, or set "
-                "engine: command"
+                "engine: vllm has its own command and reload: give further words in "
+                "server.options, or set engine: command"
             )
         if self.engine == "command":
             if not server.command:
@@ -233,6 +250,20 @@ class Players:
             options |= {"guided": True, "call_first": sampling.call_first}
         return TransformersPolicy(model, temperature=temperature, **options)
 
+    def in_training(self) -> Callable[[Path], Policy] | None:
+        """What plays while GRPO trains, where it is a server: it reads each update's weights."""
+        sampling = self._sampling
+        if sampling.engine == "local":
+            return None
+        requests = VLLM_RELOADS if sampling.engine == "vllm" else sampling.serving.reload
+
+        def policy(folder: Path) -> Policy:
+            if self._server is not None and self._served == str(folder):
+                self._server.ask(requests)
+            return self._asking(str(folder), sampling.temperature, live=True)
+
+        return policy
+
     def release(self) -> None:
         """Make room: forget the weights, and end the server with all that it holds."""
         from toolgym.policies.local.models import unload_models
@@ -247,13 +278,15 @@ class Players:
             if server is not None:
                 server.stop()
 
-    def _asking(self, model: str, temperature: float, *, guided: bool) -> Policy:
+    def _asking(
+        self, model: str, temperature: float, *, guided: bool = False, live: bool = False
+    ) -> Policy:
         """A policy that asks the model's server, which is started where it is another model's."""
         sampling, wanted = self._sampling, self._sampling.serving
         if self._server is None or self._served != model:
             self.release()
             values = _values(model, sampling)
-            self._server = self.serve(values)
+            self._server = self.serve(values, live=live)
             self._served = model
         options: dict[str, Any] = {
             "model": self._server.name,
@@ -277,23 +310,26 @@ class Players:
         policy = make_policy(wanted.policy, base_url=self._server.url, **options)
         policy.expect()  # type: ignore[attr-defined]
         served = ServedPolicy(policy, self._server, _about(model, values, sampling))
-        self._made.append(served)
+        if not live:  # those of a training are closed after their update
+            self._made.append(served)
         return served
 
-    def serve(self, values: Mapping[str, str]) -> ModelServer:
+    def serve(self, values: Mapping[str, str], *, live: bool = False) -> ModelServer:
         """Start a server, and tell how far it is.
 
         Args:
             values: of the places of its command.
+            live: it must be able to load other weights.
 
         Raises:
             EndpointError: of kind ``ended``: it cannot be started.
         """
         wanted, name = self._sampling.serving, f"server: {Path(values['model']).name}"
+        reloadable = VLLM_RELOADABLE if live and self._sampling.engine == "vllm" else {}
         server = ModelServer(
             self._sampling.command,
             values,
-            environment=wanted.environment,
+            environment={**reloadable, **wanted.environment},
             start_seconds=wanted.start_seconds,
             restarts=wanted.restarts,
             log=self._out / "server.log",
