@@ -207,7 +207,7 @@ def test_grpo_plays_through_the_server_with_the_weights_of_each_update(
 
 
 def test_grpo_ends_where_the_server_keeps_its_old_weights(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(EndpointError, match='answers to /load: HTTP 200 {"success": false}'):
+    with pytest.raises(EndpointError, match=r'answers to /load: HTTP 200 {"success": false}'):
         selftrain(learning_by_grpo(model, works=False), out=tmp_path / "run")
     assert not served(tmp_path)
 
@@ -216,7 +216,7 @@ def test_grpo_needs_a_server_that_can_load_weights_and_says_tokens(model: Path) 
     given = learning_by_grpo(model, works=True)
     server = given["sampling"]["server"]
     requests = server.pop("reload")
-    with pytest.raises(BadInputError, match="say in server.reload which requests"):
+    with pytest.raises(BadInputError, match=r"say in server.reload which requests"):
         check(load_settings(given))
     server |= {"reload": requests, "policy": "endpoint"}
     with pytest.raises(BadInputError, match="GRPO learns from exact tokens"):

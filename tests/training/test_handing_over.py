@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
-from toolgym.training.output import hand_over
+from toolgym.training.output import hand_over  # noqa: E402
 
 
 class Tokenizer:
@@ -46,6 +46,7 @@ def read(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of peft's own
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("adapters", [False, True])
 def test_what_is_read_there_is_the_model_of_this_moment(

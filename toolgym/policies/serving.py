@@ -130,8 +130,7 @@ class ModelServer:
         self._environment, self._start_seconds = dict(environment or {}), start_seconds
         self._restarts, self._tell = restarts, tell or (lambda _: None)
         if log is None:
-            descriptor, log = tempfile.mkstemp(prefix="toolgym-server-", suffix=".log")
-            os.close(descriptor)
+            log = Path(tempfile.mkdtemp(prefix="toolgym-server-")) / "server.log"
         self.log = Path(log)
         self.name = f"{Path(self.values['model']).name or 'model'}-{secrets.token_hex(4)}"
         """Under which the server knows the model."""
