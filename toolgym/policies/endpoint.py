@@ -152,6 +152,10 @@ class EndpointPolicy(Policy):
         """Which servers are waited for."""
         return self._service.waiting
 
+    def expect(self) -> None:
+        """The servers are known to be right: each is waited for, also before its first answer."""
+        self._service.expect()
+
     def forget(self, episode: str) -> None:
         """The episode has ended: its server may get another one."""
         self._service.forget(episode)

@@ -143,6 +143,7 @@ def rollout(
             used, or a wrapper that cannot be played.
         RunMismatchError: the folder was begun with other settings, or ``same_as`` has others.
         PolicyError: too many failures in a row; what was finished is kept.
+        EndpointError: of kind ``ended``: the server that plays has died for good; likewise.
     """
     opened = open_env(env, env_args)
     player = make_policy(policy, **policy_args or {})
@@ -345,7 +346,8 @@ class _Engine:
                 self.progress(self.writer.finished, self.planned)
 
     def _failed(self, episode: _Episode, error: Exception, boundary: str = "policy") -> None:
-        if isinstance(error, _OF_THE_RUN):
+        lost = isinstance(error, EndpointError) and error.kind == "ended"
+        if lost or isinstance(error, _OF_THE_RUN):
             raise error
         self._forget(episode)
         # What the policy itself raised, when it was a callable.

@@ -24,7 +24,7 @@ from toolgym.policies.local.models import (
 from toolgym.policies.local.prefixes import Prefixes
 from toolgym.policies.local.sampling import Guides
 
-__all__ = ["RowStream", "TransformersPolicy", "unload_models"]
+__all__ = ["RowStream", "TransformersPolicy", "room_for_prompts", "unload_models"]
 
 _STEPS = 8  # between two beats of a stream in which no reply ends
 
@@ -217,7 +217,7 @@ class TransformersPolicy(Policy):
         if not isinstance(loaded, Loaded):
             loaded = load_model(str(model), adapter=adapter_folder, device=device, dtype=dtype)
         self._weights = loaded.fingerprint
-        self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
+        self._longest = room_for_prompts(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
@@ -311,8 +311,17 @@ def _padding(loaded: Loaded, chat: TokenChat) -> int:
     return int(padding if padding is not None else min(chat.end_ids, default=0))
 
 
-def _room(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
-    """The longest prompt, in tokens, that leaves room for a reply."""
+def room_for_prompts(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The longest prompt, in tokens, that leaves room for a reply.
+
+    Args:
+        config: of the model.
+        max_prompt_tokens: what is wanted at most.
+        max_new_tokens: of the reply.
+
+    Raises:
+        BadInputError: there is none.
+    """
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return max_prompt_tokens
