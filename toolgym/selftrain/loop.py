@@ -320,9 +320,9 @@ def _player(work: Work, model: str, temperature: float, *, practice: bool = Fals
     from toolgym.policies.local.transformers import TransformersPolicy
 
     sampling = work.settings.sampling
-    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided", "call_first"})
+    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided", "narrow"})
     if sampling.guided == "always" or (practice and sampling.guided == "practice"):
-        options |= {"guided": True, "call_first": sampling.call_first}
+        options |= {"guided": True, "narrow": sampling.narrow}
     return TransformersPolicy(model, temperature=temperature, **options)
 
 

@@ -26,6 +26,7 @@ from toolgym._util.jsonl import require_file
 from toolgym._util.optional import require_extra
 from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
+from toolgym.policies.guiding import Narrow
 from toolgym.registry import PRESETS
 from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
 
@@ -76,14 +77,14 @@ class SamplingSettings(Sampling):
             float32), ``float32``, ``bfloat16``.
         guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
             in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
-        call_first: a guided reply is no answer before a tool has been called.
+        narrow: what guided replies hold to beside it, see `toolgym.policies.guiding.Narrow`.
     """
 
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
     guided: Literal["never", "practice", "always"] = "never"
-    call_first: bool = False
+    narrow: Narrow = Field(default_factory=Narrow)
 
     @field_validator("guided", mode="before")
     @classmethod
