@@ -325,7 +325,7 @@ class TestTurns:
         calls = codec.parse(reply.text, [SEARCH_ANY]).calls
         assert calls
         assert all(call.arguments["query"] in question for call in calls)
-        results = [ToolResult(passage) for _ in calls]
+        results = [ToolResult(call.id, passage) for call in calls]
         more = [Message("assistant", reply.text), *codec.results(calls, results, [SEARCH_ANY])]
         second = dataclasses.replace(
             first, messages=[*first.messages, *to_chats(more)], turn=1, seed=4
