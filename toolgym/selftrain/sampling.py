@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from toolgym._util.optional import require_extra
 from toolgym.errors import did_you_mean
 from toolgym.policies.base import Policy, make_policy
+from toolgym.policies.guiding import Narrow
 from toolgym.policies.local.served import ServedPolicy
 from toolgym.policies.serving import (
     VLLM,
@@ -37,7 +38,7 @@ _SAID = {
 }
 _ARGUMENTS = {  # of the policies, that other settings say
     **dict.fromkeys(("base_url", "model", "tokenizer", "tokens"), "the run itself"),
-    **{name: f"sampling.{name}" for name in ("temperature", "top_p", "template", "call_first")},
+    **{name: f"sampling.{name}" for name in ("temperature", "top_p", "template", "narrow")},
     "max_tokens": "sampling.max_new_tokens",
     "max_prompt_tokens": "sampling.max_prompt_tokens",
     "concurrency": "sampling.concurrency",
@@ -133,7 +134,7 @@ class SamplingSettings(Sampling):
             float32), ``float32``, ``bfloat16``.
         guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
             in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
-        call_first: a guided reply is no answer before a tool has been called.
+        narrow: what guided replies hold to beside it, see `toolgym.policies.guiding.Narrow`.
         engine: ``local`` samples in this process; ``vllm`` through a server of vLLM, ``command``
             through any other one, started on the current model and ended before the training.
         server: of the latter two.
@@ -143,7 +144,7 @@ class SamplingSettings(Sampling):
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
     guided: Literal["never", "practice", "always"] = "never"
-    call_first: bool = False
+    narrow: Narrow = Field(default_factory=Narrow)
     engine: Literal["local", "vllm", "command"] = "local"
     server: ServerSettings | None = Field(default=None, strict=False)
 
@@ -244,10 +245,10 @@ class Players:
             return self._asking(model, temperature, guided=guided)
         from toolgym.policies.local.transformers import TransformersPolicy
 
-        own = {"temperature", "concurrency", "guided", "call_first", "engine", "server"}
+        own = {"temperature", "concurrency", "guided", "narrow", "engine", "server"}
         options = sampling.model_dump(exclude=own)
         if guided:
-            options |= {"guided": True, "call_first": sampling.call_first}
+            options |= {"guided": True, "narrow": sampling.narrow}
         return TransformersPolicy(model, temperature=temperature, **options)
 
     def in_training(self) -> Callable[[Path], Policy] | None:
@@ -298,7 +299,7 @@ class Players:
             **wanted.arguments,
         }
         if guided:
-            options |= {"guided": wanted.grammar_field, "call_first": sampling.call_first}
+            options |= {"guided": wanted.grammar_field, "narrow": sampling.narrow}
         values = self._server.values
         if wanted.policy == "token-endpoint":
             longest = int(values["max_length"]) - sampling.max_new_tokens

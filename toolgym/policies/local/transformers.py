@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Lockstep, Policy, Reply, ReplyTokens, Request, Stream, cut_at_stop
+from toolgym.policies.guiding import Narrow
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Row
 from toolgym.policies.local.models import (
@@ -163,7 +164,7 @@ class TransformersPolicy(Policy):
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
         guided: every reply is one of the format's grammar: no call is malformed, arguments are
             valid under their schemas. Temperature and ``top_p`` work on what is allowed.
-        call_first: a guided reply is no answer before a tool has been called in the episode.
+        narrow: what guided replies hold to beside it, see `toolgym.policies.guiding.Narrow`.
 
     Raises:
         MissingExtraError: torch or transformers is not installed, or llguidance for ``guided``.
@@ -191,12 +192,10 @@ class TransformersPolicy(Policy):
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
         guided: bool = False,
-        call_first: bool = False,
+        narrow: Narrow | Mapping[str, Any] | None = None,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
-        if call_first and not guided:
-            raise BadInputError("call_first is for guided replies: pass guided=True, too")
-        self._call_first = call_first
+        self._narrow = Narrow.read(narrow, guided)
         max_new_tokens = max_new_tokens if max_new_tokens is not None else 128 if on_cpu else 512
         batch_size = batch_size if batch_size is not None else 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
@@ -222,7 +221,7 @@ class TransformersPolicy(Policy):
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
-        self._guides = _guides(loaded, self._chat, call_first) if guided else None
+        self._guides = _guides(loaded, self._chat, self._narrow) if guided else None
         self._generator: Generator | None = Generator(
             model=loaded.model,
             ends=frozenset(self._chat.end_ids),
@@ -275,7 +274,7 @@ class TransformersPolicy(Policy):
         """Model, sampling settings, and hashes of weights and tokenizer."""
         hashes = {"model_hash": self._weights, "tokenizer_hash": self.tokenizer_hash}
         held = {"guided": True} if self._guides is not None else {}
-        held |= {"call_first": True} if self._call_first else {}
+        held |= {"narrow": said} if (said := self._narrow.said) else {}
         return {"policy": "transformers", **self._settings, **held, **hashes}
 
     def forget(self, episode: str) -> None:
@@ -301,9 +300,9 @@ def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) ->
             raise BadInputError(f"{name} must be a whole number of at least 1, not {count!r}")
 
 
-def _guides(loaded: Loaded, chat: TokenChat, call_first: bool) -> Guides:
+def _guides(loaded: Loaded, chat: TokenChat, narrow: Narrow) -> Guides:
     width = loaded.model.get_output_embeddings().weight.shape[0]
-    return Guides(loaded.tokenizer, chat.end_ids, width, call_first=call_first)
+    return Guides(loaded.tokenizer, chat.end_ids, width, narrow=narrow)
 
 
 def _padding(loaded: Loaded, chat: TokenChat) -> int:
