@@ -78,9 +78,8 @@ def check(settings: SelfTrainSettings) -> None:
     places(settings)
     if settings.sampling.engine != "local":
         _check_server(settings.sampling)
-    if settings.sampling.guided != "never":
-        if settings.sampling.engine == "local":
-            require_extra("llguidance", "guide")
+    if settings.sampling.guided != "never" and settings.sampling.engine == "local":
+        require_extra("llguidance", "guide")
     _check_narrow(settings)
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}

@@ -109,9 +109,9 @@ class ServerSettings(BaseModel):
                     f"'reload' is a list of requests such as {{route: /load, body: {{path: "
                     f"'{{model}}'}}}}, not {request!r:.80}"
                 )
-        known = inspect.signature(POLICIES.get("endpoint")).parameters
+        known = dict(inspect.signature(POLICIES.get("endpoint")).parameters)
         if self.policy == "token-endpoint":
-            known = {**known, **inspect.signature(POLICIES.get(self.policy)).parameters}
+            known |= inspect.signature(POLICIES.get(self.policy)).parameters
         for name in self.arguments:
             if name in _ARGUMENTS:
                 raise ValueError(f"'arguments' has {name!r}, which {_ARGUMENTS[name]} says")
