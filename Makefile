@@ -56,7 +56,7 @@ tests: $(VENV)/.ready
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 wheel: $(VENV)/.ready
-	rm -rf build  # setuptools would put modules that are gone into the wheel
+	rm -rf build/lib build/bdist.*  # setuptools would put modules that are gone into the wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 
 # The tests again, against the wheel, in a folder that holds nothing of the sources. The second
