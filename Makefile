@@ -84,8 +84,8 @@ ray:
 bridges: $(BRIDGES:%=bridge-%)
 
 FREE := accelerate|click|datasets|dill|fastapi|filelock|fsspec|hf-xet|huggingface-hub|multiprocess
-FREE := $(FREE)|numpy|openai|packaging|pandas|peft|pydantic|pydantic-core|ray|rich|safetensors|setuptools
-FREE := $(FREE)|starlette|tokenizers|transformers|typer|uvicorn
+FREE := $(FREE)|numpy|openai|openenv|packaging|pandas|peft|pydantic|pydantic-core|ray|rich
+FREE := $(FREE)|safetensors|setuptools|starlette|tokenizers|transformers|typer|uvicorn
 # SkyRL's generator runs without what its trainer needs on top: CUDA, flash-attn, vllm, nixl.
 NEEDS_skyrl := transformers~=5.8.0 ray==2.56.0 accelerate aiohttp datasets func_timeout hydra-core \
 	jaxtyping loguru peft==0.18.1 polars tensordict torchdata
@@ -96,6 +96,7 @@ NEEDS_verl := cachetools fastapi uvicorn
 NEEDS_agilerl := datasets==5.0.1 openenv==0.4.2 peft==0.21.0 transformers==5.14.1 triton
 BARE_agilerl := bitsandbytes==0.49.2 liger-kernel==0.8.2
 
+NEEDS_openenv := openenv==0.10.0
 # These two have nothing that computes.
 WITHOUT_TORCH := openenv verifiers
 
