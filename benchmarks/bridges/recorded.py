@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bridges.comparison import Comparison, Seen
 from toolgym import rollout
 from toolgym.env import ToolEnv
 from toolgym.messages import Chat, Message, to_chats
@@ -46,27 +46,6 @@ _STUMBLES = (
     "  \n",
     "Answer: I do not know\n",
 )
-
-
-@dataclass
-class Seen:
-    """An episode as one of two sides saw it; None is what that side does not have.
-
-    Args:
-        opening: the messages before the policy's first reply.
-        observations: by step, the messages that were new for the policy.
-        rewards: by step.
-        done: by step, whether the episode had ended.
-        reward: of the whole episode.
-        tokens: with the loss mask, 1 on the policy's own tokens.
-    """
-
-    opening: list[Chat] | None = None
-    observations: list[list[Chat]] | None = None
-    rewards: list[float] | None = None
-    done: list[bool] | None = None
-    reward: float | None = None
-    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -288,64 +267,6 @@ class Speaker:
         joined = join_tokens(turns, "")
         assert joined is not None, "our own tokens are not exact"
         return joined
-
-
-@dataclass
-class _Count:
-    equal: int = 0
-    unequal: int = 0
-    first: str = ""
-
-
-def _parts(ours: Seen, theirs: Seen) -> Iterable[tuple[str, Any, Any]]:
-    yield "opening", ours.opening, theirs.opening
-    yield "observations", ours.observations, theirs.observations
-    yield "rewards by step", ours.rewards, theirs.rewards
-    yield "ends", ours.done, theirs.done
-    yield "reward of the episode", ours.reward, theirs.reward
-    mine, other = ours.tokens, theirs.tokens
-    if mine is not None and other is not None:
-        yield "prompt ids", mine.prompt_ids, other.prompt_ids
-        yield "response ids", mine.completion_ids, other.completion_ids
-        yield "loss masks", mine.mask, other.mask
-        if other.logprobs is not None:
-            near = [round(x, 5) for x in mine.logprobs or []]
-            yield "log-probabilities", near, [round(x, 5) for x in other.logprobs]
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, float):
-        return abs(ours - theirs) < 1e-6
-    if isinstance(ours, list) and ours and isinstance(ours[0], float):
-        pairs = zip(ours, theirs, strict=False)
-        return len(ours) == len(theirs) and all(abs(a - b) < 1e-6 for a, b in pairs)
-    return bool(ours == theirs)
-
-
-@dataclass
-class Comparison:
-    """Counts of equal and unequal parts over all episodes."""
-
-    counts: dict[str, _Count] = field(default_factory=dict)
-
-    def add(self, name: str, ours: Seen, theirs: Seen) -> None:
-        """Compare one episode; what either side does not have is left out.
-
-        Args:
-            name: of the episode, for the first difference.
-            ours: reference.
-            theirs: as the framework saw it.
-        """
-        for part, mine, other in _parts(ours, theirs):
-            if mine is None or other is None:
-                continue
-            count = self.counts.setdefault(part, _Count())
-            if _same(mine, other):
-                count.equal += 1
-            else:
-                count.unequal += 1
-                told = json.dumps([mine, other], default=repr)
-                count.first = count.first or f"{name}: {told:.600}"
 
 
 def conform(

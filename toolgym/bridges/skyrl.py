@@ -23,7 +23,7 @@ NAME = "toolgym"
 """Of the environment class in SkyRL's registry and in the rows."""
 
 
-class SkyRLEnv(BaseTextEnv):  # type: ignore[misc, valid-type]  # known at run time only
+class SkyRLEnv(BaseTextEnv):  # type: ignore[misc]  # known at run time only
     """One episode of any environment of ours; the row says which.
 
     Args:

@@ -55,7 +55,7 @@ class _Stream:
 
 
 @_loops.register(NAME)
-class VerlLoop(AgentLoopBase):  # type: ignore[misc, valid-type]  # known at run time only
+class VerlLoop(AgentLoopBase):  # type: ignore[misc]  # known at run time only
     """Plays one episode: verl's server writes the replies, an environment of ours answers them.
 
     Tokens are verl's own continuous ones: what was sampled is never tokenised again. Where a reply
