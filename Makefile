@@ -86,8 +86,8 @@ ray:
 bridges: $(BRIDGES:%=bridge-%)
 
 FREE := accelerate|click|datasets|dill|fastapi|filelock|fsspec|hf-xet|huggingface-hub|multiprocess
-FREE := $(FREE)|numpy|packaging|pandas|peft|pydantic|pydantic-core|ray|rich|safetensors|setuptools
-FREE := $(FREE)|starlette|tokenizers|transformers|typer|uvicorn
+FREE := $(FREE)|numpy|openai|openenv|packaging|pandas|peft|pydantic|pydantic-core|ray|rich
+FREE := $(FREE)|safetensors|setuptools|starlette|tokenizers|transformers|typer|uvicorn
 # SkyRL's generator runs without what its trainer needs on top: CUDA, flash-attn, vllm, nixl.
 NEEDS_skyrl := transformers~=5.8.0 ray==2.56.0 accelerate aiohttp datasets func_timeout hydra-core \
 	jaxtyping loguru peft==0.18.1 polars tensordict torchdata
@@ -98,10 +98,14 @@ NEEDS_verl := cachetools fastapi uvicorn
 NEEDS_agilerl := datasets==5.0.1 openenv==0.4.2 peft==0.21.0 transformers==5.14.1 triton
 BARE_agilerl := bitsandbytes==0.49.2 liger-kernel==0.8.2
 
+NEEDS_openenv := openenv==0.10.0
+# These two have nothing that computes.
+WITHOUT_TORCH := openenv verifiers
+
 $(BRIDGES:%=bridge-%): bridge-%:
 	test -x build/bridges/$*/bin/python || $(PYTHON) -m venv build/bridges/$*
 	grep -vE "^($(FREE))==" constraints.txt > build/bridges/$*/constraints.txt
-	build/bridges/$*/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
+	$(if $(filter $*,$(WITHOUT_TORCH)),,build/bridges/$*/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch)
 	build/bridges/$*/bin/python -m pip install --quiet --constraint build/bridges/$*/constraints.txt \
 		".[$*]" $(NEEDS_$*)
 	$(if $(BARE_$*),build/bridges/$*/bin/python -m pip install --quiet --no-deps $(BARE_$*))

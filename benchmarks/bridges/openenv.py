@@ -18,7 +18,8 @@ from typing import Any
 import uvicorn
 
 from benchmarks.bridges.recorded import Recorded, Seen, conform, recorded
-from toolgym.bridges.openenv import OpenEnvClient, TextAction, app
+from toolgym.bridges.episode import opened
+from toolgym.bridges.openenv import OpenEnvClient, OpenEnvEnvironment, TextAction, app
 
 AT_ONCE = 32
 
@@ -50,6 +51,15 @@ def play(client: Any, episode: Recorded) -> Seen:
     return Seen(opening, new, rewards, done, sum(rewards))
 
 
+def bare(episode: Recorded) -> None:
+    """Play an episode in a session of the bridge, without server and client."""
+    session = OpenEnvEnvironment(opened(episode.env, episode.args).env, episode.env)
+    session.reset(task=episode.task, sample=episode.record.sample)
+    for reply in episode.replies:
+        session.step(TextAction(text=reply))
+    session.close()
+
+
 def clockless(row: dict[str, Any] | None) -> dict[str, Any]:
     """A record without what differs between two plays of one episode: clocks and seed."""
     assert row is not None, "the server has no record of the episode"
@@ -75,7 +85,13 @@ def main() -> int:
             "toolgym/bridges/openenv.py",
             lambda episode: play(clients[world(episode)], episode),
             episodes,
+            bare=bare,
         )
+        begin = time.process_time()
+        for episode in episodes:
+            play(clients[world(episode)], episode)
+        each = (time.process_time() - begin) / sum(len(e.replies) for e in episodes)
+        print(f"  a step through server and client {1e3 * each:.1f} ms of processor time")
         return wrong or at_once(addresses, episodes)
 
 
