@@ -17,9 +17,11 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from typer.testing import CliRunner
 
 import toolgym
 from toolgym import MCP, Task, TaskSet, ToolCall, ToolResult, Toolset
+from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingFileError, ReplayMissError, RunMismatchError
 from toolgym.tools.mcp import server, wire
 from toolgym.tools.service import serve_toolset
@@ -429,3 +431,15 @@ def test_records_take_the_secrets_out_of_urls() -> None:
 def test_the_sdk_is_loaded_when_a_server_is_started() -> None:
     code = "import sys, toolgym; toolgym.MCP('python', ['x.py']); sys.exit('mcp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_tools_of_a_server_are_told_and_called(tmp_path: Path) -> None:
+    line, cassette = f"mcp:{sys.executable} '{PLAIN}'", str(tmp_path / "cassette.jsonl")
+    shown = CliRunner().invoke(app, ["tool", line, "--schema"])
+    names = [document["function"]["name"] for document in json.loads(shown.stdout)]
+    assert names[:2] == ["keep", "kept"]
+    asked = ["tool", line, "--call", "keep", "lamp", "--cassette", cassette]
+    for mode in ("--record", "--replay"):
+        result = CliRunner().invoke(app, [*asked, mode])
+        assert (result.exit_code, result.stdout) == (0, "lamp\n")
+    assert CliRunner().invoke(app, ["tool", line, "lamp"]).exit_code == 2
