@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
+from processes import wait_for
 from typer.testing import CliRunner
 
 import toolgym
@@ -26,9 +27,6 @@ from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.rollouts.playing import open_env
 from toolgym.serving.desk import Desk, Seat, plan_for_clients
 from toolgym.serving.mcp import listening
-
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
-from processes import wait_for
 
 TASKS = TaskSet([Task(name, f"{name}?", (name,)) for name in ("one", "two", "three")], source="own")
 

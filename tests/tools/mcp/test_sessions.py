@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import os
@@ -17,18 +18,17 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from mcp import MCPError
+from processes import alive, wait_for
 from typer.testing import CliRunner
 
 import toolgym
 from toolgym import MCP, Task, TaskSet, ToolCall, ToolResult, Toolset
 from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingFileError, ReplayMissError, RunMismatchError
-from toolgym.tools.mcp import server, wire
+from toolgym.tools.mcp import connection, server, wire
 from toolgym.tools.service import serve_toolset
 from toolgym.tools.toolset import make_toolset
-
-sys.path.append(str(Path(__file__).parents[2] / "helpers"))
-from processes import alive, wait_for
 
 PLAIN = str(Path(__file__).parents[2] / "helpers" / "mcp_plain.py")
 TASK = Task("a", "What is it?", ("x",))
@@ -163,16 +163,52 @@ def test_a_server_that_ended_between_calls_is_told(opened: Callable[..., Toolset
     wait_for(lambda: ask(tools, "kept").error is None)
 
 
-def test_a_flood_of_lines_is_ended(
-    opened: Callable[..., Toolset], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["noisy", "shouting"])
+def test_a_flood_is_ended(
+    opened: Callable[..., Toolset], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     budget = wire.Budget()
     budget.take(1000, 99_999)
     with pytest.raises(wire.FloodError):
         budget.take(1, 2)
-    monkeypatch.setattr(wire, "_MOST_BYTES", 100)
+    source = plain(way)
+    assert "keep" in source.tools
+    monkeypatch.setattr(wire, "_MOST_BYTES", 10)
     with pytest.raises(BadInputError, match="sent more than a call may bring"):
-        opened(plain("noisy"))
+        opened(source)
+
+
+class Server:
+    """What a session of the SDK is to its server, which knows one kind of beginning."""
+
+    def __init__(self, newest: bool, code: int = -32601) -> None:
+        self.newest, self.code, self.adopted = newest, code, False
+
+    async def initialize(self) -> None:
+        if self.newest:
+            raise MCPError(self.code, "initialize is not known")
+
+    async def send_discover(self, version: str) -> dict[str, Any]:
+        if self.code != -32601:
+            raise MCPError(self.code, "nothing is known")
+        return {
+            "resultType": "complete",
+            "supportedVersions": [version],
+            "capabilities": {},
+            "ttlMs": 0,
+            "cacheScope": "public",
+        }
+
+    def adopt(self, found: Any) -> None:
+        self.adopted = True
+
+
+def test_servers_of_the_newest_protocol_alone_are_greeted_as_such() -> None:
+    for known, adopted in ((Server(False), False), (Server(True), True)):
+        asyncio.run(connection._greet(known))
+        assert known.adopted == adopted
+    with pytest.raises(MCPError, match="initialize is not known"):
+        asyncio.run(connection._greet(Server(True, -32000)))
 
 
 @pytest.mark.parametrize(
