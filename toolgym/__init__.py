@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from toolgym.policies import Policy as Policy
     from toolgym.rollouts.engine import Run as Run
     from toolgym.rollouts.engine import rollout as rollout
+    from toolgym.rollouts.merging import merge as merge
     from toolgym.rollouts.plan import plan as plan
-    from toolgym.rollouts.writing import merge as merge
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
     from toolgym.task import read_tasks as read_tasks
@@ -78,7 +78,7 @@ _EXPORTS = {
     "evaluate": "evaluation",
     "export": "data.export",
     "get_format": "formats",
-    "merge": "rollouts.writing",
+    "merge": "rollouts.merging",
     "plan": "rollouts.plan",
     "probe_reward": "checks",
     "read_tasks": "task",

@@ -203,7 +203,7 @@ class ToolEnv(Branching):
             raise BadInputError(f"reset options are a mapping, not {options!r:.80}")
         sample = whole_number("reset option 'sample'", options.get("sample", 0))
         task = self.tasks[self._choose(options)]
-        self._close_episode()
+        self.end()
         record = Trajectory(
             task=task,
             env_id=self.spec.id if self.spec is not None else "",
@@ -352,7 +352,7 @@ class ToolEnv(Branching):
 
         Environments that share the tools go on working.
         """
-        self._close_episode()
+        self.end()
         self._toolset.close()
         self.playing_tools.close()
 

@@ -125,7 +125,8 @@ class EndpointError(PolicyError):
 
     Args:
         kind: one of ``connection``, ``timeout``, ``rate_limit``, ``server``, ``refused`` (the
-            server answered that the request is wrong: no retry helps) or ``bad_reply``.
+            server answered that the request is wrong: no retry helps), ``bad_reply``, or ``ended``
+            (the server that a run starts is not there, and will not be: the run ends).
         message: what happened and what to do next.
     """
 

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from toolgym._util.jsonl import read_rows, value_hash
+from toolgym._util.jsonl import read_rows, rows_hash
 from toolgym.errors import BadInputError
 
 __all__ = [
@@ -323,7 +323,7 @@ class TaskSet(Sequence[Task]):
 
     def fingerprint(self) -> str:
         """SHA-256 over all rows in order: the same hash means the same tasks."""
-        return value_hash([task.to_row() for task in self._tasks])
+        return rows_hash(task.to_row() for task in self._tasks)
 
 
 @dataclass(frozen=True, slots=True)

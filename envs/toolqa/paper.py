@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolgym.selftrain.sampling import SamplingSettings
 from toolgym.selftrain.settings import (
     EnvironmentSettings,
     FilterSettings,
     Preset,
-    SamplingSettings,
     SelfTrainSettings,
 )
 from toolgym.training.config import SftConfig

@@ -248,7 +248,8 @@ def test_the_interval_of_a_median_covers_it() -> None:
     for _ in range(300):
         lengths = rng.poisson(12, size=40)  # the median of this Poisson distribution is 12
         run = [episode(n, " ".join(["word"] * length)) for n, length in enumerate(lengths)]
-        row = _median([(("", t.task.id), float(figures_of(t).answer_words)) for t in run])
+        words = np.array([float(figures_of(t).answer_words) for t in run])
+        row = _median(np.arange(len(run)), words)
         hits += row.low <= 12 <= row.high
     assert hits / 300 > 0.93
 

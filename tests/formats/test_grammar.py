@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import jsonschema_rs
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolgym.errors import BadInputError
 from toolgym.formats import Action, Format, get_format
-from toolgym.formats.grammar import MOST_CALLS, with_markers
+from toolgym.formats.grammar import MOST_CALLS, narrowed, with_markers
 from toolgym.messages import Message, ToolCall
 from toolgym.policies import Request
 from toolgym.policies.base import cut_at_stop
@@ -175,6 +176,12 @@ def check(codec: Format, tools: list[Schema], text: str) -> Action:
     return action
 
 
+def takes(grammar: str | None, text: str) -> bool:
+    matcher = compiled(grammar)
+    ids = BPE.encode(text, add_special_tokens=False).ids
+    return bool(matcher.consume_tokens(ids)) and bool(matcher.is_accepting())
+
+
 class TestEveryReply:
     @given(
         st.sampled_from(FORMATS),
@@ -226,6 +233,97 @@ class TestEveryReply:
         assert check(codec, offered, walk(codec.grammar(offered, answer=False), seed)).calls
 
 
+# Texts with what begins a mark of some format, and with signs of regular expressions.
+WORDS = st.sampled_from(
+    (
+        *("Jordan", "O'Connor's", "St.", "Petersburg", "(1879–1961)", "東京", "e\u0301tude", "A/B"),
+        *("1,000", "Answer:", "[THINK]", "<search>", "</answer>", '{"name":', "}; {", "a\\to", "|"),
+        *("*", "?", ".*", "x{2}", "Großglockner,", "\n", "THINK", "/THINK", "“I”", "-3.5", "\t"),
+    )
+)
+TEXTS = st.lists(WORDS, max_size=25).map(" ".join)
+
+
+def words_of(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text))
+
+
+class TestNarrowed:
+    @given(
+        st.sampled_from(FORMATS),
+        st.sampled_from(PROMPTS),
+        st.sampled_from(sorted(TOOLS)),
+        st.none() | st.integers(1, 8),
+        TEXTS,
+        TEXTS,
+        st.integers(0, 2**32),
+    )
+    @settings(max_examples=250, deadline=None)
+    def test_what_is_left_is_read_without_a_problem(
+        self,
+        name: str,
+        prompt: str,
+        tools: str,
+        most: int | None,
+        asked: str,
+        read: str,
+        seed: int,
+    ) -> None:
+        codec, offered = get_format(name, prompt), TOOLS[tools]
+        grammar = codec.grammar(offered)
+        assert grammar is not None
+        action = check(
+            codec, offered, walk(narrowed(grammar, answer_words=most, asked=asked, read=read), seed)
+        )
+        if action.answer is not None:
+            assert len(action.answer.split()) <= (most or 240)
+            if words_of(read):
+                assert f" {words_of(action.answer)} " in f" {words_of(read)} "
+
+    @given(st.sampled_from(FORMATS), TEXTS, st.integers(0, 2**32))
+    @settings(max_examples=100, deadline=None)
+    def test_arguments_are_words_of_what_was_asked(self, name: str, asked: str, seed: int) -> None:
+        codec, tools = get_format(name, "non_reasoning"), [SEARCH]
+        grammar = codec.grammar(tools, answer=False)
+        assert grammar is not None
+        for call in check(codec, tools, walk(narrowed(grammar, asked=asked), seed)).calls:
+            if words_of(asked):
+                assert f" {words_of(call.arguments['query'])} " in f" {words_of(asked)} "
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_quotations_may_begin_and_end_at_any_word(self, name: str) -> None:
+        codec, tools = get_format(name, "non_reasoning"), [SEARCH]
+        read = "George Martin (1926–2016) was its producer, in St. John's Wood."
+        grammar = codec.grammar(tools)
+        assert grammar is not None
+        grammar = narrowed(grammar, answer_words=3, asked="Who was it?", read=read)
+        taken = {
+            answer: takes(grammar, codec.write(Action("", (), answer), tools))
+            for answer in (
+                *("George Martin", "producer", "1926–2016", "in St. John's", "was its"),
+                *("eorge Martin", "George Martin was it", "George its", "Paul", "Wood."),
+            )
+        }
+        allowed = [answer for answer, may in taken.items() if may]
+        assert allowed == ["George Martin", "producer", "1926–2016", "in St. John's", "was its"]
+
+    def test_bounds_of_a_schema_are_not_quoted(self) -> None:
+        tools = [tool("f", {"code": {"type": "string", "maxLength": 3}})]
+        for name in ("react", "hermes"):
+            codec = get_format(name, "non_reasoning")
+            grammar = codec.grammar(tools, answer=False)
+            assert narrowed(str(grammar), asked="Longer words alone") == grammar
+
+    def test_without_words_nothing_is_narrowed(self) -> None:
+        grammar = str(get_format("react").grammar([SEARCH]))
+        assert narrowed(grammar) == grammar == narrowed(grammar, asked="?!", read="<>")
+
+    def test_a_grammar_that_says_answers_in_its_own_way_is_refused(self) -> None:
+        own = '%llguidance {}\nstart: "yes" | "no"\n'
+        with pytest.raises(BadInputError, match="cannot be narrowed"):
+            narrowed(own, answer_words=1)
+
+
 class TestWhatFormatsWrite:
     @given(
         st.sampled_from(FORMATS),
@@ -246,7 +344,7 @@ class TestWhatFormatsWrite:
             Action(thought, (), text),
         ):
             written = codec.write(action, tools)
-            assert self.takes(codec.grammar(tools), written), written
+            assert takes(codec.grammar(tools), written), written
 
     @pytest.mark.parametrize("name", ["react", "tags", "hermes", "hermes-paper", "llama3"])
     def test_rich_arguments(self, name: str) -> None:
@@ -261,15 +359,10 @@ class TestWhatFormatsWrite:
         }
         written = codec.write(Action("", (ToolCall("call_0", "book", given),)), tools)
         grammar = codec.grammar(tools)
-        assert self.takes(grammar, written), written
+        assert takes(grammar, written), written
         assert codec.parse(written, tools).calls[0].arguments == given
         for wrong in (written.replace("3", "15"), written.replace("Zürich", "Rome")):
-            assert not self.takes(grammar, wrong), wrong
-
-    def takes(self, grammar: str | None, text: str) -> bool:
-        matcher = compiled(grammar)
-        ids = BPE.encode(text, add_special_tokens=False).ids
-        return bool(matcher.consume_tokens(ids)) and bool(matcher.is_accepting())
+            assert not takes(grammar, wrong), wrong
 
 
 def test_a_format_that_has_none_says_so() -> None:

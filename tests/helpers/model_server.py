@@ -48,13 +48,16 @@ class ModelServer:
         encode: Callable[[str], list[int]] = lambda text: [*map(ord, text), END],
         message: dict[str, Any] | None = None,
         latency: float = 0.0,
+        port: int = 0,
+        name: str = "m",
     ) -> None:
         self.kind, self.say, self.encode, self.message = kind, say, encode, message or {}
-        self.latency = latency
+        self.latency, self.name = latency, name
         self.status = 200
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
-        self.running = self.most = self.port = 0
+        self.running = self.most = 0
+        self.port = port
         self._lock = threading.Lock()
         self.start()
 
@@ -63,6 +66,13 @@ class ModelServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                raw = json.dumps({"data": [{"id": owner.name}]}).encode()
+                self.send_response(200 if self.path == "/v1/models" else 404)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with owner._lock:

@@ -18,9 +18,10 @@ import pytest
 from toolgym import evaluate, rollout
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
-from toolgym.messages import Message, to_chats
+from toolgym.messages import Message, ToolResult, to_chats
 from toolgym.policies import Reply, ReplyTokens, Request
-from toolgym.policies.base import grammar_of, join_tokens
+from toolgym.policies.base import join_tokens
+from toolgym.policies.guiding import Narrow, grammar_of
 from toolgym.trajectory import Tokens, Trajectory
 
 torch = pytest.importorskip("torch")
@@ -101,6 +102,7 @@ def tool(name: str, **properties: Any) -> dict[str, Any]:
 SEARCH = tool("WikipediaSearch", query={"type": "string", "maxLength": 12})
 BOOK = tool("book", nights={"type": "integer", "minimum": 1, "maximum": 9}, city={"enum": ["東京"]})
 TOOLS = [SEARCH, BOOK]
+SEARCH_ANY = tool("WikipediaSearch", query={"type": "string"})
 
 
 def asked(
@@ -293,23 +295,66 @@ class TestTurns:
     def test_no_answer_before_a_call_where_it_is_asked_for(self) -> None:
         first = asked(format="tags", prompt="tools_single_step", turn=0)
         assert "answer" in grammar_of(first)
-        assert "answer" not in grammar_of(first, call_first=True)
+        assert "answer" not in grammar_of(first, Narrow(call_first=True))
         called = [Message("assistant", "<search>a</search>"), Message("user", "result")]
         second = dataclasses.replace(first, messages=[*first.messages, *to_chats(called)], turn=1)
-        assert "answer" in grammar_of(second, call_first=True)
+        assert "answer" in grammar_of(second, Narrow(call_first=True))
         alone = dataclasses.replace(first, tools=[])
-        assert "answer" in grammar_of(alone, call_first=True), "there is no tool to call"
+        assert "answer" in grammar_of(alone, Narrow(call_first=True)), "there is no tool to call"
+
+    def test_after_so_many_turns_with_calls_an_answer_is_given(self) -> None:
+        first = asked(format="tags", prompt="non_reasoning", turn=0)
+        once = Narrow(call_turns=1)
+        assert "<search>" in grammar_of(first, once)
+        called = [Message("assistant", "<search>a</search>"), Message("user", "result")]
+        second = dataclasses.replace(first, messages=[*first.messages, *to_chats(called)], turn=1)
+        assert "<search>" not in grammar_of(second, once)
+        assert "<search>" in grammar_of(second, Narrow(call_turns=2))
+
+    @pytest.mark.parametrize("format", ["react", "react-paper", "tags", "hermes", "llama3"])
+    def test_a_model_that_quotes(self, folder: Path, format: str) -> None:
+        """Arguments are the question's words, answers at most two of the result's."""
+        narrow = {"quoted": True, "answer_words": 2, "call_turns": 1}
+        policy = TransformersPolicy(folder, guided=True, narrow=narrow, max_new_tokens=300)
+        assert policy.describe()["narrow"] == narrow
+        codec = get_format(format, "non_reasoning")
+        question, passage = "Who wrote it, and when?", "The Well by Ada May (1901) was read."
+        opening = [codec.question(Message("user", question))]
+        first = Request(to_chats(opening), [SEARCH_ANY], codec, episode="t#0")
+        (reply,) = made(policy, [first])
+        calls = codec.parse(reply.text, [SEARCH_ANY]).calls
+        assert calls
+        assert all(call.arguments["query"] in question for call in calls)
+        results = [ToolResult(call.id, passage) for call in calls]
+        more = [Message("assistant", reply.text), *codec.results(calls, results, [SEARCH_ANY])]
+        second = dataclasses.replace(
+            first, messages=[*first.messages, *to_chats(more)], turn=1, seed=4
+        )
+        (reply,) = made(policy, [second])
+        answer = codec.parse(reply.text, [SEARCH_ANY]).answer
+        assert answer is not None
+        assert answer in passage
+        assert len(answer.split()) <= 2
+
+    def test_what_narrows_is_for_guided_replies_alone(self, folder: Path) -> None:
+        with pytest.raises(BadInputError, match="guided=True"):
+            TransformersPolicy(folder, narrow={"quoted": True})
+        with pytest.raises(BadInputError, match="did you mean 'answer_words'"):
+            TransformersPolicy(folder, guided=True, narrow={"answer_word": 3})
+        with pytest.raises(BadInputError, match="narrow"):
+            TransformersPolicy(folder, guided=True, narrow={"call_turns": 0})
+        assert "narrow" not in TransformersPolicy(folder, guided=True, narrow={}).describe()
 
     def test_a_server_is_asked_for_a_call_first(self) -> None:
         pytest.importorskip("aiohttp")
         with Grammatical("structured_outputs") as server:
-            policy = EndpointPolicy(server.url, guided=True, call_first=True, retries=0)
+            policy = EndpointPolicy(server.url, guided=True, narrow={"call_first": True}, retries=0)
             (reply,) = made(policy, [asked(prompt="tools_multi_step")])
             assert asked().format.parse(reply.text, TOOLS).calls
-            assert policy.describe()["call_first"] is True
+            assert policy.describe()["narrow"] == {"call_first": True}
             policy.close()
         with pytest.raises(BadInputError, match="guided=True"):
-            EndpointPolicy("http://127.0.0.1:9/v1", model="m", call_first=True)
+            EndpointPolicy("http://127.0.0.1:9/v1", model="m", narrow={"call_first": True})
 
 
 class TestRecord:

@@ -20,7 +20,7 @@ from toolgym.formats.hermes import HermesFormat
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
 from toolgym.tools.toolset import Tool
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Documents, Trajectory
 
 ID = "Poison-v0"
 COUNT = 6
@@ -114,8 +114,8 @@ def check(run: Run, out: Path, failed: Sequence[str], boundary: str) -> None:
     assert sorted(t.id for t in run) == sorted({f"t{n}#0" for n in range(COUNT)} - set(failed))
     for line in (out / "trajectories.jsonl").read_bytes().splitlines():
         row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the record"))
-        again = Trajectory.from_row(row)
-        assert json.loads(again.to_line()) == row
+        again = Trajectory.from_row(row | {"tools": Documents(out).find(row["tools"])})
+        assert json.loads(again.to_line(row["tools"])) == row
 
 
 def play(out: Path, policy: Any = script, **kwargs: Any) -> Run:

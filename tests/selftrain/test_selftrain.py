@@ -211,11 +211,13 @@ def test_practice_is_guided_and_evaluation_is_not(settings_file: Path, tmp_path:
 
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings |= {"rounds": 1, "baseline": False, "environments": settings["environments"][:1]}
-    sampling = {**settings["sampling"], "guided": True, "max_new_tokens": 200}
+    narrow = {"answer_words": 5}
+    sampling = {**settings["sampling"], "guided": True, "max_new_tokens": 200, "narrow": narrow}
     selftrain({**settings, "sampling": sampling}, out=tmp_path / "run")
     guided = {
         str(file.parent.relative_to(tmp_path / "run")): "guided"
-        in json.loads(file.read_text())["policy"]
+        in (policy := json.loads(file.read_text())["policy"])
+        and policy["narrow"] == narrow
         for file in (tmp_path / "run").rglob("run.json")
     }
     assert guided.pop("round-1/practice/arithmetic")
@@ -225,7 +227,31 @@ def test_practice_is_guided_and_evaluation_is_not(settings_file: Path, tmp_path:
     steps = [step for line in rows.splitlines() for step in json.loads(line)["steps"]]
     assert steps
     assert not any(step.get("problems") for step in steps if not step.get("cut"))
-    assert "guided by the format" in (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    assert "guided by the format" in report
+    assert "answer_words=5" in report
+
+
+@pytest.mark.parametrize(
+    ("sampling", "steps", "match"),
+    [
+        ({"narrow": {"quoted": True}}, 3, "set sampling.guided"),
+        ({"guided": True, "narrow": {"quoted": True}}, 1, "max_steps=1"),
+        ({"guided": True, "narrow": {"call_first": True}}, 1, "max_steps=1"),
+        ({"guided": True, "narrow": {"quotes": True}}, 3, "did you mean 'quoted'"),
+    ],
+)
+def test_what_narrows_nothing_is_refused(
+    settings_file: Path, sampling: dict[str, Any], steps: int, match: str
+) -> None:
+    from toolgym.selftrain.preflight import check
+
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    for environment in settings["environments"]:
+        environment["args"] = {**environment.get("args", {}), "max_steps": steps}
+    settings["sampling"] = {**settings["sampling"], **sampling}
+    with pytest.raises(BadInputError, match=match):
+        check(load_settings(settings))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from toolgym._util.frames import (
+    FrameStream,
+    FrameWriter,
+    drop_torn_frame,
+    is_packed,
+    lines_of,
+    unpacked,
+)
 from toolgym._util.workfolder import publish
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 
@@ -57,10 +65,15 @@ def read_rows(
 def read_lines(
     path: str | Path, what: str = "file", *, torn: bool = False
 ) -> Iterator[tuple[int, int, bytes]]:
-    """Number, position in bytes and content of each line that is not blank; see `read_rows`."""
-    position = 0
-    with require_file(path, what).open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
+    """Number, position in bytes and content of each line that is not blank; see `read_rows`.
+
+    Of a file whose name ends in ``.zst`` that is the position in what it holds.
+    """
+    position, file = 0, require_file(path, what)
+    with file.open("rb") as stream:
+        packed = is_packed(file)
+        lines = lines_of(unpacked(stream, f"{what} {str(path)!r}", torn)) if packed else stream
+        for number, raw in enumerate(lines, 1):
             if raw.strip() and not (torn and not raw.endswith(b"\n")):
                 yield number, position, raw
             position += len(raw)
@@ -232,12 +245,13 @@ def append_line(stream: BinaryIO, line: str) -> None:
 def appending(path: Path) -> Iterator[BinaryIO]:
     """A file, made if need be, as an unbuffered stream for `append_row`; in the end it is on disk.
 
-    What a kill has left half written is cut off first, so the caller must hold the file.
+    What a kill has left half written is cut off first, so the caller must hold the file. Of a name
+    that ends in ``.zst`` each line is a frame.
     """
     drop_torn_line(path)
     with path.open("ab", buffering=0) as stream:
         try:
-            yield stream
+            yield cast("BinaryIO", FrameStream(stream)) if is_packed(path) else stream
         finally:
             os.fsync(stream.fileno())
 
@@ -246,6 +260,9 @@ def drop_torn_line(path: str | Path) -> None:
     """Cut off what a kill left half written: every finished line ends in a line break."""
     path = Path(path)
     if not path.is_file() or path.stat().st_size == 0:
+        return
+    if is_packed(path):
+        drop_torn_frame(path)
         return
     with path.open("rb+") as stream:
         position = end = stream.seek(0, os.SEEK_END)
@@ -272,14 +289,18 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> int:
     """As `write_rows`, for lines that were made already."""
+    return write_raw(path, (line.encode("utf-8") for line in lines))
+
+
+def write_raw(path: str | Path, lines: Iterable[bytes]) -> int:
+    """As `write_lines`, for bytes; a name that ends in ``.zst`` is compressed."""
     count = 0
-    with (
-        publish(Path(path)) as partial,
-        partial.open("w", encoding="utf-8", newline="\n") as stream,
-    ):
+    with publish(Path(path)) as partial, partial.open("wb") as stream:
+        writer = FrameWriter(stream) if is_packed(path) else stream
         for line in lines:
-            stream.write(line)
+            writer.write(line)
             count += 1
+        writer.flush()
     return count
 
 
@@ -335,17 +356,29 @@ def file_hash(path: str | Path) -> str:
 
 def value_hash(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, hexadecimal; of what JSON cannot hold a likeness."""
-    try:
-        text = _canonical(value)
-    except (TypeError, ValueError, RecursionError):  # mixed keys, numbers too long, a circle
-        text = _canonical(_likeness(value))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """As `value_hash` of a list of rows, of which one is held at a time."""
+    found, before = hashlib.sha256(b"["), b""
+    for row in rows:
+        found.update(before + _canonical(row).encode())
+        before = b","
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(
-        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
-    )
+    def dumped(value: Any) -> str:
+        return json.dumps(
+            value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
+        )
+
+    try:
+        return dumped(value)
+    except (TypeError, ValueError, RecursionError):  # mixed keys, numbers too long, a circle
+        return dumped(_likeness(value))
 
 
 def _likeness(value: Any, depth: int = 0) -> Any:

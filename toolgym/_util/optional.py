@@ -16,6 +16,7 @@ from toolgym.errors import MissingExtraError
 # What a user has to know beside the extra's name: Linux gets CUDA builds of torch by default.
 _HINTS = {
     "train": " (on a machine without a GPU install the CPU build of torch first, see README)",
+    "verl": " (in a virtual environment of its own: what verl requires excludes the extra `train`)",
     "bfcl": " (or alone, without what excludes our other extras: pip install --no-deps bfcl-eval)",
 }
 

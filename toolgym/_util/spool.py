@@ -7,7 +7,8 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Generic, TypeVar, overload
+from copy import copy
+from typing import IO, Generic, Self, TypeVar, overload
 
 __all__ = ["MOST_HELD", "Spool"]
 
@@ -53,10 +54,17 @@ class Spool(Sequence[Item], Generic[Item]):
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - goes with the spool
             weakref.finalize(self, self._file.close)
         for each in (*self._held, item):
-            line = self._dump(each).encode("utf-8")
-            self._file.write(line)
-            self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
+            self._write(self._file, self._dump(each).encode("utf-8"))
         self._held.clear()
+
+    def _write(self, file: IO[bytes], line: bytes) -> None:
+        file.write(line)
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
+
+    @property
+    def held(self) -> Sequence[Item]:
+        """The items, where they are in memory; none where they are on disk."""
+        return self._held
 
     def _line(self, file: IO[bytes], place: int) -> bytes:
         begin = self._ends[place - 1] if place else 0
@@ -71,16 +79,23 @@ class Spool(Sequence[Item], Generic[Item]):
         for place in range(len(self)):
             yield self._line(self._file, place).decode("utf-8")
 
-    def only(self, places: Sequence[int]) -> Spool[Item]:
+    def only(self, places: Sequence[int]) -> Self:
         """A spool of some of the items.
 
         Args:
             places: of the items, in the order in which they are to stand.
         """
-        found: Spool[Item] = Spool(self._dump, self._load, self._most)
+        found = copy(self)
+        found._held, found._ends, found._file = [], array("q"), None
         for place in places:
-            found.append(self[place])
+            found._take(self, place)
         return found
+
+    def _take(self, other: Self, place: int) -> None:
+        if self._file is None or other._file is None:
+            self.append(other[place])
+        else:
+            self._write(self._file, other._line(other._file, place))
 
     def __len__(self) -> int:
         return len(self._held) if self._file is None else len(self._ends)

@@ -15,7 +15,7 @@ __all__ = ["dpo", "export_app", "keep", "prefixes", "sft"]
 
 def keep(
     run: options.RunFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A folder, or a .jsonl file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder, or a .jsonl(.zst) file.")],
     where: Annotated[
         str, typer.Option("--where", help="Conditions such as 'accuracy>=1 and calls<=2'.")
     ] = "accuracy>=1",
@@ -36,6 +36,9 @@ def keep(
         typer.Option("--dedupe", help="Drop episodes of a task that are the same."),
     ] = "text",
     seed: Annotated[int, typer.Option("--seed", help="For --per-task.")] = 0,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Write the files of the folder with zstd.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Keep the episodes that are worth training on, and say why the others went."""
@@ -51,7 +54,7 @@ def keep(
         dedupe=None if dedupe == "none" else dedupe,
         seed=seed,
     )
-    written = chosen.write(out)
+    written = chosen.write(out, compress)
     if as_json:
         print_json(chosen.summary() | {"file": str(written)})
         return
@@ -67,7 +70,7 @@ export_app = typer.Typer(
 
 Source = Annotated[Path, typer.Argument(help="Run folder, selection, or .jsonl of trajectories.")]
 RowsOut = Annotated[
-    Path, typer.Option("--out", "-o", help="A .jsonl file, or a folder; a card is put beside it.")
+    Path, typer.Option("--out", "-o", help="A .jsonl (.jsonl.zst) file, or a folder; with a card.")
 ]
 WhereOption = Annotated[
     str | None,

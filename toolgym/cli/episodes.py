@@ -49,6 +49,12 @@ ConcurrencyOption = Annotated[
         help="Episodes at once; default 16, 16 a model server, for local models 128, on a CPU 32.",
     ),
 ]
+CompressOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compress/--no-compress", help="Record with zstd; default: as the folder is, else not."
+    ),
+]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
 
 
@@ -78,6 +84,7 @@ def play(
     plan_only: options.PlanOption = False,
     ray: options.RayOption = None,
     concurrency: ConcurrencyOption = None,
+    compress: CompressOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
@@ -105,7 +112,7 @@ def play(
     if plan_only:
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
-    how = {"shard": shard, "same_as": same_as, "concurrency": concurrency}
+    how = {"shard": shard, "same_as": same_as, "concurrency": concurrency, "compress": compress}
     _tell(_played(env, policy, planned | how, out, ray), out, as_json)
 
 
@@ -149,12 +156,13 @@ def join(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also where episodes are missing.")
     ] = False,
+    compress: CompressOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Make one run of the shards that `toolgym rollout --shard` played on several machines."""
-    from toolgym.rollouts.writing import merge
+    from toolgym.rollouts.merging import merge
 
-    _tell(merge(runs, out, partial=partial), out, as_json)
+    _tell(merge(runs, out, partial=partial, compress=compress), out, as_json)
 
 
 def environment_arguments(
@@ -202,18 +210,20 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     Raises:
         PolicyError: some episodes failed, so the run is not complete.
     """
-    rewards = {trajectory.id: trajectory.reward for trajectory in run}
-    finished = rewards.keys()
-    planned = max(run.planned, len(finished))
     # The last failure of each episode that is still missing: others were retried with success.
-    missing = {row["id"]: row for row in run.failures() if row["id"] not in finished}
+    missing = {row["id"]: row for row in run.failures()}
+    finished, total = 0, 0.0
+    for trajectory in run:
+        finished, total = finished + 1, total + trajectory.reward
+        missing.pop(trajectory.id, None)
+    planned = max(run.planned, finished)
     kinds = Counter(row["kind"] for row in missing.values())
-    mean = sum(rewards.values()) / len(rewards) if rewards else None
+    mean = total / finished if finished else None
     if as_json:
-        facts = {"run": str(out), "planned": planned, "finished": len(finished)}
+        facts = {"run": str(out), "planned": planned, "finished": finished}
         print_json(facts | {"failures": dict(kinds), "mean_reward": mean})
     else:
-        rows = [("tasks", run.settings["task_source"]), ("episodes", f"{len(finished)}/{planned}")]
+        rows = [("tasks", run.settings["task_source"]), ("episodes", f"{finished}/{planned}")]
         rows += [("mean reward", f"{mean:.3f}")] if mean is not None else []
         rows += [("run", str(out))]
         shard = run.settings.get("shard")

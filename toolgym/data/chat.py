@@ -27,7 +27,16 @@ from toolgym.messages import Chat, Message, to_chats
 from toolgym.registry import PROMPTS
 from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["STYLES", "LearnAs", "conversation", "learned", "prefix_rows", "row_spool", "style_of"]
+__all__ = [
+    "STYLES",
+    "LearnAs",
+    "conversation",
+    "learned",
+    "prefix_rows",
+    "row_spool",
+    "spooled",
+    "style_of",
+]
 
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
@@ -267,6 +276,14 @@ def prefix_rows(
 def row_spool() -> Spool[dict[str, Any]]:
     """Where training rows are kept: on disk when they are many."""
     return Spool(dump_line, json.loads)
+
+
+def spooled(rows: Iterable[dict[str, Any]]) -> Spool[dict[str, Any]]:
+    """Rows in such a place."""
+    found = row_spool()
+    for row in rows:
+        found.append(row)
+    return found
 
 
 def _rows(trajectory: Trajectory, style: str, preset: str, reasoning: bool) -> list[dict[str, Any]]:

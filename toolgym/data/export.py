@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.frames import SUFFIX
 from toolgym._util.jsonl import write_lines, write_rows, write_text
 from toolgym._util.spool import Spool
 from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, row_spool, style_of
@@ -16,7 +17,7 @@ from toolgym.data.conditions import condition
 from toolgym.data.pairs import Balance, Groups, pair_row, pairs_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.runs import Episodes, Recording, open_recording
-from toolgym.trajectory import Trajectory, spool_for
+from toolgym.trajectory import EpisodeSpool, Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
 
@@ -59,15 +60,18 @@ class Rows:
         """Write the rows as JSON lines with a card beside them.
 
         Args:
-            path: a ``.jsonl`` file, whose card is ``<its stem>.md``; or a folder, which gets
-                ``train.jsonl`` and ``README.md`` as the hub shows it.
+            path: a ``.jsonl`` file (``.jsonl.zst``: compressed with zstd), whose card is
+                ``<its stem>.md``; or a folder, which gets ``train.jsonl`` and ``README.md`` as the
+                hub shows it.
 
         Returns:
             The file of rows.
         """
         target = Path(path)
-        file = target if target.suffix == ".jsonl" else target / "train.jsonl"
-        card = target.with_suffix(".md") if target.suffix == ".jsonl" else target / "README.md"
+        single = target.name.endswith((".jsonl", ".jsonl" + SUFFIX))
+        file = target if single else target / "train.jsonl"
+        stem = target.name.removesuffix(SUFFIX).removesuffix(".jsonl")
+        card = target.with_name(stem + ".md") if single else target / "README.md"
         if isinstance(self.rows, Spool):
             write_lines(file, self.rows.lines())
         else:
@@ -148,7 +152,7 @@ def export(
         about |= {"pairing": pairing, "per_task": per_task}
         rows, sides, dropped = row_spool(), Balance(), Counter[str]()
         holds = condition(right, episodes)
-        groups = Groups(taken, spool_for(episodes.held))
+        groups = Groups(taken, EpisodeSpool(episodes.held))
         for pair in pairs_of(groups, holds, dropped, pairing=pairing, per_task=per_task):
             rows.append(pair_row(pair, style, reasoning, anew))
             sides.add(pair)

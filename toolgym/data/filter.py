@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.frames import SUFFIX, is_packed
 from toolgym._util.jsonl import dump_line, value_hash, write_json, write_lines
 from toolgym._util.spool import Spool
 from toolgym.data.conditions import compared_names, measure, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
-from toolgym.trajectory import Trajectory, spool_for
+from toolgym.trajectory import TOOLS, EpisodeSpool, Trajectory
 
 __all__ = ["Selection", "select"]
 
@@ -68,11 +69,13 @@ class Selection:
         counts = {"total": self.total, "kept": len(self.kept), "kept_tasks": self.kept_tasks}
         return {**counts, "dropped": self.dropped, "settings": self.settings, "origin": self.origin}
 
-    def write(self, path: str | Path) -> Path:
+    def write(self, path: str | Path, compress: bool = False) -> Path:
         """Write the kept trajectories, and ``selection.json`` beside them.
 
         Args:
-            path: a ``.jsonl`` file, or a folder that gets a ``trajectories.jsonl``.
+            path: a ``.jsonl`` file (``.jsonl.zst``: compressed), in which each line is whole; or a
+                folder that gets a ``trajectories.jsonl``, and ``tools.jsonl`` with their tools.
+            compress: the files of a folder, with zstd.
 
         Returns:
             The file of trajectories.
@@ -81,19 +84,37 @@ class Selection:
             BadInputError: a run lies there, whose episodes would be lost.
         """
         target = Path(path)
-        if target.suffix != ".jsonl":
-            target = target / TRAJECTORIES
-        if target.name == TRAJECTORIES and (target.parent / SETTINGS).is_file():
+        folder = not target.name.endswith((".jsonl", ".jsonl" + SUFFIX))
+        if folder:
+            target = target / (TRAJECTORIES + (SUFFIX if compress else ""))
+        if target.name.startswith(TRAJECTORIES) and (target.parent / SETTINGS).is_file():
             raise BadInputError(
                 f"{str(target.parent)!r} is a run, whose episodes a selection would replace; name "
                 "another folder"
             )
-        if isinstance(self.kept, Spool):
-            write_lines(target, self.kept.lines())
+        if folder:
+            self._write_folder(target)
         else:
             write_lines(target, (dump_line(trajectory.to_row()) for trajectory in self.kept))
         write_json(target.parent / SELECTION, self.summary())
         return target
+
+    def _write_folder(self, target: Path) -> None:
+        """The trajectories, and before them the tools that they refer to."""
+        kept = self.kept
+        if not isinstance(kept, EpisodeSpool):
+            kept = EpisodeSpool(held=True)
+            for trajectory in self.kept:
+                kept.append(trajectory)
+        for trajectory in kept.held:
+            kept.names.add(trajectory.tools)
+        write_lines(
+            target.with_name(TOOLS + (SUFFIX if is_packed(target) else "")), kept.names.lines()
+        )
+        write_lines(target, kept.lines())
+        for name in (TOOLS, TRAJECTORIES):  # what an earlier one has left
+            other = name if is_packed(target) else name + SUFFIX
+            target.with_name(other).unlink(missing_ok=True)
 
 
 def select(
@@ -142,7 +163,7 @@ def select(
         tests.append(("no tool call", lambda t: any(True for _ in t.calls)))
     if dedupe:
         tests.append((f"same {dedupe} as another of its task", _first_of_its_kind(dedupe)))
-    kept, tasks = spool_for(episodes.held), list[str]()
+    kept, tasks = EpisodeSpool(episodes.held), list[str]()
     # In the order of the filters, whichever drops the first episode.
     dropped = Counter({reason: 0 for reason, _ in tests})
     for trajectory in episodes:

@@ -12,7 +12,7 @@ from typing import Any
 from toolgym._util.spool import Spool
 from toolgym.data.chat import LearnAs, conversation, learned, style_of
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.trajectory import Trajectory, spool_for
+from toolgym.trajectory import EpisodeSpool, Trajectory
 
 __all__ = [
     *("PAIRINGS", "Balance", "Groups", "Pair", "balance", "make_pairs", "pair_row", "pairs_of"),
@@ -76,7 +76,7 @@ def make_pairs(
             removed how many questions.
     """
     dropped: Counter[str] = Counter()
-    held: Spool[Trajectory] = spool_for(held=True)
+    held: Spool[Trajectory] = EpisodeSpool(held=True)
     groups = Groups(trajectories, held)
     pairs = pairs_of(groups, right, dropped, pairing=pairing, per_task=per_task)
     return list(pairs), dict(dropped)

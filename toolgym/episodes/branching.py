@@ -89,7 +89,7 @@ class Branching(gym.Env[str, str]):
             # The sessions of an episode of the same task go on from there.
             self._episode = Episode.at(moment, playing.every)
         else:
-            self._close_episode()
+            self.end()
             self._episode = None
             if moment is not None:
                 opened = self._tools_of if ended else self.open_tools
@@ -155,6 +155,7 @@ class Branching(gym.Env[str, str]):
     def _tools_of(self, task: Task) -> Toolset:
         return self.tools_for(task) if self.format.strategy.tools else Toolset()
 
-    def _close_episode(self) -> None:
+    def end(self) -> None:
+        """End what the tools of the episode remember; all else can be played on."""
         if self._episode is not None and not self._ended:
             self._episode.every.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, row_named
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import Recording, some_episodes
-from toolgym.trajectory import Trajectory
 
 __all__ = ["KINDS", "Comparison", "Difference", "Need", "compare", "need_rows", "tool_need"]
 
@@ -233,36 +233,44 @@ def tool_need(with_tools: Recording, without: Recording) -> list[Need]:
     alone: dict[tuple[str, str], list[float]] = {}
     for trajectory in some_episodes(without):
         alone.setdefault(task_key(trajectory), []).append(figures_of(trajectory).accuracy)
-    played = [t for t in some_episodes(with_tools) if task_key(t) in alone]
+    known = {key: sum(scores) / len(scores) >= 0.5 for key, scores in alone.items()}
+    played: list[_Answered] = []
+    powers = array("d")
+    for trajectory in some_episodes(with_tools):
+        key = task_key(trajectory)
+        if key in alone:
+            called = any(True for _ in trajectory.calls)
+            played.append((key, known[key], figures_of(trajectory).accuracy >= 1, called))
+            popularity = trajectory.task.metadata.get(_POPULARITY)
+            if isinstance(popularity, int | float) and 0 < popularity < math.inf:
+                powers.append(math.floor(math.log10(popularity)))
+            else:
+                powers.append(math.nan)
     if not played:
         raise BadInputError(
             "the run with tools and the one without have no question in common; play both on the "
             "same tasks"
         )
-    known = {key: sum(scores) / len(scores) >= 0.5 for key, scores in alone.items()}
-    needs = [_need("all", played, known)]
-    classes: dict[int, list[Trajectory]] = {}
-    for trajectory in played:
-        popularity = trajectory.task.metadata.get(_POPULARITY)
-        if isinstance(popularity, int | float) and 0 < popularity < math.inf:
-            classes.setdefault(math.floor(math.log10(popularity)), []).append(trajectory)
-    for power in sorted(classes):
+    needs = [_need("all", played)]
+    for power in sorted({int(power) for power in powers if not math.isnan(power)}):
         label = f"popularity {10**power:,} to {10 ** (power + 1):,}"
-        needs.append(_need(label, classes[power], known))
+        inside = [each for each, own in zip(played, powers, strict=True) if own == power]
+        needs.append(_need(label, inside))
     return needs
 
 
-def _need(label: str, played: Sequence[Trajectory], known: dict[tuple[str, str], bool]) -> Need:
+_Answered = tuple[tuple[str, str], bool, bool, bool]
+"""Of an episode: its task, and whether it was right without tools, was right with them, called."""
+
+
+def _need(label: str, played: Sequence[_Answered]) -> Need:
     columns: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for trajectory in played:
-        alone = known[task_key(trajectory)]
-        right = figures_of(trajectory).accuracy >= 1
-        called = any(True for _ in trajectory.calls)
+    for _, alone, right, called in played:
         columns["needed"].append(float(not alone and right))
         columns["over_used"].append(float(alone and called))
         columns["under_used"].append(float(not alone and not called and not right))
         columns["harmed"].append(float(alone and not right))
-    keys = [task_key(trajectory) for trajectory in played]
+    keys = [key for key, *_ in played]
     ones = [1.0] * len(played)
     shares = {kind: proportion(*group(keys, hits, ones)) for kind, hits in columns.items()}
     return Need(label, len(set(keys)), shares)

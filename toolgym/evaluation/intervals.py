@@ -201,7 +201,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def group(keys: Sequence[Hashable], *columns: Sequence[float]) -> list[Floats]:
+def group(keys: Sequence[Hashable], *columns: ArrayLike) -> list[Floats]:
     """Sum columns by key.
 
     Args:
@@ -212,7 +212,8 @@ def group(keys: Sequence[Hashable], *columns: Sequence[float]) -> list[Floats]:
         One [groups] array a column, groups in order of first appearance.
     """
     numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.intp)
+    places = (numbers.setdefault(key, len(numbers)) for key in keys)
+    index = np.fromiter(places, np.intp, len(keys))
     return [
         np.bincount(index, np.asarray(column, np.float64), len(numbers)).astype(np.float64)
         for column in columns

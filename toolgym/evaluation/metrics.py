@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolgym.data.conditions import answer_words, copied_passage
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.intervals import (
@@ -56,6 +59,7 @@ class _Named(Protocol):
 
 
 _Row = TypeVar("_Row", bound=_Named)
+Floats = NDArray[np.float64]
 
 
 def row_named(rows: Sequence[_Row], name: str) -> _Row:
@@ -229,75 +233,114 @@ def summarise(
         seed: fixes the bootstrap.
         tools: with calls by tool; of many the most called, the others as one.
     """
-    numbers: dict[tuple[str, str], int] = {}
-    keys = [numbers.setdefault(task_key(played), len(numbers)) for played in trajectories]
+    columns = _Columns(trajectories, figures)
 
-    def share(hits: list[float], sizes: list[float]) -> Interval:
-        return proportion(*group(keys, hits, sizes))
+    def share(hits: Floats, sizes: Floats) -> Interval:
+        return proportion(*columns.by_task(hits, sizes))
 
-    def mean(values: list[float]) -> Interval:
-        return bootstrap(*group(keys, values, ones), seed=seed)
+    def mean(values: Floats) -> Interval:
+        return bootstrap(*columns.by_task(values, ones), seed=seed)
 
-    ones = [1.0] * len(figures)
-    answered = [float(f.answered) for f in figures]
-    calls = [float(f.calls) for f in figures]
-    attempts = [float(f.attempts) for f in figures]
+    of = columns.of
+    ones = np.ones(len(figures))
+    answered, calls, attempts = (
+        of(lambda f: f.answered),
+        of(lambda f: f.calls),
+        of(lambda f: f.attempts),
+    )
     rows = {
-        "exact_match": share([f.exact_match for f in figures], ones),
-        "accuracy": share([f.accuracy for f in figures], ones),
-        "accuracy_paper": share([f.accuracy_paper for f in figures], ones),
-        "token_f1": mean([f.token_f1 for f in figures]),
-        **_solve_rows(keys, figures),
+        "exact_match": share(of(lambda f: f.exact_match), ones),
+        "accuracy": share(of(lambda f: f.accuracy), ones),
+        "accuracy_paper": share(of(lambda f: f.accuracy_paper), ones),
+        "token_f1": mean(of(lambda f: f.token_f1)),
+        **_solve_rows(columns),
         "invoke_rate": mean(calls),
-        "pass_rate": share([float(f.passed) for f in figures], calls),
-        "answerable_rate": share([float(f.answerable) for f in figures], calls),
-        "execution_precision": share([float(f.succeeded) for f in figures], attempts),
-        "malformed_rate": share([float(f.malformed) for f in figures], attempts),
-        "empty_answers": share([float(f.empty) for f in figures], ones),
+        "pass_rate": share(of(lambda f: f.passed), calls),
+        "answerable_rate": share(of(lambda f: f.answerable), calls),
+        "execution_precision": share(of(lambda f: f.succeeded), attempts),
+        "malformed_rate": share(of(lambda f: f.malformed), attempts),
+        "empty_answers": share(of(lambda f: f.empty), ones),
         "answer_words": bootstrap(
-            *group(keys, [float(f.answer_words) for f in figures], answered), seed=seed
+            *columns.by_task(of(lambda f: f.answer_words), answered), seed=seed
         ),
         "answer_words_median": _median(
-            [
-                (key, float(figure.answer_words))
-                for key, figure in zip(keys, figures, strict=True)
-                if figure.answered
-            ]
+            columns.keys[answered > 0], of(lambda f: f.answer_words)[answered > 0]
         ),
-        "copied_passage": share([float(f.copied_passage) for f in figures], ones),
-        "truncated": share([float(f.truncated) for f in figures], ones),
-        "cut": share([float(f.cut) for f in figures], ones),
-        "mean_steps": mean([float(f.steps) for f in figures]),
+        "copied_passage": share(of(lambda f: f.copied_passage), ones),
+        "truncated": share(of(lambda f: f.truncated), ones),
+        "cut": share(of(lambda f: f.cut), ones),
+        "mean_steps": mean(of(lambda f: f.steps)),
     }
     if tools:
-        called: Counter[str] = Counter()
-        for figure in figures:
-            called.update(figure.by_tool)
+        called = columns.called()
         shown = most_called(called, len(figures))
         for name in shown:
-            rows[f"calls/{name}"] = mean([float(f.by_tool[name]) for f in figures])
+            rows[f"calls/{name}"] = mean(columns.calls_of(name))
         if shown and len(called) > len(shown):
-            rest = [float(f.by_tool.total() - sum(f.by_tool[n] for n in shown)) for f in figures]
+            rest = of(lambda f: f.by_tool.total() - sum(f.by_tool[n] for n in shown))
             rows[f"calls/({len(called) - len(shown)} other tools)"] = mean(rest)
     return rows
 
 
-def _median(values: Sequence[tuple[int, float]]) -> Interval:
+class _Columns:
+    """Figures as arrays: each different one is looked at once, however many episodes have it.
+
+    Args:
+        trajectories: the episodes.
+        figures: one an episode; those that are one object are alike.
+    """
+
+    def __init__(
+        self, trajectories: Iterable[Trajectory | Played], figures: Sequence[Figures]
+    ) -> None:
+        tasks: dict[tuple[str, str], int] = {}
+        keys = (tasks.setdefault(task_key(played), len(tasks)) for played in trajectories)
+        self.keys = np.fromiter(keys, np.intp, len(figures))
+        self._tasks = len(tasks)
+        places: dict[int, int] = {}
+        which = (places.setdefault(id(figure), len(places)) for figure in figures)
+        self._which = np.fromiter(which, np.intp, len(figures))
+        found = {id(figure): figure for figure in figures}
+        self.different = [found[each] for each in places]
+
+    def of(self, read: Callable[[Figures], float]) -> Floats:
+        """[episodes] what is read of each."""
+        return np.array([float(read(figure)) for figure in self.different])[self._which]
+
+    def by_task(self, *columns: Floats) -> list[Floats]:
+        """Columns summed by task: one [tasks] array each."""
+        found = (np.bincount(self.keys, column, self._tasks) for column in columns)
+        return [sums.astype(np.float64) for sums in found]
+
+    def calls_of(self, tool: str) -> Floats:
+        """[episodes] calls of a tool."""
+        return self.of(lambda figure: figure.by_tool[tool])
+
+    def called(self) -> Counter[str]:
+        """Calls by tool."""
+        found: Counter[str] = Counter()
+        for figure, times in zip(self.different, np.bincount(self._which), strict=True):
+            found.update({name: int(times) * count for name, count in figure.by_tool.items()})
+        return found
+
+
+def _median(keys: NDArray[np.intp], values: Floats) -> Interval:
     """The lower median with Woodruff's interval (1952): the values at the ends of that of a half.
 
     Args:
-        values: [observations] task and value; as many observations count as there are tasks.
+        keys: [observations] task; as many observations count as there are tasks.
+        values: [observations]
     """
-    count, tasks = len(values), len({key for key, _ in values})
+    count, tasks = len(values), len(np.unique(keys))
     if not count:
         return Interval(None, None, None, 0, "no data")
-    ordered = sorted(value for _, value in values)
-    median = ordered[(count - 1) // 2]
+    ordered = np.sort(values)
+    median = float(ordered[(count - 1) // 2])
     if tasks < _FEWEST:
         return Interval(median, None, None, count, f"none: fewer than {_FEWEST} tasks")
     low, high = wilson(0.5, tasks)
     first, last = max(0, int(low * count) - 1), min(count - 1, math.ceil(high * count))
-    return Interval(median, ordered[first], ordered[last], count, "Woodruff by task")
+    return Interval(median, float(ordered[first]), float(ordered[last]), count, "Woodruff by task")
 
 
 def most_called(called: Mapping[str, int], episodes: int) -> list[str]:
@@ -312,14 +355,15 @@ def most_called(called: Mapping[str, int], episodes: int) -> list[str]:
     return sorted(name for name, _ in often.most_common(MOST_TOOLS))
 
 
-def _solve_rows(keys: Sequence[int], figures: Sequence[Figures]) -> dict[str, Interval]:
+def _solve_rows(columns: _Columns) -> dict[str, Interval]:
     """Means over the episodes whose tasks have sub-answers; nothing where none has."""
-    having = [(key, figure) for key, figure in zip(keys, figures, strict=True) if figure.solving]
-    if not having:
+    having = columns.of(lambda figure: bool(figure.solving)) > 0
+    if not having.any():
         return {}
-    kept = [key for key, _ in having]
-    ones = [1.0] * len(having)
-    return {
-        name: bounded_mean(*group(kept, [figure.value(name) for _, figure in having], ones))
-        for name in SOLVE
-    }
+    kept = columns.keys[having].tolist()
+    ones = np.ones(len(kept))
+
+    def shares(name: str) -> Floats:
+        return columns.of(lambda f: f.value(name) if f.solving else 0.0)[having]
+
+    return {name: bounded_mean(*group(kept, shares(name), ones)) for name in SOLVE}

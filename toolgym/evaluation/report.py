@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ _PERCENT = frozenset(
         "truncated",
         "cut",
     }
+)
+_NUMBERS = attrgetter(
+    *(each.name for each in fields(Figures) if each.name not in ("by_tool", "solving"))
 )
 _HEAD = ("metric", "value", "low", "high", "n", "95 % interval")
 
@@ -231,21 +234,26 @@ def evaluate(
     trajectories: list[Played] = []
     # Most episodes are like many others in numbers, and all of a task have one task: of a large run
     # no more is held than one of each.
-    alike: dict[bytes, Figures] = {}
-    tasks: dict[bytes, Played] = {}
+    alike: dict[Any, Figures] = {}
+    tasks: dict[Any, Played] = {}
     wanted = GROUPED_BY if by is None else by
     columns = {*wanted, *(name.split(".")[0] for name in wanted)}
-    by_tool: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     hit = 0
     for trajectory in recording:
         found = figures_of(trajectory, normalisation, whole_words)
-        figures.append(alike.setdefault(_digest(found), found))
-        by_tool.update(figures[-1].by_tool)
-        faults.update(kinds := _injected(trajectory))
-        hit += bool(kinds)
+        key = _NUMBERS(found), tuple(found.by_tool.items()), repr(found.solving)
+        figures.append(alike.setdefault(key, found))
+        if kinds := _injected(trajectory):
+            faults.update(kinds)
+            hit += 1
         played = _played(trajectory, columns if tasks else None)
-        trajectories.append(tasks.setdefault(_digest(played), played))
+        named = played.env_id, played.task.id, played.task.split, repr(played.task.metadata)
+        trajectories.append(tasks.setdefault(named, played))
+    by_tool: Counter[str] = Counter()
+    for figure in figures:
+        for name, count in figure.by_tool.items():
+            by_tool[name] += count
     rows = summarise(trajectories, figures, seed)
     origin = recording.origin
     if by is None:
@@ -267,10 +275,6 @@ def evaluate(
     )
 
 
-def _digest(value: Figures | Played) -> bytes:
-    return blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _played(trajectory: Trajectory, columns: Collection[str] | None) -> Played:
     """What figures are cut by.
 
@@ -285,7 +289,6 @@ def _played(trajectory: Trajectory, columns: Collection[str] | None) -> Played:
     return Played(sys.intern(trajectory.env_id), Task(task.id, "", (), metadata, task.split))
 
 
-def _injected(trajectory: Trajectory) -> Counter[str]:
-    """Calls of an episode that were hit by an injected fault, by kind."""
-    kinds = (result.fault for _, result in trajectory.calls)
-    return Counter(kind for kind in kinds if kind is not None)
+def _injected(trajectory: Trajectory) -> list[str]:
+    """The kinds of the injected faults that hit an episode's calls."""
+    return [result.fault for _, result in trajectory.calls if result.fault is not None]

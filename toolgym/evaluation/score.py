@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
@@ -88,20 +90,28 @@ def score(
         name: {reward: [] for reward in rubric.functions} for name, rubric in rubrics.items()
     }
     known: dict[tuple[str, str], tuple[str, str]] = {}
+    alike: dict[str, float] = {}
     for trajectory in some_episodes(run):
         ids.append(trajectory.id)
         key = task_key(trajectory)
         keys.append(known.setdefault(key, key))
         for name, rubric in rubrics.items():
             values = rubric.parts(trajectory.task, _detached(trajectory))
-            totals[name].append(float(sum(rubric.total(values))))
+            total = float(sum(rubric.total(values)))
+            totals[name].append(_one(alike, total))
             for reward, steps in values.items():
-                parts[name][reward].append(float(sum(steps)))
-    ones = [1.0] * len(ids)
+                part = float(sum(steps))
+                parts[name][reward].append(_one(alike, part))
+    ones = np.ones(len(ids))
     rows = {
         name: bootstrap(*group(keys, values, ones), seed=seed) for name, values in totals.items()
     }
     return Scores(rows, ids, totals, parts)
+
+
+def _one(alike: dict[str, float], value: float) -> float:
+    """One object for equal values, so that a million of them are few; -0.0 is not 0.0."""
+    return alike.setdefault(repr(value), value)
 
 
 def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:

@@ -13,6 +13,7 @@ be read in two ways (``\to`` in JSON, a key that stands twice) cannot be written
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from toolgym.formats.base import argument_name
 from toolgym.tools.base import Schema
 
 __all__ = [
-    *("MOST_CALLS", "arguments", "bare_text", "literal", "reply_grammar"),
+    *("MOST_CALLS", "arguments", "bare_text", "literal", "narrowed", "reply_grammar"),
     *("text_or_object", "with_markers"),
 ]
 
@@ -52,6 +53,11 @@ _THOUGHT = (
 )
 _FIRST, _SIGN = r"[^\s\p{Cc}<]", r"[^\p{Cc}\p{Zl}\p{Zp}<]"
 _KEY = r"^[\p{L}_][\p{L}\p{N}_ .-]{0,39}$"
+# Quotations hold whole words and, between two, what is no mark of any format.
+_QUOTED_WORD = re.compile(r"[^\W_]+(?:['’.–-][^\W_]+)*")
+_BETWEEN_WORDS = re.compile(r"[ .,;:!?()'’‘“”&/+%$€£°–—-]{1,4}")
+_MOST_QUOTED = 12  # words of one quotation
+_MOST_READ = 300  # words of results that may be quoted: those read last
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SAID = {"title", "description", "default", "examples", "deprecated", "$comment", "$schema"}
 _SCALARS = {"type": ["string", "number", "boolean", "null"]}
@@ -125,6 +131,65 @@ def with_markers(grammar: str, markers: Mapping[str, str]) -> str:
     for text, name in markers.items():
         grammar = grammar.replace(literal(text), name)
     return grammar
+
+
+def narrowed(
+    grammar: str, *, answer_words: int | None = None, asked: str = "", read: str = ""
+) -> str:
+    """A grammar of `reply_grammar` that allows less: short answers, and quotations alone.
+
+    Args:
+        grammar: of a format.
+        answer_words: most words of an answer; None: as many as a line holds.
+        asked: where what stands in arguments is quoted from, unless the schema bounds its length;
+            nothing: any text.
+        read: where an answer is quoted from; nothing: any line.
+
+    Raises:
+        BadInputError: the grammar says in another way what an answer is.
+    """
+    texts = _quotations(asked, _MOST_QUOTED) if asked else ""
+    if texts:
+        free = json.dumps(_string(1, None), ensure_ascii=False)
+        grammar = grammar.replace(free, json.dumps(f"^(?:{texts})$", ensure_ascii=False))
+        bare = rf"^(TEXT_1_{LONGEST_ARGUMENT}: .*)$"
+        grammar = re.sub(bare, lambda found: f"{found[1]} & /{texts}/", grammar, flags=re.M)
+    parts = [f"/\\S+( \\S+){{0,{answer_words - 1}}}/"] if answer_words is not None else []
+    spans = _quotations(read, min(answer_words or _MOST_QUOTED, _MOST_QUOTED)) if read else ""
+    parts += [f"/{spans}/"] if spans else []
+    if not parts:
+        return grammar
+    short, count = re.subn(r"^(answer: .*)\bLINE\b", r"\1SHORT", grammar, flags=re.M)
+    if not count:
+        raise BadInputError("a grammar without the rule 'answer: ... LINE' cannot be narrowed")
+    return f"{short}SHORT: {' & '.join(['LINE', *parts])}\n"
+
+
+def _quotations(text: str, most: int) -> str:
+    """A regular expression for runs of words of a text, as they stand there; empty without words.
+
+    Args:
+        text: of any kind.
+        most: words of a run.
+    """
+    words = list(_QUOTED_WORD.finditer(text))[-_MOST_READ:]
+    gaps = [text[a.end() : b.start()] for a, b in itertools.pairwise(words)]
+    runs = dict[str, None]()
+    for first in range(len(words)):
+        end = first + 1
+        while end < min(first + most, len(words)) and _BETWEEN_WORDS.fullmatch(gaps[end - 1]):
+            end += 1
+        run = ""
+        for place in reversed(range(first, end)):
+            word = _plainly(words[place][0])
+            run = f"{word}(?:{_plainly(gaps[place])}{run})?" if run else word
+        runs[run] = None
+    return "|".join(runs)
+
+
+def _plainly(text: str) -> str:
+    """A text as a regular expression, in either syntax that a grammar holds."""
+    return re.sub(r"[^\w ]", lambda sign: rf"\x{{{ord(sign[0]):x}}}", text)
 
 
 def bare_text(tool: Schema) -> str:

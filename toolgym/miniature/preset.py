@@ -27,11 +27,11 @@ from toolgym.miniature.model import (
 )
 from toolgym.miniature.pretrain import Progress, pretrain
 from toolgym.miniature.world import World, parts
+from toolgym.selftrain.sampling import SamplingSettings
 from toolgym.selftrain.settings import (
     EnvironmentSettings,
     FilterSettings,
     OwnModel,
-    SamplingSettings,
     SelfTrainSettings,
 )
 from toolgym.training.config import SftConfig

@@ -37,7 +37,6 @@ __all__ = [
     "Request",
     "Stream",
     "cut_at_stop",
-    "grammar_of",
     "join_tokens",
     "make_policy",
     "past_results",
@@ -222,38 +221,6 @@ def _import_function(module: str, attribute: str) -> PolicyFunction:
     if not callable(function):
         raise BadInputError(f"module {module!r} has no callable {attribute!r}")
     return function  # type: ignore[no-any-return]
-
-
-def grammar_of(request: Request, call_first: bool = False) -> str:
-    """What the reply to a request may be, see `toolgym.formats.Format.grammar`.
-
-    Tools may not be called any more after the turns in which the strategy allows it.
-
-    Args:
-        request: with the conversation so far.
-        call_first: no answer before a tool has been called, where there are tools to call.
-
-    Raises:
-        BadInputError: the request's format has no grammar.
-    """
-    codec, tools = request.format, request.tools
-    limit, may_call, called = codec.strategy.tool_turns, True, False
-    if limit is not None or call_first:
-        said = [chat for chat in request.messages if chat["role"] == "assistant"]
-        # What stands before the policy's own turns was not called by it.
-        own = said[max(0, len(said) - request.turn) :]
-        used = [c for c in own if "tool_calls" in c or codec.parse(c["content"], tools).calls]
-        may_call, called = limit is None or len(used) < limit, bool(used)
-    offered = may_call and codec.strategy.tools and bool(tools)
-    answer = called or not (call_first and offered)
-    # Formats of others may not know of turns without an answer.
-    grammar = codec.grammar(tools, calls=may_call, **({} if answer else {"answer": False}))
-    if grammar is None:
-        raise BadInputError(
-            f"format {codec.name!r} has no grammar to guide replies with: play unguided "
-            "(guided=False), or write the format's method grammar()"
-        )
-    return grammar
 
 
 def question_of(request: Request) -> str:

@@ -41,6 +41,7 @@ T = TypeVar("T")
 _FIRST_DELAY, _MOST_DELAY = 0.5, 8.0  # seconds before another try
 _MOST_PAUSE = 5.0  # seconds between two looks at a server that is away
 _CONNECT = 10.0  # seconds for a connection: a machine that is switched off says nothing
+_HERE = ("localhost", "::1")  # a proxy would look for them on its own machine
 _IDLE = 4.0  # seconds that a connection is kept; uvicorn, under vLLM and SGLang, closes after 5
 
 
@@ -148,6 +149,11 @@ class Service:
         away = [(server.address, server.since) for server in self._servers]
         gone = [(address, now - since) for address, since in away if since is not None]
         return ", ".join(f"waiting for {address} since {spent:.0f} s" for address, spent in gone)
+
+    def expect(self) -> None:
+        """The servers are known to be right: each is waited for, also before its first answer."""
+        for server in self._servers:
+            server.answered = True
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -330,7 +336,8 @@ def _proxy(url: SplitResult) -> str | None:
     """
     named = getproxies()
     proxy = named.get(url.scheme) or named.get("all")
-    if not proxy or proxy_bypass(url.hostname or ""):
+    host = url.hostname or ""
+    if not proxy or host in _HERE or host.startswith("127.") or proxy_bypass(host):
         return None
     if not proxy.startswith(("http://", "https://")):
         raise BadInputError(

@@ -10,9 +10,17 @@ from toolgym.errors import EndpointError, PolicyError
 from toolgym.policies.base import Reply, ReplyTokens, Request, cut_at_stop, with_stop
 from toolgym.policies.requests import at, read_native, with_text_arguments
 
-__all__ = ["NothingError", "body_of", "ids_of", "reasoning_of", "reply_of", "tokens_of"]
+__all__ = [
+    "MOST_STOPS",
+    "NothingError",
+    "body_of",
+    "ids_of",
+    "reasoning_of",
+    "reply_of",
+    "tokens_of",
+]
 
-_MOST_STOPS = 4  # what the interface allows
+MOST_STOPS = 4  # what the interface allows
 _REASONED = ("reasoning_content", "reasoning")  # fields of SGLang and llama.cpp, and of vLLM
 _THOUGHT = re.compile(r"<think>\n(.*?)\n</think>\n*", re.DOTALL)
 _GIVEN_UP = ("abort", "error")  # finish reasons of vLLM and SGLang: what came is no reply
@@ -47,7 +55,7 @@ def body_of(
         **{name: value for name, value in sampling.items() if value is not None},
     }
     if request.format.stop:
-        body["stop"] = list(request.format.stop[:_MOST_STOPS])
+        body["stop"] = list(request.format.stop[:MOST_STOPS])
     if native_tools and request.tools:
         body["tools"] = request.tools
     return body

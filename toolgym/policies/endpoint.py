@@ -14,7 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import not_json
 from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
 from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, grammar_of
+from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
 from toolgym.policies.client import Service
 from toolgym.policies.completions import (
     NothingError,
@@ -23,6 +23,7 @@ from toolgym.policies.completions import (
     reply_of,
     tokens_of,
 )
+from toolgym.policies.guiding import Narrow, grammar_of
 from toolgym.policies.refusals import Dialect, RefusedError, failure_of, shown
 from toolgym.policies.requests import at
 
@@ -74,6 +75,8 @@ class EndpointPolicy(Policy):
             for llama.cpp's server, ``ebnf`` for SGLang.
         guided_markers: marks of the format that are one token of the model's, such as
             ``("<tool_call>", "</tool_call>")`` for ``hermes`` with Qwen's.
+        narrow: what guided replies hold to beside the grammar, see
+            `toolgym.policies.guiding.Narrow`.
 
     Raises:
         MissingExtraError: ``aiohttp`` is not installed.
@@ -98,7 +101,7 @@ class EndpointPolicy(Policy):
         native_tools: bool = False,
         guided: bool | str = False,
         guided_markers: Sequence[str] = (),
-        call_first: bool = False,
+        narrow: Narrow | Mapping[str, Any] | None = None,
         tokens: bool = False,
     ) -> None:
         addresses, name = _addresses(base_url, model)
@@ -117,9 +120,7 @@ class EndpointPolicy(Policy):
             raise BadInputError(f"extra_body cannot be sent as JSON: it {why}")
         self._guide = _guide_field(guided, native_tools)
         self._markers = {text: text for text in guided_markers}
-        if call_first and not self._guide:
-            raise BadInputError("call_first is for guided replies: pass guided=True, too")
-        self._call_first = call_first
+        self._narrow = Narrow.read(narrow, bool(self._guide))
         self._passed_over = False  # whether a reply came that is not of the grammar
         self._extra, self._dialect = dict(extra_body or {}), Dialect()
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
@@ -151,6 +152,10 @@ class EndpointPolicy(Policy):
     def notice(self) -> str:
         """Which servers are waited for."""
         return self._service.waiting
+
+    def expect(self) -> None:
+        """The servers are known to be right: each is waited for, also before its first answer."""
+        self._service.expect()
 
     def forget(self, episode: str) -> None:
         """The episode has ended: its server may get another one."""
@@ -213,7 +218,7 @@ class EndpointPolicy(Policy):
             reasoning=self._reasoning,
         )
         if self._guide:
-            grammar = with_markers(grammar_of(request, self._call_first), self._markers)
+            grammar = with_markers(grammar_of(request, self._narrow), self._markers)
             nested = self._guide == _GUIDES[0]
             fields[self._guide] = {"grammar": grammar} if nested else grammar
         return "/chat/completions", fields
@@ -283,7 +288,7 @@ class EndpointPolicy(Policy):
             "native_tools": self._native,
             **({"extra_body": self._extra} if self._extra else {}),
             **({"guided": self._guide} if self._guide else {}),
-            **({"call_first": True} if self._call_first else {}),
+            **({"narrow": said} if (said := self._narrow.said) else {}),
             **({"tokens": True} if self._tokens else {}),
         }
 

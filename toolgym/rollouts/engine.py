@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from toolgym._util.jsonl import exact_line
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -37,13 +37,13 @@ from toolgym.policies.base import (
     make_policy,
 )
 from toolgym.rollouts import playing
-from toolgym.rollouts.plan import Job, Shard, make_plan
+from toolgym.rollouts.plan import Job, Queue, Shard, make_plan
 from toolgym.rollouts.playing import Opened, Playing, open_env
 from toolgym.rollouts.remote import Executor, Outcome, opened_here, package, play_elsewhere
 from toolgym.rollouts.runs import Run, episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import whole_number
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import Documents, Trajectory
 from toolgym.vector import Stepped, step_together
 
 __all__ = ["Run", "rollout"]
@@ -97,6 +97,7 @@ def rollout(
     executor: Executor | None = None,
     concurrency: int | None = None,
     max_failures: int = 20,
+    compress: bool | None = None,
     progress: Progress | None = None,
     pulse: Pulse | None = None,
 ) -> Run:
@@ -128,6 +129,7 @@ def rollout(
         concurrency: episodes that run at once, of an executor in each process; default:
             128 for policies that answer in batches (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
+        compress: record with zstd (``trajectories.jsonl.zst``); None: as the folder is.
         progress: called after each episode.
         pulse: called with turns and tokens so far (0 where a policy does not count them), after
             each turn and about every second of a long one with a local model.
@@ -141,6 +143,7 @@ def rollout(
             used, or a wrapper that cannot be played.
         RunMismatchError: the folder was begun with other settings, or ``same_as`` has others.
         PolicyError: too many failures in a row; what was finished is kept.
+        EndpointError: of kind ``ended``: the server that plays has died for good; likewise.
     """
     opened = open_env(env, env_args)
     player = make_policy(policy, **policy_args or {})
@@ -153,20 +156,19 @@ def rollout(
     if same_as is not None:
         made.check(same_as)
     run = Run(made.settings, Path(out) if out is not None else None)
-    keys = [job.key for job in made.jobs]
-    writer = RunWriter(run)
+    writer = RunWriter(run, compress)
     try:
         if shard is not None:
-            writer.keep_plan(keys)
-        open_jobs = deque(job for job in made.jobs if job.key not in writer.finished)
-        engine = _Engine(writer, player, max_failures, len(keys), progress, pulse)
+            writer.keep_plan((job.key for job in made.jobs), len(made.jobs))
+        open_jobs = Queue(made.jobs, writer.before)
+        engine = _Engine(writer, player, max_failures, len(made.jobs), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs and executor is not None:
             sent = package(env, env_args, policy, policy_args, made.settings["hashes"])
             engine.elsewhere(executor, sent, open_jobs, width)
         elif open_jobs:
             engine.play(opened, open_jobs, width)
-        writer.settle(keys)
+        writer.settle(made.jobs.ranks())
     finally:
         writer.close()
         if player is not policy:
@@ -191,29 +193,28 @@ class _Engine:
         self._in_a_row = self._turns = self._tokens = 0
         self._lock = threading.Lock()
 
-    def play(self, opened: Opened, jobs: deque[Job], width: int) -> None:
+    def play(self, opened: Opened, jobs: Queue, width: int) -> None:
         """Play all jobs in this process."""
         (self.batched if self.policy.batched else self.threaded)(opened, jobs, width)
 
-    def elsewhere(self, executor: Executor, sent: bytes, jobs: deque[Job], width: int) -> None:
+    def elsewhere(self, executor: Executor, sent: bytes, jobs: Queue, width: int) -> None:
         """Let an executor play all jobs."""
         play_elsewhere(executor, partial(_play_chunk, sent, width), jobs, width, self._take)
 
     def _take(self, outcome: Outcome) -> None:
         """Record what was played elsewhere."""
-        for line in outcome.lines:
-            self.writer.add_line(line)
+        self.writer.add_lines(outcome.lines, outcome.tools)
         for row in outcome.failures:
             self.writer.fail(row)
         self._beat(outcome.turns, outcome.tokens)
         self._in_a_row = 0 if outcome.lines else self._in_a_row + len(outcome.failures)
         if self.progress is not None and outcome.lines:
-            self.progress(len(self.writer.finished), self.planned)
+            self.progress(self.writer.finished, self.planned)
         if self._in_a_row >= self.max_failures:
             last = outcome.failures[-1]
             self._give_up(PolicyError(last["message"]), last["boundary"])
 
-    def batched(self, opened: Opened, jobs: deque[Job], width: int) -> None:
+    def batched(self, opened: Opened, jobs: Queue, width: int) -> None:
         """One stream for all running episodes; others begin where some have ended."""
         running: dict[Hashable, _Episode] = {}
         asking: list[_Episode] = []
@@ -263,7 +264,7 @@ class _Engine:
             if self._played(episode, reply, outcome)
         ]
 
-    def threaded(self, opened: Opened, jobs: deque[Job], width: int) -> None:
+    def threaded(self, opened: Opened, jobs: Queue, width: int) -> None:
         """Each thread plays one episode after the other; one thread is this one."""
         stop = threading.Event()
         if width == 1:
@@ -278,7 +279,7 @@ class _Engine:
             for future in futures:
                 future.result()
 
-    def _play_all(self, opened: Opened, jobs: deque[Job], stop: threading.Event) -> None:
+    def _play_all(self, opened: Opened, jobs: Queue, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 job = jobs.popleft()
@@ -342,10 +343,11 @@ class _Engine:
         self._forget(episode)
         if self.progress is not None:
             with self._lock:
-                self.progress(len(self.writer.finished), self.planned)
+                self.progress(self.writer.finished, self.planned)
 
     def _failed(self, episode: _Episode, error: Exception, boundary: str = "policy") -> None:
-        if isinstance(error, _OF_THE_RUN):
+        lost = isinstance(error, EndpointError) and error.kind == "ended"
+        if lost or isinstance(error, _OF_THE_RUN):
             raise error
         self._forget(episode)
         # What the policy itself raised, when it was a callable.
@@ -371,7 +373,7 @@ class _Engine:
         raised = PolicyError if boundary == "policy" else CheckError
         raise raised(
             f"{self._in_a_row} episodes in a row failed, the last one with: {in_words(error)}; "
-            f"{len(self.writer.finished)} finished episodes are kept"
+            f"{self.writer.finished} finished episodes are kept"
             + (f" in {str(where)!r}; run the same again to go on" if where else "")
         ) from error
 
@@ -388,9 +390,14 @@ def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
     run = Run({})
     engine = _Engine(RunWriter(run), policy, len(jobs) + 1, len(jobs), None, None)
     with alone if policy.batched else nullcontext():
-        engine.play(opened, deque(jobs), max(1, min(width, len(jobs))))
-    lines = [trajectory.to_line() for trajectory in run.trajectories()]
-    return Outcome(lines, run.failures(), engine._turns, engine._tokens)
+        engine.play(opened, Queue(jobs), max(1, min(width, len(jobs))))
+    lines, tools = list[str](), dict[str, str]()
+    for trajectory in run:
+        name = Documents.name_of(Documents.text_of(trajectory.tools))
+        lines.append(trajectory.to_line(name))
+        if name not in tools:
+            tools[name] = exact_line({"id": name, "tools": trajectory.tools})
+    return Outcome(lines, tools, run.failures(), engine._turns, engine._tokens)
 
 
 # What no other episode can survive either: the user has to do something first.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping
+import threading
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import gymnasium as gym
 
@@ -15,12 +18,15 @@ from toolgym._util.optional import installed_versions
 from toolgym._util.workfolder import same_settings
 from toolgym.errors import BadInputError
 from toolgym.policies.base import Policy, PolicyFunction, make_policy
+from toolgym.rollouts.lines import Key, key_of
 from toolgym.rollouts.playing import Opened, open_env
 from toolgym.rollouts.runs import SETTINGS, Run, episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import TaskSet, whole_number
 
-__all__ = ["Job", "Plan", "Shard", "hashes_of", "make_plan", "plan", "read_shard"]
+__all__ = [
+    *("Job", "Jobs", "Plan", "Queue", "Shard", "hashes_of", "make_plan", "plan", "read_shard"),
+]
 
 Shard = tuple[int, int]
 """Number of the shard, from 0, and how many there are."""
@@ -43,6 +49,95 @@ class Job:
     seed: int
 
 
+class Jobs(Sequence[Job]):
+    """The jobs of a plan in its order; each is made when it is looked at.
+
+    Args:
+        tasks: of the environment.
+        order: [tasks] their numbers in the order in which they are played.
+        samples: rollouts of each.
+        seed: of the run.
+        places: which of all jobs these are.
+    """
+
+    def __init__(
+        self, tasks: TaskSet, order: array[int], samples: int, seed: int, places: range
+    ) -> None:
+        self._tasks, self._order, self._samples, self._seed = tasks, order, samples, seed
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Jobs: ...
+    def __getitem__(self, index: int | slice) -> Job | Jobs:
+        """One job, or some of them."""
+        if isinstance(index, slice):
+            places = self.places[index]
+            return Jobs(self._tasks, self._order, self._samples, self._seed, places)
+        place = self.places[index]
+        task, sample = self._order[place // self._samples], place % self._samples
+        key = f"{self._tasks[task].id}#{sample}"
+        return Job(task, sample, key, episode_seed(self._seed, key))
+
+    def ranks(self) -> Callable[[Key], int]:
+        """What gives a key's place among these jobs; their number where it is none of them."""
+        turns = array("q", bytes(8 * len(self._order)))
+        for turn, task in enumerate(self._order):
+            turns[task] = turn
+
+        def rank(key: Key) -> int:
+            try:
+                place = turns[self._tasks.index_of(key[0])] * self._samples + key[1]
+            except BadInputError:  # of a task that was there when it was played
+                return len(self)
+            inside = key[1] < self._samples and place in self.places
+            return self.places.index(place) if inside else len(self)
+
+        return rank
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Queue:
+    """Jobs that are still to be played; any number of threads take from it.
+
+    Args:
+        jobs: all of them.
+        finished: says of an id's task and sample whether it has been played.
+    """
+
+    def __init__(self, jobs: Sequence[Job], finished: Collection[Key] = ()) -> None:
+        self._jobs = jobs
+        self._open = array(
+            "q",
+            (n for n, job in enumerate(jobs) if key_of(job.key) not in finished)
+            if finished
+            else range(len(jobs)),
+        )
+        self._taken, self._lock = 0, threading.Lock()
+
+    def popleft(self) -> Job:
+        """The next job.
+
+        Raises:
+            IndexError: there is none.
+        """
+        with self._lock:
+            place = self._open[self._taken]
+            self._taken += 1
+        return self._jobs[place]
+
+    def __len__(self) -> int:
+        return len(self._open) - self._taken
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All episodes of a run, and what ``run.json`` says of them.
@@ -52,7 +147,7 @@ class Plan:
         settings: environment, policy, sampling, seeds, versions, and hashes of all that is read.
     """
 
-    jobs: tuple[Job, ...]
+    jobs: Jobs
     settings: dict[str, Any]
 
     def shard(self, shard: Shard | str | None) -> Plan:
@@ -171,7 +266,7 @@ def read_shard(shard: Any) -> Shard:
 _SHARD = re.compile(r"\d{1,9}/\d{1,9}", re.ASCII)
 
 
-def _jobs(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> tuple[Job, ...]:
+def _jobs(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> Jobs:
     possible = len(tasks) * samples
     count = possible if episodes is None else whole_number("episodes", episodes)
     if not 1 <= count <= possible:
@@ -179,13 +274,9 @@ def _jobs(tasks: TaskSet, episodes: int | None, samples: int, seed: int) -> tupl
             f"episodes must be from 1 to {possible} ({len(tasks)} tasks of {tasks.source!r} x "
             f"{samples} samples), not {count}; raise samples_per_task for more"
         )
-    order = [tasks.index_of(task.id) for task in tasks.shuffled(seed)]
-    jobs = []
-    for number in range(count):
-        task, sample = order[number // samples], number % samples
-        key = f"{tasks[task].id}#{sample}"
-        jobs.append(Job(task, sample, key, episode_seed(seed, key)))
-    return tuple(jobs)
+    order = array("q", range(len(tasks)))
+    random.Random(seed).shuffle(order)
+    return Jobs(tasks, order, samples, seed, range(count))
 
 
 def _settings(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
 from toolgym.errors import BadInputError, CheckError
 from toolgym.policies.base import Policy, make_policy
-from toolgym.rollouts.plan import Job, hashes_of
+from toolgym.rollouts.plan import Job, Queue, hashes_of
 from toolgym.rollouts.playing import Opened, open_env
 
 __all__ = ["Executor", "Outcome", "RayExecutor", "opened_here", "package", "play_elsewhere"]
@@ -42,12 +41,14 @@ class Outcome:
 
     Args:
         lines: one for each finished episode.
+        tools: the documents that those refer to, as lines by name.
         failures: one for each failed one.
         turns: that were answered.
         tokens: that were sampled.
     """
 
     lines: list[str]
+    tools: dict[str, str]
     failures: list[dict[str, Any]]
     turns: int
     tokens: int
@@ -117,7 +118,7 @@ def opened_here(sent: bytes) -> tuple[Opened, Policy, threading.Lock]:
 def play_elsewhere(
     executor: Executor,
     play: Callable[[Sequence[Job]], Outcome],
-    jobs: deque[Job],
+    jobs: Queue,
     width: int,
     take: Callable[[Outcome], None],
 ) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from toolgym._util.jsonl import (
-    parse_line,
-    read_json,
-    read_lines,
-    read_rows,
-    require_file,
-)
+from toolgym._util.frames import SUFFIX, LineFile, standing
+from toolgym._util.jsonl import read_json, read_lines, read_rows, require_file
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
-from toolgym.trajectory import Trajectory, parse_trajectory, read_trajectories
+from toolgym.rollouts.lines import Lines, key_of, refuse
+from toolgym.trajectory import Documents, Trajectory, parse_trajectory, read_trajectories
 
 __all__ = [
     "SELECTION",
@@ -37,45 +31,6 @@ __all__ = [
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
 SELECTION = "selection.json"
-
-
-class Lines(Mapping[tuple[str, int], tuple[int, int]]):
-    """Position in bytes and number of each line of a run, by task id and sample, in file order.
-
-    Of a million lines this takes about 250 MB, a third of what a dict of tuples would.
-    """
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, int], int] = {}
-        self._places, self._digests = array("q"), bytearray()
-
-    def add(self, key: tuple[str, int], position: int, number: int, digest: bytes) -> int:
-        """Take in a line.
-
-        Args:
-            key: task id and sample.
-            position: in bytes, of its begin.
-            number: counted from 1.
-            digest: [16] hash of the line.
-
-        Returns:
-            The number of an earlier line of the same key and another hash; 0 where there is none.
-        """
-        row = self._rows.setdefault(key, len(self._rows))
-        if row * 16 == len(self._digests):
-            self._places.extend((position, number))
-            self._digests += digest
-        return 0 if self._digests[16 * row : 16 * row + 16] == digest else self[key][1]
-
-    def __getitem__(self, key: tuple[str, int]) -> tuple[int, int]:
-        row = self._rows[key]
-        return self._places[2 * row], self._places[2 * row + 1]
-
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 class Run:
@@ -150,20 +105,44 @@ class Run:
         if self.path is None:
             yield from sorted(self._recorded, key=lambda t: (t.task.id, t.sample))
             return
-        file = self.path / TRAJECTORIES
+        file = self.file
         if not file.is_file():
             return
-        with file.open("rb") as stream:
+        with LineFile(file) as lines:
             found = self.lines()
-            if not os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+            if not os.path.samestat(os.fstat(lines.stream.fileno()), file.stat()):
                 yield from self  # its writer has put it into the plan's order just now
                 return
-            for key in sorted(found):
-                position, number = found[key]
-                stream.seek(position)
-                trajectory = parse_trajectory(stream.readline(), file, number)
-                self._require_own(trajectory, file, number)
-                yield trajectory
+            documents = Documents(self.path)
+            for position, number in found.in_order():
+                yield self.read(lines.line(position), file, number, documents)
+
+    def read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
+        """An episode of the run from its line.
+
+        Args:
+            raw: the line.
+            file: of the trajectories, for messages.
+            number: of the line, counted from 1.
+            documents: of the run.
+
+        Raises:
+            BadInputError: it cannot be read, or is not of this run.
+        """
+        trajectory = parse_trajectory(raw, file, number, documents)
+        self._require_own(trajectory, file, number)
+        return trajectory
+
+    @property
+    def file(self) -> Path:
+        """Of the trajectories, in the run's folder; it may be compressed (``.zst``).
+
+        Raises:
+            BadInputError: a run in memory has none.
+        """
+        if self.path is None:
+            raise BadInputError("a run in memory has no file: give rollout an `out`")
+        return standing(self.path / TRAJECTORIES)
 
     def __len__(self) -> int:
         return len(self._recorded if self.path is None else self.lines())
@@ -171,24 +150,25 @@ class Run:
     def lines(self) -> Lines:
         """Where the episodes stand in the folder's file, by task id and sample.
 
-        A line that a writer has not finished is left out, and one that stands there again counts
-        once.
+        Raises:
+            BadInputError: see `Lines`.
+        """
+        if self.path is None or not self.file.is_file():
+            return Lines()
+        planned = self.settings.get("episodes")
+        return Lines(self.file, planned if isinstance(planned, int) else None)
+
+    def checked_lines(self) -> Lines:
+        """As `lines`, after each of them was read.
 
         Raises:
-            BadInputError: a line without an id, two lines of one id, or more episodes than the run
-                was to have.
+            BadInputError: see `Lines` and `read`.
         """
-        found = Lines()
-        if self.path is None or not (file := self.path / TRAJECTORIES).is_file():
-            return found
-        planned = self.settings.get("episodes")
-        for number, position, raw in read_lines(file, torn=True):
-            key = _key(raw, file, number)
-            first = found.add(key, position, number, blake2b(raw, digest_size=16).digest())
-            if first:
-                _refuse(file, number, f"line {first} is another record of {_id(key)!r}")
-            if isinstance(planned, int) and len(found) > planned:
-                _refuse(file, number, f"it has {planned} episodes without {_id(key)!r}")
+        found = self.lines()
+        if self.path is not None and found:
+            documents, file = Documents(self.path), self.file
+            for number, _, raw in read_lines(file, "trajectory file", torn=True):
+                self.read(raw, file, number, documents)
         return found
 
     def _require_own(self, trajectory: Trajectory, file: Path, number: int) -> None:
@@ -197,49 +177,17 @@ class Run:
         played = trajectory.env_id
         # An id without its version stands for the newest one.
         if env and played and played != env and not played.startswith(f"{env}-v"):
-            _refuse(file, number, f"{trajectory.id!r} was played in {played!r}, not in {env!r}")
+            refuse(file, number, f"{trajectory.id!r} was played in {played!r}, not in {env!r}")
         seed = self.settings.get("seed")
         if seed is not None and trajectory.seed not in (None, episode_seed(seed, trajectory.id)):
-            _refuse(file, number, f"{trajectory.id!r} was played with another seed")
+            refuse(file, number, f"{trajectory.id!r} was played with another seed")
         samples = self.settings.get("samples_per_task")
         if isinstance(samples, int) and trajectory.sample >= samples:
-            _refuse(file, number, f"{trajectory.id!r} is not one of {samples} samples of its task")
+            refuse(file, number, f"{trajectory.id!r} is not one of {samples} samples of its task")
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
         return f"Run({self.settings.get('env', {}).get('id', '?')}, {where})"
-
-
-# The ids are found without reading a whole line: it may be of a megabyte.
-_HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
-
-
-def _key(raw: bytes, file: Path, number: int) -> tuple[str, int]:
-    head = _HEAD.match(raw)
-    row = parse_line(b'{"id": %s}' % head[1] if head else raw, file, number, "trajectory file")
-    key = key_of(row.get("id"))
-    if key is None:
-        raise BadInputError(
-            f"{str(file)!r}, line {number}: the id of an episode is 'task#sample', not "
-            f"{row.get('id')!r}; remove the line"
-        )
-    return key
-
-
-def key_of(name: Any) -> tuple[str, int] | None:
-    """Task id and sample of an episode's id; None where it is not one."""
-    task, found, sample = name.rpartition("#") if isinstance(name, str) else ("", "", "")
-    return (task, int(sample)) if found and sample.isdecimal() else None
-
-
-def _id(key: tuple[str, int]) -> str:
-    return f"{key[0]}#{key[1]}"
-
-
-def _refuse(file: Path, number: int, why: str) -> NoReturn:
-    raise BadInputError(
-        f"{str(file)!r}, line {number}: not an episode of this run ({why}); remove the line"
-    )
 
 
 def episode_seed(*parts: object) -> int:
@@ -297,6 +245,8 @@ def open_recording(source: Recording) -> Episodes:
     """
     if isinstance(source, Trajectory):
         raise BadInputError("a list of trajectories is needed, not a single one: [trajectory]")
+    if isinstance(source, Episodes):
+        return source
     if isinstance(source, str | Path):
         return _open_path(Path(source))
     if isinstance(source, Recorded):
@@ -376,11 +326,11 @@ def _together(items: list[Any]) -> Episodes:
 
 def _open_path(path: Path) -> Episodes:
     folder = path if path.is_dir() else path.parent
-    own = path.is_dir() or path.name == TRAJECTORIES
+    own = path.is_dir() or path.name in (TRAJECTORIES, TRAJECTORIES + SUFFIX)
     if own and (folder / SETTINGS).is_file():
         return open_recording(Run.open(folder))
-    file = path / TRAJECTORIES if path.is_dir() else path
-    if not file.exists() and path.suffix != ".jsonl":
+    file = standing(path / TRAJECTORIES if path.is_dir() else path)
+    if not file.exists() and path.suffix not in (".jsonl", SUFFIX):
         Run.open(path)  # raises, with the near names of what stands beside it
     require_file(file, "trajectory file")
     origin: dict[str, Any] = {}

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
+from toolgym._util.frames import SUFFIX, LineFile, is_packed, standing
 from toolgym._util.jsonl import (
     append_line,
     append_row,
     appending,
     check_json,
+    exact_line,
     read_json,
     read_rows,
     write_json,
+    write_raw,
     write_rows,
 )
-from toolgym._util.workfolder import hold, publish, same_settings
-from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
-from toolgym.rollouts.runs import FAILURES, SETTINGS, TRAJECTORIES, Lines, Run, key_of
-from toolgym.trajectory import Trajectory
+from toolgym._util.workfolder import hold, same_settings
+from toolgym.errors import BadInputError
+from toolgym.rollouts.lines import Lines, key_of
+from toolgym.rollouts.runs import FAILURES, SETTINGS, TRAJECTORIES, Run
+from toolgym.trajectory import TOOLS, Documents, Trajectory
 
-__all__ = ["PLAN", "RunWriter", "merge"]
+__all__ = ["PLAN", "RunWriter", "planned", "replace_lines", "write_failures", "write_tools"]
 
 PLAN = "plan.jsonl"
 """The ids of a shard's episodes in the plan's order; only shards have it, for `merge`."""
@@ -32,18 +40,24 @@ PLAN = "plan.jsonl"
 class RunWriter:
     """The writing side of a run: one writer at a time, whole lines, safe against signal 9.
 
+    The documents of tools are written before the first episode that refers to them.
+
     Args:
         run: where to write; its folder is made when it does not exist.
+        compress: with zstd; None: as the folder is, a new one is not.
 
     Raises:
         RunMismatchError: the folder was begun with other settings, or is being written right now.
+        MissingExtraError: zstandard is needed and not installed.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, compress: bool | None = None) -> None:
+        self.run, self._compress = run, compress
         self._streams: dict[str, BinaryIO] = {}
         self._held = contextlib.ExitStack()
-        self.finished: set[str] = set()
+        self._known: set[int] = set()
+        self._last = "", ""
+        self.before, self.finished, self._added = Lines(), 0, 0
         if run.path is None:
             return
         with contextlib.ExitStack() as held:
@@ -57,25 +71,33 @@ class RunWriter:
         if (folder / SETTINGS).is_file():
             before = read_json(folder / SETTINGS)
             same_settings(folder, before, now, free=_MAY_DIFFER)
-        self.finished = {trajectory.id for trajectory in Run(before, folder)}
+        self.before = Run(before, folder).checked_lines()
+        self.finished = len(self.before)
         # A run that is resumed with fewer episodes keeps what it has.
         planned = [found for each in (before, now) if (found := each.get("episodes"))]
         now |= {"episodes": max(planned)} if planned else {}
         write_json(folder / SETTINGS, self.run.settings)
-        for name in (TRAJECTORIES, FAILURES):
-            self._streams[name] = held.enter_context(appending(folder / name))
+        self._known = Documents(folder).known()
+        for name in (TOOLS, TRAJECTORIES, FAILURES):
+            file = standing(folder / name)
+            fresh = not file.exists() or not file.stat().st_size
+            if fresh and self._compress and name != FAILURES:
+                file.unlink(missing_ok=True)
+                file = folder / (name + SUFFIX)
+            self._streams[name] = held.enter_context(appending(file))
 
-    def keep_plan(self, keys: Sequence[str]) -> None:
+    def keep_plan(self, keys: Iterable[str], count: int) -> None:
         """Write down which episodes a shard has; `merge` needs them.
 
         Args:
             keys: their ids in the plan's order. Of a longer plan that stands there they are the
                 beginning, and it stays.
+            count: how many.
         """
         if self.run.path is None:
             return
         file = self.run.path / PLAN
-        if not file.is_file() or len(_planned(self.run)) < len(keys):
+        if not file.is_file() or sum(1 for _ in planned(self.run)) < count:
             write_rows(file, ({"id": key} for key in keys))
 
     def add(self, trajectory: Trajectory) -> None:
@@ -88,21 +110,42 @@ class RunWriter:
             check_json(trajectory.to_row())
             self.run._recorded.append(trajectory)
         else:
-            append_line(self._streams[TRAJECTORIES], trajectory.to_line())
-        self.finished.add(trajectory.id)
+            text = Documents.text_of(trajectory.tools)
+            name = self._last[1] if text == self._last[0] else Documents.name_of(text)
+            line, self._last = trajectory.to_line(name), (text, name)
+            if Documents.key_of(name) not in self._known:
+                self._add_tools(name, exact_line({"id": name, "tools": trajectory.tools}))
+            append_line(self._streams[TRAJECTORIES], line)
+        self._count()
 
-    def add_line(self, line: str) -> None:
-        """As `add`, for an episode that was played elsewhere.
+    def _add_tools(self, name: str, line: str) -> None:
+        key = Documents.key_of(name)
+        if key not in self._known:
+            append_line(self._streams[TOOLS], line)
+            self._known.add(key)
+
+    def _count(self) -> None:
+        self.finished += 1
+        self._added += 1
+
+    def add_lines(self, lines: Iterable[str], tools: Mapping[str, str]) -> None:
+        """As `add`, for episodes that were played elsewhere.
 
         Args:
-            line: of `Trajectory.to_line`.
+            lines: of `Trajectory.to_line`.
+            tools: the lines of the documents that they refer to, by name.
         """
-        row = json.loads(line)
-        if self.run.path is None:
-            self.run._recorded.append(Trajectory.from_row(row))
-        else:
-            append_line(self._streams[TRAJECTORIES], line)
-        self.finished.add(row["id"])
+        for name, line in tools.items():
+            if self.run.path is not None:
+                self._add_tools(name, line)
+        for line in lines:
+            if self.run.path is None:
+                row = json.loads(line)
+                row["tools"] = json.loads(tools[row["tools"]])["tools"]
+                self.run._recorded.append(Trajectory.from_row(row))
+            else:
+                append_line(self._streams[TRAJECTORIES], line)
+            self._count()
 
     def fail(self, row: dict[str, Any]) -> None:
         """Record an infrastructure failure."""
@@ -111,24 +154,30 @@ class RunWriter:
         else:
             append_row(self._streams[FAILURES], row)
 
-    def settle(self, keys: Sequence[str]) -> None:
+    def settle(self, rank: Callable[[tuple[str, int]], int]) -> None:
         """Put what was recorded into the plan's order: the same bytes however it was played.
 
         Nothing can be recorded after it. A kill in the middle leaves the old order.
 
         Args:
-            keys: all ids of the plan, in its order; what is not among them stays at the end.
+            rank: the place of a task id and sample in the plan; what is not in it stays at the end.
         """
         self._streams.clear()
         if self.run.path is None:
             return
-        lines, rank = self.run.lines(), {key: place for place, key in enumerate(keys)}
-        standing = list(lines)
-        order = sorted(standing, key=lambda key: rank.get(f"{key[0]}#{key[1]}", len(rank)))
-        if order != standing:
-            file = self.run.path / TRAJECTORIES
-            _write_lines(file, ((file, lines[key][0]) for key in order))
-        _write_failures(self.run.path, self.run.failures(), rank)
+        file, lines = self.run.file, self.run.lines()
+        ranks = np.fromiter(map(rank, lines), np.int64, len(lines))
+        order = array("q", np.argsort(ranks, kind="stable").tobytes())
+        packed = is_packed(file) if self._compress is None else self._compress
+        same = packed == is_packed(file) and not (packed and self._added)
+        if not same or bool((np.diff(ranks) < 0).any()):
+            with LineFile(file) as source:
+                found = (source.line(lines.at(row)[0]) for row in order)
+                replace_lines(self.run.path / TRAJECTORIES, found, packed)
+        documents = Documents(self.run.path)
+        if packed != is_packed(documents.file) or not documents.in_order():
+            write_tools(self.run.path, [self.run.path], packed)
+        write_failures(self.run.path, self.run.failures(), rank)
 
     def close(self) -> None:
         """Bring everything to disk and let others write."""
@@ -139,188 +188,42 @@ class RunWriter:
 _MAY_DIFFER = ("episodes", "versions", "shard_versions")
 
 
-def _write_lines(target: Path, places: Iterable[tuple[Path, int]]) -> None:
-    """Write a file of lines that stand in others, atomically.
-
-    Args:
-        target: the file.
-        places: file and position in bytes of each line.
-    """
-    with publish(target) as partial, partial.open("wb") as stream:
-        source, name = None, None
-        try:
-            for path, position in places:
-                if source is None or path != name:
-                    if source is not None:  # as many files as there are shards may be too many
-                        source.close()
-                    source, name = path.open("rb"), path
-                source.seek(position)
-                stream.write(source.readline())
-        finally:
-            if source is not None:
-                source.close()
+def replace_lines(target: Path, lines: Iterable[bytes], packed: bool) -> None:
+    """Write a file of lines, compressed or not, in place of the one that is there."""
+    other = target.with_name(target.name + SUFFIX)
+    write_raw(other if packed else target, lines)
+    (target if packed else other).unlink(missing_ok=True)
 
 
-def _write_failures(folder: Path, rows: list[dict[str, Any]], rank: dict[str, int]) -> None:
+def write_tools(folder: Path, parts: Sequence[Path], packed: bool) -> None:
+    """Write the documents of all parts, each list once, in an order that nothing else decides."""
+    found = [Documents(part) for part in parts]
+    replace_lines(folder / TOOLS, Documents.merged(found), packed)
+    for part in found:
+        part.close()
+
+
+def write_failures(
+    folder: Path, rows: list[dict[str, Any]], rank: Callable[[tuple[str, int]], int]
+) -> None:
     """Write failures in the plan's order, those of one episode as they happened."""
-    order = sorted(rows, key=lambda row: rank.get(row["id"], len(rank)))
+
+    def place(row: dict[str, Any]) -> int:
+        key = key_of(row.get("id"))
+        return sys.maxsize if key is None else rank(key)
+
+    order = sorted(rows, key=place)
     if order != rows or not (folder / FAILURES).is_file():
         write_rows(folder / FAILURES, order)
 
 
-def merge(runs: Sequence[Run | str | Path], out: str | Path, *, partial: bool = False) -> Run:
-    """Make one run of the shards of a plan: the same bytes as of a run that was never cut.
-
-    A merge that was killed is begun again, and shards that were gone on with can be merged into the
-    same folder again.
-
-    Args:
-        runs: the folders of all shards of one plan, in any order; see `toolgym.rollout`.
-        out: the folder of the run.
-        partial: also where episodes are missing; a rollout into ``out`` plays those.
-
-    Returns:
-        The run.
-
-    Raises:
-        RunMismatchError: shards of other settings, or a folder that holds another run.
-        BadInputError: a shard is missing, stands there twice, or has not all of its episodes.
-        MissingFileError: a folder does not hold a shard.
-    """
-    folder = Path(out)
-    parts = _shards([run if isinstance(run, Run) else Run.open(run) for run in runs], folder)
-    settings = _merged_settings(parts)
-    plans = [_planned(part) for part in parts]
-    keys = list(_across(plans))
-    lines = [_own_lines(part, plan, partial) for part, plan in zip(parts, plans, strict=True)]
-    rank = {key: place for place, key in enumerate(keys)}
-    if len(rank) != len(keys) or len(keys) != settings.get("episodes"):
-        raise BadInputError(
-            f"the {len(parts)} shards plan {len(rank)} episodes in {len(keys)} places, and the run "
-            f"has {settings.get('episodes')}: a {PLAN} was changed"
-        )
-    run = Run(settings, folder)
-    with hold(folder, f"writing to {str(folder)!r}"):
-        _require_room(run, lines)
-        write_json(folder / SETTINGS, settings)
-        failures = [row for part in parts for row in part.failures()]
-        _write_failures(folder, failures, rank)
-        _write_lines(folder / TRAJECTORIES, _places(parts, lines, keys))
-    return run
-
-
-def _places(
-    parts: Sequence[Run], lines: Sequence[Lines], keys: Iterable[str]
-) -> Iterator[tuple[Path, int]]:
-    """File and position of each finished episode, in the plan's order."""
-    files = [Path(part.path or "") / TRAJECTORIES for part in parts]
-    for place, name in enumerate(keys):
-        shard, key = place % len(parts), key_of(name)
-        if key is not None and key in lines[shard]:
-            yield files[shard], lines[shard][key][0]
-
-
-def _shards(runs: Sequence[Run], out: Path) -> list[Run]:
-    """The shards in their order, each once and none missing."""
-    found: dict[int, Run] = {}
-    for run in runs:
-        shard = run.settings.get("shard")
-        if shard is None or run.path is None or not (run.path / PLAN).is_file():
-            raise MissingFileError(
-                f"{run} is not a shard of a run: `merge` takes folders of `rollout --shard`"
-            )
-        if run.path.resolve() == out.resolve():
-            raise BadInputError(f"{str(out)!r} is one of the shards: name another folder")
-        index, count = shard
-        twin = found.setdefault(index, run)
-        if twin is not run:
-            raise BadInputError(
-                f"{str(twin.path)!r} and {str(run.path)!r} are both shard {index}/{count}"
-            )
-    if not found:
-        raise BadInputError("merge needs the folders of all shards of a run, and none is named")
-    count = next(iter(found.values())).settings["shard"][1]
-    parts = [found[index] for index in sorted(found)]
-    for part in parts:
-        if part.settings["shard"][1] != count:
-            raise BadInputError(
-                f"{str(part.path)!r} is one of {part.settings['shard'][1]} shards and "
-                f"{str(parts[0].path)!r} one of {count}: they are not of one plan"
-            )
-    missing = [f"{index}/{count}" for index in range(count) if index not in found]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadInputError(
-            f"{len(missing)} of {count} shards are not named: {', '.join(missing[:3])}{more}"
-        )
-    return parts
-
-
-def _merged_settings(parts: Sequence[Run]) -> dict[str, Any]:
-    """What ``run.json`` would have said without shards; versions that differ are told beside it."""
-    first, versions = parts[0].settings, {}
-    for part in parts[1:]:
-        then = f"it is no shard of the plan of {str(parts[0].path)!r}: play it again like that one"
-        free = ("shard", "versions")
-        same_settings(str(part.path), part.settings, first, free=free, then=then)
-        if part.settings.get("versions") != first.get("versions"):
-            versions["/".join(map(str, part.settings["shard"]))] = part.settings.get("versions")
-    settings = {name: value for name, value in first.items() if name != "shard"}
-    return settings | ({"shard_versions": versions} if versions else {})
-
-
-def _planned(run: Run) -> list[str]:
+def planned(run: Run) -> Iterator[tuple[str, int]]:
+    """Task id and sample of a shard's episodes, in the plan's order."""
     file = Path(run.path or "") / PLAN
-    return [str(row.get("id")) for _, row in read_rows(file, "plan of a shard", torn=True)]
-
-
-def _across(plans: Sequence[list[str]]) -> Iterator[str]:
-    """The ids of all shards in the plan's order: the n-th job went to shard n modulo their number.
-
-    Raises:
-        BadInputError: the plans do not fit together.
-    """
-    total = sum(map(len, plans))
-    for index, plan in enumerate(plans):
-        if len(plan) != len(range(index, total, len(plans))):
+    for number, row in read_rows(file, "plan of a shard", torn=True):
+        key = key_of(row.get("id"))
+        if key is None:
             raise BadInputError(
-                f"shard {index} of {len(plans)} plans {len(plan)} of {total} episodes, not "
-                f"{len(range(index, total, len(plans)))}: a {PLAN} was changed"
+                f"{str(file)!r}, line {number}: an id is 'task#sample', not {row.get('id')!r}"
             )
-    for row in range(len(plans[0])):
-        yield from (plan[row] for plan in plans if row < len(plan))
-
-
-def _own_lines(run: Run, plan: Sequence[str], partial: bool) -> Lines:
-    """Where a shard's episodes stand; all of them, and no other."""
-    lines, own = run.lines(), {key_of(key) for key in plan}
-    missing = [key for key in plan if key_of(key) not in lines]
-    if missing and not partial:
-        raise BadInputError(
-            f"{str(run.path)!r} has not finished {len(missing)} of {len(plan)} episodes, such as "
-            f"{missing[0]!r}: run its rollout again, or merge with partial (--partial)"
-        )
-    strange = next((key for key in lines if key not in own), None)
-    if strange is not None:
-        raise BadInputError(
-            f"{str(run.path)!r}, line {lines[strange][1]}: episode '{strange[0]}#{strange[1]}' is "
-            "not one of this shard; remove the line"
-        )
-    return lines
-
-
-def _require_room(run: Run, lines: Sequence[Lines]) -> None:
-    """Refuse a folder that holds what a merge would lose."""
-    folder = Path(run.path or "")
-    if not (folder / SETTINGS).is_file():
-        if (folder / TRAJECTORIES).exists():
-            raise RunMismatchError(f"{str(folder)!r} holds other episodes: name another folder")
-        return
-    before = read_json(folder / SETTINGS)
-    same_settings(folder, before, run.settings, free=("versions", "shard_versions"))
-    for key in Run(before, folder).lines():
-        if not any(key in found for found in lines):
-            raise RunMismatchError(
-                f"{str(folder)!r} has an episode '{key[0]}#{key[1]}' that no shard has finished: "
-                "name another folder"
-            )
+        yield key

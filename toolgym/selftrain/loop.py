@@ -190,6 +190,7 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         prefixes=played or None,
         **sampling.model_dump(include=set(Sampling.model_fields)),
         sampling_batch_size=sampling.batch_size,
+        served=work.players.in_training(),
         # Every round draws anew.
         seed=_seed(work, settings.grpo) + 1000 * number,
         progress=tell,
@@ -235,24 +236,29 @@ def selftrain(
     with hold(folder, f"self-training in {str(folder)!r}"), quiet():
         preflight.remember(loaded, folder)
         work = Work(loaded, list(loaded.environments), folder, progress)
-        model = _base(work)
-        base = model
-        history = [_evaluate(work, model, 0)]
-        Evaluations(
-            work
-        ).judge()  # refuses a metric that these tasks do not have, before the rounds
-        if loaded.baseline:
-            run = partial(stages.baseline, work, partial(_player, work, model))
-            stage(work, stages.BASELINE, run)
-        rounds: list[dict[str, Any]] = []
-        for number in range(1, loaded.rounds + 1):
-            begin = model if loaded.begin_with == "last" else base
-            done, model = _round(work, model, begin, number)
-            rounds.append(done)
-            history.append(_evaluate(work, model, number))
-            if loaded.stop_when_worse and fell(work, number):
-                break
-        return write_report(work, history, rounds)
+        with work.players:
+            return _all_stages(work)
+
+
+def _all_stages(work: Work) -> Path:
+    """All stages in order; the report."""
+    settings = work.settings
+    model = _base(work)
+    base = model
+    history = [_evaluate(work, model, 0)]
+    Evaluations(work).judge()  # refuses a metric that these tasks do not have, before the rounds
+    if settings.baseline:
+        run = partial(stages.baseline, work, partial(work.players.policy, model))
+        stage(work, stages.BASELINE, run)
+    rounds: list[dict[str, Any]] = []
+    for number in range(1, settings.rounds + 1):
+        begin = model if settings.begin_with == "last" else base
+        done, model = _round(work, model, begin, number)
+        rounds.append(done)
+        history.append(_evaluate(work, model, number))
+        if settings.stop_when_worse and fell(work, number):
+            break
+    return write_report(work, history, rounds)
 
 
 def _base(work: Work) -> str:
@@ -291,7 +297,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
     """
     name, method = f"round-{number}", work.settings.method(number)
     done: dict[str, Any] = {"method": method}
-    policies = partial(_player, work, model)
+    policies = partial(work.players.policy, model)
     practised, beside = f"{name}/{PRACTICE}", None
     if work.settings.practises(method):
         play = partial(stages.practice, work, policies, name, number)
@@ -304,7 +310,7 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
         choose = partial(selection, work, method, number, work.out / practised, beside)
         done["selection"] = stage(work, f"{name}/{SELECTION}", choose)
     # On a GPU the model that plays and the one that trains would not fit beside each other.
-    _unload()
+    work.players.release()
     train = partial(training, work, method, number, begin, work.out / name)
     done["training"] = stage(work, f"{name}/training", train)
     return done, str(work.out / name / "training" / "model")
@@ -312,21 +318,5 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
 
 def _evaluate(work: Work, model: str, number: int) -> dict[str, Any]:
     name = f"evaluation-{number}"
-    return stage(work, name, partial(stages.evaluation, work, partial(_player, work, model), name))
-
-
-def _player(work: Work, model: str, temperature: float, *, practice: bool = False) -> Any:
-    """A policy of the model; the weights are loaded once for all policies of the same model."""
-    from toolgym.policies.local.transformers import TransformersPolicy
-
-    sampling = work.settings.sampling
-    options = sampling.model_dump(exclude={"temperature", "concurrency", "guided", "call_first"})
-    if sampling.guided == "always" or (practice and sampling.guided == "practice"):
-        options |= {"guided": True, "call_first": sampling.call_first}
-    return TransformersPolicy(model, temperature=temperature, **options)
-
-
-def _unload() -> None:
-    from toolgym.policies.local.transformers import unload_models
-
-    unload_models()
+    policies = partial(work.players.policy, model)
+    return stage(work, name, partial(stages.evaluation, work, policies, name))

@@ -5,6 +5,7 @@ Nothing is loaded or fetched here, and nothing but the settings is written.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
@@ -15,7 +16,7 @@ from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import same_settings
 from toolgym.data.conditions import compared_names, read_conditions
-from toolgym.errors import BadInputError, UnknownNameError
+from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 from toolgym.policies.local.models import require_whole, resolve_dtype
 from toolgym.registry import MODELS
 from toolgym.rollouts.playing import spec_of
@@ -31,6 +32,7 @@ from toolgym.selftrain.memory import (
     shape_of,
     training_memory,
 )
+from toolgym.selftrain.sampling import SamplingSettings
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.training.loop import check_version
 from toolgym.training.output import FREE
@@ -39,8 +41,23 @@ __all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
 
 _SMALL = 200_000_000  # parameters that are trained without a GPU
 # How episodes are played and judged, which does not decide what comes of them.
-_PLAYING = ("judge_by", "sampling.batch_size", "sampling.cache_gib", "sampling.concurrency")
+_PLAYING = (
+    *("judge_by", "sampling.batch_size", "sampling.cache_gib", "sampling.concurrency"),
+    *(f"sampling.server.{name}" for name in ("program", "start_seconds", "restarts")),
+)
 _BY_METHOD = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
+
+
+def _check_narrow(settings: SelfTrainSettings) -> None:
+    narrow, guided = settings.sampling.narrow, settings.sampling.guided
+    if narrow.said and guided == "never":
+        raise BadInputError(f"narrow ({narrow}) is for guided replies: set sampling.guided, too")
+    for environment in settings.environments if narrow.call_first or narrow.quoted else ():
+        if {**environment.args, **(environment.train or {})}.get("max_steps") == 1:
+            raise BadInputError(
+                f"environment {environment.label!r} has max_steps=1, and narrow ({narrow}) wants a "
+                "call before an answer: no episode would be answered; allow two steps"
+            )
 
 
 def check(settings: SelfTrainSettings) -> None:
@@ -50,18 +67,20 @@ def check(settings: SelfTrainSettings) -> None:
         UnknownNameError: an environment, tool, format, prompt, reward or metric that does not
             exist.
         BadInputError: an argument of an environment or of a training that cannot be used.
-        MissingFileError: a model or a DeepSpeed configuration that is not there.
-        MissingExtraError: TRL is missing or untested, or a package of ``report_to`` or of
-            ``sampling.guided`` is missing.
+        MissingFileError: a model, a server's program or a DeepSpeed configuration that is not
+            there.
+        MissingExtraError: TRL is missing or untested, or a package of ``report_to``, of
+            ``sampling.guided`` or of ``sampling.engine`` is missing.
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
     resolve_dtype(settings.sampling.dtype)
     places(settings)
-    if settings.sampling.guided != "never":
+    if settings.sampling.engine != "local":
+        _check_server(settings.sampling)
+    if settings.sampling.guided != "never" and settings.sampling.engine == "local":
         require_extra("llguidance", "guide")
-    elif settings.sampling.call_first:
-        raise BadInputError("call_first is for guided replies: set sampling.guided, too")
+    _check_narrow(settings)
     check_judge(settings.judge_by)
     recorded = {name for e in settings.environments for name in dict(e.args.get("reward") or {})}
     for where in {settings.filters(number).where for number in range(1, settings.rounds + 1)}:
@@ -74,6 +93,16 @@ def check(settings: SelfTrainSettings) -> None:
         return
     check_version()
     if "grpo" in map(settings.method, range(1, settings.rounds + 1)):
+        if settings.sampling.engine == "command" and not settings.sampling.serving.reload:
+            raise BadInputError(
+                "GRPO plays with new weights in every update, and the server of engine: command "
+                "would keep its old ones: say in server.reload which requests make it load them, "
+                "or set engine: local"
+            )
+        if settings.sampling.engine != "local" and settings.sampling.serving.policy == "endpoint":
+            raise BadInputError(
+                "GRPO learns from exact tokens: set server.policy: token-endpoint, or engine: local"
+            )
         for environment in settings.environments:
             if environment.train is not None and spec_of(environment.id).additional_wrappers:
                 raise BadInputError(
@@ -82,6 +111,23 @@ def check(settings: SelfTrainSettings) -> None:
                 )
     for method in {settings.method(number) for number in range(1, settings.rounds + 1)}:
         settings.training(method).resolve()
+
+
+def _check_server(sampling: SamplingSettings) -> None:
+    """Find what the start of a server would refuse.
+
+    Raises:
+        MissingFileError: its program is not there.
+        MissingExtraError: there is no client for it.
+    """
+    require_extra("aiohttp", "endpoint")
+    program = sampling.command[0]
+    if shutil.which(program) is None:
+        where = f"sampling.server.{'command' if sampling.engine == 'command' else 'program'}"
+        raise MissingFileError(
+            f"the server's program {program!r} is not found; install it in an environment of its "
+            f"own (docs/self-training.md) and name it by its path in {where}"
+        )
 
 
 def remember(settings: SelfTrainSettings, out: Path) -> None:
@@ -96,6 +142,8 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     """
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
+    if settings.sampling.engine == "local":  # as folders say that were begun before there was more
+        del now["sampling"]["engine"], now["sampling"]["server"]
     before = read_json(file) if file.is_file() else now
     free = [key for key in now if _not_yet_used(key, before, now, out)]
     free += ["rounds"] * (before.get("rounds", 0) <= now["rounds"])
@@ -292,7 +340,9 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
     saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype, shape.saved)
     play = (shape, sampling.batch_size, longest - reply, reply)
     kept = sampling.cache_gib * 2**30
-    found = {"playing": playing_memory(*play, width=saved, kept=kept)}
+    found: dict[str, Memory] = {}
+    if sampling.engine == "local":  # a server takes what its own options say
+        found["playing"] = playing_memory(*play, width=saved, kept=kept)
     for method in dict.fromkeys(settings.method(n) for n in range(1, settings.rounds + 1)):
         train = settings.training(method)
         half = gpu if train.bf16 is None else train.bf16

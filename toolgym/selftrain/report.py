@@ -127,7 +127,7 @@ def _run(work: Work) -> list[Block]:
         ["samples of each question in a round", str(settings.samples_per_task)],
         ["sampling", f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"],
         ["guided by the format's grammar", sampling.guided],
-        *([["first turn of guided replies", "a call"]] if sampling.call_first else []),
+        *([["guided replies narrowed to", str(sampling.narrow)]] if sampling.narrow.said else []),
         *(
             [
                 "kept" if one else f"kept in round {number}",

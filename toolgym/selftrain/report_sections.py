@@ -11,10 +11,9 @@ from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, holm
 from toolgym.rollouts.playing import make_env
-from toolgym.rollouts.runs import open_recording
+from toolgym.rollouts.runs import Episodes, open_recording
 from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
 from toolgym.selftrain.stages import BASELINE, Work
-from toolgym.trajectory import Trajectory
 
 __all__ = [
     *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result"),
@@ -216,17 +215,16 @@ def need(work: Work, last: int) -> list[Block]:
     return [Heading("When a tool was worth it"), Paragraph(text), Table(head, rows)]
 
 
-def _sampled(work: Work, number: int) -> list[Trajectory]:
+def _sampled(work: Work, number: int) -> Episodes:
     """The held-out episodes of an evaluation at the sampling temperature, ids made unique."""
     tested = [e.label for e in work.environments if e.test is not None]
-    return list(
-        open_recording([work.out / f"evaluation-{number}" / f"{name}-sampled" for name in tested])
-    )
+    folders = [work.out / f"evaluation-{number}" / f"{name}-sampled" for name in tested]
+    return open_recording(folders)
 
 
-def _alone(work: Work) -> list[Trajectory]:
+def _alone(work: Work) -> Episodes:
     tested = [e.label for e in work.environments if e.test is not None]
-    return list(open_recording([work.out / BASELINE / label for label in tested]))
+    return open_recording([work.out / BASELINE / label for label in tested])
 
 
 def overlap(work: Work) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -27,11 +26,12 @@ from toolgym._util.optional import require_extra
 from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
 from toolgym.registry import PRESETS
-from toolgym.training.config import DpoConfig, GroupConfig, Sampling, SftConfig
+from toolgym.selftrain.sampling import SamplingSettings
+from toolgym.training.config import DpoConfig, GroupConfig, SftConfig
 
 __all__ = [
-    *("EnvironmentSettings", "OwnModel", "Preset", "SelfTrainSettings", "load_settings"),
-    *("own_model", "preset"),
+    *("EnvironmentSettings", "OwnModel", "Preset", "SamplingSettings", "SelfTrainSettings"),
+    *("load_settings", "own_model", "preset"),
 ]
 
 
@@ -64,32 +64,6 @@ class EnvironmentSettings(_Settings):
     def label(self) -> str:
         """Name of its folders."""
         return self.name or self.id.rpartition(":")[2]
-
-
-class SamplingSettings(Sampling):
-    """How the model writes; practice and the first of the two evaluations, the other is greedy.
-
-    Args:
-        batch_size: replies sampled at once.
-        concurrency: episodes that run at once.
-        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
-            float32), ``float32``, ``bfloat16``.
-        guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
-            in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
-        call_first: a guided reply is no answer before a tool has been called.
-    """
-
-    batch_size: int = Field(default=64, ge=1)
-    concurrency: int = Field(default=128, ge=1)
-    dtype: str = "auto"
-    guided: Literal["never", "practice", "always"] = "never"
-    call_first: bool = False
-
-    @field_validator("guided", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        # YAML reads `no` and `yes` as these.
-        return {True: "practice", False: "never"}[value] if isinstance(value, bool) else value
 
 
 class FilterSettings(_Settings):

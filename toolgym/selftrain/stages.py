@@ -12,6 +12,7 @@ from toolgym._util.jsonl import read_json, write_json
 from toolgym._util.text import written
 from toolgym.rollouts.engine import Run, rollout
 from toolgym.rollouts.playing import make_env
+from toolgym.selftrain.sampling import Players
 from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
 
 __all__ = [
@@ -50,6 +51,11 @@ class Work:
     out: Path
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    players: Players = field(init=False)
+    """Policies of the run's models."""
+
+    def __post_init__(self) -> None:
+        self.players = Players(self.settings.sampling, self.out, self.tell)
 
     def tell(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Pass progress on."""

@@ -18,7 +18,7 @@ from toolgym.formats.base import Action
 from toolgym.formats.turn import Turn
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.policies.requests import read_native
-from toolgym.rollouts.plan import Job, Plan, make_plan
+from toolgym.rollouts.plan import Job, Plan, Queue, make_plan
 from toolgym.rollouts.playing import Opened, Playing
 from toolgym.rollouts.runs import Run
 from toolgym.rollouts.writing import RunWriter
@@ -69,7 +69,8 @@ def plan_for_clients(
         return make_plan(opened, _Client(kind), episodes, samples, seed)
     number = opened.env.tasks.index_of(task)
     whole = make_plan(opened, _Client(kind), None, samples, seed)
-    jobs = tuple(job for job in whole.jobs if job.task == number)
+    first = next(place for place, job in enumerate(whole.jobs) if job.task == number)
+    jobs = whole.jobs[first : first + samples]
     count = len(jobs) if episodes is None else episodes
     if not 1 <= count <= len(jobs):
         raise BadInputError(
@@ -124,19 +125,19 @@ class Desk:
         self._opened, self._plan, self._progress = opened, plan, progress
         self._tell, self._keep_left = tell_reward, keep_left
         self._writer, self._lock = RunWriter(self.run), threading.Lock()
-        self._jobs = deque(job for job in plan.jobs if job.key not in self._writer.finished)
+        self._jobs, self._again = Queue(plan.jobs, self._writer.before), deque[Job]()
         self._seats: set[Seat] = set()
 
     @property
     def complete(self) -> bool:
         """Whether every episode is recorded."""
         with self._lock:
-            return not self._jobs and not self._seats
+            return not (self._jobs or self._again or self._seats)
 
     @property
     def counts(self) -> tuple[int, int]:
         """Finished and planned episodes."""
-        return len(self._writer.finished), len(self._plan.jobs)
+        return self._writer.finished, len(self._plan.jobs)
 
     def seat(self) -> Seat | None:
         """The next episode, begun; None where none is left.
@@ -145,9 +146,9 @@ class Desk:
             ToolgymError: the environment cannot begin it; it stays in the plan.
         """
         with self._lock:
-            if not self._jobs:
+            if not (self._jobs or self._again):
                 return None
-            job = self._jobs.popleft()
+            job = self._again.popleft() if self._again else self._jobs.popleft()
         try:
             seat = Seat(self, self._opened.play(), job)
         except BaseException as error:
@@ -162,7 +163,7 @@ class Desk:
         for seat in list(self._seats):
             seat.leave()
         try:
-            self._writer.settle([job.key for job in self._plan.jobs])
+            self._writer.settle(self._plan.jobs.ranks())
         finally:
             self._writer.close()
 
@@ -188,7 +189,7 @@ class Desk:
 
     def _fail(self, job: Job, turns: int, error: BaseException, boundary: str) -> None:
         with self._lock:
-            self._jobs.appendleft(job)
+            self._again.append(job)
             if turns or boundary != "policy":  # who only looked has not failed
                 row = {"id": job.key, "boundary": boundary, "kind": type(error).__name__}
                 self._writer.fail(row | {"message": in_words(error), "turn": turns})

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._util.jsonl import read_rows, value_hash
+from toolgym._util.frames import standing
+from toolgym._util.jsonl import read_rows, rows_hash
 from toolgym._util.optional import quiet, require_extra
-from toolgym.data.chat import LearnAs, learned
+from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
-from toolgym.data.pairs import Pair, balance, make_pairs, pair_row, token_pair_row
+from toolgym.data.pairs import Balance, Groups, Pair, pair_row, pairs_of, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Recording, read_recording
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.training.config import (
     RIGHT,
     DpoConfig,
@@ -32,13 +33,14 @@ from toolgym.training.loop import (
     StepProgress,
     arguments,
     check_version,
+    dataset_of,
     load_for_training,
     lora,
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
 from toolgym.training.sft import WRITTEN
-from toolgym.trajectory import Trajectory
+from toolgym.trajectory import EpisodeSpool
 
 __all__ = ["Pairable", "PreparedPairs", "episode_pair", "prepare_pairs", "run_dpo", "train_dpo"]
 
@@ -63,14 +65,14 @@ class PreparedPairs:
         balance: see `toolgym.data.pairs.balance`; empty for exported rows.
     """
 
-    rows: list[dict[str, list[int]]]
+    rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
     balance: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Hash of all tokens and masks in order."""
-        return value_hash(self.rows)
+        return rows_hash(self.rows)
 
 
 def train_dpo(
@@ -184,7 +186,7 @@ def prepare_pairs(
     found, facts = _pairs(source, config, LearnAs.read(learn_as))
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
-    kept: list[dict[str, list[int]]] = []
+    kept, trained = row_spool(), 0
     for row in found:
         exact = "prompt_ids" in row
         made = _checked(row) if exact else _encoded(row, tokenizer, ends)
@@ -196,27 +198,31 @@ def prepare_pairs(
         else:
             anew = "re-rendered" if "learn_as" in row else "retokenised"
             counts["token_exact" if exact else anew] += 1
+            trained += sum(sum(made[f"{side}_mask"]) for side in _SIDES)
             kept.append(made)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no pair to train on: {reasons or 'none was given'}")
-    trained = sum(sum(row[f"{side}_mask"]) for row in kept for side in _SIDES)
     return PreparedPairs(kept, dict(counts), trained, facts)
 
 
 def _pairs(
     source: Pairable, config: DpoConfig, learn_as: LearnAs | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
     """Rows of tokens where both sides have them, of messages elsewhere; and their balance."""
     written = _written(source)
     if written is not None:
         if learn_as is not None:
             raise BadInputError(WRITTEN)
         return written
-    trajectories: list[Trajectory] = read_recording(source)[0]
-    right = condition(config.where or RIGHT, trajectories)
-    pairs, _ = make_pairs(trajectories, right, pairing=config.pairing, per_task=config.per_task)
-    return [episode_pair(pair, learn_as) for pair in pairs], balance(pairs)
+    episodes, sides, rows = some_episodes(source), Balance(), row_spool()
+    right = condition(config.where or RIGHT, episodes)
+    groups, dropped = Groups(episodes, EpisodeSpool(episodes.held)), Counter[str]()
+    how: Any = {"pairing": config.pairing, "per_task": config.per_task}
+    for pair in pairs_of(groups, right, dropped, **how):
+        rows.append(episode_pair(pair, learn_as))
+        sides.add(pair)
+    return rows, sides.told()
 
 
 def episode_pair(pair: Pair, learn_as: LearnAs | None = None) -> dict[str, Any]:
@@ -225,14 +231,14 @@ def episode_pair(pair: Pair, learn_as: LearnAs | None = None) -> dict[str, Any]:
     return exact or pair_row(pair, "auto", learn_as=learn_as)
 
 
-def _written(source: Any) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+def _written(source: Any) -> tuple[Sequence[dict[str, Any]], dict[str, Any]] | None:
     """Pairs that are written already, and their balance; or None for episodes."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir() and (path / "train.jsonl").is_file():
-            path = path / "train.jsonl"
+        if path.is_dir() and standing(path / "train.jsonl").is_file():
+            path = standing(path / "train.jsonl")
         if path.is_file():
-            rows = [row for _, row in read_rows(path, "row file")]
+            rows = spooled(row for _, row in read_rows(path, "row file"))
             if not rows:
                 raise BadInputError(f"row file {str(path)!r} is empty: export again")
             if not {"chosen", "chosen_ids", "schema"} & rows[0].keys():
@@ -246,7 +252,7 @@ def _written(source: Any) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     if isinstance(source, Rows):
         if source.kind != "dpo":
             raise BadInputError(f"DPO needs rows of kind 'dpo', not {source.kind!r}")
-        return list(source.rows), dict(source.about.get("balance", {}))
+        return source.rows, dict(source.about.get("balance", {}))
     if isinstance(source, Sequence) and not isinstance(source, str):
         items = list(source)
         if items and isinstance(items[0], dict):
@@ -306,7 +312,7 @@ def _encoded(
 def run_dpo(
     model: Any,
     tokenizer: Any,
-    rows: list[dict[str, list[int]]],
+    rows: Sequence[dict[str, list[int]]],
     work: Path,
     settings: Resolved,
     config: DpoConfig,
@@ -326,7 +332,7 @@ def run_dpo(
         resume: go on from the last complete checkpoint in ``work``.
         progress: called after each update.
     """
-    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
+    trl = require_extra("trl", "train")
     losses = {"sigmoid": 1.0} | ({"sft": config.sft_weight} if config.sft_weight else {})
 
     base: Any = trl.DPOTrainer
@@ -351,7 +357,7 @@ def run_dpo(
             # With adapters the model below them is the reference.
             ref_model=None if settings.lora else copy.deepcopy(model),
             args=arguments_of_trl,
-            train_dataset=datasets.Dataset.from_list(rows),
+            train_dataset=dataset_of(rows, work),
             processing_class=tokenizer,
             data_collator=masked_collator(tokenizer.pad_token_id),
             peft_config=lora(settings.lora),

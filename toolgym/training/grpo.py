@@ -7,6 +7,7 @@ recorded episodes, one turn at a time, which is ``credit="turn"`` here.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,14 +19,16 @@ from toolgym._util.jsonl import value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
+from toolgym.policies.base import Policy
 from toolgym.rollouts.playing import open_env
-from toolgym.rollouts.runs import Recording, read_recording
+from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,
     Sampling,
     TrainConfig,
     configure,
+    processes,
 )
 from toolgym.training.encoding import require_end
 from toolgym.training.loop import (
@@ -37,8 +40,9 @@ from toolgym.training.loop import (
     lora,
     train_loop,
 )
-from toolgym.training.output import Outcome, Trained
+from toolgym.training.output import Outcome, Trained, hand_over
 from toolgym.training.trl_episode import (
+    Live,
     Played,
     Player,
     Start,
@@ -49,6 +53,7 @@ from toolgym.training.trl_episode import (
 __all__ = ["run_grpo", "train_grpo", "worlds_of"]
 
 EPISODES = "episodes"
+SERVED = "served"
 
 
 SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
@@ -69,6 +74,7 @@ def train_grpo(
     prefixes: Recording | None = None,
     resume: bool = True,
     progress: StepProgress | None = None,
+    served: Callable[[Path], Policy] | None = None,
     **options: Any,
 ) -> Trained:
     """Fine-tune a model by playing, with TRL's ``GRPOTrainer`` and our own episodes.
@@ -89,6 +95,9 @@ def train_grpo(
             task.
         resume: go on from the last checkpoint of the same training.
         progress: called with updates done, updates planned and a note.
+        served: makes the policy that plays an update where this process does not sample itself,
+            such as one that asks a server; called before each update with a folder that holds the
+            weights of this moment.
         options: fields of `GrpoConfig` by name; they win over ``config``.
 
     Returns:
@@ -110,7 +119,7 @@ def train_grpo(
     if prefixes is None:
         starts = starts_from_tasks(worlds)
     else:
-        starts = starts_from_episodes(worlds, read_recording(prefixes)[0])
+        starts = starts_from_episodes(worlds, some_episodes(prefixes))
     credit = asked.credit or ("episode" if prefixes is None else "turn")
     _require_step(starts, asked)
     with quiet():
@@ -133,6 +142,7 @@ def train_grpo(
                 seed=settings.seed,
                 branch_after=asked.branch_after,
                 record=outcome.work / EPISODES if asked.record_episodes else None,
+                served=_live(served, tokenizer, outcome.work / SERVED, saved),
             )
             made = run_grpo(
                 loaded,
@@ -147,6 +157,26 @@ def train_grpo(
                 progress=progress,
             )
             return _finish(outcome, made, saved, tokenizer, weights, settings.batch_size)
+
+
+def _live(
+    served: Callable[[Path], Policy] | None, tokenizer: Any, folder: Path, dtype: Any
+) -> Live | None:
+    """What plays with a model in training, by way of a folder of its weights.
+
+    Raises:
+        BadInputError: several processes train together.
+    """
+    if served is None:
+        return None
+    if processes() > 1:
+        raise BadInputError(f"GRPO through a server trains in one process, not in {processes()}")
+
+    def policy(model: Any) -> Policy:
+        hand_over(model, tokenizer, folder, dtype)
+        return served(folder)
+
+    return policy
 
 
 def _sampling(config: GrpoConfig) -> dict[str, Any]:
@@ -248,6 +278,7 @@ def _finish(
     }
     folder = outcome.work / EPISODES
     kept = [folder] if folder.is_dir() else []
+    shutil.rmtree(outcome.work / SERVED, ignore_errors=True)
     return outcome.finish(made.model.to(saved), tokenizer, facts, made.log, kept)
 
 

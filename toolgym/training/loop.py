@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import require_extra
+from toolgym._util.spool import Spool
 from toolgym.errors import MissingExtraError
 from toolgym.policies.local.models import open_model, require_whole
 from toolgym.training.config import Resolved, processes, rank
@@ -22,6 +24,7 @@ __all__ = [
     "StepProgress",
     "arguments",
     "check_version",
+    "dataset_of",
     "load_for_training",
     "lora",
     "train_loop",
@@ -82,6 +85,29 @@ def check_version(installed: str | None = None) -> str:
             f"install it with: pip install 'trl>={low[0]}.{low[1]},<{high[0]}'"
         )
     return installed
+
+
+def dataset_of(
+    rows: Sequence[dict[str, list[int]]], work: Path, more: Sequence[dict[str, list[int]]] = ()
+) -> Any:
+    """Rows as a data set of ``datasets``; those that lie on disk stay there, as an Arrow file.
+
+    Args:
+        rows: of tokens.
+        work: folder of the checkpoints, which goes when training has ended.
+        more: rows behind them.
+    """
+    datasets = require_extra("datasets", "train")
+    if not isinstance(rows, Spool) or rows.held:
+        return datasets.Dataset.from_list([*rows, *more])
+    writer = require_extra("datasets.arrow_writer", "train")
+    work.mkdir(parents=True, exist_ok=True)
+    file = str(work / f"rows-{rank()}.arrow")
+    with writer.ArrowWriter(path=file) as stream:
+        for row in chain(rows, more):
+            stream.write(row)
+        stream.finalize()
+    return datasets.Dataset.from_file(file)
 
 
 def load_for_training(model: str | Path, settings: Resolved) -> tuple[Any, Any, Any]:

@@ -16,7 +16,7 @@ from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
 from toolgym.training.config import rank
 
-__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "explained"]
+__all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "explained", "hand_over"]
 
 # torch and safetensors report these as errors of their own kinds; the text is all there is.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -175,6 +175,48 @@ class Outcome:
         write_json(made / RECORD, record)
         move_in(made, self.target)
         return _trained(self.target, record)
+
+
+def hand_over(model: Any, tokenizer: Any, folder: Path, dtype: Any) -> None:
+    """Write a model in the middle of its training, for a server to read.
+
+    Its files appear one by one, each whole; adapters are added to the weights that are written, and
+    the model itself stays as it is.
+
+    Args:
+        model: with or without adapters.
+        tokenizer: the model's.
+        folder: that is written, or written over.
+        dtype: of the weights there.
+    """
+    made = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with explained(f"handing the model over in {str(folder)!r}", "use a machine with more"):
+        base.save_pretrained(made, state_dict=_weights(base, dtype))
+        tokenizer.save_pretrained(made)
+        said = read_json(made / "config.json")
+        write_json(made / "config.json", {**said, "dtype": str(dtype).removeprefix("torch.")})
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in made.iterdir():
+            os.replace(file, folder / file.name)
+    made.rmdir()
+
+
+def _weights(model: Any, dtype: Any) -> dict[str, Any]:
+    """All weights by name, adapters added to those that they change."""
+    found = {
+        name.replace(".base_layer.", "."): tensor.detach().to(dtype)
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
+            weight = module.base_layer.weight.detach()
+            for adapter in module.active_adapters:
+                weight = weight + module.get_delta_weight(adapter).detach().to(weight.dtype)
+            found[f"{name}.weight"] = weight.to(dtype)
+    return found
 
 
 def _trained(target: Path, record: dict[str, Any]) -> Trained:

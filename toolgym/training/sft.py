@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._util.jsonl import read_rows, value_hash
+from toolgym._util.frames import standing
+from toolgym._util.jsonl import read_rows, rows_hash
 from toolgym._util.optional import quiet, require_extra
-from toolgym.data.chat import LearnAs, learned
+from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.runs import Recorded, Recording, open_recording
@@ -26,6 +27,7 @@ from toolgym.training.loop import (
     StepProgress,
     arguments,
     check_version,
+    dataset_of,
     load_for_training,
     lora,
     train_loop,
@@ -131,18 +133,18 @@ class Prepared:
         warnings: what the model will not learn from them.
     """
 
-    rows: list[dict[str, list[int]]]
+    rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def fingerprint(self) -> str:
         """Hash of all tokens and labels in order."""
-        return value_hash(self.rows)
+        return rows_hash(self.rows)
 
 
-def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> list[dict[str, Any]]:
-    """Rows of tokens where they were recorded, of messages elsewhere.
+def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> Sequence[dict[str, Any]]:
+    """Rows of tokens where they were recorded, of messages elsewhere; many of them lie on disk.
 
     Args:
         source: see `Trainable`.
@@ -159,7 +161,7 @@ def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> list[di
         if learn_as is not None:
             raise BadInputError(WRITTEN)
         return rows
-    return [episode_row(item, learn_as) for item in open_recording(source)]
+    return spooled(episode_row(item, learn_as) for item in open_recording(source))
 
 
 def episode_row(trajectory: Trajectory, learn_as: LearnAs | None = None) -> dict[str, Any]:
@@ -169,14 +171,14 @@ def episode_row(trajectory: Trajectory, learn_as: LearnAs | None = None) -> dict
     return message_rows([trajectory], learn_as=learn_as)[0][0]
 
 
-def _written(source: Any) -> list[dict[str, Any]] | None:
+def _written(source: Any) -> Sequence[dict[str, Any]] | None:
     """Rows that are written already, or None for episodes."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir() and (path / "train.jsonl").is_file():
-            path = path / "train.jsonl"
+        if path.is_dir() and standing(path / "train.jsonl").is_file():
+            path = standing(path / "train.jsonl")
         if path.is_file():
-            rows = [row for _, row in read_rows(path, "row file")]
+            rows = spooled(row for _, row in read_rows(path, "row file"))
             if not rows:
                 raise BadInputError(f"row file {str(path)!r} is empty: filter or export again")
             if "chosen" in rows[0] or "chosen_ids" in rows[0]:
@@ -189,7 +191,7 @@ def _written(source: Any) -> list[dict[str, Any]] | None:
     if isinstance(source, Rows):
         if source.kind == "dpo":
             raise BadInputError("SFT needs rows of kind 'sft' or 'prefixes', not 'dpo'")
-        return list(source.rows)
+        return source.rows
     found = isinstance(source, list) and any(isinstance(item, dict) for item in source)
     return source if found else None
 
@@ -212,7 +214,7 @@ def prepare(
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
-    kept: list[dict[str, list[int]]] = []
+    kept, trained = row_spool(), 0
     for row in training_rows(source, LearnAs.read(learn_as)):
         exact = "input_ids" in row
         ids, labels, problem = _encoded(row, tokenizer, ends)
@@ -229,12 +231,12 @@ def prepare(
         else:
             anew = "re-rendered" if "learn_as" in row else "retokenised"
             counts["token_exact" if exact else anew] += 1
+            trained += sum(label != IGNORED for label in labels)
             kept.append({"input_ids": ids, "labels": labels})
     _judge(wrong, counts)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no row to train on: {reasons or 'none was given'}")
-    trained = sum(label != IGNORED for row in kept for label in row["labels"])
     return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends))
 
 
@@ -313,7 +315,7 @@ def _judge(wrong: Counter[str], counts: Counter[str]) -> None:
 def run_sft(
     model: Any,
     tokenizer: Any,
-    rows: list[dict[str, list[int]]],
+    rows: Sequence[dict[str, list[int]]],
     work: Path,
     settings: Resolved,
     *,
@@ -331,7 +333,7 @@ def run_sft(
         resume: go on from the last complete checkpoint in ``work``.
         progress: called after each update.
     """
-    trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
+    trl = require_extra("trl", "train")
     # Several processes take equally many rows, so that accelerate repeats rows of the beginning
     # where the last batch is not full. Rows without a label, put there, take no part in the loss.
     missing = -len(rows) % (settings.device_batch_size * processes()) if processes() > 1 else 0
@@ -357,7 +359,7 @@ def run_sft(
         return RowTrainer(
             model=model,
             args=config,
-            train_dataset=datasets.Dataset.from_list(rows + [silent] * missing),
+            train_dataset=dataset_of(rows, work, [silent] * missing),
             processing_class=tokenizer,
             peft_config=lora(settings.lora),
         )

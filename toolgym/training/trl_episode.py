@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -13,8 +13,8 @@ from typing import Any
 from toolgym._util.jsonl import write_rows
 from toolgym.env import ToolEnv
 from toolgym.episodes.branching import Snapshot
-from toolgym.errors import BadInputError, PolicyError
-from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
+from toolgym.errors import BadInputError, EndpointError, PolicyError
+from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, join_tokens
 from toolgym.policies.local.models import Loaded
 from toolgym.policies.local.transformers import TransformersPolicy
 from toolgym.rollouts.runs import episode_seed
@@ -22,7 +22,10 @@ from toolgym.training.config import rank
 from toolgym.trajectory import Trajectory
 from toolgym.vector import step_together
 
-__all__ = ["Played", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
+__all__ = ["Live", "Played", "Player", "Start", "starts_from_episodes", "starts_from_tasks"]
+
+Live = Callable[[Any], Policy]
+"""Takes the model in training; the policy writes with the weights that it has now."""
 
 _MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
 
@@ -55,9 +58,11 @@ def starts_from_tasks(envs: Sequence[ToolEnv]) -> list[Start]:
 
 
 def starts_from_episodes(
-    envs: Sequence[ToolEnv], trajectories: Sequence[Trajectory]
+    envs: Sequence[ToolEnv], trajectories: Iterable[Trajectory]
 ) -> list[Start]:
     """Every prefix of recorded episodes, each once, the empty ones too (arXiv 2508.08791).
+
+    Held are the replies of different prefixes, which the trainer begins from in any order.
 
     Args:
         envs: must hold their tasks.
@@ -149,6 +154,7 @@ class Player:
         seed: of the training.
         record: folder for the episodes of each step, or None.
         branch_after: turns of a group that are played once: its episodes branch from there.
+        served: what plays with the weights of a model in training, where this process does not.
     """
 
     envs: Sequence[ToolEnv]
@@ -160,6 +166,7 @@ class Player:
     seed: int
     record: Path | None = None
     branch_after: int = 0
+    served: Live | None = None
 
     def __call__(self, model: Any, keys: Sequence[str], step: int) -> Played:
         """Play one episode for each key.
@@ -170,10 +177,9 @@ class Player:
             step: optimiser steps so far; fixes the seeds, so that a resumed step is the same.
 
         Raises:
-            PolicyError: the model failed in more than half of the episodes.
+            PolicyError: the model failed in more than half of the episodes, or its server is lost.
         """
-        loaded = Loaded(model, self.tokenizer, self._ends(model), "in training")
-        policy = TransformersPolicy(loaded, logprobs=True, **self.sampling)
+        policy = self._policy(model)
         # A group may be spread over processes: each of its episodes has its own place and seed.
         places = range(rank() * len(keys), (rank() + 1) * len(keys))
         episodes = self._begin(policy, list(zip(keys, places, strict=True)), step)
@@ -191,9 +197,13 @@ class Player:
             write_rows(self.record / f"step-{step + 1:06}{own}.jsonl", rows)
         return played
 
-    def _begin(
-        self, policy: TransformersPolicy, asked: Sequence[tuple[str, int]], step: int
-    ) -> list[_Episode]:
+    def _policy(self, model: Any) -> Policy:
+        if self.served is not None:
+            return self.served(model)
+        loaded = Loaded(model, self.tokenizer, self._ends(model), "in training")
+        return TransformersPolicy(loaded, logprobs=True, **self.sampling)
+
+    def _begin(self, policy: Policy, asked: Sequence[tuple[str, int]], step: int) -> list[_Episode]:
         """The episodes of a step; those of a group go on from one beginning, where it has one."""
         episodes: list[_Episode] = []
         shared = self.branch_after or any(self.starts[key].actions for key, _ in asked)
@@ -214,7 +224,7 @@ class Player:
                 episodes.append(_Episode(env, f"{key}#{place}", seed, leader.first, info))
         return episodes
 
-    def _played_once(self, policy: TransformersPolicy, leader: _Episode) -> Snapshot | None:
+    def _played_once(self, policy: Policy, leader: _Episode) -> Snapshot | None:
         """Play a group's first turns, but for one that would end the episode; the moment after."""
         moment = None if leader.failure else leader.env.snapshot()
         for _ in range(self.branch_after if moment is not None else 0):
@@ -249,13 +259,15 @@ class Player:
                 break
         return episode
 
-    def _turn(self, policy: TransformersPolicy, running: list[_Episode]) -> list[_Episode]:
+    def _turn(self, policy: Policy, running: list[_Episode]) -> list[_Episode]:
         replies = policy.act([episode.request() for episode in running])
         playing: list[tuple[_Episode, str]] = []
         for episode, reply in zip(running, replies, strict=True):
             if isinstance(reply, Reply):
                 episode.turns.append(reply.tokens)
                 playing.append((episode, reply.turn))
+            elif isinstance(reply, EndpointError) and reply.kind == "ended":
+                raise reply
             else:
                 episode.failure = str(reply)
         stepped = step_together([e.env for e, _ in playing], [text for _, text in playing])

@@ -1,6 +1,13 @@
 """The record of an episode and its versioned JSONL form."""
 
-from toolgym.trajectory.reading import parse_trajectory, read_trajectories, spool_for
+from toolgym.trajectory.reading import (
+    TOOLS,
+    Documents,
+    EpisodeSpool,
+    Names,
+    parse_trajectory,
+    read_trajectories,
+)
 from toolgym.trajectory.record import (
     MALFORMED_CALLS,
     SCHEMA,
@@ -13,11 +20,14 @@ from toolgym.trajectory.record import (
 __all__ = [
     "MALFORMED_CALLS",
     "SCHEMA",
+    "TOOLS",
+    "Documents",
+    "EpisodeSpool",
+    "Names",
     "Problem",
     "Step",
     "Tokens",
     "Trajectory",
     "parse_trajectory",
     "read_trajectories",
-    "spool_for",
 ]

@@ -16,8 +16,8 @@ from toolgym.task import Task
 
 __all__ = ["MALFORMED_CALLS", "SCHEMA", "Problem", "Step", "Tokens", "Trajectory"]
 
-SCHEMA = 2
-"""Version of the JSONL form that is written; readers take version 1, too."""
+SCHEMA = 3
+"""Version of the JSONL form that is written; readers take versions 1 and 2, too."""
 
 _FAULT_OF_1 = re.compile(
     r"injected_(?P<kind>timeout|tool_error|empty|garbled|slow)(?: (?P<seconds>\S+) s)?$", re.M
@@ -222,8 +222,8 @@ class Trajectory:
             state=copy_json(self.state),
         )
 
-    def to_row(self) -> dict[str, Any]:
-        """The trajectory as plain JSON values."""
+    def to_row(self, tools: str | None = None) -> dict[str, Any]:
+        """The trajectory as plain JSON values; ``tools`` stands in place of the documents."""
         row: dict[str, Any] = {
             "schema": SCHEMA,
             "id": self.id,
@@ -233,7 +233,7 @@ class Trajectory:
             "sample": self.sample,
             "seed": self.seed,
             "messages": [message.to_chat() for message in self.messages],
-            "tools": self.tools,
+            "tools": self.tools if tools is None else tools,
             "steps": [_step_row(step) for step in self.steps],
             "answer": self.answer,
             "terminated": self.terminated,
@@ -248,25 +248,30 @@ class Trajectory:
             row["examples"] = self.examples
         return row if self.state is None else row | {"state": self.state}
 
-    def to_line(self) -> str:
-        """The row as a line of strict JSON that reads back as this trajectory.
+    def to_line(self, tools: str | None = None) -> str:
+        """The row, see `to_row`, as a line of strict JSON that reads back as this trajectory.
 
         Raises:
             BadInputError: JSON cannot hold it; what it is stands in the message.
         """
-        return exact_line(self.to_row())
+        return exact_line(self.to_row(tools))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Trajectory:
-        """Read what `to_row` wrote, now or in version 1.
+        """Read what `to_row` wrote, now or in version 1 or 2.
 
         Raises:
-            BadInputError: another schema version, or a row that is not a trajectory.
+            BadInputError: another version, not a trajectory, or one whose tools stand elsewhere.
         """
-        if row.get("schema") not in (1, SCHEMA):
+        if row.get("schema") not in (1, 2, SCHEMA):
             raise BadInputError(
-                f"trajectory schema {row.get('schema')!r} is not 1 or {SCHEMA}: "
-                "it was written by another version of toolgym, or is not a trajectory"
+                f"trajectory schema {row.get('schema')!r} is not 1, 2 or {SCHEMA}: another version "
+                "of toolgym wrote it, or it is not a trajectory"
+            )
+        if isinstance(row.get("tools"), str):
+            raise BadInputError(
+                f"its tools stand in 'tools.jsonl' of its folder under {row['tools']!r}: read the "
+                "file with toolgym.trajectory.read_trajectories, or as a run"
             )
         read = _step_of_1 if row["schema"] == 1 else _step_of_2
         try:

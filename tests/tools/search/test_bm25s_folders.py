@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import Stemmer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import toolgym  # noqa: F401  (registers the environments)
@@ -246,6 +246,7 @@ _WORDS = [
     ),
     method=st.sampled_from(METHODS),
 )
+@example(texts=["red green"], queries=["reds"], method="lucene")  # all words are stems
 def test_small_folders_both_ways(
     tmp_path: Path, texts: list[str], queries: list[str], method: str
 ) -> None:

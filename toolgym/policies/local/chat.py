@@ -82,6 +82,8 @@ class TokenChat:
         own = {tokenizer.eos_token_id} - {None}
         self.end_ids = {*ends, *own, *(added & set(after[:1]))}
         """What ends a reply."""
+        self.closing: list[int] = after
+        """What the template puts behind a reply, its end token first where it has one."""
         self._structure = (added & set(structure)) | set(tokenizer.all_special_ids) | self.end_ids
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int] | Exception]:

@@ -16,7 +16,8 @@ import numpy as np
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Request, grammar_of
+from toolgym.policies.base import Request
+from toolgym.policies.guiding import Narrow, grammar_of
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ class Guides:
         tokenizer: a fast one.
         ends: ids that end a reply.
         width: ids that the model knows; may be more than the tokenizer's.
-        call_first: no answer before a tool has been called in the episode.
+        narrow: what replies hold to beside the format's grammar.
 
     Raises:
         MissingExtraError: llguidance is not installed.
@@ -97,11 +98,11 @@ class Guides:
         ends: Collection[int],
         width: int,
         *,
-        call_first: bool = False,
+        narrow: Narrow = Narrow(),  # noqa: B008 - it is frozen
     ) -> None:
         self._library = require_extra("llguidance", "guide")
         bridge = require_extra("llguidance.hf", "guide")
-        self._ends, self._call_first = frozenset(ends), call_first
+        self._ends, self._narrow = frozenset(ends), narrow
         try:
             self._tokenizer = bridge.from_tokenizer(
                 tokenizer,
@@ -129,7 +130,7 @@ class Guides:
             BadInputError: the request's format has no grammar.
             PolicyError: a tool's schema says what cannot be guided.
         """
-        grammar = grammar_of(request, self._call_first)
+        grammar = grammar_of(request, self._narrow)
         if grammar not in self._compiled:
             self._compiled[grammar] = self._compile(grammar, request)
             if len(self._compiled) > _MOST_GRAMMARS:

@@ -12,13 +12,14 @@ from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError
-from toolgym.policies.base import Reply, ReplyTokens, Request, cut_at_stop
+from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.completions import NothingError, ids_of
 from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.requests import at
+from toolgym.policies.serving import ModelServer
 
-__all__ = ["TokenEndpointPolicy"]
+__all__ = ["ServedPolicy", "TokenEndpointPolicy"]
 
 
 class TokenEndpointPolicy(EndpointPolicy):
@@ -29,11 +30,12 @@ class TokenEndpointPolicy(EndpointPolicy):
         tokenizer: folder or hub id of the served model's tokenizer, with its chat template.
         template: what the template itself asks for, such as ``{"enable_thinking": False}``.
         pass_tools: give the tools to the template, beside the format's own text.
+        max_prompt_tokens: a longer prompt loses its beginning; None: the server refuses it.
         options: others of `EndpointPolicy`, but for ``native_tools``.
 
     Raises:
         MissingExtraError: ``aiohttp`` or ``transformers`` is not installed.
-        BadInputError: no tokenizer, or see `EndpointPolicy`.
+        BadInputError: no tokenizer, no room for a prompt, or see `EndpointPolicy`.
         TemplateError: see `TokenChat`.
     """
 
@@ -44,6 +46,7 @@ class TokenEndpointPolicy(EndpointPolicy):
         tokenizer: str = "",
         template: Mapping[str, Any] | None = None,
         pass_tools: bool = False,
+        max_prompt_tokens: int | None = None,
         **options: Any,
     ) -> None:
         if not tokenizer or options.get("native_tools"):
@@ -51,10 +54,17 @@ class TokenEndpointPolicy(EndpointPolicy):
                 "token-endpoint needs the model's tokenizer (tokenizer=FOLDER or hub id), and has "
                 "no native_tools: the tools stand in the text"
             )
+        if max_prompt_tokens is not None and max_prompt_tokens < 1:
+            raise BadInputError(f"max_prompt_tokens must be at least 1, not {max_prompt_tokens!r}")
         loaded = require_extra("transformers", "train").AutoTokenizer.from_pretrained(tokenizer)
         self._chat = TokenChat(loaded, pass_tools=pass_tools, template=template)
         self.tokenizer_hash = tokenizer_hash(loaded)
-        self._rendered_by = {"pass_tools": pass_tools, "template": dict(template or {})}
+        self._longest = max_prompt_tokens
+        self._rendered_by = {
+            "pass_tools": pass_tools,
+            "template": dict(template or {}),
+            **({"max_prompt_tokens": max_prompt_tokens} if max_prompt_tokens else {}),
+        }
         super().__init__(base_url, **{**options, "tokens": True})
 
     def wanted(self, request: Request) -> tuple[str, dict[str, Any]]:
@@ -70,7 +80,7 @@ class TokenEndpointPolicy(EndpointPolicy):
         del fields["messages"]
         return "/completions", {
             **fields,
-            "prompt": prompt,
+            "prompt": prompt[-self._longest :] if self._longest else prompt,
             "logprobs": 1,
             "stop_token_ids": sorted(self._chat.end_ids),
             "skip_special_tokens": False,
@@ -108,3 +118,56 @@ class TokenEndpointPolicy(EndpointPolicy):
         """Drop what was kept of an ended episode."""
         super().forget(episode)
         self._chat.forget(episode)
+
+
+class ServedPolicy(Policy):
+    """A policy of a server that the run has started: its failure ends the run, not the episode.
+
+    Args:
+        policy: that asks the server.
+        server: which must stay while the policy plays.
+        about: what to record of the server in place of its address, which is another one each time.
+    """
+
+    def __init__(self, policy: Policy, server: ModelServer, about: Mapping[str, Any]) -> None:
+        self._policy, self._server, self._about = policy, server, dict(about)
+        self.tokenizer_hash = policy.tokenizer_hash
+        server.when_lost(policy.close)  # nobody waits any longer for what will not come
+
+    @property
+    def concurrency(self) -> int:
+        """As the policy's."""
+        return self._policy.concurrency
+
+    @property
+    def notice(self) -> str:
+        """What the policy waits for."""
+        return self._policy.notice
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """Ask for all replies; all fail with the same error once the server is lost.
+
+        Raises:
+            PolicyError: after `close`.
+        """
+        try:
+            replies = self._policy.act(requests)
+        except Exception:
+            if self._server.failure is None:
+                raise
+            replies = []
+        lost = self._server.failure
+        return replies if lost is None else [lost] * len(requests)
+
+    def describe(self) -> dict[str, Any]:
+        """As the policy's, with what is served in place of the address."""
+        told = self._policy.describe()
+        return {**{key: told[key] for key in told if key != "base_url"}, **self._about}
+
+    def forget(self, episode: str) -> None:
+        """The episode has ended."""
+        self._policy.forget(episode)
+
+    def close(self) -> None:
+        """Close the connections; the server goes on."""
+        self._policy.close()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.policies.base import Lockstep, Policy, Reply, ReplyTokens, Request, Stream, cut_at_stop
+from toolgym.policies.guiding import Narrow
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Row
 from toolgym.policies.local.models import (
@@ -24,7 +25,7 @@ from toolgym.policies.local.models import (
 from toolgym.policies.local.prefixes import Prefixes
 from toolgym.policies.local.sampling import Guides
 
-__all__ = ["RowStream", "TransformersPolicy", "unload_models"]
+__all__ = ["RowStream", "TransformersPolicy", "room_for_prompts", "unload_models"]
 
 _STEPS = 8  # between two beats of a stream in which no reply ends
 
@@ -163,7 +164,7 @@ class TransformersPolicy(Policy):
         template: further arguments of the chat template, such as ``{"enable_thinking": False}``.
         guided: every reply is one of the format's grammar: no call is malformed, arguments are
             valid under their schemas. Temperature and ``top_p`` work on what is allowed.
-        call_first: a guided reply is no answer before a tool has been called in the episode.
+        narrow: what guided replies hold to beside it, see `toolgym.policies.guiding.Narrow`.
 
     Raises:
         MissingExtraError: torch or transformers is not installed, or llguidance for ``guided``.
@@ -191,12 +192,10 @@ class TransformersPolicy(Policy):
         adapter: str | Path | None = None,
         template: Mapping[str, Any] | None = None,
         guided: bool = False,
-        call_first: bool = False,
+        narrow: Narrow | Mapping[str, Any] | None = None,
     ) -> None:
         on_cpu = choose_device(device) == "cpu"
-        if call_first and not guided:
-            raise BadInputError("call_first is for guided replies: pass guided=True, too")
-        self._call_first = call_first
+        self._narrow = Narrow.read(narrow, guided)
         max_new_tokens = max_new_tokens if max_new_tokens is not None else 128 if on_cpu else 512
         batch_size = batch_size if batch_size is not None else 32 if on_cpu else 64
         self._concurrency = 32 if on_cpu else super().concurrency
@@ -217,12 +216,12 @@ class TransformersPolicy(Policy):
         if not isinstance(loaded, Loaded):
             loaded = load_model(str(model), adapter=adapter_folder, device=device, dtype=dtype)
         self._weights = loaded.fingerprint
-        self._longest = _room(loaded.model.config, max_prompt_tokens, max_new_tokens)
+        self._longest = room_for_prompts(loaded.model.config, max_prompt_tokens, max_new_tokens)
         self._chat = TokenChat(
             loaded.tokenizer, pass_tools=pass_tools, template=template, ends=loaded.ends
         )
         self.tokenizer_hash = tokenizer_hash(loaded.tokenizer)
-        self._guides = _guides(loaded, self._chat, call_first) if guided else None
+        self._guides = _guides(loaded, self._chat, self._narrow) if guided else None
         self._generator: Generator | None = Generator(
             model=loaded.model,
             ends=frozenset(self._chat.end_ids),
@@ -274,8 +273,8 @@ class TransformersPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
         hashes = {"model_hash": self._weights, "tokenizer_hash": self.tokenizer_hash}
-        held = {"guided": True} if self._guides is not None else {}
-        held |= {"call_first": True} if self._call_first else {}
+        held: dict[str, Any] = {"guided": True} if self._guides is not None else {}
+        held |= {"narrow": said} if (said := self._narrow.said) else {}
         return {"policy": "transformers", **self._settings, **held, **hashes}
 
     def forget(self, episode: str) -> None:
@@ -301,9 +300,9 @@ def _check(temperature: float, top_p: float, cache_gib: float, **counts: int) ->
             raise BadInputError(f"{name} must be a whole number of at least 1, not {count!r}")
 
 
-def _guides(loaded: Loaded, chat: TokenChat, call_first: bool) -> Guides:
+def _guides(loaded: Loaded, chat: TokenChat, narrow: Narrow) -> Guides:
     width = loaded.model.get_output_embeddings().weight.shape[0]
-    return Guides(loaded.tokenizer, chat.end_ids, width, call_first=call_first)
+    return Guides(loaded.tokenizer, chat.end_ids, width, narrow=narrow)
 
 
 def _padding(loaded: Loaded, chat: TokenChat) -> int:
@@ -311,8 +310,17 @@ def _padding(loaded: Loaded, chat: TokenChat) -> int:
     return int(padding if padding is not None else min(chat.end_ids, default=0))
 
 
-def _room(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
-    """The longest prompt, in tokens, that leaves room for a reply."""
+def room_for_prompts(config: Any, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The longest prompt, in tokens, that leaves room for a reply.
+
+    Args:
+        config: of the model.
+        max_prompt_tokens: what is wanted at most.
+        max_new_tokens: of the reply.
+
+    Raises:
+        BadInputError: there is none.
+    """
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return max_prompt_tokens

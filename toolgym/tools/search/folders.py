@@ -36,6 +36,7 @@ __all__ = ["Parts", "hub_folder", "is_index", "open_folder"]
 _ABSENT = "nonoccurrence_array.index.npy"  # of BM25L and BM25+: the score of absent words
 _SAVED = "save it with bm25s.BM25.save(folder, corpus=...)"
 _STEMMED = 0.8  # of English words 55 % are their own stem, of stems 97 %
+_TELLING = 8  # words, of which fewer tell nothing (0.55 ** 8 < 1 %): none is the default of bm25s
 _SURE = 200  # words of a vocabulary from which that share is not an accident
 _ACCIDENTS = 20  # stems of one letter, where words of one letter were left out
 _RARE = 0.05  # of the passages: a word of every text that stands in fewer of them was left out,
@@ -292,7 +293,8 @@ class _ForeignAnalyzer(Analyzer):
         plain = [word for word in words if word.isascii() and word.isalpha() and len(word) > 3]
         english = Stemmer.Stemmer("english", 0)
         stems = sum(english.stemWord(word) == word for word in plain)
-        guessed = "english" if plain and stems >= _STEMMED * len(plain) else NO_STEMMER
+        stemmed = len(plain) >= _TELLING and stems >= _STEMMED * len(plain)
+        guessed = "english" if stemmed else NO_STEMMER
         self.stemmer_name = str(stated.get("stemmer", guessed))
         self._as_it_is = frozenset[str]()
         dropped = frozenset[str]()

@@ -34,14 +34,14 @@ class Postings(NamedTuple):
 
     Args:
         number: of the term.
-        passages: that hold it, ascending: [postings] int32.
+        passages: that hold it, ascending: [postings] int32 or intp.
         gains: what it adds to their scores, for one occurrence in the query: [postings].
         times: its occurrences in the query.
         bound: at least the largest of ``gains * times``.
     """
 
     number: int
-    passages: npt.NDArray[np.int32]
+    passages: npt.NDArray[np.integer]
     gains: Floats
     times: int
     bound: float
