@@ -81,8 +81,8 @@ def serve_mcp(
     if not 0 < idle < 1e9:
         raise typer.BadParameter(f"--idle is a number of seconds above 0, not {idle:g}")
     # The question alone: a client is told its tools by the protocol, and never reads a format.
-    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt or "bare"}
-    named |= {"format": format, "max_steps": max_steps}
+    named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split}
+    named |= {"prompt": prompt or "bare", "format": format, "max_steps": max_steps}
     given = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)
     options.import_from_here()
     opened = open_env(env, given)

@@ -307,8 +307,8 @@ def tell_tools(tools: Any) -> Any:
 
 def is_server(item: Any) -> bool:
     """Whether plain data names a server, such as ``mcp:...``, and not a tool."""
-    kind, colon, _ = _named(item).partition(":")
-    return bool(colon) and kind in SERVERS
+    name = _named(item)
+    return name.partition(":")[0] in SERVERS and name not in TOOLS
 
 
 def _named(item: Any) -> str:

@@ -28,7 +28,7 @@ from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingFileError, ReplayMissError, RunMismatchError
 from toolgym.tools.mcp import connection, server, wire
 from toolgym.tools.service import serve_toolset
-from toolgym.tools.toolset import make_toolset
+from toolgym.tools.toolset import make_toolset, tell_tools
 
 PLAIN = str(Path(__file__).parents[2] / "helpers" / "mcp_plain.py")
 TASK = Task("a", "What is it?", ("x",))
@@ -416,6 +416,21 @@ def test_a_run_with_another_server_is_not_gone_on_with(tmp_path: Path) -> None:
         play(plain(tools=["kept"]))
 
 
+def test_every_way_to_write_a_server_is_the_same() -> None:
+    told = {"name": f"mcp:{sys.executable}", "args": [PLAIN, "a b"], "prefix": "x_"}
+    line = f"mcp: {sys.executable} {PLAIN} 'a b'"
+    for written in (
+        told,
+        {"name": line, "prefix": "x_"},
+        {"name": "mcp", "command": sys.executable, "args": [PLAIN, "a b"], "prefix": "x_"},
+        MCP(sys.executable, [PLAIN, "a b"], prefix="x_"),
+        MCP(sys.executable, (PLAIN, "a b"), prefix="x_", env={}),
+    ):
+        assert tell_tools([written]) == [told]
+    assert tell_tools([line]) == [{key: told[key] for key in ("name", "args")}]
+    assert make_toolset([told]).names[0] == "x_keep"
+
+
 def test_plain_data_makes_environments_alone_and_in_vectors() -> None:
     line = f"mcp:{sys.executable} '{PLAIN}' vector"
     call = '<tool_call>{"name": "keep", "arguments": {"key": "%s"}}</tool_call>'
@@ -432,6 +447,8 @@ def test_plain_data_makes_environments_alone_and_in_vectors() -> None:
     ("make", "told"),
     [
         (lambda: MCP.read("mcp:"), "is a command or a URL"),
+        (lambda: make_toolset(["mcp"]), "is a command or a URL"),
+        (lambda: make_toolset([{"name": "mcp:a", "command": "b"}]), "names a server already"),
         (lambda: MCP.read("mcp:python 'open"), "cannot be read: No closing quotation"),
         (lambda: MCP.read("mcp:python", args="x"), "args of 'python' are strings"),
         (lambda: MCP("python", "x"), "args of 'python' are strings"),

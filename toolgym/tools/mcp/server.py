@@ -95,6 +95,7 @@ class MCP(SessionSpec):
         cls,
         text: str,
         /,
+        command: str | None = None,
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -108,8 +109,9 @@ class MCP(SessionSpec):
 
         Args:
             text: such as ``mcp:python server.py --flag`` or ``mcp:https://host/mcp``; where
-                ``args`` are given, the program alone.
-            args: see the class, as all others.
+                ``args`` are given, the program alone; where ``command`` is given, ``mcp``.
+            command: see the class, as all others.
+            args: of the program.
             env: variables of the program.
             cwd: its working folder.
             headers: of every request to a URL.
@@ -121,8 +123,12 @@ class MCP(SessionSpec):
         Raises:
             BadInputError: as for the class.
         """
-        line = text.removeprefix(_SCHEME).strip()
-        if args is None and not _URL.match(line):
+        line = text.partition(":")[2].strip()
+        if command is not None:
+            if line:
+                raise BadInputError(f"{text!r} names a server already: leave out {command!r}")
+            line = command
+        elif args is None and not _URL.match(line):
             try:
                 line, *args = shlex.split(line) or [""]
             except ValueError as error:
