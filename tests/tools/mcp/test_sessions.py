@@ -496,3 +496,20 @@ def test_the_tools_of_a_server_are_told_and_called(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [*asked, mode])
         assert (result.exit_code, result.stdout) == (0, "lamp\n")
     assert CliRunner().invoke(app, ["tool", line, "lamp"]).exit_code == 2
+
+
+def test_without_the_extra_one_line_names_it() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('mcp', 'anyio', 'uvicorn', 'starlette'))\n"
+        "import toolgym\n"
+        "toolgym.MCP('python', ['x.py'])\n"
+        "sys.argv = ['toolgym', *sys.argv[1:]]\n"
+        "from toolgym.cli import main\n"
+        "main()\n"
+    )
+    for line in (["tool", "mcp:python x.py", "--schema"], ["serve", "mcp", "A-v0", "--out", "x"]):
+        run = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
+        assert run.returncode == 4
+        assert run.stderr.count("\n") == 1
+        assert "pip install 'toolgym[mcp]'" in run.stderr
