@@ -55,10 +55,10 @@ def tools_of_a_server() -> None:
 
 async def episode_of_a_client() -> None:
     """A client plays an episode of an environment that is served, and is told its reward."""
+    command = "-m toolgym.cli serve mcp ToolScenario-v0 --seed 3 --tell-reward --out runs/agent"
     served = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "toolgym.cli", "serve", "mcp", "ToolScenario-v0", "--seed", "3"]
-        + ["--tell-reward", "--out", "runs/agent"],
+        args=command.split(),
         env={"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     async with Client(served) as client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.registry import FORMATS, MODELS, POLICIES, PRESETS, PROMPTS, TOOLS
+from toolgym.registry import FORMATS, MODELS, POLICIES, PRESETS, PROMPTS, SERVERS, TOOLS
 
 _FORMATS = (
     ("react", "react:ReactFormat", "Thought, Action: Tool[input] and Answer lines"),
@@ -26,11 +26,6 @@ _TOOLS = (
     ("Calculator", "calculator.tool:make_calculator", "expressions, LaTeX and algebra"),
     ("WikipediaSearch", "search.tool:make_search", "the best passages of a corpus, by BM25"),
     ("MachineTranslator", "translator.tool:make_translator", "text into English, or elsewhere"),
-    (
-        "mcp",
-        "mcp.server:MCP.read",
-        "the tools of an MCP server (mcp:COMMAND, mcp:https://HOST/PATH)",
-    ),
 )
 _POLICIES = (
     ("replay", "scripted:ReplayPolicy", "what a recorded run said (replay:RUN)"),
@@ -49,6 +44,8 @@ def register() -> None:
         PROMPTS.add(name, f"toolgym.formats.strategies:{name.upper()}", about=about)
     for name, target, about in _TOOLS:
         TOOLS.add(name, f"toolgym.tools.{target}", about=about)
+    about = "the tools of an MCP server: mcp:COMMAND, mcp:https://HOST/PATH"
+    SERVERS.add("mcp", "toolgym.tools.mcp.server:MCP.read", about=about)
     for name, target, about in _POLICIES:
         POLICIES.add(name, f"toolgym.policies.{target}", about=about)
     about = "a Llama of a million parameters, built and trained on a CPU"

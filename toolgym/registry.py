@@ -22,7 +22,17 @@ from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = [
     *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "MODELS", "POLICIES"),
-    *("PRESETS", "PROMPTS", "REWARDS", "TASKS", "TOOLS", "VIEWERS", "Registry", "Resource"),
+    *(
+        "PRESETS",
+        "PROMPTS",
+        "REWARDS",
+        "SERVERS",
+        "TASKS",
+        "TOOLS",
+        "VIEWERS",
+        "Registry",
+        "Resource",
+    ),
 ]
 
 BUILT_IN = ("toolgym._builtin:register", "toolgym.envs:register", "toolgym.rewards:register")
@@ -178,6 +188,9 @@ def load(target: str) -> Any:
 ENVIRONMENTS = _Environments("environment")
 """Ids for ``gymnasium.make``; an entry is a function that makes a `toolgym.ToolEnv`."""
 TOOLS = Registry("tool")
+SERVERS = Registry("server")
+"""Kinds of servers whose tools are offered: ``kind:place`` among the tools. An entry takes that
+text and options, and makes a `toolgym.tools.session.SessionSpec`."""
 FORMATS = Registry("format")
 PROMPTS = Registry("prompt")
 REWARDS = Registry("reward")
@@ -200,7 +213,7 @@ VIEWERS = Registry("viewer")
 width that gives a text, or None when the row is none of its kind."""
 KINDS = (
     *(ENVIRONMENTS, TOOLS, FORMATS, PROMPTS, REWARDS, POLICIES, TASKS, CORPORA, AUTHORS, PRESETS),
-    *(MODELS, COMMANDS, VIEWERS),
+    *(MODELS, SERVERS, COMMANDS, VIEWERS),
 )
 """Everything that a plug-in can add to, in the order in which ``toolgym envs`` shows it."""
 

@@ -99,16 +99,3 @@ def test_other_content_than_is_known_is_refused(
     assert result.exit_code == 3
     assert f"has the hash {getattr(index, what)}, not {'0' * 64}" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
-
-
-def test_the_tools_of_a_server_are_told_and_called(tmp_path: Path) -> None:
-    plain = Path(__file__).parents[1] / "helpers" / "mcp_plain.py"
-    server, cassette = f"mcp:{sys.executable} '{plain}'", str(tmp_path / "cassette.jsonl")
-    shown = CliRunner().invoke(app, ["tool", server, "--schema"])
-    names = [document["function"]["name"] for document in json.loads(shown.stdout)]
-    assert names[:2] == ["keep", "kept"]
-    asked = ["tool", server, "--call", "keep", "lamp", "--cassette", cassette]
-    for mode in ("--record", "--replay"):
-        result = CliRunner().invoke(app, [*asked, mode])
-        assert (result.exit_code, result.stdout) == (0, "lamp\n")
-    assert CliRunner().invoke(app, ["tool", server, "lamp"]).exit_code == 2

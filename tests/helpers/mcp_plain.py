@@ -62,6 +62,8 @@ if WAY == "silent":
     time.sleep(600)
 if WAY == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if WAY == "shouting":
+    print("starting ...", file=sys.stderr, flush=True)
 if WAY == "noisy":
     print("starting ...", flush=True)
 if len(sys.argv) > 2:  # who has been started

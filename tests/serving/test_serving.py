@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -15,8 +16,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
+from processes import wait_for
 from typer.testing import CliRunner
 
 import toolgym
@@ -25,10 +28,7 @@ from toolgym.cli import app
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.rollouts.playing import open_env
 from toolgym.serving.desk import Desk, Seat, plan_for_clients
-from toolgym.serving.mcp import listening
-
-sys.path.append(str(Path(__file__).parents[1] / "helpers"))
-from processes import wait_for
+from toolgym.serving.mcp import _Sessions, listening
 
 TASKS = TaskSet([Task(name, f"{name}?", (name,)) for name in ("one", "two", "three")], source="own")
 
@@ -333,6 +333,62 @@ def test_a_silent_client_has_left(tmp_path: Path) -> None:
         wait_for(lambda: len(Run.open(tmp_path / "run")) == 1)
     (episode,) = Run.open(tmp_path / "run")
     assert episode.truncated
+
+
+BEGIN = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"},
+    },
+}
+LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status"),
+    [
+        ("POST", "/mcp", {}, "no json", 400),
+        ("POST", "/mcp", {}, json.dumps(LIST), 400),
+        ("POST", "/mcp", {}, "[]", 400),
+        ("POST", "/mcp", {"accept": "text/html"}, json.dumps(BEGIN), 406),
+        ("POST", "/mcp", {"content-type": "text/plain"}, json.dumps(BEGIN), 400),
+        ("POST", "/mcp", {"host": "evil.example"}, json.dumps(BEGIN), 421),
+        ("POST", "/mcp", {"origin": "http://evil.example"}, json.dumps(BEGIN), 403),
+        ("POST", "/mcp", {"mcp-session-id": "unknown"}, json.dumps(LIST), 404),
+        ("POST", "/mcp", {"mcp-protocol-version": "2026-07-28"}, json.dumps(LIST), 400),
+        ("POST", "/mcp", {}, "x" * (5 << 20), 413),
+        ("POST", "/other", {}, json.dumps(BEGIN), 404),
+        ("GET", "/mcp", {}, "", 400),
+        ("DELETE", "/mcp", {}, "", 400),
+        ("PUT", "/mcp", {}, "", 405),
+    ],
+)
+def test_what_is_no_client_takes_no_episode(
+    method: str, path: str, headers: dict[str, str], body: str, status: int
+) -> None:
+    async def asked(desk: Desk) -> int:
+        limit = "mcp.server.transport_security"
+        limited = importlib.import_module(limit).RequestBodyLimitMiddleware
+        async with _Sessions(desk, "Test-v0", "127.0.0.1", 60.0).running() as sessions:
+            app = httpx2.ASGITransport(limited(sessions, 4 << 20))
+            async with httpx2.AsyncClient(transport=app, base_url="http://127.0.0.1:1") as client:
+                answer = await client.request(method, path, headers=JSON | headers, content=body)
+                good = await client.post("/mcp", headers=JSON, content=json.dumps(BEGIN))
+                assert good.status_code == 200
+                assert "one?" in good.text or "two?" in good.text or "three?" in good.text
+                key = {"mcp-session-id": good.headers["mcp-session-id"]}
+                assert (await client.delete("/mcp", headers=JSON | key)).status_code == 200
+            return answer.status_code
+
+    with desk_of(None) as desk:
+        assert asyncio.run(asked(desk)) == status
+        assert not desk.run.failures()
+        assert desk.seat() is not None
 
 
 @pytest.mark.parametrize(

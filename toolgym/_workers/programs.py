@@ -59,9 +59,12 @@ class Program:
             os.set_blocking(descriptor, False)
         self.input_closed, self.owner = False, os.getpid()
         self._lock = threading.Lock()
-        with _lock:
-            _running.add(self)
-            _tell(b"+", self.process.pid)
+        try:
+            with _lock:
+                _watch(self)
+        except BaseException:  # no warden: it would outlive us
+            self.end()
+            raise
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and to all that it started; from any thread."""
@@ -93,7 +96,7 @@ class Program:
         with _lock:
             if self in _running:
                 _running.discard(self)
-                _tell(b"-", self.process.pid)
+                _told(b"-", self)
         self.close_input()
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
@@ -110,21 +113,31 @@ _warden: Child | None = None
 _lock = threading.RLock()
 
 
-def _tell(sign: bytes, group: int) -> None:
-    """Tell the warden of a group; a new one, where somebody ended it, of all of them."""
+def _watch(program: Program) -> None:
+    """Let the warden end a program after us; a new one, where somebody ended it, all of them."""
     global _warden
-    news = [sign + str(group).encode()]
+    _running.add(program)
+    watched = [program]
     for _ in range(2):
         if _warden is None:
             _warden = Child("warden_child", environment={}, options=("-s", "-S", "-B"), folder="/")
-            news = [b"+%d" % program.process.pid for program in _running]
-        try:
-            for message in news:
-                _warden.send(message, end=time.monotonic() + _SECONDS)
+            watched = list(_running)
+        if all(_told(b"+", one) for one in watched):
             return
+
+
+def _told(sign: bytes, program: Program) -> bool:
+    """Tell the warden of a program; False: it has been ended, and there is none now."""
+    global _warden
+    if _warden is not None:
+        try:
+            message = sign + str(program.process.pid).encode()
+            _warden.send(message, end=time.monotonic() + _SECONDS)
+            return True
         except (EOFError, TimeoutError):
             _warden.kill()
             _warden = None
+    return False
 
 
 def _end_all() -> None:

@@ -70,19 +70,13 @@ def call(
     service = options.service_settings(cassette, record, fault)
     toolset = make_toolset([spec], cassette=None if record in (None, True) else cassette)
     if schema:
-        if service is not None:
-            raise typer.BadParameter(
-                "--schema calls nothing; leave out --cassette, --record, --replay and --fault"
-            )
-        documents = toolset.schemas()
-        print_json(documents if is_server(name) else documents[0])
+        _print_documents(toolset.schemas(), is_server(name), service is not None)
         return
     if is_server(name) and called is None:
         raise typer.BadParameter(
             f"say which tool of {name} with --call: {', '.join(toolset.names)}"
         )
-    name = called or name
-    arguments: dict[str, Any] = options.key_values(arg, "--arg")
+    name, arguments = called or name, options.key_values(arg, "--arg")
     if text is not None:
         arguments = {argument_name(name, toolset.schemas()): text} | arguments
     if not arguments:
@@ -100,6 +94,14 @@ def call(
         print(result.content)
     if result.error:
         raise BadInputError(f"{name} failed ({result.error}): {result.content}")
+
+
+def _print_documents(documents: list[Any], all_of_them: bool, served: bool) -> None:
+    if served:
+        raise typer.BadParameter(
+            "--schema calls nothing; leave out --cassette, --record, --replay and --fault"
+        )
+    print_json(documents if all_of_them else documents[0])
 
 
 index_app = typer.Typer(help="Indexes for WikipediaSearch.")

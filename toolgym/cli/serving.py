@@ -81,15 +81,11 @@ def serve_mcp(
     if not 0 < idle < 1e9:
         raise typer.BadParameter(f"--idle is a number of seconds above 0, not {idle:g}")
     # The question alone: a client is told its tools by the protocol, and never reads a format.
-    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt or "bare"}
-    arguments = environment_arguments(
-        named | {"format": format, "max_steps": max_steps},
-        tool=tool,
-        reward=reward,
-        env_arg=env_arg,
-    )
+    named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split}
+    named |= {"prompt": prompt or "bare", "format": format, "max_steps": max_steps}
+    given = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)
     options.import_from_here()
-    opened = open_env(env, arguments)
+    opened = open_env(env, given)
     planned = plan_for_clients(opened, "mcp", episodes, samples_per_task, seed, task)
     door = _door(host, http)
     made = Desk(opened, planned, out, tell_reward=tell_reward, keep_left=keep_left, progress=_tell)

@@ -22,6 +22,7 @@ from toolgym.rollouts.playing import make_env, spec_of
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainSettings, own_model
 from toolgym.selftrain.stages import without_tools
+from toolgym.tools.toolset import is_server
 from toolgym.tools.translator.modelfiles import MODELS
 
 __all__ = ["Places", "Tasks", "Used", "bundled", "learning", "places", "searched", "used"]
@@ -259,7 +260,8 @@ def _check(args: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     if len(chosen) == 2:
         get_format(chosen["format"], chosen["prompt"])
     for tool in args.get("tools") or ():
-        TOOLS.get(tool["name"] if isinstance(tool, Mapping) else tool)
+        if not is_server(tool):
+            TOOLS.get(tool["name"] if isinstance(tool, Mapping) else tool)
 
 
 def _tasks(

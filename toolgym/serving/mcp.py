@@ -226,6 +226,7 @@ def listening(host: str, port: int) -> socket.socket:
             found = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind((host, port))
+            found.listen()  # clients that come before all is ready wait for it
             held.pop_all()
     except (OSError, OverflowError) as error:
         raise BadInputError(f"cannot listen at {host!r}, port {port}: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any
 from toolgym._util.rebuilding import plain
 from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
-from toolgym.registry import TOOLS
+from toolgym.registry import SERVERS, TOOLS
 from toolgym.task import Task
 from toolgym.tools.base import Schema, Tool
 from toolgym.tools.cassette import Counters
@@ -307,14 +307,13 @@ def tell_tools(tools: Any) -> Any:
 
 def is_server(item: Any) -> bool:
     """Whether plain data names a server, such as ``mcp:...``, and not a tool."""
-    return bool(_source(item))
+    name = _named(item)
+    return name.partition(":")[0] in SERVERS and name not in TOOLS
 
 
-def _source(item: Any) -> str:
-    """The kind of a server that is named with its place, such as ``mcp:...``; else empty."""
+def _named(item: Any) -> str:
     name = item.get("name") if isinstance(item, Mapping) else item
-    kind = name.partition(":")[0] if isinstance(name, str) and name not in TOOLS else ""
-    return kind if kind != name and kind in TOOLS else ""
+    return name if isinstance(name, str) else str(name)
 
 
 def _make(
@@ -323,9 +322,8 @@ def _make(
     if isinstance(item, Tool | type | SessionSpec):
         return item
     options = {} if isinstance(item, str) else {k: v for k, v in item.items() if k != "name"}
-    name = item if isinstance(item, str) else str(item.get("name"))
-    source = _source(item)
-    factory = TOOLS.get(source or name)
+    name, server = _named(item), is_server(item)
+    factory = SERVERS.get(name.partition(":")[0]) if server else TOOLS.get(name)
     if isinstance(factory, Tool) or (
         isinstance(factory, type) and issubclass(factory, ToolSession)
     ):
@@ -339,7 +337,7 @@ def _make(
                 f"options: {', '.join(accepted) or 'none'}"
             )
     given = {k: v for k, v in shared.items() if k in accepted and v is not None} | options
-    made = factory(name, **given) if source else factory(**given)
+    made = factory(name, **given) if server else factory(**given)
     if not isinstance(made, Tool | SessionSpec):
         raise BadInputError(
             f"the factory of tool {name!r} returned {type(made).__name__}, not a Tool"

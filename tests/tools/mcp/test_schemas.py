@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import wait_for
 
 from toolgym import MCP, Task, ToolCall, Toolset
 from toolgym.formats import Action, get_format
 from toolgym.registry import FORMATS
-
-sys.path.append(str(Path(__file__).parents[2] / "helpers"))
-from processes import wait_for
 
 SERVER = Path(__file__).parents[2] / "helpers" / "mcp_server.py"
 TASK = Task("a", "What is it?", ("x",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import os
@@ -17,16 +18,17 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from mcp import MCPError
+from processes import alive, wait_for
+from typer.testing import CliRunner
 
 import toolgym
 from toolgym import MCP, Task, TaskSet, ToolCall, ToolResult, Toolset
+from toolgym.cli import app
 from toolgym.errors import BadInputError, MissingFileError, ReplayMissError, RunMismatchError
-from toolgym.tools.mcp import server, wire
+from toolgym.tools.mcp import connection, server, wire
 from toolgym.tools.service import serve_toolset
-from toolgym.tools.toolset import make_toolset
-
-sys.path.append(str(Path(__file__).parents[2] / "helpers"))
-from processes import alive, wait_for
+from toolgym.tools.toolset import make_toolset, tell_tools
 
 PLAIN = str(Path(__file__).parents[2] / "helpers" / "mcp_plain.py")
 TASK = Task("a", "What is it?", ("x",))
@@ -161,16 +163,52 @@ def test_a_server_that_ended_between_calls_is_told(opened: Callable[..., Toolset
     wait_for(lambda: ask(tools, "kept").error is None)
 
 
-def test_a_flood_of_lines_is_ended(
-    opened: Callable[..., Toolset], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["noisy", "shouting"])
+def test_a_flood_is_ended(
+    opened: Callable[..., Toolset], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     budget = wire.Budget()
     budget.take(1000, 99_999)
     with pytest.raises(wire.FloodError):
         budget.take(1, 2)
-    monkeypatch.setattr(wire, "_MOST_BYTES", 100)
+    source = plain(way)
+    assert "keep" in source.tools
+    monkeypatch.setattr(wire, "_MOST_BYTES", 10)
     with pytest.raises(BadInputError, match="sent more than a call may bring"):
-        opened(plain("noisy"))
+        opened(source)
+
+
+class Server:
+    """What a session of the SDK is to its server, which knows one kind of beginning."""
+
+    def __init__(self, newest: bool, code: int = -32601) -> None:
+        self.newest, self.code, self.adopted = newest, code, False
+
+    async def initialize(self) -> None:
+        if self.newest:
+            raise MCPError(self.code, "initialize is not known")
+
+    async def send_discover(self, version: str) -> dict[str, Any]:
+        if self.code != -32601:
+            raise MCPError(self.code, "nothing is known")
+        return {
+            "resultType": "complete",
+            "supportedVersions": [version],
+            "capabilities": {},
+            "ttlMs": 0,
+            "cacheScope": "public",
+        }
+
+    def adopt(self, found: Any) -> None:
+        self.adopted = True
+
+
+def test_servers_of_the_newest_protocol_alone_are_greeted_as_such() -> None:
+    for known, adopted in ((Server(False), False), (Server(True), True)):
+        asyncio.run(connection._greet(known))
+        assert known.adopted == adopted
+    with pytest.raises(MCPError, match="initialize is not known"):
+        asyncio.run(connection._greet(Server(True, -32000)))
 
 
 @pytest.mark.parametrize(
@@ -378,6 +416,21 @@ def test_a_run_with_another_server_is_not_gone_on_with(tmp_path: Path) -> None:
         play(plain(tools=["kept"]))
 
 
+def test_every_way_to_write_a_server_is_the_same() -> None:
+    told = {"name": f"mcp:{sys.executable}", "args": [PLAIN, "a b"], "prefix": "x_"}
+    line = f"mcp: {sys.executable} {PLAIN} 'a b'"
+    for written in (
+        told,
+        {"name": line, "prefix": "x_"},
+        {"name": "mcp", "command": sys.executable, "args": [PLAIN, "a b"], "prefix": "x_"},
+        MCP(sys.executable, [PLAIN, "a b"], prefix="x_"),
+        MCP(sys.executable, (PLAIN, "a b"), prefix="x_", env={}),
+    ):
+        assert tell_tools([written]) == [told]
+    assert tell_tools([line]) == [{key: told[key] for key in ("name", "args")}]
+    assert make_toolset([told]).names[0] == "x_keep"
+
+
 def test_plain_data_makes_environments_alone_and_in_vectors() -> None:
     line = f"mcp:{sys.executable} '{PLAIN}' vector"
     call = '<tool_call>{"name": "keep", "arguments": {"key": "%s"}}</tool_call>'
@@ -394,6 +447,8 @@ def test_plain_data_makes_environments_alone_and_in_vectors() -> None:
     ("make", "told"),
     [
         (lambda: MCP.read("mcp:"), "is a command or a URL"),
+        (lambda: make_toolset(["mcp"]), "is a command or a URL"),
+        (lambda: make_toolset([{"name": "mcp:a", "command": "b"}]), "names a server already"),
         (lambda: MCP.read("mcp:python 'open"), "cannot be read: No closing quotation"),
         (lambda: MCP.read("mcp:python", args="x"), "args of 'python' are strings"),
         (lambda: MCP("python", "x"), "args of 'python' are strings"),
@@ -429,3 +484,32 @@ def test_records_take_the_secrets_out_of_urls() -> None:
 def test_the_sdk_is_loaded_when_a_server_is_started() -> None:
     code = "import sys, toolgym; toolgym.MCP('python', ['x.py']); sys.exit('mcp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_tools_of_a_server_are_told_and_called(tmp_path: Path) -> None:
+    line, cassette = f"mcp:{sys.executable} '{PLAIN}'", str(tmp_path / "cassette.jsonl")
+    shown = CliRunner().invoke(app, ["tool", line, "--schema"])
+    names = [document["function"]["name"] for document in json.loads(shown.stdout)]
+    assert names[:2] == ["keep", "kept"]
+    asked = ["tool", line, "--call", "keep", "lamp", "--cassette", cassette]
+    for mode in ("--record", "--replay"):
+        result = CliRunner().invoke(app, [*asked, mode])
+        assert (result.exit_code, result.stdout) == (0, "lamp\n")
+    assert CliRunner().invoke(app, ["tool", line, "lamp"]).exit_code == 2
+
+
+def test_without_the_extra_one_line_names_it() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('mcp', 'anyio', 'uvicorn', 'starlette'))\n"
+        "import toolgym\n"
+        "toolgym.MCP('python', ['x.py'])\n"
+        "sys.argv = ['toolgym', *sys.argv[1:]]\n"
+        "from toolgym.cli import main\n"
+        "main()\n"
+    )
+    for line in (["tool", "mcp:python x.py", "--schema"], ["serve", "mcp", "A-v0", "--out", "x"]):
+        run = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
+        assert run.returncode == 4
+        assert run.stderr.count("\n") == 1
+        assert "pip install 'toolgym[mcp]'" in run.stderr

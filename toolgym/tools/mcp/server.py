@@ -12,19 +12,21 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from toolgym._util.jsonl import copy_json, read_rows
+from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.task import Task
 from toolgym.tools.base import DEFAULT_TIMEOUT, Tool
 from toolgym.tools.documents import DocumentTool
-from toolgym.tools.mcp.connection import Connection
-from toolgym.tools.mcp.session import MCPSession
-from toolgym.tools.mcp.wire import Budget, Pipes, http, sdk
 from toolgym.tools.schemas import not_schema
 from toolgym.tools.session import LiveSession, SessionSpec
+
+if TYPE_CHECKING:  # they stand on what comes with the extra
+    from toolgym.tools.mcp.connection import Connection
+    from toolgym.tools.mcp.wire import Budget
 
 __all__ = ["MCP"]
 
@@ -95,6 +97,7 @@ class MCP(SessionSpec):
         cls,
         text: str,
         /,
+        command: str | None = None,
         args: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -108,8 +111,9 @@ class MCP(SessionSpec):
 
         Args:
             text: such as ``mcp:python server.py --flag`` or ``mcp:https://host/mcp``; where
-                ``args`` are given, the program alone.
-            args: see the class, as all others.
+                ``args`` are given, the program alone; where ``command`` is given, ``mcp``.
+            command: see the class, as all others.
+            args: of the program.
             env: variables of the program.
             cwd: its working folder.
             headers: of every request to a URL.
@@ -121,8 +125,12 @@ class MCP(SessionSpec):
         Raises:
             BadInputError: as for the class.
         """
-        line = text.removeprefix(_SCHEME).strip()
-        if args is None and not _URL.match(line):
+        line = text.partition(":")[2].strip()
+        if command is not None:
+            if line:
+                raise BadInputError(f"{text!r} names a server already: leave out {command!r}")
+            line = command
+        elif args is None and not _URL.match(line):
             try:
                 line, *args = shlex.split(line) or [""]
             except ValueError as error:
@@ -278,10 +286,16 @@ class MCP(SessionSpec):
         Raises:
             BadInputError: the server cannot be started or reached.
         """
+        require_extra("mcp", "mcp")
+        from toolgym.tools.mcp.session import MCPSession
+
         return MCPSession(self._connect, self.label, self.methods)
 
     def _connect(self) -> Connection:
-        sdk()  # here, for a missing extra is not a matter of the connection
+        require_extra("mcp", "mcp")
+        from toolgym.tools.mcp.connection import Connection
+        from toolgym.tools.mcp.wire import Pipes, http, sdk
+
         given = self._given
         env, headers = (
             {key: self._filled(value) for key, value in given[name].items()}
@@ -328,6 +342,16 @@ class MCP(SessionSpec):
 _listed: dict[str, list[dict[str, Any]]] = {}
 _asking: dict[str, threading.Lock] = {}
 _lock = threading.Lock()
+
+
+def _forget() -> None:
+    """After a fork of this process: a thread that is not here may have held a lock."""
+    global _lock
+    _lock = threading.Lock()
+    _asking.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _unopened(**arguments: Any) -> str:

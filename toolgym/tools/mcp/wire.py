@@ -27,7 +27,7 @@ _MOST_MESSAGES = 100_000  # of it during one call, lines that are none among the
 _TAIL = 4_000  # characters of what it writes to its standard error that are kept
 _GRACE = 0.5  # seconds that a program may take to end by itself, once its input has closed
 _TERMINATION = 0.3  # seconds after SIGTERM
-_CLOSED = "closed its output"
+_CLOSED, _FLOODED = "closed its output", "sent more than a call may bring"
 _POLL = 0.004  # seconds between two looks whether it has ended
 _CONNECT_SECONDS = 30.0
 _PIECE = 1 << 16  # bytes that are read at once: what a pipe holds
@@ -64,10 +64,14 @@ class Budget:
         Raises:
             FloodError: it is more than a call may bring.
         """
+        if not self.has(size, messages):
+            raise FloodError
+
+    def has(self, size: int, messages: int = 0) -> bool:
+        """Count what has come; whether a call may bring so much."""
         self._bytes -= size
         self._messages -= messages
-        if self._bytes < 0 or self._messages < 0:
-            raise FloodError
+        return self._bytes >= 0 and self._messages >= 0
 
 
 class Pipes:
@@ -127,7 +131,7 @@ class Pipes:
                         await coming.send(message)
                     self.lost = self.lost or _CLOSED
                 except FloodError:
-                    self.lost = "sent more than a call may bring"
+                    self.lost = _FLOODED
                     self.kill()
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # nobody reads any more: it is being ended
@@ -140,6 +144,10 @@ class Pipes:
 
         async def listen() -> None:
             while piece := await _read(stderr):
+                if not self._budget.has(len(piece)):
+                    self.lost = _FLOODED
+                    self.kill()
+                    return
                 self.said = (self.said + piece.decode("utf-8", "replace"))[-_TAIL:]
 
         try:
