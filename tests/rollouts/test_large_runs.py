@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 import zstandard
+from typer.testing import CliRunner
 
 from toolgym import Run, evaluate, export, merge, rollout, score, select
 from toolgym._util.frames import LineFile
 from toolgym._util.jsonl import read_lines, read_rows
 from toolgym._util.spool import Spool
+from toolgym.cli import app
 from toolgym.data.filter import Selection
 from toolgym.errors import BadInputError
 from toolgym.evaluation import intervals
@@ -276,6 +278,39 @@ def test_selections_hold_their_tools_once_or_each_line_is_whole(
     rows_of = export(tmp_path / "run", out=tmp_path / "rows.jsonl.zst")
     assert [row for _, row in read_rows(tmp_path / "rows.jsonl.zst")] == list(rows_of)
     assert (tmp_path / "rows.md").is_file()
+
+
+def test_the_command_line_compresses_what_it_is_asked_to(
+    tasks: dict[str, Any], tmp_path: Path
+) -> None:
+    def call(*words: Any) -> str:
+        done = CliRunner().invoke(app, list(map(str, words)))
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    how = ["rollout", ENV, "--policy", "lookup", "--tasks", tasks["tasks"], "--compress"]
+    parts = [tmp_path / "part-0", tmp_path / "part-1"]
+    for n, part in enumerate(parts):
+        call(*how, "--shard", f"{n}/2", "--out", part)
+    call("merge", *parts, "--out", tmp_path / "packed")
+    call("merge", *parts, "--no-compress", "--out", tmp_path / "plain")
+    call(*how, "--out", tmp_path / "whole")
+    assert content(tmp_path / "packed") == content(tmp_path / "plain")
+    assert content(tmp_path / "whole") == content(tmp_path / "plain")
+    assert "trajectories.jsonl.zst" in names(tmp_path / "packed") & names(tmp_path / "whole")
+    assert "trajectories.jsonl" in names(tmp_path / "plain")
+    call(
+        "filter", tmp_path / "packed", "--where", "steps>=1", "--compress", "--out", tmp_path / "k"
+    )
+    assert names(tmp_path / "k") == {"trajectories.jsonl.zst", "tools.jsonl.zst", "selection.json"}
+    call("export", "sft", tmp_path / "k", "--out", tmp_path / "rows.jsonl.zst")
+    for run in (
+        tmp_path / "packed",
+        tmp_path / "packed" / "trajectories.jsonl.zst",
+        tmp_path / "k",
+    ):
+        assert "What is" in call("view", run, "-n", "1")
+    assert call("eval", packed, "--json") == call("eval", tmp_path / "plain", "--json")
 
 
 def long_run(folder: Path, episodes: int) -> Path:
