@@ -292,25 +292,19 @@ def test_the_command_line_compresses_what_it_is_asked_to(
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
     for n, part in enumerate(parts):
         call(*how, "--shard", f"{n}/2", "--out", part)
-    call("merge", *parts, "--out", tmp_path / "packed")
-    call("merge", *parts, "--no-compress", "--out", tmp_path / "plain")
-    call(*how, "--out", tmp_path / "whole")
-    assert content(tmp_path / "packed") == content(tmp_path / "plain")
-    assert content(tmp_path / "whole") == content(tmp_path / "plain")
-    assert "trajectories.jsonl.zst" in names(tmp_path / "packed") & names(tmp_path / "whole")
-    assert "trajectories.jsonl" in names(tmp_path / "plain")
-    call(
-        "filter", tmp_path / "packed", "--where", "steps>=1", "--compress", "--out", tmp_path / "k"
-    )
-    assert names(tmp_path / "k") == {"trajectories.jsonl.zst", "tools.jsonl.zst", "selection.json"}
-    call("export", "sft", tmp_path / "k", "--out", tmp_path / "rows.jsonl.zst")
-    for run in (
-        tmp_path / "packed",
-        tmp_path / "packed" / "trajectories.jsonl.zst",
-        tmp_path / "k",
-    ):
+    packed, plain, whole, kept = (tmp_path / name for name in ("packed", "plain", "whole", "kept"))
+    call("merge", *parts, "--out", packed)
+    call("merge", *parts, "--no-compress", "--out", plain)
+    call(*how, "--out", whole)
+    assert content(packed) == content(plain) == content(whole)
+    assert "trajectories.jsonl.zst" in names(packed) & names(whole)
+    assert "trajectories.jsonl" in names(plain)
+    call("filter", packed, "--where", "steps>=1", "--compress", "--out", kept)
+    assert names(kept) == {"trajectories.jsonl.zst", "tools.jsonl.zst", "selection.json"}
+    call("export", "sft", kept, "--out", tmp_path / "rows.jsonl.zst")
+    for run in (packed, packed / "trajectories.jsonl.zst", kept):
         assert "What is" in call("view", run, "-n", "1")
-    assert call("eval", packed, "--json") == call("eval", tmp_path / "plain", "--json")
+    assert call("eval", packed, "--json") == call("eval", plain, "--json")
 
 
 def long_run(folder: Path, episodes: int) -> Path:
