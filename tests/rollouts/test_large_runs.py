@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +18,16 @@ from typing import Any
 
 import pytest
 import zstandard
-from processes import wait_for
+from typer.testing import CliRunner
 
 from toolgym import Run, evaluate, export, merge, rollout, score, select
 from toolgym._util.frames import LineFile
 from toolgym._util.jsonl import read_lines, read_rows
+from toolgym._util.spool import Spool
+from toolgym.cli import app
 from toolgym.data.filter import Selection
 from toolgym.errors import BadInputError
-from toolgym.policies.scripted import ReplayPolicy
+from toolgym.evaluation import intervals
 from toolgym.rollouts.lines import Lines
 from toolgym.rollouts.runs import open_recording
 from toolgym.trajectory import Documents, EpisodeSpool, Trajectory, read_trajectories, reading
@@ -138,7 +141,8 @@ def test_a_compressed_run_holds_the_same_lines(tasks: dict[str, Any], tmp_path: 
     assert [t.id for t in packed] == [t.id for t in plain]
     for folder in (tmp_path / "plain", tmp_path / "packed-0"):
         assert evaluate(folder).to_dict() == evaluate(plain).to_dict()
-        assert len(ReplayPolicy(folder)._actions) == 36
+        again = rollout(ENV, f"replay:{folder}", env_args=tasks, samples_per_task=3, seed=5)
+        assert [t.answer for t in again] == [t.answer for t in plain]
     file = tmp_path / "packed-1" / "trajectories.jsonl.zst"
     assert len(list(read_trajectories(file))) == len(list(open_recording(file))) == 36
 
@@ -184,7 +188,7 @@ sys.path.insert(0, {here!r})
 from test_large_runs import adder
 from toolgym import rollout
 def slow(messages, tools):
-    time.sleep(0.01)
+    time.sleep(0.1)
     return adder(messages, tools)
 slow.__qualname__ = "adder"
 rollout({env!r}, slow, env_args={tasks!r}, samples_per_task=3, seed=5, out={out!r}, compress=True,
@@ -198,15 +202,16 @@ def test_kills_while_a_compressed_run_is_written_lose_and_repeat_nothing(
     out, here = tmp_path / "run", str(Path(__file__).parent)
     code = CHILD.format(here=here, env=ENV, tasks=tasks, out=str(out))
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    file, seen = out / "trajectories.jsonl.zst", -1
+    file, seen = out / "trajectories.jsonl.zst", [1]
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code], env=environ)
-        wait_for(lambda: file.exists() and file.stat().st_size > max(seen, 1))
+        while process.poll() is None and not (file.exists() and file.stat().st_size > seen[-1]):
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        seen = file.stat().st_size
         with file.open("ab") as stream:  # as if the kill had come in the middle of a frame
             stream.write(zstandard.ZstdCompressor().compress(b"half a line" * 9)[:-3])
+        seen.append(file.stat().st_size)  # which is cut off, and passed by whole frames only
         assert len(list(Run.open(out))) == len(Run.open(out)) > 0
     play(out, tasks)
     play(tmp_path / "whole", tasks)
@@ -275,6 +280,33 @@ def test_selections_hold_their_tools_once_or_each_line_is_whole(
     assert (tmp_path / "rows.md").is_file()
 
 
+def test_the_command_line_compresses_what_it_is_asked_to(
+    tasks: dict[str, Any], tmp_path: Path
+) -> None:
+    def call(*words: Any) -> str:
+        done = CliRunner().invoke(app, list(map(str, words)))
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    how = ["rollout", ENV, "--policy", "lookup", "--tasks", tasks["tasks"], "--compress"]
+    parts = [tmp_path / "part-0", tmp_path / "part-1"]
+    for n, part in enumerate(parts):
+        call(*how, "--shard", f"{n}/2", "--out", part)
+    packed, plain, whole, kept = (tmp_path / name for name in ("packed", "plain", "whole", "kept"))
+    call("merge", *parts, "--out", packed)
+    call("merge", *parts, "--no-compress", "--out", plain)
+    call(*how, "--out", whole)
+    assert content(packed) == content(plain) == content(whole)
+    assert "trajectories.jsonl.zst" in names(packed) & names(whole)
+    assert "trajectories.jsonl" in names(plain)
+    call("filter", packed, "--where", "steps>=1", "--compress", "--out", kept)
+    assert names(kept) == {"trajectories.jsonl.zst", "tools.jsonl.zst", "selection.json"}
+    call("export", "sft", kept, "--out", tmp_path / "rows.jsonl.zst")
+    for run in (packed, packed / "trajectories.jsonl.zst", kept):
+        assert "What is" in call("view", run, "-n", "1")
+    assert call("eval", packed, "--json") == call("eval", plain, "--json")
+
+
 def long_run(folder: Path, episodes: int) -> Path:
     """A run of so many episodes, four a task, of which every other one is right."""
     made = next(iter(read_trajectories(SCHEMA2)))
@@ -323,6 +355,8 @@ def test_memory_grows_by_a_fraction_of_the_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(reading, "MOST_HELD", 50)
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (50,))
+    monkeypatch.setattr(intervals, "_CHUNK", 2000)
     few, many = long_run(tmp_path / "few", 200), long_run(tmp_path / "many", 800)
     READERS[name](few)  # what is loaded once is loaded now
     grown = peak(READERS[name], many) - peak(READERS[name], few)

@@ -11,11 +11,13 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export
+from toolgym._util.jsonl import value_hash
+from toolgym._util.spool import Spool
 from toolgym.data.export import IGNORED
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError
 from toolgym.messages import Message
 from toolgym.training.encoding import encode_chat, end_tokens, spans, wrong_span
-from toolgym.training.loop import check_version
+from toolgym.training.loop import check_version, dataset_of
 from toolgym.training.sft import prepare, train_sft
 from toolgym.trajectory import Tokens
 
@@ -66,6 +68,25 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
                 env.step(reply)
             played.append(env.trajectory)  # type: ignore[attr-defined]
     return played
+
+
+def test_rows_that_lie_on_disk_make_the_same_data_set(
+    episodes: list[Trajectory], tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(episodes, out=tmp_path / "rows.jsonl.zst")
+    held = prepare(episodes, tokenizer, max_length=None)
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (5,))
+    more = [{"input_ids": [1, 2], "labels": [IGNORED, IGNORED]}]
+    for source in (episodes, tmp_path / "rows.jsonl.zst"):
+        spooled = prepare(source, tokenizer, max_length=None)
+        assert "on disk" in repr(spooled.rows)
+        assert spooled.fingerprint() == held.fingerprint() == value_hash(list(held.rows))
+        assert (spooled.counts, spooled.trained_tokens) == (held.counts, held.trained_tokens)
+        made, expected = (
+            dataset_of(rows, tmp_path / "work", more) for rows in (spooled.rows, held.rows)
+        )
+        assert made.features == expected.features
+        assert list(made) == list(expected) == [*held.rows, *more]
 
 
 def said(tokenizer: Any, labels: list[int]) -> list[str]:

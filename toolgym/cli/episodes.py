@@ -42,19 +42,6 @@ SamplesOption = Annotated[
     int, typer.Option("--samples-per-task", help="Rollouts of each task (a group).")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
-ConcurrencyOption = Annotated[
-    int | None,
-    typer.Option(
-        "--concurrency",
-        help="Episodes at once; default 16, 16 a model server, for local models 128, on a CPU 32.",
-    ),
-]
-CompressOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--compress/--no-compress", help="Record with zstd; default: as the folder is, else not."
-    ),
-]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
 
 
@@ -83,8 +70,8 @@ def play(
     same_as: options.SameAsOption = None,
     plan_only: options.PlanOption = False,
     ray: options.RayOption = None,
-    concurrency: ConcurrencyOption = None,
-    compress: CompressOption = None,
+    concurrency: options.ConcurrencyOption = None,
+    compress: options.CompressOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a policy play episodes and record every one of them in a run folder."""
@@ -156,7 +143,7 @@ def join(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also where episodes are missing.")
     ] = False,
-    compress: CompressOption = None,
+    compress: options.CompressOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Make one run of the shards that `toolgym rollout --shard` played on several machines."""

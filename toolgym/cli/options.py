@@ -97,6 +97,19 @@ LearnAsOption = Annotated[
         help="Learn under another prompt (repeat): examples=0, prompt=NAME.",
     ),
 ]
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency",
+        help="Episodes at once; default 16, 16 a model server, for local models 128, on a CPU 32.",
+    ),
+]
+CompressOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compress/--no-compress", help="Record with zstd; default: as the folder is, else not."
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

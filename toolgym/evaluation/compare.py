@@ -14,7 +14,7 @@ import numpy as np
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, proportion
-from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, row_named
+from toolgym.evaluation.metrics import SOLVE, Alike, Figures, figures_of, row_named
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import Recording, some_episodes
@@ -143,9 +143,10 @@ def compare(
 
     def figures(source: Recording) -> tuple[_ByTask, dict[str, Any]]:
         """By task; of a large run nothing else is held."""
-        episodes, found = some_episodes(source), _ByTask(list)
+        episodes, found, alike = some_episodes(source), _ByTask(list), Alike()
         for trajectory in episodes:
-            found[task_key(trajectory)].append(figures_of(trajectory, normalisation, whole_words))
+            own = figures_of(trajectory, normalisation, whole_words)
+            found[task_key(trajectory)].append(alike.one(own))
         return found, episodes.origin
 
     (old, _), (new, origin) = figures(before), figures(after)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "MOST_TOOLS",
     "SOLVE",
     "UNKNOWN_TOOL",
+    "Alike",
     "Figures",
     "figures_of",
     "is_empty",
@@ -189,6 +191,23 @@ def figures_of(
         by_tool=Counter(c.name if c.name in known else UNKNOWN_TOOL for c, _ in trajectory.calls),
         solving=_solving(trajectory),
     )
+
+
+class Alike:
+    """Figures that are held once however many episodes have them: most are like many others."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Figures] = {}
+
+    def one(self, figures: Figures) -> Figures:
+        """The first that was equal to these."""
+        key = _NUMBERS(figures), tuple(figures.by_tool.items()), repr(figures.solving)
+        return self._known.setdefault(key, figures)
+
+
+_NUMBERS = attrgetter(
+    *(each.name for each in fields(Figures) if each.name not in ("by_tool", "solving"))
+)
 
 
 def _solving(trajectory: Trajectory) -> dict[str, Solving]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,15 @@ from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import Grouping, grouped
 from toolgym.evaluation.intervals import Interval
-from toolgym.evaluation.metrics import SOLVE, Figures, figures_of, most_called, row_named, summarise
+from toolgym.evaluation.metrics import (
+    SOLVE,
+    Alike,
+    Figures,
+    figures_of,
+    most_called,
+    row_named,
+    summarise,
+)
 from toolgym.evaluation.score import Played, task_key
 from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
 from toolgym.scenario import GROUPED_BY
@@ -39,9 +46,6 @@ _PERCENT = frozenset(
         "truncated",
         "cut",
     }
-)
-_NUMBERS = attrgetter(
-    *(each.name for each in fields(Figures) if each.name not in ("by_tool", "solving"))
 )
 _HEAD = ("metric", "value", "low", "high", "n", "95 % interval")
 
@@ -234,16 +238,14 @@ def evaluate(
     trajectories: list[Played] = []
     # Most episodes are like many others in numbers, and all of a task have one task: of a large run
     # no more is held than one of each.
-    alike: dict[Any, Figures] = {}
+    alike = Alike()
     tasks: dict[Any, Played] = {}
     wanted = GROUPED_BY if by is None else by
     columns = {*wanted, *(name.split(".")[0] for name in wanted)}
     faults: Counter[str] = Counter()
     hit = 0
     for trajectory in recording:
-        found = figures_of(trajectory, normalisation, whole_words)
-        key = _NUMBERS(found), tuple(found.by_tool.items()), repr(found.solving)
-        figures.append(alike.setdefault(key, found))
+        figures.append(alike.one(figures_of(trajectory, normalisation, whole_words)))
         if kinds := _injected(trajectory):
             faults.update(kinds)
             hit += 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import file_hash, read_rows, value_hash
+from toolgym._util.frames import LineFile, standing
+from toolgym._util.jsonl import file_hash, parse_line, read_lines, read_rows, value_hash
 from toolgym.errors import BadInputError, PolicyError, did_you_mean
 from toolgym.policies.base import Policy, Reply, Request, question_of
-from toolgym.trajectory import read_trajectories
+from toolgym.trajectory import Documents, parse_trajectory
 
 __all__ = ["ReplayPolicy", "ScriptedPolicy"]
 
@@ -99,6 +102,7 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 FILE = "trajectories.jsonl"
+_OPEN = 256  # episodes whose actions are held: those that are being played
 
 
 class ReplayPolicy(Policy):
@@ -117,27 +121,43 @@ class ReplayPolicy(Policy):
 
     def __init__(self, recording: str | Path) -> None:
         path = Path(recording)
-        self._path = path / FILE if path.is_dir() else path
-        self._actions: dict[str, list[str]] = {}
-        for trajectory in read_trajectories(self._path):
-            if trajectory.id in self._actions:
-                raise BadInputError(f"{str(self._path)!r} holds episode {trajectory.id!r} twice")
-            self._actions[trajectory.id] = [step.action for step in trajectory.steps]
-        if not self._actions:
+        self._path = standing(path / FILE if path.is_dir() else path)
+        self._places: dict[str, int] = {}
+        documents, self._lock = Documents(self._path.parent), threading.Lock()
+        self._lines: LineFile | None = None
+        self._played: OrderedDict[str, list[str]] = OrderedDict()
+        for number, place, raw in read_lines(self._path, "trajectory file"):
+            self._lines = self._lines or LineFile(self._path)
+            name = parse_trajectory(raw, self._path, number, documents).id
+            before = self._places.setdefault(name, place)
+            if before != place and self._lines.line(before).strip() != raw.strip():
+                raise BadInputError(f"{str(self._path)!r} holds episode {name!r} twice")
+        if not self._places:
             raise BadInputError(f"{str(self._path)!r} holds no episode to replay")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Opened again, in whatever process."""
+        return type(self), (self._path,)
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Play each request's recorded action; what was not recorded is a `PolicyError`."""
-        return [self._one(request) for request in requests]
+        with self._lock:
+            return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Reply | Exception:
-        actions = self._actions.get(request.episode)
-        if actions is None:
+        place = self._places.get(request.episode)
+        if place is None or self._lines is None:
             return PolicyError(
                 f"the recording {str(self._path)!r} has no episode {request.episode!r}"
-                f"{did_you_mean(request.episode, self._actions)}; "
-                f"it holds {len(self._actions)} episodes"
+                f"{did_you_mean(request.episode, self._places)}; "
+                f"it holds {len(self._places)} episodes"
             )
+        actions = self._played.get(request.episode)
+        if actions is None:
+            row = parse_line(self._lines.line(place), self._path, 2, "trajectory file")
+            actions = self._played[request.episode] = [step["action"] for step in row["steps"]]
+            if len(self._played) > _OPEN:
+                self._played.popitem(last=False)
         if request.turn >= len(actions):
             return PolicyError(
                 f"episode {request.episode!r} was recorded with {len(actions)} turns, but turn "
@@ -151,6 +171,6 @@ class ReplayPolicy(Policy):
         return {
             "policy": "replay",
             "recording": str(self._path),
-            "episodes": len(self._actions),
+            "episodes": len(self._places),
             "recording_hash": file_hash(self._path),
         }

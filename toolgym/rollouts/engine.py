@@ -387,16 +387,14 @@ def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
         jobs: all of them; what fails is a row of the outcome.
     """
     opened, policy, alone = opened_here(sent)
-    run = Run({})
-    engine = _Engine(RunWriter(run), policy, len(jobs) + 1, len(jobs), None, None)
+    engine = _Engine(RunWriter(run := Run({})), policy, len(jobs) + 1, len(jobs), None, None)
     with alone if policy.batched else nullcontext():
         engine.play(opened, Queue(jobs), max(1, min(width, len(jobs))))
     lines, tools = list[str](), dict[str, str]()
     for trajectory in run:
         name = Documents.name_of(Documents.text_of(trajectory.tools))
         lines.append(trajectory.to_line(name))
-        if name not in tools:
-            tools[name] = exact_line({"id": name, "tools": trajectory.tools})
+        tools[name] = tools.get(name) or exact_line({"id": name, "tools": trajectory.tools})
     return Outcome(lines, tools, run.failures(), engine._turns, engine._tokens)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -51,46 +52,110 @@ def merge(
     folder = Path(out)
     parts = _shards([run if isinstance(run, Run) else Run.open(run) for run in runs], folder)
     settings = _merged_settings(parts)
-    sizes = _sizes(parts)
-    lines = [_own_lines(part, partial) for part in parts]
+    plans = [_Plan(part) for part in parts]
+    _require_fitting(plans)
+    for plan in plans:
+        plan.require_own(partial)
+    _require_whole(plans, settings.get("episodes"))
     run = Run(settings, folder)
     with hold(folder, f"writing to {str(folder)!r}"):
-        _require_room(run, lines)
-        order = _order(parts, sizes, lines, settings.get("episodes"))
+        _require_room(run, [plan.lines for plan in plans])
         write_json(folder / SETTINGS, settings)
-        failures = [row for part in parts for row in part.failures()]
-        places = {key_of(row["id"]): 0 for row in failures}
-        places |= {key: n for n, key in enumerate(_across(parts, sizes)) if key in places}
-        write_failures(folder, failures, lambda key: places[key])
+        failures = [row for plan in plans for row in plan.failures]
+        places = {
+            key: len(plans) * place + shard
+            for shard, plan in enumerate(plans)
+            for key, place in plan.failed.items()
+        }
+        write_failures(folder, failures, lambda key: places.get(key, sys.maxsize))
         packed = all(is_packed(part.file) for part in parts) if compress is None else compress
         with contextlib.ExitStack() as held:
             files = [held.enter_context(LineFile(part.file)) for part in parts]
-            found = (files[part].line(lines[part].at(row)[0]) for part, row in order)
+            found = (files[part].line(plans[part].lines.at(row)[0]) for part, row in _order(plans))
             replace_lines(folder / TRAJECTORIES, found, packed)
         write_tools(folder, [part.path for part in parts if part.path is not None], packed)
     return run
 
 
-def _order(
-    parts: Sequence[Run], sizes: Sequence[int], lines: Sequence[Lines], episodes: Any
-) -> Iterator[tuple[int, int]]:
-    """Shard and line of each finished episode, in the plan's order.
+class _Plan:
+    """What a shard was to play, and where it stands: 24 bytes an episode beside its lines.
 
-    Raises:
-        BadInputError: the plans do not fit together, or not the run.
+    Args:
+        run: the shard.
     """
-    hashes = array("q")
-    rows = array("q")
-    for place, key in enumerate(_across(parts, sizes)):
-        hashes.append(hash(key))
-        rows.append(lines[place % len(parts)].row(key))
-    different = len(np.unique(np.frombuffer(hashes, np.int64))) if hashes else 0
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.lines, self.failures = run, run.lines(), run.failures()
+        self.rows, self.hashes = array("q"), array("q")
+        self.failed: dict[tuple[str, int] | None, int] = {
+            key_of(row["id"]): sys.maxsize for row in self.failures
+        }
+        self._missing, self._example = 0, ("", 0)
+        for place, key in enumerate(planned(run)):
+            row = self.lines.row(key)
+            self.rows.append(row)
+            self.hashes.append(hash(key))
+            if row < 0:
+                self._example = key if not self._missing else self._example
+                self._missing += 1
+            if key in self.failed:
+                self.failed[key] = place
+
+    def require_own(self, partial: bool) -> None:
+        """Refuse a shard that lacks episodes, or has others."""
+        task, sample = self._example
+        if self._missing and not partial:
+            raise BadInputError(
+                f"{str(self.run.path)!r} has not finished {self._missing} of {len(self.rows)} "
+                f"episodes, such as '{task}#{sample}': run its rollout again, or merge with "
+                "partial (--partial)"
+            )
+        strange = bytearray(b"\1") * len(self.lines)
+        for row in self.rows:
+            if row >= 0:
+                strange[row] = 0
+        found = strange.find(1)
+        if found >= 0:
+            task, sample = next(islice(self.lines, found, None))
+            raise BadInputError(
+                f"{str(self.run.path)!r}, line {self.lines.at(found)[1]}: episode "
+                f"'{task}#{sample}' is not one of this shard; remove the line"
+            )
+
+
+def _require_fitting(plans: Sequence[_Plan]) -> None:
+    """Refuse plans that do not fit together."""
+    sizes = [len(plan.rows) for plan in plans]
+    for index, size in enumerate(sizes):
+        own = len(range(index, sum(sizes), len(sizes)))
+        if size != own:
+            raise BadInputError(
+                f"shard {index} of {len(sizes)} plans {size} of {sum(sizes)} episodes, not {own}: "
+                f"a {PLAN} was changed"
+            )
+
+
+def _require_whole(plans: Sequence[_Plan], episodes: Any) -> None:
+    """Refuse plans that are not those of the run."""
+    hashes = np.concatenate([np.array(plan.hashes, np.int64) for plan in plans])
+    different = len(np.unique(hashes))
     if different != len(hashes) or len(hashes) != episodes:
         raise BadInputError(
-            f"the {len(parts)} shards plan {different} episodes in {len(hashes)} places, and the "
+            f"the {len(plans)} shards plan {different} episodes in {len(hashes)} places, and the "
             f"run has {episodes}: a {PLAN} was changed"
         )
-    return ((place % len(parts), row) for place, row in enumerate(rows) if row >= 0)
+
+
+def _order(plans: Sequence[_Plan]) -> Iterator[tuple[int, int]]:
+    """Shard and line of each finished episode, in the plan's order.
+
+    The n-th job went to shard n modulo their number.
+    """
+    for place in range(sum(len(plan.rows) for plan in plans)):
+        shard = place % len(plans)
+        row = plans[shard].rows[place // len(plans)]
+        if row >= 0:
+            yield shard, row
 
 
 def _shards(runs: Sequence[Run], out: Path) -> list[Run]:
@@ -140,61 +205,6 @@ def _merged_settings(parts: Sequence[Run]) -> dict[str, Any]:
             versions["/".join(map(str, part.settings["shard"]))] = part.settings.get("versions")
     settings = {name: value for name, value in first.items() if name != "shard"}
     return settings | ({"shard_versions": versions} if versions else {})
-
-
-def _sizes(parts: Sequence[Run]) -> list[int]:
-    """How many episodes each shard plans.
-
-    Raises:
-        BadInputError: the plans do not fit together.
-    """
-    sizes = [sum(1 for _ in planned(part)) for part in parts]
-    for index, size in enumerate(sizes):
-        own = len(range(index, sum(sizes), len(sizes)))
-        if size != own:
-            raise BadInputError(
-                f"shard {index} of {len(sizes)} plans {size} of {sum(sizes)} episodes, not {own}: "
-                f"a {PLAN} was changed"
-            )
-    return sizes
-
-
-def _across(parts: Sequence[Run], sizes: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """The ids of all shards in the plan's order: the n-th job went to shard n modulo their number.
-
-    Args:
-        parts: the shards.
-        sizes: of their plans, see `_sizes`.
-    """
-    plans = [planned(part) for part in parts]
-    for place in range(sum(sizes)):
-        yield next(plans[place % len(plans)])
-
-
-def _own_lines(run: Run, partial: bool) -> Lines:
-    """Where a shard's episodes stand; all of them, and no other."""
-    lines = run.lines()
-    own, total, missing = bytearray(len(lines)), 0, []
-    for key in planned(run):
-        row, total = lines.row(key), total + 1
-        if row >= 0:
-            own[row] = 1
-        else:
-            missing.append(key)
-    if missing and not partial:
-        raise BadInputError(
-            f"{str(run.path)!r} has not finished {len(missing)} of {total} episodes, such as "
-            f"'{missing[0][0]}#{missing[0][1]}': run its rollout again, or merge with partial "
-            "(--partial)"
-        )
-    strange = own.find(0)
-    if strange >= 0:
-        task, sample = next(islice(lines, strange, None))
-        raise BadInputError(
-            f"{str(run.path)!r}, line {lines.at(strange)[1]}: episode '{task}#{sample}' is not one "
-            "of this shard; remove the line"
-        )
-    return lines
 
 
 def _require_room(run: Run, lines: Sequence[Lines]) -> None:

@@ -115,20 +115,10 @@ class Run:
                 return
             documents = Documents(self.path)
             for position, number in found.in_order():
-                yield self.read(lines.line(position), file, number, documents)
+                yield self._read(lines.line(position), file, number, documents)
 
-    def read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
-        """An episode of the run from its line.
-
-        Args:
-            raw: the line.
-            file: of the trajectories, for messages.
-            number: of the line, counted from 1.
-            documents: of the run.
-
-        Raises:
-            BadInputError: it cannot be read, or is not of this run.
-        """
+    def _read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
+        """An episode of the run from its line."""
         trajectory = parse_trajectory(raw, file, number, documents)
         self._require_own(trajectory, file, number)
         return trajectory
@@ -162,13 +152,13 @@ class Run:
         """As `lines`, after each of them was read.
 
         Raises:
-            BadInputError: see `Lines` and `read`.
+            BadInputError: see `Lines`; or one of them cannot be read.
         """
         found = self.lines()
         if self.path is not None and found:
             documents, file = Documents(self.path), self.file
             for number, _, raw in read_lines(file, "trajectory file", torn=True):
-                self.read(raw, file, number, documents)
+                self._read(raw, file, number, documents)
         return found
 
     def _require_own(self, trajectory: Trajectory, file: Path, number: int) -> None:

@@ -104,6 +104,7 @@ def _pairs(work: Work, number: int, run: Run, beside: Run | None, anew: LearnAs 
     from toolgym.training.dpo import episode_pair
 
     settings = work.settings
+    # A round's practice is held: which run a side is of shows by the episode itself.
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*run.trajectories(), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
