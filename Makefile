@@ -15,7 +15,7 @@ WHEEL := build/wheel
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray vllm clean
 
 selftrain: $(VENV)/.ready
 	$(BIN)/toolgym selftrain $(SELFTRAIN_ARGS)
@@ -75,6 +75,15 @@ ray:
 	test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
 	build/ray/bin/python -m pip install --quiet --constraint constraints.txt ".[ray]"
 	build/ray/bin/python benchmarks/ray_deaths.py
+
+# vLLM for a CPU in an environment of its own, which serves: the miniature behind it, token-exact, the
+# server killed in the middle; and self-training whose episodes come from it.
+vllm: $(VENV)/.ready
+	test -x build/vllm/bin/python || $(PYTHON) -m venv build/vllm
+	build/vllm/bin/python -m pip install --quiet $(TORCH_ARGS) torch==2.13.0
+	build/vllm/bin/python benchmarks/vllm_install.py
+	$(BIN)/python benchmarks/vllm_server.py
+	$(BIN)/toolgym selftrain examples/recipes/miniature-vllm.yaml --out runs/miniature-vllm
 
 clean:
 	rm -rf build dist site *.egg-info

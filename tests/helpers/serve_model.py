@@ -36,7 +36,7 @@ class Troubled(ModelServer):
         """A completion, or the end; other weights where a body has a path."""
         if "path" in body:
             weights = (Path(body["path"]) / "model.safetensors").read_bytes()
-            with Path(body["path"]).with_name("loads").open("a", encoding="utf-8") as file:
+            with Path(body["note"]).open("a", encoding="utf-8") as file:
                 file.write(hashlib.sha256(weights).hexdigest() + "\n")
             return {"success": body.get("works", True)}
         self.left -= 1

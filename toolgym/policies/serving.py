@@ -65,10 +65,6 @@ class _ClashError(Exception):
     """Another program took the port before the server could."""
 
 
-class _StoppedError(Exception):
-    """The server is not wanted any more."""
-
-
 def check_command(command: Sequence[str], known: Sequence[str]) -> None:
     """Refuse a command that cannot serve a folder on a port.
 
@@ -105,8 +101,7 @@ class ModelServer:
         values: what stands in the places; ``model`` among them.
         environment: further environment variables of the server.
         start_seconds: within which it must be ready.
-        restarts: how often it is started again where it dies; at the same port, so that policies
-            that wait for it find it.
+        restarts: how often it is started again where it dies; policies find it at the same port.
         log: file to which it writes; default: one of its own in the system's temporary folder.
         tell: called with what it does, about every second while it is waited for.
 
@@ -129,9 +124,7 @@ class ModelServer:
         self._command, self.values = tuple(command), {k: str(v) for k, v in values.items()}
         self._environment, self._start_seconds = dict(environment or {}), start_seconds
         self._restarts, self._tell = restarts, tell or (lambda _: None)
-        if log is None:
-            log = Path(tempfile.mkdtemp(prefix="toolgym-server-")) / "server.log"
-        self.log = Path(log)
+        self.log = Path(log or f"{tempfile.mkdtemp(prefix='toolgym-server-')}/server.log")
         self.name = f"{Path(self.values['model']).name or 'model'}-{secrets.token_hex(4)}"
         """Under which the server knows the model."""
         self.port = self.pid = self.deaths = 0
@@ -202,7 +195,7 @@ class ModelServer:
                 if self._stop.wait(_TELL):
                     raise EndpointError("ended", "the server was ended by us") from error
 
-    def _ask(self, route: str, body: Mapping[str, Any]) -> None:
+    def _ask(self, route: str, body: Mapping[str, Any], tries: int = 10) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER)
         try:
             connection.request("POST", route, json.dumps(body), _JSON)
@@ -210,7 +203,10 @@ class ModelServer:
             said = answer.read(_REPLY).decode("utf-8", "replace")
         finally:
             connection.close()
-        if answer.status != 200 or re.search(r'"success":\s*false', said):
+        busy = re.search(r'"success":\s*false', said)  # with what it has just answered, perhaps
+        if busy and tries > 1 and not self._stop.wait(_LOOK):
+            self._ask(route, body, tries - 1)
+        elif answer.status != 200 or busy:
             words = f"HTTP {answer.status} {' '.join(said.split()):.200}"
             raise EndpointError("refused", f"the server answers to {route}: {words}")
 
@@ -229,7 +225,6 @@ class ModelServer:
         Raises:
             EndpointError: it could not be started, ended, or was not ready in time.
             _ClashError: it ended, and another program has its port.
-            _StoppedError: `stop` was called.
         """
         begun, told, self._seen = time.monotonic(), 0.0, ""
         self._begun_at = self.log.stat().st_size if self.log.exists() else 0
@@ -253,7 +248,7 @@ class ModelServer:
                     text = f"ended {_exit(code)} before it was ready ({spent:.0f} s)"
                     raise self._failed(text)
                 if self._stop.is_set():
-                    raise _StoppedError
+                    raise EndpointError("ended", f"{self._shown()} was ended while it started")
                 if spent > self._start_seconds:
                     raise self._failed(
                         f"was not ready after {self._start_seconds:g} s "
@@ -298,8 +293,6 @@ class ModelServer:
             try:
                 self._begin(f"starting again ({times})")
                 return True
-            except _StoppedError:
-                return False
             except _ClashError:
                 why = self._failed(f"cannot be started again: port {self.port} is taken")
             except EndpointError as error:
