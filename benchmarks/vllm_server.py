@@ -95,8 +95,10 @@ def main() -> None:
     assert preset is not None
     places = preset.environments((asked.out / "world").resolve())
     each, flag = asked.episodes // len(places), (asked.out / "slow").resolve()
+    # On a CPU it dies of a request with a seed whose prompt it reads in parts.
+    options = ["--enforce-eager", "--no-enable-chunked-prefill"]
     vllm = SamplingSettings.model_validate(
-        {"engine": "vllm", "server": {"program": asked.program, "options": ["--enforce-eager"]}}
+        {"engine": "vllm", "server": {"program": asked.program, "options": options}}
     )
     server = {
         "command": ["sh", "-c", SLOW, str(flag), *vllm.command],

@@ -20,12 +20,14 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolgym._workers.pool import Child
 from toolgym.errors import BadInputError, EndpointError, did_you_mean
+from toolgym.policies.base import Policy
 from toolgym.policies.requests import at
 
 __all__ = ["VLLM", "VLLM_RELOADABLE", "VLLM_RELOADS", "ModelServer", "check_command"]
@@ -131,7 +133,8 @@ class ModelServer:
         self.failure: EndpointError | None = None
         """Why there is no server any more, once it has died for good."""
         self._named = any("{name}" in word for word in command)
-        self._lost: list[Callable[[], None]] = []
+        self.users: weakref.WeakSet[Policy] = weakref.WeakSet()
+        """Policies that are closed once it has died for good, so that nobody waits for them."""
         self._stop, self._up = threading.Event(), threading.Event()
         self._seen, self._begun_at = "", 0
         self._guard: Child | None = None
@@ -168,10 +171,6 @@ class ModelServer:
         self._watcher = threading.Thread(target=self._watch, name="toolgym-server", daemon=True)
         self._watcher.start()
         return self
-
-    def when_lost(self, then: Callable[[], None]) -> None:
-        """Call a function from another thread once the server has died for good."""
-        self._lost.append(then)
 
     def ask(self, requests: Sequence[Mapping[str, Any]]) -> None:
         """Send requests to the server itself, all of them again where it dies meanwhile.
@@ -279,8 +278,8 @@ class ModelServer:
             except Exception as error:  # whatever it is, nobody may wait for ever
                 self.failure = self.failure or EndpointError("ended", f"{self._shown()}: {error}")
             if self.failure is not None:
-                for then in self._lost:
-                    then()
+                for user in list(self.users):
+                    user.close()
             return
 
     def _again(self, why: EndpointError) -> bool:
