@@ -168,6 +168,10 @@ class ServedPolicy(Policy):
         """The episode has ended."""
         self._policy.forget(episode)
 
+    def cancel(self) -> None:
+        """Give up all requests that are under way."""
+        self._policy.cancel()
+
     def close(self) -> None:
         """Close the connections; the server goes on."""
         self._policy.close()
