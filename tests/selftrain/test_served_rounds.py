@@ -290,4 +290,9 @@ def test_words_of_the_command_of_vllm() -> None:
 
 
 def test_a_plan_leaves_the_memory_of_playing_to_the_server(model: Path) -> None:
-    assert "playing" not in plan(load_settings(settings(model))).memory
+    given = learning_by_grpo(model, model)
+    found = plan(load_settings(given)).memory
+    assert "playing" not in found
+    local = plan(load_settings(given | {"sampling": {"max_new_tokens": 16}})).memory
+    assert found["grpo"].total <= local["grpo"].total
+    assert "playing" in local
