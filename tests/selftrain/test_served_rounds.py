@@ -174,9 +174,9 @@ def test_a_server_that_cannot_start_ends_the_run_which_goes_on_later(
     assert selftrain(given, out=tmp_path / "run").is_file()
 
 
-def learning_by_grpo(model: Path, *, works: bool) -> dict[str, Any]:
-    """Two updates of four episodes, played by the server."""
-    body = {"path": "{model}", "works": works}
+def learning_by_grpo(model: Path, note: Path, *, works: bool = True) -> dict[str, Any]:
+    """Two updates of four episodes, played by the server, which notes which weights it loads."""
+    body = {"path": "{model}", "works": works, "note": str(note)}
     given = settings(model, reload=[{"route": "/load", "body": body}])
     updates = {"max_updates": 2, "batch_size": 4, "generations": 2, "max_length": 400}
     more = {"reward": {"token_f1": 1.0}, "record_episodes": True, "learning_rate": 1e-3}
@@ -192,12 +192,10 @@ def test_grpo_plays_through_the_server_with_the_weights_of_each_update(
         ups.extend([stage] * note.startswith("up after"))
 
     out = tmp_path / "run"
-    selftrain(learning_by_grpo(model, works=True), out=out, progress=tell)
+    selftrain(learning_by_grpo(model, tmp_path / "loads"), out=out, progress=tell)
     assert ups == [f"server: {model.name}", "server: served", "server: model"]
-    partial = out / "round-1" / "training" / "model.partial"
-    loads = (partial / "loads").read_text(encoding="utf-8").split()
+    loads = (tmp_path / "loads").read_text(encoding="utf-8").split()
     assert len(loads) == 1, "it begins with those of the first update"
-    assert not (partial / "served").exists()
     for step in (1, 2):
         rows = read_rows(out / f"round-1/training/model/episodes/step-{step:06}.jsonl")
         found = [row for _, row in rows]
@@ -208,12 +206,12 @@ def test_grpo_plays_through_the_server_with_the_weights_of_each_update(
 
 def test_grpo_ends_where_the_server_keeps_its_old_weights(model: Path, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match=r'answers to /load: HTTP 200 {"success": false}'):
-        selftrain(learning_by_grpo(model, works=False), out=tmp_path / "run")
+        selftrain(learning_by_grpo(model, tmp_path / "loads", works=False), out=tmp_path / "run")
     assert not served(tmp_path)
 
 
 def test_grpo_needs_a_server_that_can_load_weights_and_says_tokens(model: Path) -> None:
-    given = learning_by_grpo(model, works=True)
+    given = learning_by_grpo(model, model)
     server = given["sampling"]["server"]
     requests = server.pop("reload")
     with pytest.raises(BadInputError, match=r"say in server.reload which requests"):
@@ -292,4 +290,9 @@ def test_words_of_the_command_of_vllm() -> None:
 
 
 def test_a_plan_leaves_the_memory_of_playing_to_the_server(model: Path) -> None:
-    assert "playing" not in plan(load_settings(settings(model))).memory
+    given = learning_by_grpo(model, model)
+    found = plan(load_settings(given)).memory
+    assert "playing" not in found
+    local = plan(load_settings(given | {"sampling": {"max_new_tokens": 16}})).memory
+    assert found["grpo"].total <= local["grpo"].total
+    assert "playing" in local

@@ -85,6 +85,9 @@ class Policy(ABC):
     def forget(self, episode: str) -> None:  # noqa: B027 - most policies keep nothing
         """The episode has ended: drop what was kept for it."""
 
+    def cancel(self) -> None:  # noqa: B027 - most policies answer at once
+        """Give up what is being asked for, from another thread: the rollout was interrupted."""
+
     def close(self) -> None:  # noqa: B027 - most policies hold nothing open
         """Release models and connections."""
 

@@ -203,6 +203,15 @@ class Service:
                 delay, failed = max(delay, error.after), failed + 1
             await asyncio.sleep(delay)
 
+    def cancel(self) -> None:
+        """Cancel what is under way."""
+
+        def each() -> None:
+            for task in asyncio.all_tasks():
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(each)
+
     def end(self) -> None:
         """Cancel what is under way, close the connections and end the thread."""
         if threading.current_thread() is self._thread:

@@ -292,6 +292,10 @@ class EndpointPolicy(Policy):
             **({"tokens": True} if self._tokens else {}),
         }
 
+    def cancel(self) -> None:
+        """Give up all requests that are under way, or wait for a server that is away."""
+        self._service.cancel()
+
     def close(self) -> None:
         """Close the connections and end the thread."""
         self._finalizer()

@@ -20,12 +20,14 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolgym._workers.pool import Child
 from toolgym.errors import BadInputError, EndpointError, did_you_mean
+from toolgym.policies.base import Policy
 from toolgym.policies.requests import at
 
 __all__ = ["VLLM", "VLLM_RELOADABLE", "VLLM_RELOADS", "ModelServer", "check_command"]
@@ -65,10 +67,6 @@ class _ClashError(Exception):
     """Another program took the port before the server could."""
 
 
-class _StoppedError(Exception):
-    """The server is not wanted any more."""
-
-
 def check_command(command: Sequence[str], known: Sequence[str]) -> None:
     """Refuse a command that cannot serve a folder on a port.
 
@@ -105,8 +103,7 @@ class ModelServer:
         values: what stands in the places; ``model`` among them.
         environment: further environment variables of the server.
         start_seconds: within which it must be ready.
-        restarts: how often it is started again where it dies; at the same port, so that policies
-            that wait for it find it.
+        restarts: how often it is started again where it dies; policies find it at the same port.
         log: file to which it writes; default: one of its own in the system's temporary folder.
         tell: called with what it does, about every second while it is waited for.
 
@@ -129,16 +126,15 @@ class ModelServer:
         self._command, self.values = tuple(command), {k: str(v) for k, v in values.items()}
         self._environment, self._start_seconds = dict(environment or {}), start_seconds
         self._restarts, self._tell = restarts, tell or (lambda _: None)
-        if log is None:
-            log = Path(tempfile.mkdtemp(prefix="toolgym-server-")) / "server.log"
-        self.log = Path(log)
+        self.log = Path(log or f"{tempfile.mkdtemp(prefix='toolgym-server-')}/server.log")
         self.name = f"{Path(self.values['model']).name or 'model'}-{secrets.token_hex(4)}"
         """Under which the server knows the model."""
         self.port = self.pid = self.deaths = 0
         self.failure: EndpointError | None = None
         """Why there is no server any more, once it has died for good."""
         self._named = any("{name}" in word for word in command)
-        self._lost: list[Callable[[], None]] = []
+        self.users: weakref.WeakSet[Policy] = weakref.WeakSet()
+        """Policies that are closed once it has died for good, so that nobody waits for them."""
         self._stop, self._up = threading.Event(), threading.Event()
         self._seen, self._begun_at = "", 0
         self._guard: Child | None = None
@@ -176,10 +172,6 @@ class ModelServer:
         self._watcher.start()
         return self
 
-    def when_lost(self, then: Callable[[], None]) -> None:
-        """Call a function from another thread once the server has died for good."""
-        self._lost.append(then)
-
     def ask(self, requests: Sequence[Mapping[str, Any]]) -> None:
         """Send requests to the server itself, all of them again where it dies meanwhile.
 
@@ -202,7 +194,7 @@ class ModelServer:
                 if self._stop.wait(_TELL):
                     raise EndpointError("ended", "the server was ended by us") from error
 
-    def _ask(self, route: str, body: Mapping[str, Any]) -> None:
+    def _ask(self, route: str, body: Mapping[str, Any], tries: int = 10) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER)
         try:
             connection.request("POST", route, json.dumps(body), _JSON)
@@ -210,7 +202,10 @@ class ModelServer:
             said = answer.read(_REPLY).decode("utf-8", "replace")
         finally:
             connection.close()
-        if answer.status != 200 or re.search(r'"success":\s*false', said):
+        busy = re.search(r'"success":\s*false', said)  # with what it has just answered, perhaps
+        if busy and tries > 1 and not self._stop.wait(_LOOK):
+            self._ask(route, body, tries - 1)
+        elif answer.status != 200 or busy:
             words = f"HTTP {answer.status} {' '.join(said.split()):.200}"
             raise EndpointError("refused", f"the server answers to {route}: {words}")
 
@@ -229,7 +224,6 @@ class ModelServer:
         Raises:
             EndpointError: it could not be started, ended, or was not ready in time.
             _ClashError: it ended, and another program has its port.
-            _StoppedError: `stop` was called.
         """
         begun, told, self._seen = time.monotonic(), 0.0, ""
         self._begun_at = self.log.stat().st_size if self.log.exists() else 0
@@ -253,7 +247,7 @@ class ModelServer:
                     text = f"ended {_exit(code)} before it was ready ({spent:.0f} s)"
                     raise self._failed(text)
                 if self._stop.is_set():
-                    raise _StoppedError
+                    raise EndpointError("ended", f"{self._shown()} was ended while it started")
                 if spent > self._start_seconds:
                     raise self._failed(
                         f"was not ready after {self._start_seconds:g} s "
@@ -284,8 +278,8 @@ class ModelServer:
             except Exception as error:  # whatever it is, nobody may wait for ever
                 self.failure = self.failure or EndpointError("ended", f"{self._shown()}: {error}")
             if self.failure is not None:
-                for then in self._lost:
-                    then()
+                for user in list(self.users):
+                    user.close()
             return
 
     def _again(self, why: EndpointError) -> bool:
@@ -298,8 +292,6 @@ class ModelServer:
             try:
                 self._begin(f"starting again ({times})")
                 return True
-            except _StoppedError:
-                return False
             except _ClashError:
                 why = self._failed(f"cannot be started again: port {self.port} is taken")
             except EndpointError as error:

@@ -118,14 +118,12 @@ def rollout(
         seed: fixes the order of tasks and all sampling.
         out: the run folder; None keeps the run in memory. What was played to its end stands there
             in the plan's order: the same bytes however it was played, but for `Step.seconds`.
-        shard: play only this part of the plan, such as ``(0, 4)``; `toolgym.merge` makes one run of
-            all parts.
+        shard: play this part of the plan alone, such as ``(0, 4)``; `toolgym.merge` joins them.
         same_as: a run folder, ``run.json`` or `Plan.settings` of another machine: where a setting
             or the hash of a file differs, nothing is played.
         executor: plays the episodes in other processes or on other machines: one of
             `concurrent.futures`, a `toolgym.rollouts.remote.RayExecutor`, or any with ``submit()``.
-            Names with arguments can always be sent there, objects where they can be pickled; each
-            process compares its files by hash first.
+            Objects are sent there pickled; each process compares its files by hash first.
         concurrency: episodes that run at once, of an executor in each process; default:
             128 for policies that answer in batches (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
@@ -142,8 +140,7 @@ def rollout(
         BadInputError: counts that do not fit the tasks, an argument or a policy that cannot be
             used, or a wrapper that cannot be played.
         RunMismatchError: the folder was begun with other settings, or ``same_as`` has others.
-        PolicyError: too many failures in a row; what was finished is kept.
-        EndpointError: of kind ``ended``: the server that plays has died for good; likewise.
+        PolicyError: too many failures in a row, or a server is lost; what was finished is kept.
     """
     opened = open_env(env, env_args)
     player = make_policy(policy, **policy_args or {})
@@ -274,8 +271,11 @@ class _Engine:
             try:  # also Ctrl-C while the threads are being started must stop those that run
                 futures = [pool.submit(self._play_all, opened, jobs, stop) for _ in range(width)]
                 wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
+            except BaseException:  # nobody may wait on for a server that is away
                 stop.set()
+                self.policy.cancel()
+                raise
+            stop.set()
             for future in futures:
                 future.result()
 
@@ -293,6 +293,8 @@ class _Engine:
                     (reply,) = self._advanced(stream, [episode]).values()
                 except Exception as error:  # a policy may be the user's own
                     reply = error
+                if stop.is_set() and isinstance(reply, Exception):
+                    return  # it was given up
                 self._beat(1, stream.written)
                 if not self._stepped([(episode, reply)]):
                     break
@@ -346,8 +348,7 @@ class _Engine:
                 self.progress(self.writer.finished, self.planned)
 
     def _failed(self, episode: _Episode, error: Exception, boundary: str = "policy") -> None:
-        lost = isinstance(error, EndpointError) and error.kind == "ended"
-        if lost or isinstance(error, _OF_THE_RUN):
+        if isinstance(error, _OF_THE_RUN) or getattr(error, "kind", "") == "ended":
             raise error
         self._forget(episode)
         # What the policy itself raised, when it was a callable.

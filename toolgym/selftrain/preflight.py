@@ -358,7 +358,7 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
             reference=method == "dpo" or (method == "grpo" and settings.grpo.beta > 0),
         )
         peak = training_memory(shape, size)
-        if method == "grpo":
+        if method == "grpo" and sampling.engine == "local":
             # With adapters nothing is kept: their model makes its inputs in its own way.
             waiting = 0.0 if size.lora else kept
             width = 2 if half else 4

@@ -109,14 +109,13 @@ class ServerSettings(BaseModel):
                     f"'reload' is a list of requests such as {{route: /load, body: {{path: "
                     f"'{{model}}'}}}}, not {request!r:.80}"
                 )
-        known = dict(inspect.signature(POLICIES.get("endpoint")).parameters)
-        if self.policy == "token-endpoint":
-            known |= inspect.signature(POLICIES.get(self.policy)).parameters
+        names = {"endpoint", self.policy}
+        known = {one for name in names for one in inspect.signature(POLICIES.get(name)).parameters}
+        free = sorted(known - set(_ARGUMENTS) - {"options"})
         for name in self.arguments:
             if name in _ARGUMENTS:
                 raise ValueError(f"'arguments' has {name!r}, which {_ARGUMENTS[name]} says")
-            if name not in known or name == "options":
-                free = sorted(set(known) - set(_ARGUMENTS) - {"options"})
+            if name not in free:
                 raise ValueError(
                     f"'arguments' has {name!r}, which the policy {self.policy!r} does not take"
                     f"{did_you_mean(name, free)}; known: {', '.join(free)}"
@@ -216,7 +215,8 @@ class Players:
         self, sampling: SamplingSettings, out: Path, tell: Callable[[str, int, int, str], None]
     ) -> None:
         self._sampling, self._out, self._tell = sampling, out, tell
-        self._server: ModelServer | None = None
+        self.server: ModelServer | None = None
+        """The one that runs now."""
         self._served = ""
         self._made: list[Policy] = []
 
@@ -259,8 +259,8 @@ class Players:
         requests = VLLM_RELOADS if sampling.engine == "vllm" else sampling.serving.reload
 
         def policy(folder: Path) -> Policy:
-            if self._server is not None and self._served == str(folder):
-                self._server.ask(requests)
+            if self.server is not None and self._served == str(folder):
+                self.server.ask(requests)
             return self._asking(str(folder), sampling.temperature, live=True)
 
         return policy
@@ -271,7 +271,7 @@ class Players:
 
         unload_models()
         made, self._made = self._made, []
-        server, self._server = self._server, None
+        server, self.server = self.server, None
         try:
             for policy in made:
                 policy.close()
@@ -284,13 +284,13 @@ class Players:
     ) -> Policy:
         """A policy that asks the model's server, which is started where it is another model's."""
         sampling, wanted = self._sampling, self._sampling.serving
-        if self._server is None or self._served != model:
+        if self.server is None or self._served != model:
             self.release()
             values = _values(model, sampling)
-            self._server = self.serve(values, live=live)
+            self.server = self.serve(values, live=live)
             self._served = model
         options: dict[str, Any] = {
-            "model": self._server.name,
+            "model": self.server.name,
             "temperature": temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
@@ -300,7 +300,7 @@ class Players:
         }
         if guided:
             options |= {"guided": wanted.grammar_field, "narrow": sampling.narrow}
-        values = self._server.values
+        values = self.server.values
         if wanted.policy == "token-endpoint":
             longest = int(values["max_length"]) - sampling.max_new_tokens
             options |= {"tokenizer": values["model"], "max_prompt_tokens": longest}
@@ -308,9 +308,9 @@ class Players:
         elif sampling.template:
             fields = {"chat_template_kwargs": sampling.template}
             options["extra_body"] = {**fields, **(options.get("extra_body") or {})}
-        policy = make_policy(wanted.policy, base_url=self._server.url, **options)
+        policy = make_policy(wanted.policy, base_url=self.server.url, **options)
         policy.expect()  # type: ignore[attr-defined]
-        served = ServedPolicy(policy, self._server, _about(model, values, sampling))
+        served = ServedPolicy(policy, self.server, _about(model, values, sampling))
         if not live:  # those of a training are closed after their update
             self._made.append(served)
         return served

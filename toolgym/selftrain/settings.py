@@ -30,8 +30,9 @@ from toolgym.selftrain.sampling import SamplingSettings
 from toolgym.training.config import DpoConfig, GroupConfig, SftConfig
 
 __all__ = [
-    *("EnvironmentSettings", "OwnModel", "Preset", "SamplingSettings", "SelfTrainSettings"),
-    *("load_settings", "own_model", "preset"),
+    "SamplingSettings",
+    *("EnvironmentSettings", "OwnModel", "Preset", "SelfTrainSettings", "load_settings"),
+    *("own_model", "preset"),
 ]
 
 

@@ -7,7 +7,6 @@ recorded episodes, one turn at a time, which is ``credit="turn"`` here.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -278,7 +277,6 @@ def _finish(
     }
     folder = outcome.work / EPISODES
     kept = [folder] if folder.is_dir() else []
-    shutil.rmtree(outcome.work / SERVED, ignore_errors=True)
     return outcome.finish(made.model.to(saved), tokenizer, facts, made.log, kept)
 
 

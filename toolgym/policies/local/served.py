@@ -132,7 +132,7 @@ class ServedPolicy(Policy):
     def __init__(self, policy: Policy, server: ModelServer, about: Mapping[str, Any]) -> None:
         self._policy, self._server, self._about = policy, server, dict(about)
         self.tokenizer_hash = policy.tokenizer_hash
-        server.when_lost(policy.close)  # nobody waits any longer for what will not come
+        server.users.add(policy)
 
     @property
     def concurrency(self) -> int:
@@ -167,6 +167,10 @@ class ServedPolicy(Policy):
     def forget(self, episode: str) -> None:
         """The episode has ended."""
         self._policy.forget(episode)
+
+    def cancel(self) -> None:
+        """Give up all requests that are under way."""
+        self._policy.cancel()
 
     def close(self) -> None:
         """Close the connections; the server goes on."""
