@@ -201,7 +201,7 @@ def _perplexity(model: str, data: Path, passages: int = 100) -> float:
     torch = require_extra("torch", "train")
     from toolgym.policies.local.models import load_model
 
-    loaded = load_model(model, dtype="fast")
+    loaded = load_model(model, adapter=None, device=None, dtype="fast")
     rows = read_rows(data / "wikipedia" / "passages.jsonl", "passages")
     losses, count = 0.0, 0
     with torch.inference_mode():
