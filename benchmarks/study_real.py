@@ -42,7 +42,10 @@ _GUIDED: dict[str, Any] = {"practice": {}, **_GUIDE}
 ARMS: dict[str, dict[str, Any]] = {
     "zero-shot": {"rounds": 0},
     "two examples, untrained": {"rounds": 0, "asked": {"examples": 2}},
-    "guided, untrained": {"rounds": 0, "sampling": {**_GUIDE["sampling"], "guided": "always"}},
+    "guided, untrained": {
+        **{"rounds": 0, "practice": {}},
+        "sampling": {**_GUIDE["sampling"], "guided": "always"},
+    },
     "examples and guide, then SFT": {"rounds": 3},
     "examples, then SFT": {"rounds": 3, **_EXAMPLES},
     "guided, then SFT": {"rounds": 3, **_GUIDED},
