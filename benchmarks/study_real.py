@@ -42,7 +42,10 @@ _GUIDED: dict[str, Any] = {"practice": {}, **_GUIDE}
 ARMS: dict[str, dict[str, Any]] = {
     "zero-shot": {"rounds": 0},
     "two examples, untrained": {"rounds": 0, "asked": {"examples": 2}},
-    "guided, untrained": {"rounds": 0, "sampling": {**_GUIDE["sampling"], "guided": "always"}},
+    "guided, untrained": {
+        **{"rounds": 0, "practice": {}},
+        "sampling": {**_GUIDE["sampling"], "guided": "always"},
+    },
     "examples and guide, then SFT": {"rounds": 3},
     "examples, then SFT": {"rounds": 3, **_EXAMPLES},
     "guided, then SFT": {"rounds": 3, **_GUIDED},
@@ -201,7 +204,7 @@ def _perplexity(model: str, data: Path, passages: int = 100) -> float:
     torch = require_extra("torch", "train")
     from toolgym.policies.local.models import load_model
 
-    loaded = load_model(model, dtype="fast")
+    loaded = load_model(model, adapter=None, device=None, dtype="fast")
     rows = read_rows(data / "wikipedia" / "passages.jsonl", "passages")
     losses, count = 0.0, 0
     with torch.inference_mode():

@@ -245,7 +245,7 @@ TEXTS = st.lists(WORDS, max_size=25).map(" ".join)
 
 
 def words_of(text: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", text))
+    return " ".join(word for word in re.findall(r"[^\W_]+", text) if word != "THINK")
 
 
 class TestNarrowed:
@@ -306,6 +306,42 @@ class TestNarrowed:
         }
         allowed = [answer for answer, may in taken.items() if may]
         assert allowed == ["George Martin", "producer", "1926–2016", "in St. John's", "was its"]
+
+    @given(
+        st.sampled_from(FORMATS),
+        st.lists(st.sampled_from(("Ada", "born", "München", "1815", "e")), min_size=1, max_size=9),
+        st.sets(st.sampled_from(("ada", "BORN", "münchen", "1815", "e")), max_size=4),
+        st.integers(0, 2**32),
+    )
+    @settings(max_examples=80, deadline=None)
+    def test_known_words_are_left_out(
+        self, name: str, read: list[str], known: set[str], seed: int
+    ) -> None:
+        codec = get_format(name, "no_tool")
+        grammar = codec.grammar([])
+        assert grammar is not None
+        left = {word for word in read if word.casefold() not in {k.casefold() for k in known}}
+        made = narrowed(grammar, answer_words=3, read=" ".join(read), known=" ".join(known))
+        answer = check(codec, [], walk(made, seed)).answer
+        assert answer is not None
+        assert len(answer.split()) <= 3
+        if left:
+            assert set(answer.split()) <= left
+
+    def test_an_answer_without_the_questions_words(self) -> None:
+        codec = get_format("react", "non_reasoning")
+        read = "Carrie Fisher's father was Eddie Fisher, a singer."
+        grammar = narrowed(
+            str(codec.grammar([SEARCH])),
+            answer_words=2,
+            asked="x",
+            read=read,
+            known="Who is the father of Carrie Fisher?",
+        )
+        for answer in ("Eddie", "a singer", "was"):
+            assert takes(grammar, f"Answer: {answer}"), answer
+        for answer in ("Carrie", "Fisher's", "Eddie Fisher", "father was", "was Eddie Fisher"):
+            assert not takes(grammar, f"Answer: {answer}"), answer
 
     def test_bounds_of_a_schema_are_not_quoted(self) -> None:
         tools = [tool("f", {"code": {"type": "string", "maxLength": 3}})]

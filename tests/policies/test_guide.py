@@ -341,6 +341,8 @@ class TestTurns:
             TransformersPolicy(folder, narrow={"quoted": True})
         with pytest.raises(BadInputError, match="did you mean 'answer_words'"):
             TransformersPolicy(folder, guided=True, narrow={"answer_word": 3})
+        with pytest.raises(BadInputError, match="set quoted, too"):
+            TransformersPolicy(folder, guided=True, narrow={"new_words": True})
         with pytest.raises(BadInputError, match="narrow"):
             TransformersPolicy(folder, guided=True, narrow={"call_turns": 0})
         assert "narrow" not in TransformersPolicy(folder, guided=True, narrow={}).describe()

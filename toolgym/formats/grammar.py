@@ -134,7 +134,12 @@ def with_markers(grammar: str, markers: Mapping[str, str]) -> str:
 
 
 def narrowed(
-    grammar: str, *, answer_words: int | None = None, asked: str = "", read: str = ""
+    grammar: str,
+    *,
+    answer_words: int | None = None,
+    asked: str = "",
+    read: str = "",
+    known: str = "",
 ) -> str:
     """A grammar of `reply_grammar` that allows less: short answers, and quotations alone.
 
@@ -144,6 +149,7 @@ def narrowed(
         asked: where what stands in arguments is quoted from, unless the schema bounds its length;
             nothing: any text.
         read: where an answer is quoted from; nothing: any line.
+        known: a text whose words such a quotation leaves out.
 
     Raises:
         BadInputError: the grammar says in another way what an answer is.
@@ -155,7 +161,8 @@ def narrowed(
         bare = rf"^(TEXT_1_{LONGEST_ARGUMENT}: .*)$"
         grammar = re.sub(bare, lambda found: f"{found[1]} & /{texts}/", grammar, flags=re.M)
     parts = [f"/\\S+( \\S+){{0,{answer_words - 1}}}/"] if answer_words is not None else []
-    spans = _quotations(read, min(answer_words or _MOST_QUOTED, _MOST_QUOTED)) if read else ""
+    most = min(answer_words or _MOST_QUOTED, _MOST_QUOTED)
+    spans = _quotations(read, most, known) if read else ""
     parts += [f"/{spans}/"] if spans else []
     if not parts:
         return grammar
@@ -165,14 +172,17 @@ def narrowed(
     return f"{short}SHORT: {' & '.join(['LINE', *parts])}\n"
 
 
-def _quotations(text: str, most: int) -> str:
+def _quotations(text: str, most: int, known: str = "") -> str:
     """A regular expression for runs of words of a text, as they stand there; empty without words.
 
     Args:
         text: of any kind.
         most: words of a run.
+        known: a text whose words are in no run; nor is that of a marker, see `_text`.
     """
+    left_out = {_bare(word[0]) for word in _QUOTED_WORD.finditer(known)}
     words = list(_QUOTED_WORD.finditer(text))[-_MOST_READ:]
+    words = [word for word in words if _bare(word[0]) not in left_out and word[0] != "THINK"]
     gaps = [text[a.end() : b.start()] for a, b in itertools.pairwise(words)]
     runs = dict[str, None]()
     for first in range(len(words)):
@@ -185,6 +195,11 @@ def _quotations(text: str, most: int) -> str:
             run = f"{word}(?:{_plainly(gaps[place])}{run})?" if run else word
         runs[run] = None
     return "|".join(runs)
+
+
+def _bare(word: str) -> str:
+    """A word as it is compared: without case and the ending of English possessives."""
+    return re.sub("['’]s$", "", word.casefold())
 
 
 def _plainly(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolgym.errors import BadInputError, explain
 from toolgym.formats.grammar import narrowed
@@ -27,6 +27,8 @@ class Narrow(BaseModel):
         quoted: texts among a call's arguments are words of the question or of a result, and an
             answer is words of a result, as they stand there; no answer is given before something
             was read.
+        new_words: such an answer holds no word of the question: not what was asked about, but what
+            is said of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -35,6 +37,13 @@ class Narrow(BaseModel):
     call_turns: int | None = Field(default=None, ge=1)
     answer_words: int | None = Field(default=None, ge=1, le=40)
     quoted: bool = False
+    new_words: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Narrow:
+        if self.new_words and not self.quoted:
+            raise ValueError("new_words is about quotations: set quoted, too")
+        return self
 
     @classmethod
     def read(cls, given: Narrow | Mapping[str, Any] | None, guided: bool) -> Narrow:
@@ -97,7 +106,9 @@ def grammar_of(request: Request, narrow: Narrow = Narrow()) -> str:  # noqa: B00
             "(guided=False), or write the format's method grammar()"
         )
     read = "\n".join(text for _, text in past_results(request)) if narrow.quoted and called else ""
-    asked = f"{question_of(request)}\n{read}" if narrow.quoted else ""
+    question = question_of(request) if narrow.quoted else ""
+    asked = f"{question}\n{read}" if narrow.quoted else ""
     if not answer:
         return narrowed(grammar, asked=asked)
-    return narrowed(grammar, answer_words=narrow.answer_words, asked=asked, read=read)
+    known = question if narrow.new_words else ""
+    return narrowed(grammar, answer_words=narrow.answer_words, asked=asked, read=read, known=known)
