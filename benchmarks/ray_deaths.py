@@ -19,7 +19,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from toolgym import Run, rollout
-from toolgym.rollouts.remote import RayExecutor
+from toolgym.executors import RayExecutor
 
 ENV = "ToolQA-GSM8K-v0"
 CLOCK = re.compile(rb'"seconds": [0-9.e-]+')
