@@ -81,7 +81,7 @@ def other_work(base: Path, executor: RayExecutor) -> dict[str, bool]:
     corpus = base / "corpus.jsonl"
     passages = ({"title": f"Number {n}", "text": f"{n} and {n + 1} " * 40} for n in range(20_000))
     corpus.write_text("".join(json.dumps(row) + "\n" for row in passages))
-    rewards = {"accuracy": 1.0, "both": {"accuracy": 1.0, "token_f1": 0.5}}
+    rewards = {"accuracy": "accuracy", "both": {"accuracy": 1.0, "token_f1": 0.5}}
     made = []
     for name, pool in (("here", None), ("there", executor)):
         author = make_author("offline", {}, base / f"{name}.jsonl")

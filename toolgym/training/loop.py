@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ __all__ = [
     "check_version",
     "load_for_training",
     "lora",
+    "missing_rows",
+    "silent_last",
     "train_loop",
 ]
 
@@ -188,6 +190,47 @@ def lora(rank: int) -> Any:
     return peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+
+
+def missing_rows(count: int, settings: Resolved) -> int:
+    """How many rows several processes lack, which take equally many.
+
+    Where the last batch is not full accelerate repeats rows of the beginning. Silent rows, put
+    there, leave the updates those of a single process.
+
+    Args:
+        count: of the rows.
+        settings: of the training.
+    """
+    return -count % (settings.device_batch_size * processes()) if processes() > 1 else 0
+
+
+def silent_last(count: int, total: int, seed: int) -> Any:
+    """A sampler: so many rows shuffled anew each epoch, as accelerate does it; then the others.
+
+    Args:
+        count: rows that are learned.
+        total: those that are not included.
+        seed: of the order.
+    """
+    torch = require_extra("torch", "train")
+    loader = require_extra("accelerate.data_loader", "train")
+    shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
+
+    base: Any = torch.utils.data.Sampler
+
+    class Order(base):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return total
+
+        def __iter__(self) -> Iterator[int]:
+            yield from shuffled
+            yield from range(count, total)
+
+        def set_epoch(self, epoch: int) -> None:
+            shuffled.set_epoch(epoch)
+
+    return Order()
 
 
 def _callback(transformers: Any, progress: StepProgress | None) -> Any:

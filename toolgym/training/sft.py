@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from toolgym.data.chat import LearnAs, learned
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.runs import Recorded, Recording, open_recording
-from toolgym.training.config import Resolved, SftConfig, configure, processes
+from toolgym.training.config import Resolved, SftConfig, configure
 from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import (
     Result,
@@ -28,6 +28,8 @@ from toolgym.training.loop import (
     check_version,
     load_for_training,
     lora,
+    missing_rows,
+    silent_last,
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
@@ -332,9 +334,8 @@ def run_sft(
         progress: called after each update.
     """
     trl, datasets = require_extra("trl", "train"), require_extra("datasets", "train")
-    # Several processes take equally many rows, so that accelerate repeats rows of the beginning
-    # where the last batch is not full. Rows without a label, put there, take no part in the loss.
-    missing = -len(rows) % (settings.device_batch_size * processes()) if processes() > 1 else 0
+    # Rows without a label take no part in the loss.
+    missing = missing_rows(len(rows), settings)
     silent = {"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
 
     base: Any = trl.SFTTrainer
@@ -345,7 +346,7 @@ def run_sft(
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if not missing:
                 return super()._get_train_sampler(train_dataset)
-            return _order(len(rows), len(rows) + missing, settings.seed)
+            return silent_last(len(rows), len(rows) + missing, settings.seed)
 
     def make() -> Any:
         config = trl.SFTConfig(
@@ -363,25 +364,3 @@ def run_sft(
         )
 
     return train_loop(make, work, settings, resume, progress)
-
-
-def _order(count: int, total: int, seed: int) -> Any:
-    """A sampler: so many rows shuffled anew each epoch, as accelerate does it; then the others."""
-    torch = require_extra("torch", "train")
-    loader = require_extra("accelerate.data_loader", "train")
-    shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
-
-    base: Any = torch.utils.data.Sampler
-
-    class Order(base):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return total
-
-        def __iter__(self) -> Iterator[int]:
-            yield from shuffled
-            yield from range(count, total)
-
-        def set_epoch(self, epoch: int) -> None:
-            shuffled.set_epoch(epoch)
-
-    return Order()
