@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from toolgym._util.optional import require_extra
-from toolgym.training.loop import silent_last
+from toolgym.training.loop import whole_batches
 
 __all__ = ["masked_collator", "pair_trainer"]
 
@@ -32,8 +32,10 @@ def masked_collator(pad: int) -> Any:
     return Masked(pad_token_id=pad)
 
 
-_MEANS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
-_MEANS += ("logps/chosen", "logps/rejected")
+_MEANS = (
+    *("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
+    *("logps/chosen", "logps/rejected"),
+)
 
 
 def pair_trainer(pairs: int, missing: int, seed: int) -> Any:
@@ -45,7 +47,8 @@ def pair_trainer(pairs: int, missing: int, seed: int) -> Any:
         seed: of their order.
     """
     torch = require_extra("torch", "train")
-    base: Any = require_extra("trl", "train").DPOTrainer
+    trl = require_extra("trl", "train")
+    base: Any = whole_batches(trl.DPOTrainer, pairs, missing, seed)
 
     class TokenTrainer(base):  # type: ignore[misc]
         """Takes rows of tokens as they are."""
@@ -55,11 +58,6 @@ def pair_trainer(pairs: int, missing: int, seed: int) -> Any:
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            if not missing:
-                return super()._get_train_sampler(train_dataset)
-            return silent_last(pairs, pairs + missing, seed)
 
         def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
             """Count the pairs and the chosen tokens of an update, over batches and processes."""

@@ -25,8 +25,8 @@ __all__ = [
     "load_for_training",
     "lora",
     "missing_rows",
-    "silent_last",
     "train_loop",
+    "whole_batches",
 ]
 
 TESTED = ((1, 16), (2, 0))
@@ -205,32 +205,44 @@ def missing_rows(count: int, settings: Resolved) -> int:
     return -count % (settings.device_batch_size * processes()) if processes() > 1 else 0
 
 
-def silent_last(count: int, total: int, seed: int) -> Any:
-    """A sampler: so many rows shuffled anew each epoch, as accelerate does it; then the others.
+def whole_batches(base: Any, count: int, missing: int, seed: int) -> Any:
+    """A trainer that takes rows in the order of a single process, and silent ones last.
 
     Args:
-        count: rows that are learned.
-        total: those that are not included.
+        base: a trainer of transformers.
+        count: rows that are learned; they are shuffled anew each epoch, as accelerate does it.
+        missing: silent ones behind them, see `missing_rows`.
         seed: of the order.
     """
+    if not missing:
+        return base
     torch = require_extra("torch", "train")
     loader = require_extra("accelerate.data_loader", "train")
     shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
+    sampler: Any = torch.utils.data.Sampler
 
-    base: Any = torch.utils.data.Sampler
-
-    class Order(base):  # type: ignore[misc]
+    class Order(sampler):  # type: ignore[misc]
         def __len__(self) -> int:
-            return total
+            return count + missing
 
         def __iter__(self) -> Iterator[int]:
             yield from shuffled
-            yield from range(count, total)
+            yield from range(count, count + missing)
 
         def set_epoch(self, epoch: int) -> None:
             shuffled.set_epoch(epoch)
 
-    return Order()
+    class Whole(base):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return Order()
+
+        def get_train_dataloader(self) -> Any:
+            """Also known as its sampler where batches are skipped, which a resumed epoch does."""
+            found = super().get_train_dataloader()
+            found.set_sampler(Order())
+            return found
+
+    return Whole
 
 
 def _callback(transformers: Any, progress: StepProgress | None) -> Any:

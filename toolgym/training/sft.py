@@ -29,8 +29,8 @@ from toolgym.training.loop import (
     load_for_training,
     lora,
     missing_rows,
-    silent_last,
     train_loop,
+    whole_batches,
 )
 from toolgym.training.output import Outcome, Trained
 from toolgym.trajectory import Trajectory
@@ -338,16 +338,6 @@ def run_sft(
     missing = missing_rows(len(rows), settings)
     silent = {"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
 
-    base: Any = trl.SFTTrainer
-
-    class RowTrainer(base):  # type: ignore[misc]
-        """Takes the rows in the order of a single process, silent ones last."""
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            if not missing:
-                return super()._get_train_sampler(train_dataset)
-            return silent_last(len(rows), len(rows) + missing, settings.seed)
-
     def make() -> Any:
         config = trl.SFTConfig(
             # The rows are tokens already, checked and cut to length.
@@ -355,7 +345,7 @@ def run_sft(
             max_length=None,
             **arguments(work, settings),
         )
-        return RowTrainer(
+        return whole_batches(trl.SFTTrainer, len(rows), missing, settings.seed)(
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(rows + [silent] * missing),
