@@ -18,8 +18,10 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from toolgym import Run, rollout
-from toolgym.rollouts.remote import RayExecutor
+from toolgym import Run, evaluate, merge, rollout, score
+from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_author
+from toolgym.executors import RayExecutor
+from toolgym.tools.search.index import build_index
 
 ENV = "ToolQA-GSM8K-v0"
 CLOCK = re.compile(rb'"seconds": [0-9.e-]+')
@@ -64,6 +66,35 @@ def content(run: Path) -> bytes:
     return lines + (run / "run.json").read_bytes()
 
 
+def shards(base: Path, args: dict[str, Any]) -> bool:
+    """Whether four shards, merged, have the bytes of one thread."""
+    parts = []
+    for number in range(4):
+        parts.append(base / f"part-{number}")
+        rollout(ENV, adder, **args, out=parts[-1], shard=(number, 4))
+    merge(parts, base / "merged")
+    return content(base / "merged") == content(base / "one")
+
+
+def other_work(base: Path, executor: RayExecutor) -> dict[str, bool]:
+    """Whether scenarios, an index and scores made on the cluster are those made here."""
+    corpus = base / "corpus.jsonl"
+    passages = ({"title": f"Number {n}", "text": f"{n} and {n + 1} " * 40} for n in range(20_000))
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in passages))
+    rewards = {"accuracy": "accuracy", "both": {"accuracy": 1.0, "token_f1": 0.5}}
+    made = []
+    for name, pool in (("here", None), ("there", executor)):
+        author = make_author("offline", {}, base / f"{name}.jsonl")
+        compile_scenarios(author, base / f"{name}.jsonl", 60, executor=pool)
+        index = build_index(corpus, base / f"index-{name}", executor=pool, memory_mb=512)
+        files = [path.read_bytes() for path in sorted(index.iterdir())]
+        scored = score(base / "one", rewards, executor=pool).to_dict()
+        figures = evaluate(base / "one", executor=pool).to_dict()
+        made.append([(base / f"{name}.jsonl").read_bytes(), files, [scored, figures]])
+    names = ("scenarios", "index", "scores")
+    return {name: one == two for name, one, two in zip(names, *made, strict=True)}
+
+
 def main() -> None:
     """Play both ways and compare."""
     parser = argparse.ArgumentParser()
@@ -102,6 +133,7 @@ def main() -> None:
             took = time.perf_counter() - begun
             stop.set()
             killer.join()
+            others = other_work(base, executor)
         cluster.shutdown()
         lines = (out / "trajectories.jsonl").read_bytes().count(b"\n")
         workers = len(list((base / "pids").iterdir()))
@@ -110,6 +142,9 @@ def main() -> None:
         print(f"deaths      {len(killed)} of {workers} worker processes, on 2 raylets")
         print(f"seconds     {took:.1f} on Ray, {alone:.1f} in one thread")
         print(f"same bytes  {content(out) == content(base / 'one')}")
+        print(f"shards      {shards(base, args)}: four of them, merged, have the bytes of one")
+        for name, same in others.items():
+            print(f"{name:11} {same}: the same on Ray as in this process")
 
 
 if __name__ == "__main__":

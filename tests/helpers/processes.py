@@ -15,9 +15,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something holds; ten seconds at most."""
-    deadline = time.monotonic() + 10
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until something holds; so many seconds at most."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

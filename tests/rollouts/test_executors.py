@@ -21,8 +21,8 @@ from toolgym.errors import (
     PolicyError,
     RunMismatchError,
 )
+from toolgym.executors import RayExecutor
 from toolgym.policies.base import Policy, Reply
-from toolgym.rollouts.remote import RayExecutor
 from toolgym.rollouts.runs import Run
 
 ENV = "ToolQA-GSM8K-v0"

@@ -1,4 +1,4 @@
-"""Child processes and the pools of them: for tools, for jobs and for keepers that fork.
+"""Child processes and the pools of them: for tools and for keepers that fork.
 
 A child is a fresh interpreter in a process group of its own: it holds nothing of its parent but two
 pipes, and whatever it starts is ended with it. A thread cannot be stopped and a signal does not
@@ -11,8 +11,6 @@ import atexit
 import contextlib
 import json
 import os
-import pickle
-import queue
 import signal
 import struct
 import subprocess
@@ -29,7 +27,7 @@ import cloudpickle
 from toolgym._workers.child import Channel
 from toolgym.errors import BadInputError
 
-__all__ = ["Child", "Idle", "Jobs", "Keepers", "WorkerPool"]
+__all__ = ["Child", "Idle", "Keepers", "WorkerPool"]
 
 _FOLDER = Path(__file__).parent
 _START_SECONDS = 60.0  # a child may have to import its work's own libraries first
@@ -241,89 +239,6 @@ class WorkerPool:
     def close(self) -> None:
         """Kill all idle children; the pool can be used again afterwards."""
         self._idle.end()
-
-
-class Jobs:
-    """Children that do jobs for several threads; each makes the same worker and calls it.
-
-    Args:
-        make: called once in each child; what it returns is called with the parts of each job.
-        parts: the arguments of ``make``.
-        count: how many children there are at most; each is started when it is needed.
-
-    Raises:
-        Exception: ``make`` or its arguments cannot be pickled; of any kind.
-    """
-
-    def __init__(self, make: Callable[..., Any], parts: Sequence[Any], count: int) -> None:
-        self._payload = cloudpickle.dumps((make, tuple(parts)))
-        self._free: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
-        for _ in range(count):
-            self._free.put(None)
-        self._all: list[Child] = []
-        self._lock = threading.Lock()
-        self._ended = False
-
-    def send(self, *job: Any) -> Child:
-        """Give a job to a child, as soon as one is free.
-
-        Raises:
-            EOFError: the child ended, or all were ended.
-        """
-        child = self._free.get()
-        if child is None:
-            with self._lock:
-                if self._ended:
-                    raise EOFError
-                child = Child("child")
-                self._all.append(child)
-            child.send(self._payload)
-        try:
-            child.send(pickle.dumps(job, pickle.HIGHEST_PROTOCOL))
-        except EOFError as error:
-            raise self._lost(child) from error
-        return child
-
-    def result(self, child: Child, seconds: float | None = None) -> Any:
-        """What a child's job returned; the child is free then.
-
-        Args:
-            child: that a job was given to.
-            seconds: after which it is taken for broken; None: never.
-
-        Raises:
-            EOFError: the child ended, or was ended since the time is over.
-            Exception: what the job raised.
-        """
-        try:
-            reply = child.receive(None if seconds is None else time.monotonic() + seconds)
-        except (EOFError, TimeoutError) as error:
-            raise self._lost(child) from error
-        result = pickle.loads(reply)  # noqa: S301 - our own child wrote it
-        self._free.put(child)
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def _lost(self, child: Child) -> EOFError:
-        with self._lock:
-            self._all.remove(child)
-        self._free.put(None)  # nobody waits for one that will not come
-        return EOFError(f"exit code {child.kill()}")
-
-    def end(self) -> None:
-        """End all children at once; whoever waits for one gets an EOFError."""
-        with self._lock:
-            self._ended = True
-            for child in self._all:
-                child.end()
-
-    def release(self) -> None:
-        """End all children and reap them, once no thread talks to them."""
-        self.end()
-        for child in self._all:
-            child.kill()
-        self._all = []
 
 
 class Keepers:

@@ -26,13 +26,14 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import data, episodes, evaluation, resources, serving, training
+    from toolgym.cli import data, episodes, evaluation, new, resources, serving, training
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
 
     made = new_app()
     made.command("envs")(resources.list_names)
+    made.add_typer(new.new_app, name="new")
     made.command("tool")(resources.call)
     made.add_typer(resources.index_app, name="index")
     made.add_typer(resources.model_app, name="model")

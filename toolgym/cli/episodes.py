@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,13 +110,12 @@ def _played(env: str, policy: str, asked: dict[str, Any], out: Path, ray: str | 
     """
     from toolgym.policies.base import make_policy
     from toolgym.rollouts.engine import rollout
-    from toolgym.rollouts.remote import RayExecutor
 
     player = make_policy(policy, **asked["policy_args"]) if ray is None else None
     asked |= {"policy_args": None} if player else {}
     try:
         with (
-            RayExecutor(ray) if ray is not None else nullcontext() as executor,
+            options.executing(ray) as executor,
             playing_bar(f"rollout {env}", lambda: player.notice if player else "") as bars,
         ):
             asked |= {"executor": executor, "progress": bars[0], "pulse": bars[1]}

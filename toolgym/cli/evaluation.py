@@ -37,12 +37,17 @@ def evaluate_run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
+    workers: options.WorkersOption = 1,
+    ray: options.RayOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Print a run's figures with 95 % intervals."""
     from toolgym.evaluation import compare, evaluate
 
-    report = evaluate(run, normalisation=normalisation, seed=seed, by=by or None)
+    with options.executing(ray, workers) as executor:
+        report = evaluate(
+            run, normalisation=normalisation, seed=seed, by=by or None, executor=executor
+        )
     change = None
     if against is not None:
         change = compare(against, run, normalisation=normalisation, seed=seed)
@@ -65,6 +70,8 @@ def score_run(
         typer.Option("--rubric", help="NAME:reward=weight,reward=weight (repeat); a row each."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
+    workers: options.WorkersOption = 1,
+    ray: options.RayOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Try rewards on recorded episodes; nothing is played again."""
@@ -78,7 +85,8 @@ def score_run(
         rewards[name.strip()] = options.named_weights(spec.split(","))
     if not rewards:
         raise typer.BadParameter("name at least one --reward or --rubric")
-    scored = score(run, rewards, seed=seed)
+    with options.executing(ray, workers) as executor:
+        scored = score(run, rewards, seed=seed, executor=executor)
     if as_json:
         print_json(scored.to_dict())
     else:

@@ -7,16 +7,21 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+if TYPE_CHECKING:
+    from toolgym.executors import Executor
+
 __all__ = [
+    "executing",
     "import_from_here",
     "key_values",
     "named_weights",
@@ -128,8 +133,11 @@ SameAsOption = Annotated[
 RayOption = Annotated[
     str | None,
     typer.Option(
-        "--ray", metavar="ADDRESS", help="Play on a Ray cluster: auto, local, or its address."
+        "--ray", metavar="ADDRESS", help="Work on a Ray cluster: auto, local, or its address."
     ),
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", help="Processes, where rewards compute much; 1: this one.")
 ]
 PlanOption = Annotated[
     bool, typer.Option("--plan-only", help="Write run.json, for --same-as, and play nothing.")
@@ -216,6 +224,23 @@ def service_settings(
     if fault:
         said["faults"] = key_values(fault, "--fault")
     return said or None
+
+
+@contextmanager
+def executing(ray: str | None, workers: int = 1) -> Iterator[Executor | None]:
+    """The executor that options ask for; None: this process works itself.
+
+    Args:
+        ray: address of a Ray cluster, or None.
+        workers: processes of this machine, where there is no cluster.
+    """
+    from toolgym.executors import RayExecutor, WorkerExecutor
+
+    if ray is None and workers == 1:
+        yield None
+        return
+    with WorkerExecutor(workers) if ray is None else RayExecutor(ray) as executor:
+        yield executor
 
 
 def import_from_here() -> None:

@@ -137,6 +137,7 @@ def build(
     processes: Annotated[
         int | None, typer.Option("--processes", help="How many analyze; default: by processors.")
     ] = None,
+    ray: options.RayOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Index a corpus, so that --corpus can name the folder."""
@@ -145,10 +146,12 @@ def build(
     stated: dict[str, Any] = {"title_weight": title_weight, "stemmer": stemmer, "k1": k1, "b": b}
     stated["stop_words"] = _stop_words(stop_words)
     given = {name: value for name, value in stated.items() if value is not None}
-    with progress_bar(f"indexing {corpus.name}", unit="bytes") as advance:
-        folder = build_index(
-            corpus, out, progress=advance, memory_mb=memory_mb, processes=processes, **given
-        )
+    given |= {"memory_mb": memory_mb, "processes": processes}
+    with (
+        options.executing(ray) as executor,
+        progress_bar(f"indexing {corpus.name}", unit="bytes") as advance,
+    ):
+        folder = build_index(corpus, out, progress=advance, executor=executor, **given)
     index = open_index(folder)
     if as_json:
         facts = {"index": str(folder), "passages": len(index), "fingerprint": index.fingerprint}

@@ -340,7 +340,15 @@ def warn(message: str) -> None:
     print(f"warning: {_one_line(message)}", file=sys.stderr)
 
 
+_HEARD = 5.0  # seconds until a process says that it alone of several has failed
+
+
 def _fail(message: str, code: int) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
+        try:  # processes that train together mostly fail alike: the first one speaks
+            time.sleep(_HEARD)
+        except KeyboardInterrupt:  # the SIGTERM of their launcher
+            sys.exit(code)
     if os.environ.get(TRACEBACK) == "1":
         traceback.print_exc()
     print(f"error: {_one_line(message)}", file=sys.stderr)

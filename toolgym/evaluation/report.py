@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from toolgym.evaluation.metrics import (
     row_named,
     summarise,
 )
-from toolgym.evaluation.score import Played, task_key
+from toolgym.evaluation.score import Played, each, task_key
+from toolgym.executors import Executor
 from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
 from toolgym.scenario import GROUPED_BY
 from toolgym.task import Task
@@ -206,6 +208,7 @@ def evaluate(
     seed: int = 0,
     source: str | None = None,
     by: Sequence[str] | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Measure a run.
 
@@ -220,6 +223,7 @@ def evaluate(
         by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,
             ``levels.parameter_expansion`` or ``split``. Default: ``shape`` and ``complexity``,
             where the tasks have sub-answers.
+        executor: measures in other processes; see `toolgym.executors`.
 
     Returns:
         Figures with 95 % intervals; formulas in docs/evaluation.md.
@@ -228,6 +232,7 @@ def evaluate(
         MissingFileError: no such run.
         BadInputError: no finished episode, or a column that no task has.
         UnknownNameError: an unknown normalisation.
+        LostWorkerError: an executor has lost its workers.
     """
     if isinstance(by, str):
         raise BadInputError(f"by needs a list of columns, not a text: by=[{by!r}]")
@@ -244,8 +249,9 @@ def evaluate(
     columns = {*wanted, *(name.split(".")[0] for name in wanted)}
     faults: Counter[str] = Counter()
     hit = 0
-    for trajectory in recording:
-        figures.append(alike.one(figures_of(trajectory, normalisation, whole_words)))
+    measure = partial(figures_of, normalisation=normalisation, whole_words=whole_words)
+    for trajectory, found in each(recording, measure, executor):
+        figures.append(alike.one(found))
         if kinds := _injected(trajectory):
             faults.update(kinds)
             hit += 1

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
+from toolgym.executors import Calls, Executor, code_of, pack
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
 from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Played", "Scores", "score", "task_key"]
+__all__ = ["Played", "Scores", "each", "score", "task_key"]
+
+_CHUNK = 32  # episodes that are sent at once
+_AHEAD = 64  # chunks that were handed over and not yet taken in
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ def score(
     rewards: Mapping[str, Rubric | RewardFunction | str | Mapping[str, Any]],
     *,
     seed: int = 0,
+    executor: Executor | None = None,
 ) -> Scores:
     """Score recorded episodes with any number of rubrics.
 
@@ -73,6 +82,8 @@ def score(
         run: a `Run`, the path of a run folder or of a ``.jsonl`` of trajectories, or trajectories.
         rewards: a name of yours to a rubric: ``{"accuracy": 1.0}``, a reward's name, or a function.
         seed: fixes the bootstrap of the intervals.
+        executor: calls the rewards in other processes, where they compute much; see
+            `toolgym.executors`.
 
     Returns:
         Means with intervals, and every episode's total and parts.
@@ -81,6 +92,7 @@ def score(
         UnknownNameError: an unknown reward.
         MissingFileError: no such run.
         BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
+        LostWorkerError: an executor has lost its workers.
     """
     rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
     ids: list[str] = []
@@ -91,17 +103,14 @@ def score(
     }
     known: dict[tuple[str, str], tuple[str, str]] = {}
     alike: dict[str, float] = {}
-    for trajectory in some_episodes(run):
+    for trajectory, found in each(some_episodes(run), _Scorer(rubrics), executor):
         ids.append(trajectory.id)
         key = task_key(trajectory)
         keys.append(known.setdefault(key, key))
-        for name, rubric in rubrics.items():
-            values = rubric.parts(trajectory.task, _detached(trajectory))
-            total = float(sum(rubric.total(values)))
+        for name, (total, summed) in found.items():
             totals[name].append(_one(alike, total))
-            for reward, steps in values.items():
-                part = float(sum(steps))
-                parts[name][reward].append(_one(alike, part))
+            for reward, value in summed.items():
+                parts[name][reward].append(_one(alike, value))
     ones = np.ones(len(ids))
     rows = {
         name: bootstrap(*group(keys, values, ones), seed=seed) for name, values in totals.items()
@@ -130,6 +139,76 @@ def _rubric(name: str, spec: Any) -> Rubric:
             f"a single weighted reward is {{{name!r}: {{'accuracy': 1.0}}}}"
         )
     return make_rubric(spec)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores an episode: by rubric its total, and the sum of each of its rewards."""
+
+    rubrics: dict[str, Rubric]
+
+    def __call__(self, trajectory: Trajectory) -> dict[str, tuple[float, dict[str, float]]]:
+        found = {}
+        for name, rubric in self.rubrics.items():
+            values = rubric.parts(trajectory.task, _detached(trajectory))
+            summed = {reward: float(sum(steps)) for reward, steps in values.items()}
+            found[name] = float(sum(rubric.total(values))), summed
+        return found
+
+    def code(self) -> dict[str, str]:
+        """Of the reward functions, see `code_of`."""
+        return code_of(*(f for rubric in self.rubrics.values() for f in rubric.functions.values()))
+
+
+def each(
+    episodes: Iterable[Trajectory],
+    measure: Callable[[Trajectory], Measured],
+    executor: Executor | None,
+) -> Iterator[tuple[Trajectory, Measured]]:
+    """Episodes with what is measured of each, in their order.
+
+    Args:
+        episodes: read one by one.
+        measure: of one; where it has ``code()``, other processes compare it.
+        executor: where it is called; None: here.
+
+    Raises:
+        LostWorkerError: the executor has lost its workers.
+        Exception: what ``measure`` raised.
+    """
+    if executor is None:
+        yield from ((trajectory, measure(trajectory)) for trajectory in episodes)
+        return
+    code = getattr(measure, "code", dict)
+    sent = pack("scoring", _Chunks, {"rewards": measure}, {"code": code()}, _Chunks.code)
+    calls = Calls[list[Trajectory], list[Any]](executor, sent, "scores", _own, _told)
+    left = iter(episodes)
+    chunks = iter(lambda: list(islice(left, _CHUNK)), [])
+    with closing(calls.in_order(chunks, _AHEAD)) as done:
+        for chunk, found in done:
+            yield from zip(chunk, (measured for _, measured in found), strict=True)
+
+
+class _Chunks:
+    """In another process: measures chunks of episodes."""
+
+    def __init__(self, rewards: Callable[[Trajectory], Any]) -> None:
+        self._measure = rewards
+
+    def __call__(self, chunk: list[Trajectory]) -> list[Any]:
+        return [(trajectory.id, self._measure(trajectory)) for trajectory in chunk]
+
+    def code(self) -> dict[str, Any]:
+        """What is compared."""
+        return {"code": getattr(self._measure, "code", dict)()}
+
+
+def _own(chunk: list[Trajectory], found: list[Any]) -> bool:
+    return [name for name, _ in found] == [trajectory.id for trajectory in chunk]
+
+
+def _told(chunk: list[Trajectory]) -> str:
+    return f"the chunk of episodes {chunk[0].id!r} to {chunk[-1].id!r}"
 
 
 def _detached(trajectory: Trajectory) -> Trajectory:

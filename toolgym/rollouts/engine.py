@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from toolgym.errors import (
     ReplayMissError,
     in_words,
 )
+from toolgym.executors import Executor
 from toolgym.policies.base import (
     Lockstep,
     Policy,
@@ -39,7 +39,7 @@ from toolgym.policies.base import (
 from toolgym.rollouts import playing
 from toolgym.rollouts.plan import Job, Queue, Shard, make_plan
 from toolgym.rollouts.playing import Opened, Playing, open_env
-from toolgym.rollouts.remote import Executor, Outcome, opened_here, package, play_elsewhere
+from toolgym.rollouts.remote import Outcome, play_elsewhere
 from toolgym.rollouts.runs import Run, episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import whole_number
@@ -122,7 +122,7 @@ def rollout(
         same_as: a run folder, ``run.json`` or `Plan.settings` of another machine: where a setting
             or the hash of a file differs, nothing is played.
         executor: plays the episodes in other processes or on other machines: one of
-            `concurrent.futures`, a `toolgym.rollouts.remote.RayExecutor`, or any with ``submit()``.
+            `concurrent.futures`, a `toolgym.executors.RayExecutor`, or any with ``submit()``.
             Objects are sent there pickled; each process compares its files by hash first.
         concurrency: episodes that run at once, of an executor in each process; default:
             128 for policies that answer in batches (32 for a local model on a CPU), else 16.
@@ -161,8 +161,9 @@ def rollout(
         engine = _Engine(writer, player, max_failures, len(made.jobs), progress, pulse)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs and executor is not None:
-            sent = package(env, env_args, policy, policy_args, made.settings["hashes"])
-            engine.elsewhere(executor, sent, open_jobs, width)
+            sent = {"play": _play_chunk, "width": width, "env": env, "env_args": env_args}
+            sent |= {"policy": policy, "policy_args": policy_args or {}}
+            play_elsewhere(executor, sent, made.settings["hashes"], open_jobs, engine.take)
         elif open_jobs:
             engine.play(opened, open_jobs, width)
         writer.settle(made.jobs.ranks())
@@ -194,11 +195,7 @@ class _Engine:
         """Play all jobs in this process."""
         (self.batched if self.policy.batched else self.threaded)(opened, jobs, width)
 
-    def elsewhere(self, executor: Executor, sent: bytes, jobs: Queue, width: int) -> None:
-        """Let an executor play all jobs."""
-        play_elsewhere(executor, partial(_play_chunk, sent, width), jobs, width, self._take)
-
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         """Record what was played elsewhere."""
         self.writer.add_lines(outcome.lines, outcome.tools)
         for row in outcome.failures:
@@ -379,15 +376,10 @@ class _Engine:
         ) from error
 
 
-def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
-    """Play some jobs in this process for a rollout in another one.
-
-    Args:
-        sent: see `package`.
-        width: episodes that run at once.
-        jobs: all of them; what fails is a row of the outcome.
-    """
-    opened, policy, alone = opened_here(sent)
+def _play_chunk(
+    opened: Opened, policy: Policy, alone: threading.Lock, width: int, jobs: Sequence[Job]
+) -> Outcome:
+    """Play some jobs in this process for a rollout in another one; what fails is a row."""
     engine = _Engine(RunWriter(run := Run({})), policy, len(jobs) + 1, len(jobs), None, None)
     with alone if policy.batched else nullcontext():
         engine.play(opened, Queue(jobs), max(1, min(width, len(jobs))))
@@ -396,7 +388,8 @@ def _play_chunk(sent: bytes, width: int, jobs: Sequence[Job]) -> Outcome:
         name = Documents.name_of(Documents.text_of(trajectory.tools))
         lines.append(trajectory.to_line(name))
         tools[name] = tools.get(name) or exact_line({"id": name, "tools": trajectory.tools})
-    return Outcome(lines, tools, run.failures(), engine._turns, engine._tokens)
+    keys = [job.key for job in jobs]
+    return Outcome(keys, lines, tools, run.failures(), engine._turns, engine._tokens)
 
 
 # What no other episode can survive either: the user has to do something first.

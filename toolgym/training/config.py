@@ -363,6 +363,7 @@ def _require_whole_weights(deepspeed: str | None) -> None:
             raise MissingFileError(f"DeepSpeed configuration {path!r} does not exist")
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+            found = int(found)
         except (ValueError, KeyError, TypeError):
             found = 0  # deepspeed itself will say what is wrong with it
         stage = stage if stage == "3" else str(found)
@@ -371,10 +372,10 @@ def _require_whole_weights(deepspeed: str | None) -> None:
             f"DeepSpeed ZeRO stage 3 ({deepspeed or configured or 'accelerate launch'}) spreads "
             "the weights over processes, and the model is saved by one of them; use stage 2"
         )
-    if deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
+    if (deepspeed is not None or launched) and importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError(
-            "'deepspeed' is not installed, and the extra 'train' does not bring it: pip install "
-            "deepspeed; or leave the option deepspeed out"
+            "'deepspeed' is not installed, and the extra 'train' does not bring it; install it "
+            "with: pip install 'toolgym[deepspeed]', or leave the option deepspeed out"
         )
 
 

@@ -25,8 +25,8 @@ from toolgym.training.config import (
     Resolved,
     TrainConfig,
     configure,
-    processes,
 )
+from toolgym.training.dpo_trainer import masked_collator, pair_trainer
 from toolgym.training.encoding import encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import (
     Result,
@@ -36,6 +36,7 @@ from toolgym.training.loop import (
     dataset_of,
     load_for_training,
     lora,
+    missing_rows,
     train_loop,
 )
 from toolgym.training.output import Outcome, Trained
@@ -148,21 +149,8 @@ def train_dpo(
             )
             figures = made.means({"rewards/accuracies": "accuracy", "rewards/margins": "margin"})
             facts = {"steps": made.steps, "loss": made.loss, "figures": figures}
-            facts["warnings"] = _warnings(prepared, settings)
+            facts["warnings"] = [w for w in [prepared.balance.get("warning")] if w]
             return outcome.finish(made.model.to(saved), tokenizer, facts, made.log)
-
-
-def _warnings(prepared: PreparedPairs, settings: Resolved) -> list[str]:
-    """Why the model may not be what was wanted."""
-    found = [str(prepared.balance["warning"])] if prepared.balance.get("warning") else []
-    pairs, whole = len(prepared.rows), settings.device_batch_size * processes()
-    if processes() > 1 and pairs % whole:
-        found.append(
-            f"{processes()} processes take equally many pairs, so that {-pairs % whole} of the "
-            f"{pairs} were repeated in the last batch of each epoch; for none take a multiple of "
-            f"{whole} pairs, a device_batch_size below {settings.device_batch_size}, or one process"
-        )
-    return found
 
 
 def prepare_pairs(
@@ -334,14 +322,9 @@ def run_dpo(
     """
     trl = require_extra("trl", "train")
     losses = {"sigmoid": 1.0} | ({"sft": config.sft_weight} if config.sft_weight else {})
-
-    base: Any = trl.DPOTrainer
-
-    class TokenTrainer(base):  # type: ignore[misc]
-        """Takes rows of tokens as they are."""
-
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
+    missing = missing_rows(len(rows), settings)
+    silent = {f"{part}_ids": rows[0][f"{part}_ids"][:1] for part in ("prompt", *_SIDES)}
+    silent |= {f"{side}_mask": [0] for side in _SIDES}
 
     def make() -> Any:
         arguments_of_trl = trl.DPOConfig(
@@ -352,36 +335,15 @@ def run_dpo(
             remove_unused_columns=False,
             **arguments(work, settings),
         )
-        return TokenTrainer(
+        return pair_trainer(len(rows), missing, settings.seed)(
             model=model,
             # With adapters the model below them is the reference.
             ref_model=None if settings.lora else copy.deepcopy(model),
             args=arguments_of_trl,
-            train_dataset=dataset_of(rows, work),
+            train_dataset=dataset_of(rows, work, [silent] * missing),
             processing_class=tokenizer,
             data_collator=masked_collator(tokenizer.pad_token_id),
             peft_config=lora(settings.lora),
         )
 
     return train_loop(make, work, settings, resume, progress)
-
-
-def masked_collator(pad: int) -> Any:
-    """TRL's collator of pairs, less the tokens that the policy did not write."""
-    torch = require_extra("torch", "train")
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-
-    class Masked(DataCollatorForPreference):
-        """Zeroes the completion mask where ``chosen_mask`` or ``rejected_mask`` is 0."""
-
-        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            """A batch: the chosen rows, then the rejected ones."""
-            batch: dict[str, Any] = super().torch_call(examples)
-            sides = [(e["prompt_ids"], e["chosen_mask"]) for e in examples]
-            sides += [(e["prompt_ids"], e["rejected_mask"]) for e in examples]
-            for row, (prompt, mask) in enumerate(sides):
-                place = slice(len(prompt), len(prompt) + len(mask))
-                batch["completion_mask"][row, place] *= torch.tensor(mask)
-            return batch
-
-    return Masked(pad_token_id=pad)

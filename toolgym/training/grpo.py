@@ -140,6 +140,7 @@ def train_grpo(
                 max_tokens=settings.max_length,
                 seed=settings.seed,
                 branch_after=asked.branch_after,
+                generations=asked.generations,
                 record=outcome.work / EPISODES if asked.record_episodes else None,
                 served=_live(served, tokenizer, outcome.work / SERVED, saved),
             )
@@ -341,7 +342,8 @@ def run_grpo(
             temperature=config.temperature,
             max_completion_length=config.max_length,
             scale_rewards=SCALES[config.baseline],
-            loss_type=config.loss,
+            # TRL's "bnpo" takes the mean over the tokens of a process, not of the whole batch.
+            loss_type="dapo" if config.loss == "bnpo" and processes() > 1 else config.loss,
             reward_weights=list(weights.values()),
             **arguments(work, settings),
         )

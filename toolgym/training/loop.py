@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,7 +27,9 @@ __all__ = [
     "dataset_of",
     "load_for_training",
     "lora",
+    "missing_rows",
     "train_loop",
+    "whole_batches",
 ]
 
 TESTED = ((1, 16), (2, 0))
@@ -214,6 +216,59 @@ def lora(rank: int) -> Any:
     return peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+
+
+def missing_rows(count: int, settings: Resolved) -> int:
+    """How many rows several processes lack, which take equally many.
+
+    Where the last batch is not full accelerate repeats rows of the beginning. Silent rows, put
+    there, leave the updates those of a single process.
+
+    Args:
+        count: of the rows.
+        settings: of the training.
+    """
+    return -count % (settings.device_batch_size * processes()) if processes() > 1 else 0
+
+
+def whole_batches(base: Any, count: int, missing: int, seed: int) -> Any:
+    """A trainer that takes rows in the order of a single process, and silent ones last.
+
+    Args:
+        base: a trainer of transformers.
+        count: rows that are learned; they are shuffled anew each epoch, as accelerate does it.
+        missing: silent ones behind them, see `missing_rows`.
+        seed: of the order.
+    """
+    if not missing:
+        return base
+    torch = require_extra("torch", "train")
+    loader = require_extra("accelerate.data_loader", "train")
+    shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
+    sampler: Any = torch.utils.data.Sampler
+
+    class Order(sampler):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return count + missing
+
+        def __iter__(self) -> Iterator[int]:
+            yield from shuffled
+            yield from range(count, count + missing)
+
+        def set_epoch(self, epoch: int) -> None:
+            shuffled.set_epoch(epoch)
+
+    class Whole(base):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return Order()
+
+        def get_train_dataloader(self) -> Any:
+            """Also known as its sampler where batches are skipped, which a resumed epoch does."""
+            found = super().get_train_dataloader()
+            found.set_sampler(Order())
+            return found
+
+    return Whole
 
 
 def _callback(transformers: Any, progress: StepProgress | None) -> Any:

@@ -14,18 +14,19 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json, write_rows
 from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
-from toolgym.training.config import rank
+from toolgym.training.config import processes, rank
 
 __all__ = ["FREE", "LOG", "RECORD", "Outcome", "Trained", "explained", "hand_over"]
 
 # torch and safetensors report these as errors of their own kinds; the text is all there is.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_NO_PEER = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 _NO_SPACE = ("no space left", "os error 28", "pytorchstreamwriter failed")
 
 
 @contextmanager
 def explained(what: str, lighter: str) -> Iterator[None]:
-    """Turn "out of memory" and "disk full" of any library into one line.
+    """Turn "out of memory", "disk full" and a lost process of any library into one line.
 
     Args:
         what: was being done.
@@ -33,6 +34,7 @@ def explained(what: str, lighter: str) -> Iterator[None]:
 
     Raises:
         BadInputError: memory or disk were too small for what was asked.
+        ToolgymError: one of several processes that train together has ended.
     """
     try:
         yield
@@ -54,6 +56,11 @@ def _explain(error: Exception, what: str, lighter: str) -> None:
         ) from error
     if isinstance(error, MemoryError) or any(part in folded for part in _NO_MEMORY):
         raise BadInputError(f"out of memory ({what}: {text:.160}); {lighter}") from error
+    if processes() > 1 and any(part in folded for part in _NO_PEER):
+        raise ToolgymError(
+            f"another process of this training has ended ({what}: {text:.80}); run the same "
+            "command again to go on from the last whole checkpoint"
+        ) from error
 
 
 RECORD = "training.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.runs import Recorded, Recording, open_recording
-from toolgym.training.config import Resolved, SftConfig, configure, processes
+from toolgym.training.config import Resolved, SftConfig, configure
 from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import (
     Result,
@@ -30,7 +30,9 @@ from toolgym.training.loop import (
     dataset_of,
     load_for_training,
     lora,
+    missing_rows,
     train_loop,
+    whole_batches,
 )
 from toolgym.training.output import Outcome, Trained
 from toolgym.trajectory import Trajectory
@@ -334,20 +336,9 @@ def run_sft(
         progress: called after each update.
     """
     trl = require_extra("trl", "train")
-    # Several processes take equally many rows, so that accelerate repeats rows of the beginning
-    # where the last batch is not full. Rows without a label, put there, take no part in the loss.
-    missing = -len(rows) % (settings.device_batch_size * processes()) if processes() > 1 else 0
+    # Rows without a label take no part in the loss.
+    missing = missing_rows(len(rows), settings)
     silent = {"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
-
-    base: Any = trl.SFTTrainer
-
-    class RowTrainer(base):  # type: ignore[misc]
-        """Takes the rows in the order of a single process, silent ones last."""
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            if not missing:
-                return super()._get_train_sampler(train_dataset)
-            return _order(len(rows), len(rows) + missing, settings.seed)
 
     def make() -> Any:
         config = trl.SFTConfig(
@@ -356,7 +347,7 @@ def run_sft(
             max_length=None,
             **arguments(work, settings),
         )
-        return RowTrainer(
+        return whole_batches(trl.SFTTrainer, len(rows), missing, settings.seed)(
             model=model,
             args=config,
             train_dataset=dataset_of(rows, work, [silent] * missing),
@@ -365,25 +356,3 @@ def run_sft(
         )
 
     return train_loop(make, work, settings, resume, progress)
-
-
-def _order(count: int, total: int, seed: int) -> Any:
-    """A sampler: so many rows shuffled anew each epoch, as accelerate does it; then the others."""
-    torch = require_extra("torch", "train")
-    loader = require_extra("accelerate.data_loader", "train")
-    shuffled = loader.SeedableRandomSampler(range(count), data_seed=seed)
-
-    base: Any = torch.utils.data.Sampler
-
-    class Order(base):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return total
-
-        def __iter__(self) -> Iterator[int]:
-            yield from shuffled
-            yield from range(count, total)
-
-        def set_epoch(self, epoch: int) -> None:
-            shuffled.set_epoch(epoch)
-
-    return Order()

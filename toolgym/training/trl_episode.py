@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +154,8 @@ class Player:
         record: folder for the episodes of each step, or None.
         branch_after: turns of a group that are played once: its episodes branch from there.
         served: what plays with the weights of a model in training, where this process does not.
+        generations: episodes of a group, which may be spread over processes; 0: those that follow
+            each other.
     """
 
     envs: Sequence[ToolEnv]
@@ -167,6 +168,7 @@ class Player:
     record: Path | None = None
     branch_after: int = 0
     served: Live | None = None
+    generations: int = 0
 
     def __call__(self, model: Any, keys: Sequence[str], step: int) -> Played:
         """Play one episode for each key.
@@ -207,13 +209,18 @@ class Player:
         """The episodes of a step; those of a group go on from one beginning, where it has one."""
         episodes: list[_Episode] = []
         shared = self.branch_after or any(self.starts[key].actions for key, _ in asked)
-        for key, places in groupby(asked, key=itemgetter(0)):
-            first, *others = [place for _, place in places]
+        size = self.generations or len(asked)
+        for (key, group), places in groupby(asked, key=lambda one: (one[0], one[1] // size)):
+            others = [place for _, place in places]
+            # The first of a group leads it, in each process that has a part of it.
+            first = group * size if self.generations else others[0]
             leader = self._start(key, first, step)
             moment = self._played_once(policy, leader) if self.branch_after else None
             if moment is None and shared and not leader.failure:
                 moment = leader.env.snapshot()
-            episodes.append(leader)
+            if first == others[0]:
+                episodes.append(leader)
+                del others[0]
             for place in others:
                 if moment is None:
                     episodes.append(self._start(key, place, step))

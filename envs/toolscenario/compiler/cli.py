@@ -96,6 +96,7 @@ def build(
     model: Model = None,
     option: AuthorOption = None,
     workers: Workers = None,
+    ray: options.RayOption = None,
     from_stage: FromStage = None,
     timeout: Timeout = 10.0,
     as_json: options.Json = False,
@@ -119,7 +120,10 @@ def build(
     }
     given = {key: str(value) for key, value in named.items() if value is not None}
     writer = make_author(author, given | options.key_values(option, "--option"), out, seed)
-    with progress_bar(f"scenarios by {author}", unit="scenarios") as advance:
+    with (
+        options.executing(ray) as executor,
+        progress_bar(f"scenarios by {author}", unit="scenarios") as advance,
+    ):
         report = compile_scenarios(
             writer,
             out,
@@ -127,6 +131,7 @@ def build(
             seed,
             levels=chosen,
             workers=default_workers(writer) if workers is None else workers,
+            executor=executor,
             from_stage=from_stage,
             timeout=timeout,
             progress=advance,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,6 @@ from toolgym._util.jsonl import (
     write_rows,
 )
 from toolgym._util.workfolder import hold, publish, same_settings
-from toolgym._workers.pool import Jobs
 from toolgym.envs.toolscenario.compiler.decomposition import (
     Author,
     WorldAuthor,
@@ -44,10 +43,20 @@ from toolgym.envs.toolscenario.compiler.stages import (
 )
 from toolgym.envs.toolscenario.compiler.verification import verify
 from toolgym.envs.toolscenario.records import STAGES, Question, RejectedError
-from toolgym.errors import BadInputError, ToolgymError
+from toolgym.errors import BadInputError
+from toolgym.executors import Call, Calls, Executor, Here, WorkerExecutor, code_of, pack
 from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scaled, Scenario
 
-__all__ = ["MADE", "BuildFolder", "Make", "Maker", "Outcome", "default_workers", "working"]
+__all__ = [
+    "MADE",
+    "BuildFolder",
+    "Maker",
+    "Making",
+    "Outcome",
+    "Taken",
+    "default_workers",
+    "working",
+]
 
 SETTINGS, REJECTED = "build.json", "rejected.jsonl"
 _MAY_DIFFER = ("count", "versions", "again")
@@ -221,6 +230,10 @@ class Outcome:
     rejection: dict[str, str] | None = None
 
 
+Taken = tuple[Question, tuple[str, Mapping[str, Any]] | None]
+"""A question, and the last stage that it has a row of already, with that row."""
+
+
 @dataclass(slots=True)
 class Maker:
     """Runs the stages; each result is a function of the question and of these settings.
@@ -237,16 +250,17 @@ class Maker:
     seed: int
     timeout: float
 
-    def make(self, question: Question, known: tuple[str, Mapping[str, Any]] | None) -> Outcome:
+    def __call__(self, taken: Taken) -> Outcome:
         """Run the stages.
 
         Args:
-            question: what the scenario is made of.
-            known: the last stage whose row exists already, and that row.
+            taken: what the scenario is made of, and the last stage whose row exists already with
+                that row.
 
         Raises:
             BadInputError: the sandbox does not work here.
         """
+        question, known = taken
         outcome = Outcome(question.id)
         if isinstance(self.author, WorldAuthor):
             return self._world(self.author, question, outcome)
@@ -302,8 +316,8 @@ def read_stage(stage: str, row: Mapping[str, Any]) -> Decomposition:
     return _KINDS[stage].model_validate(dict(row), strict=False)
 
 
-Make = Callable[[Question, tuple[str, Mapping[str, Any]] | None], "Future[Outcome]"]
-"""Begins to make a scenario."""
+Making = Call[Taken, Outcome]
+"""A scenario that is being made."""
 
 _SECONDS = 3600.0  # that one scenario may take before its process is taken for broken
 
@@ -316,8 +330,10 @@ def default_workers(author: Author | WorldAuthor) -> int:
 
 
 @contextmanager
-def working(maker: Maker, workers: int) -> Iterator[Make]:
-    """Workers for the time of a build.
+def working(
+    maker: Maker, workers: int, executor: Executor | None = None
+) -> Iterator[Callable[[Taken], Making]]:
+    """What makes scenarios, for the time of a build.
 
     A program's stages run in processes of their own. An author whose attribute ``threads`` is true
     waits for a server most of the time, and gets threads.
@@ -325,76 +341,53 @@ def working(maker: Maker, workers: int) -> Iterator[Make]:
     Args:
         maker: runs the stages.
         workers: at least 1; 1 works in this thread.
+        executor: works instead of them.
 
     Yields:
         A function that begins to make a scenario.
+
+    Raises:
+        BadInputError: the author cannot work in other processes.
     """
-    if workers == 1:
-        try:
-            yield lambda question, known: _here(maker, question, known)
-        finally:
-            _stop(maker)
-        return
-    threads = bool(getattr(maker.author, "threads", False))
-    children = None if threads else _Children(maker, workers)
-    make = maker.make if children is None else children.make
-    pool = ThreadPoolExecutor(workers, "toolgym-scenario")
+    author = maker.author
+    threads = bool(getattr(author, "threads", False))
+    if threads and executor is not None:
+        raise BadInputError(
+            f"the author {author.name!r} waits for a server, which threads of this process do "
+            "best: say how many by workers, without an executor"
+        )
+    here = executor is None and (threads or workers == 1)
+    own: Any = None  # a pool for this build alone
+    if executor is None:
+        own = ThreadPoolExecutor(workers) if threads else WorkerExecutor(workers, _SECONDS)
+        executor = own = Here() if workers == 1 else own
     try:
-        yield lambda question, known: pool.submit(make, question, known)
+        sent = maker if here else _packed(maker)
+        yield Calls[Taken, Outcome](executor, sent, "scenarios", _own, _told).begin
     finally:  # after an error or Ctrl-C nothing new is begun
-        if children is not None:
-            children.jobs.end()
-        _stop(maker)
-        # Nobody waits here for a server's last replies; those that come are the author's to keep.
-        pool.shutdown(wait=not threads, cancel_futures=True)
-        if children is not None:
-            children.jobs.release()
+        stop = getattr(author, "stop", None)
+        if callable(stop):  # it gives up what it waits for: nobody wants it now
+            stop()
+        if isinstance(own, WorkerExecutor):
+            own.shutdown()
+        elif isinstance(own, ThreadPoolExecutor):
+            # Nobody waits here for a server's last replies; those that come are the author's.
+            own.shutdown(wait=False, cancel_futures=True)
 
 
-def _stop(maker: Maker) -> None:
-    """An author with a method ``stop`` gives up what it waits for: nobody wants it now."""
-    stop = getattr(maker.author, "stop", None)
-    if callable(stop):
-        stop()
+def _packed(maker: Maker) -> bytes:
+    parts = {name: getattr(maker, name) for name in ("author", "levels", "seed", "timeout")}
+    return pack("build", Maker, parts, _read_by(maker), _read_by)
 
 
-def _here(
-    maker: Maker, question: Question, known: tuple[str, Mapping[str, Any]] | None
-) -> Future[Outcome]:
-    future: Future[Outcome] = Future()
-    future.set_result(maker.make(question, known))
-    return future
+def _read_by(maker: Maker) -> dict[str, Any]:
+    """What decides what an author writes: equal on all machines."""
+    return {"author": maker.author.settings(), "code": code_of(maker.author)}
 
 
-class _Children:
-    """Child processes, each with its own copy of the maker; they end when this process does."""
-
-    def __init__(self, maker: Maker, count: int) -> None:
-        self._name = maker.author.name
-        try:
-            self.jobs = Jobs(_make_of, [maker], count)
-        except Exception as error:  # pickling runs arbitrary __reduce__ methods
-            raise BadInputError(
-                f"the author {self._name!r} cannot be sent to worker processes ({error}); "
-                "use workers=1"
-            ) from error
-
-    def make(self, question: Question, known: tuple[str, Mapping[str, Any]] | None) -> Outcome:
-        """Make a scenario in an idle child."""
-        try:
-            outcome: Outcome = self.jobs.result(self.jobs.send(question, known), _SECONDS)
-        except EOFError as error:
-            raise ToolgymError(
-                f"the worker process of scenario {question.id!r} ended; what was finished is kept, "
-                "run the same again to go on (with fewer workers if memory is short)"
-            ) from error
-        except ModuleNotFoundError as error:
-            raise BadInputError(
-                f"the author {self._name!r} needs the module {error.name!r}, which a worker "
-                "process cannot import: install it, or use workers=1"
-            ) from error
-        return outcome
+def _own(taken: Taken, outcome: Outcome) -> bool:
+    return outcome.id == taken[0].id
 
 
-def _make_of(maker: Maker) -> Callable[..., Outcome]:
-    return maker.make
+def _told(taken: Taken) -> str:
+    return f"scenario {taken[0].id!r}"

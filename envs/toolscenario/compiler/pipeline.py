@@ -7,7 +7,6 @@ import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,17 @@ from toolgym.envs.toolscenario.compiler.decomposition import Author, WorldAuthor
 from toolgym.envs.toolscenario.compiler.making import (
     SETTINGS,
     BuildFolder,
-    Make,
     Maker,
+    Making,
     Outcome,
+    Taken,
     working,
 )
 from toolgym.envs.toolscenario.compiler.verification import Duplicates, told_by
 from toolgym.envs.toolscenario.records import STAGES, Question
 from toolgym.envs.toolscenario.world import World
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.executors import Executor
 from toolgym.registry import AUTHORS
 from toolgym.scenario import SHAPES, Levels, Scenario
 
@@ -34,6 +35,7 @@ __all__ = ["BuildReport", "build_folder", "compile_scenarios", "make_author"]
 Progress = Callable[[int, int], None]
 """Called with finished and planned scenarios."""
 
+_AHEAD = 64  # questions that an executor has at once: it may have as many workers
 _SPARE = 4  # questions asked of the author for each scenario that is wanted: some are rejected
 
 
@@ -86,6 +88,7 @@ def compile_scenarios(
     *,
     levels: Levels | None = None,
     workers: int = 1,
+    executor: Executor | None = None,
     from_stage: str | None = None,
     timeout: float = 10.0,
     progress: Progress | None = None,
@@ -104,6 +107,7 @@ def compile_scenarios(
         levels: the same for all scenarios; None draws them for each by seed and id. Worlds have
             none.
         workers: processes, or threads for an author whose attribute ``threads`` is true.
+        executor: works instead of processes of this machine; see `toolgym.executors`.
         from_stage: run this stage and the later ones again, on what the earlier ones gave.
         timeout: seconds a call of a function may take in verification.
         progress: called after each finished scenario.
@@ -113,7 +117,10 @@ def compile_scenarios(
 
     Raises:
         BadInputError: a wrong argument, a question's id that comes twice, a file in the way.
-        RunMismatchError: the folder was begun with other settings, or is being written right now.
+        RunMismatchError: the folder was begun with other settings, or is being written right now;
+            a machine of the executor has other files.
+        LostWorkerError: a scenario that ends each of its workers, or no worker is left; what was
+            finished is kept.
     """
     target = Path(out)
     _check_arguments(target, count, workers, from_stage)
@@ -135,8 +142,9 @@ def compile_scenarios(
     folder = BuildFolder(build_folder(target), settings, from_stage)
     try:
         build = _Build(folder, count, progress, worlds)
-        with working(Maker(author, levels, seed, timeout), workers) as make:
-            build.run(make, _unique(author.questions(count * _SPARE)), 2 * workers)
+        with working(Maker(author, levels, seed, timeout), workers, executor) as make:
+            ahead = 2 * workers if executor is None else max(2 * workers, min(2 * count, _AHEAD))
+            build.run(make, _unique(author.questions(count * _SPARE)), ahead)
         report = build.report
         report.out, report.scenarios = target, folder.publish(target, count)
     finally:
@@ -189,7 +197,9 @@ class _Build:
         self._passed = 0
         self._rejected: Counter[str] = Counter()
 
-    def run(self, make: Make, questions: Iterator[Question], ahead: int) -> None:
+    def run(
+        self, make: Callable[[Taken], Making], questions: Iterator[Question], ahead: int
+    ) -> None:
         """Work until there are enough scenarios, or no more questions.
 
         Args:
@@ -197,21 +207,23 @@ class _Build:
             questions: in order.
             ahead: questions in work at once.
         """
-        waiting: deque[tuple[Question, Future[Outcome] | None]] = deque()
-        while self._passed < self.count:
-            for question in itertools.islice(questions, ahead - len(waiting)):
-                open_ = self.folder.finished(question.id) is None
-                known = self.folder.known(question.id) if open_ else None
-                waiting.append((question, make(question, known) if open_ else None))
-            if not waiting:
-                break
-            question, future = waiting.popleft()
-            self._finish(question, None if future is None else future.result())
-            if self.progress is not None:
-                self.progress(self._passed, self.count)
-        for _, future in waiting:
-            if future is not None:
-                future.cancel()
+        waiting: deque[tuple[Question, Making | None]] = deque()
+        try:
+            while self._passed < self.count:
+                for question in itertools.islice(questions, ahead - len(waiting)):
+                    open_ = self.folder.finished(question.id) is None
+                    known = self.folder.known(question.id) if open_ else None
+                    waiting.append((question, make((question, known)) if open_ else None))
+                if not waiting:
+                    break
+                question, making = waiting.popleft()
+                self._finish(question, None if making is None else making.result())
+                if self.progress is not None:
+                    self.progress(self._passed, self.count)
+        finally:
+            for _, making in waiting:
+                if making is not None:
+                    making.cancel()
         self.report.rejected = dict(sorted(self._rejected.items()))
 
     def _finish(self, question: Question, outcome: Outcome | None) -> None:

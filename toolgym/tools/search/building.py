@@ -20,10 +20,11 @@ import numpy as np
 from toolgym._util.jsonl import value_hash, write_json
 from toolgym._util.workfolder import build_folder, move_in
 from toolgym.errors import BadInputError
+from toolgym.executors import Executor, LostWorkerError
 from toolgym.tools.search import layout
 from toolgym.tools.search.corpora.passages import CorpusLines, corpus_size, find_corpus
 from toolgym.tools.search.layout import SORTED, make_recipe
-from toolgym.tools.search.merge import LENGTHS, SPILL, BuildPlan, Crew, LostWorkerError, Merge
+from toolgym.tools.search.merge import LENGTHS, SPILL, BuildPlan, Crew, Merge
 from toolgym.tools.search.spill import BLOCK_FILES, Limits, Portion
 
 __all__ = ["build_index"]
@@ -44,6 +45,7 @@ def build_index(
     progress: Progress | None = None,
     memory_mb: int = 2048,
     processes: int | None = None,
+    executor: Executor | None = None,
     **options: Any,
 ) -> Path:
     """Index the passages of a JSON-lines file. A kill leaves the old index or none, never a half.
@@ -60,6 +62,8 @@ def build_index(
             it come some 30 bytes for each passage and 50 for each different term.
         processes: 1: this one alone; more: so many analyze, while this one reads. The index is the
             same. Default: as many as there are processors, at most 4, and 1 for a small corpus.
+        executor: analyzes instead, with so many portions in work at once, on machines that share
+            the disk of ``out``; see `toolgym.executors`.
         options: ``title_weight``, ``stop_words``, ``stemmer``, ``k1``, ``b``; see
             `toolgym.tools.search.layout.make_recipe`.
 
@@ -68,7 +72,7 @@ def build_index(
 
     Raises:
         MissingFileError: no such corpus.
-        LostWorkerError: a process of the build ended; the same call again continues.
+        LostWorkerError: processes of the build ended, again and again; the same call continues.
         BadInputError: a broken line, no passage, ``out`` holds something else than an index, too
             little memory, or a wrong option.
     """
@@ -76,6 +80,8 @@ def build_index(
     recipe = make_recipe(**options)
     if memory_mb < _LEAST_MB:
         raise BadInputError(f"memory_mb is {memory_mb!r}; an index needs at least {_LEAST_MB}")
+    if executor is not None and processes is None:
+        processes = _MOST_PROCESSES
     workers = _workers(processes, source)
     if target.exists() and not _replaceable(target):
         raise BadInputError(
@@ -85,7 +91,8 @@ def build_index(
         made = work / "index"
         made.mkdir(exist_ok=True)
         limits = Limits.within(memory_mb, workers + 1)
-        _Build(BuildPlan(source, made.resolve(), recipe, limits), workers, progress).run()
+        plan = BuildPlan(source, made.resolve(), recipe, limits)
+        _Build(plan, lambda: Crew(plan, workers, executor), progress).run()
         if target.exists():
             target.replace(work / "old")
         move_in(made, target)
@@ -133,12 +140,14 @@ class _Build:
 
     Args:
         plan: what is built where, and how.
-        workers: child processes that analyze and merge.
+        crew: makes those who analyze and merge.
         progress: see `build_index`.
     """
 
-    def __init__(self, plan: BuildPlan, workers: int, progress: Progress | None) -> None:
-        self._plan, self._workers, self._progress = plan, workers, progress
+    def __init__(
+        self, plan: BuildPlan, crew: Callable[[], Crew], progress: Progress | None
+    ) -> None:
+        self._plan, self._crew, self._progress = plan, crew, progress
         self._folder, self._spill = plan.folder, plan.spill
         self._blocks: list[list[Any]] = []  # name and first passage
         self._passages = self._stored = self._told = 0
@@ -150,7 +159,7 @@ class _Build:
         """Read the corpus, merge the blocks and finish the folder."""
         source = self._plan.source
         with contextlib.ExitStack() as stack:
-            crew = stack.enter_context(Crew(self._plan, self._workers))
+            crew = stack.enter_context(self._crew())
             lines = stack.enter_context(CorpusLines(source))
             if not self._continue(lines):
                 self._start()

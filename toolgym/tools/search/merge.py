@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
+from secrets import token_hex
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toolgym._workers.pool import Child, Jobs
-from toolgym.errors import ToolgymError
+from toolgym.executors import Calls, Executor, Here, WorkerExecutor, pack
 from toolgym.tools.search import layout
 from toolgym.tools.search.layout import Recipe, write_vocabulary
 from toolgym.tools.search.spill import Limits, Portion, PortionReader
 
 __all__ = [
-    *("LENGTHS", "SPILL", "Bench", "BuildPlan", "Crew", "LostWorkerError", "Merge", "Range"),
+    *("LENGTHS", "SPILL", "Bench", "BuildPlan", "Crew", "Merge", "Range"),
     "merge_range",
 ]
 
@@ -224,11 +224,7 @@ def _put(path: Path, position: int, values: npt.NDArray[Any]) -> None:
         stream.write(values.data)
 
 
-SPILL, LENGTHS = "spill", "lengths"
-
-
-class LostWorkerError(ToolgymError, RuntimeError):
-    """A process of a build ended; what was done so far is good."""
+SPILL, LENGTHS, OWNER = "spill", "lengths", "owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,43 +258,55 @@ class Bench:
     """What a worker can do."""
 
     def __init__(self, plan: BuildPlan) -> None:
-        self._plan = plan
+        self._plan, self._alone = plan, Lock()
         self._reader = PortionReader(plan.source, plan.recipe, plan.limits)
 
     def read(self, lines: Sequence[tuple[int, bytes]], name: str) -> Portion:
         """Analyze a portion of the corpus; see `toolgym.tools.search.spill.Reader.read`."""
-        return self._reader.read(lines, self._plan.spill, name)
+        with self._alone:  # an executor's threads share it
+            return self._reader.read(lines, self._plan.spill, name)
 
     def merge(self, part: Range) -> None:
         """Merge a range of terms; see `toolgym.tools.search.merge.merge_range`."""
         plan = self._plan
         merge_range(part, plan.spill, plan.lengths, plan.folder, plan.recipe)
 
-    def __call__(self, work: str, *job: Any) -> Any:
-        """Do a job: the name of a method and its arguments."""
-        return getattr(self, work)(*job)
+    def __call__(self, job: Job) -> tuple[str, Any]:
+        """Do a job: its name, the name of a method and its arguments."""
+        name, work, arguments = job
+        return name, getattr(self, work)(*arguments)
+
+    def owner(self) -> dict[str, str]:
+        """Who builds in the folder, as it stands there: the disk has to be the same one."""
+        file = self._plan.spill / OWNER
+        return {"owner": file.read_text() if file.is_file() else "not there"}
 
 
 class Crew:
-    """Workers that do jobs in parallel; a context manager that ends them.
+    """Does jobs of a build in parallel; a context manager that ends what it began.
 
     Args:
         plan: for all of them.
         workers: how many child processes; 0: the jobs are done here.
+        executor: does the jobs instead, on machines that share the folder.
     """
 
-    def __init__(self, plan: BuildPlan, workers: int) -> None:
-        self._workers = workers
-        self._bench = None if workers else Bench(plan)
-        self._jobs = Jobs(Bench, [plan], workers)
+    def __init__(self, plan: BuildPlan, workers: int, executor: Executor | None) -> None:
+        self._plan, self._ahead = plan, workers + 1
+        self._own: WorkerExecutor | None = None
+        self._bench: Bench | None = None
+        if executor is None and workers:
+            executor = self._own = WorkerExecutor(workers)
+        elif executor is None:
+            executor, self._bench = Here(), Bench(plan)
+        self._executor = executor
 
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._jobs.release()
+    def __exit__(self, *exc: object) -> None:
+        if self._own is not None:
+            self._own.shutdown()
 
     def run(self, work: str, jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """The results of jobs, in their order.
@@ -308,23 +316,31 @@ class Crew:
             jobs: its arguments; the next ones are made while the workers are busy.
 
         Raises:
-            LostWorkerError: a worker ended.
+            LostWorkerError: a worker ended, again and again.
             ToolgymError: what a job raised.
         """
-        if self._bench is not None:
-            for job in jobs:
-                yield self._bench(work, *job)
-            return
-        busy: deque[Child] = deque()
-        try:
-            for job in jobs:
-                done = [self._jobs.result(busy.popleft())] if len(busy) == self._workers else []
-                busy.append(self._jobs.send(work, *job))
-                yield from done
-            while busy:
-                yield self._jobs.result(busy.popleft())
-        except EOFError as error:
-            raise LostWorkerError(
-                f"a process that builds the index ended ({error}); was it short of memory? build "
-                "with less memory_mb or with processes=1: what is done is kept"
-            ) from error
+        owner = {"owner": token_hex(8)}
+        (self._plan.spill / OWNER).write_text(owner["owner"])
+        sent = self._bench or pack("index", Bench, {"plan": self._plan}, owner, _owner_of)
+        calls = Calls[Job, tuple[str, Any]](self._executor, sent, "portions", _own, _told, _LESS)
+        numbered = ((f"{work} {number}", work, job) for number, job in enumerate(jobs, 1))
+        with closing(calls.in_order(numbered, self._ahead)) as done:
+            yield from (result for _, (_, result) in done)
+
+
+Job = tuple[str, str, tuple[Any, ...]]
+
+
+def _owner_of(bench: Bench) -> dict[str, str]:
+    return bench.owner()
+
+
+def _own(job: Job, found: tuple[str, Any]) -> bool:
+    return found[0] == job[0]
+
+
+def _told(job: Job) -> str:
+    return f"portion {job[0]!r} of the index"
+
+
+_LESS = "less memory_mb or processes=1"

@@ -8,6 +8,7 @@ single-pass index construction for text databases".)
 from __future__ import annotations
 
 import os
+import secrets
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -342,7 +343,10 @@ class _Block:
         text = "".join(f"{terms[number]}\n" for number in order.tolist())
         contents = (text.encode(), ends.data, key.astype(np.int32).data, often.data)
         for kind, content in zip(BLOCK_FILES, contents, strict=True):
-            with path.with_name(f"{path.name}.{kind}").open("wb") as stream:
+            # Whole or not at all: who was taken for dead may still write the same block.
+            partial = path.with_name(f"{path.name}.{kind}-{secrets.token_hex(4)}")
+            with partial.open("wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+            partial.replace(path.with_name(f"{path.name}.{kind}"))
