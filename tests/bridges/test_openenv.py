@@ -253,7 +253,7 @@ def test_the_server_makes_a_session_of_its_own_for_each_connection(
 @pytest.mark.parametrize(
     ("env", "args", "message"),
     [
-        ("", "", "set TOOLGYM_ENV to an id"),
+        ("", "", "set TOOLGYM_ENV to an id that"),
         (ENV, "{", "cannot be JSON"),
         (ENV, "[1]", "keyword arguments by name"),
         (ENV, '{"max_stps": 2}', "did you mean 'max_steps'"),

@@ -300,8 +300,8 @@ def app(
     name = env or os.environ.get("TOOLGYM_ENV")
     if not name:
         raise BadInputError(
-            "no environment to serve: set TOOLGYM_ENV to an id of `toolgym envs`, such as "
-            "ToolQA-PopQA-v0, or call app('ToolQA-PopQA-v0')"
+            "no environment to serve: set TOOLGYM_ENV to an id that `toolgym envs` lists, or give "
+            "it to app()"
         )
     given = env_args if env else os.environ.get("TOOLGYM_ENV_ARGS") or env_args
     base = opened(name, given).bare("OpenEnv")

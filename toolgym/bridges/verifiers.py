@@ -114,8 +114,8 @@ class ToolgymTaskset(_vf.Taskset[ToolgymTask, ToolgymTasksetConfig]):  # type: i
         config = self.config
         if not config.env:
             raise BadInputError(
-                "no environment is named: set env of the taskset to an id of `toolgym envs`, such "
-                "as --env.taskset.env ToolQA-PopQA-v0"
+                "no environment is named: set env of the taskset (--env.taskset.env) to an id that "
+                "`toolgym envs` lists"
             )
         env = opened(config.env, config.env_args).bare("verifiers")
         for task in env.tasks:
