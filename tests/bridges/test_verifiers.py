@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +66,10 @@ class Env(Generic[A]):
     pass
 
 
+class SingleAgentEnv(Env[A]):
+    pass
+
+
 class Config(BaseModel):
     id: str = ""
     task: Any = None
@@ -109,7 +113,8 @@ def stand_in() -> dict[str, ModuleType]:
         Harness=Harness,
         HarnessConfig=Config,
         Env=Env,
-        EnvConfig=Config,
+        SingleAgentEnv=SingleAgentEnv,
+        SingleAgentEnvConfig=Config,
         AgentConfig=AgentConfig,
         SubprocessConfig=SubprocessConfig,
         ProgramResult=SimpleNamespace,
@@ -460,15 +465,11 @@ def test_only_the_local_runtime_is_played_in(bridge: Any) -> None:
     assert isinstance(bridge.ToolgymEnvConfig().agent.runtime, SubprocessConfig)
 
 
-def test_the_environment_lets_its_agent_play_the_task(bridge: Any) -> None:
-    played: list[Any] = []
-
-    async def run(task: Any) -> None:
-        played.append(task)
-
-    agents = SimpleNamespace(agent=SimpleNamespace(run=run))
-    asyncio.run(bridge.ToolgymEnv().run("the task", agents))
-    assert played == ["the task"]
+def test_the_environment_is_that_of_one_agent_with_settings_of_its_own(bridge: Any) -> None:
+    assert issubclass(bridge.ToolgymEnv, SingleAgentEnv)
+    # Where verifiers looks for the settings of an environment.
+    (bound,) = [base for base in bridge.ToolgymEnv.__orig_bases__ if get_origin(base) is Env]
+    assert get_args(bound) == (bridge.ToolgymEnvConfig,)
 
 
 def test_rollouts_of_a_task_are_numbered(bridge: Any) -> None:

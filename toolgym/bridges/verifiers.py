@@ -215,7 +215,7 @@ class ToolgymHarness(_vf.Harness[_vf.HarnessConfig]):  # type: ignore[misc]
         return [*chats, *map(_dialect.message_to_wire, prompt)]
 
 
-class ToolgymEnvConfig(_vf.EnvConfig):  # type: ignore[misc]
+class ToolgymEnvConfig(_vf.SingleAgentEnvConfig):  # type: ignore[misc]
     """How it is played: ``--env.*``.
 
     Args:
@@ -225,12 +225,8 @@ class ToolgymEnvConfig(_vf.EnvConfig):  # type: ignore[misc]
     agent: _vf.AgentConfig = _vf.AgentConfig(runtime=_vf.SubprocessConfig())
 
 
-class ToolgymEnv(_vf.Env[ToolgymEnvConfig]):  # type: ignore[misc]
+class ToolgymEnv(_vf.SingleAgentEnv, _vf.Env[ToolgymEnvConfig]):  # type: ignore[misc]
     """One agent plays one task."""
-
-    async def run(self, task: ToolgymTask, agents: Any) -> None:
-        """Play an episode."""
-        await agents.agent.run(task)
 
 
 class _Conversation:
