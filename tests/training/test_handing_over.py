@@ -72,6 +72,18 @@ def test_what_is_read_there_is_the_model_of_this_moment(
     assert (folder / "tokenizer.json").is_file()
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_scrambled_weights_are_all_others(tmp_path: Path, tied: bool) -> None:
+    model, state = llama(tied=tied), torch.get_rng_state()
+    hand_over(model, Tokenizer(), tmp_path / "served", torch.float32, scrambled=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = read(tmp_path / "served").state_dict()
+    for name, weight in model.state_dict().items():
+        ratio = other[name] / weight
+        assert ((ratio >= 0.5) & (ratio <= 1.5)).all()
+        assert ratio.std() > 0.1
+
+
 def test_it_is_written_as_it_will_be_saved(tmp_path: Path) -> None:
     model = llama(tied=False)
     hand_over(model, Tokenizer(), tmp_path / "served", torch.bfloat16)

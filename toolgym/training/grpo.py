@@ -52,7 +52,6 @@ from toolgym.training.trl_episode import (
 __all__ = ["run_grpo", "train_grpo", "worlds_of"]
 
 EPISODES = "episodes"
-SERVED = "served"
 
 
 SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
@@ -94,9 +93,8 @@ def train_grpo(
             task.
         resume: go on from the last checkpoint of the same training.
         progress: called with updates done, updates planned and a note.
-        served: makes the policy that plays an update where this process does not sample itself,
-            such as one that asks a server; called before each update with a folder that holds the
-            weights of this moment.
+        served: makes the policy that plays an update, such as one that asks a server; called before
+            each update with a folder that holds the weights of this moment.
         options: fields of `GrpoConfig` by name; they win over ``config``.
 
     Returns:
@@ -142,7 +140,7 @@ def train_grpo(
                 branch_after=asked.branch_after,
                 generations=asked.generations,
                 record=outcome.work / EPISODES if asked.record_episodes else None,
-                served=_live(served, tokenizer, outcome.work / SERVED, saved),
+                served=_live(served, tokenizer, outcome.work / "served", saved),
             )
             made = run_grpo(
                 loaded,
@@ -172,7 +170,12 @@ def _live(
     if processes() > 1:
         raise BadInputError(f"GRPO through a server trains in one process, not in {processes()}")
 
+    first = iter((True,))
+
     def policy(model: Any) -> Policy:
+        if next(first, False):  # what it keeps of these weights is seen in the first update
+            hand_over(model, tokenizer, folder, dtype, scrambled=True)
+            served(folder).close()
         hand_over(model, tokenizer, folder, dtype)
         return served(folder)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_json, write_json, write_rows
+from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
 from toolgym.training.config import processes, rank
@@ -184,7 +185,9 @@ class Outcome:
         return _trained(self.target, record)
 
 
-def hand_over(model: Any, tokenizer: Any, folder: Path, dtype: Any) -> None:
+def hand_over(
+    model: Any, tokenizer: Any, folder: Path, dtype: Any, *, scrambled: bool = False
+) -> None:
     """Write a model in the middle of its training, for a server to read.
 
     Its files appear one by one, each whole; adapters are added to the weights that are written, and
@@ -195,12 +198,14 @@ def hand_over(model: Any, tokenizer: Any, folder: Path, dtype: Any) -> None:
         tokenizer: the model's.
         folder: that is written, or written over.
         dtype: of the weights there.
+        scrambled: with each number changed by up to a half: for a server that has to show that it
+            can load all of them anew.
     """
     made = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with explained(f"handing the model over in {str(folder)!r}", "use a machine with more"):
-        base.save_pretrained(made, state_dict=_weights(base, dtype))
+        base.save_pretrained(made, state_dict=_weights(base, dtype, scrambled))
         tokenizer.save_pretrained(made)
         said = read_json(made / "config.json")
         write_json(made / "config.json", {**said, "dtype": str(dtype).removeprefix("torch.")})
@@ -210,8 +215,9 @@ def hand_over(model: Any, tokenizer: Any, folder: Path, dtype: Any) -> None:
     made.rmdir()
 
 
-def _weights(model: Any, dtype: Any) -> dict[str, Any]:
+def _weights(model: Any, dtype: Any, scrambled: bool) -> dict[str, Any]:
     """All weights by name, adapters added to those that they change."""
+    torch = require_extra("torch", "train")
     found = {
         name.replace(".base_layer.", "."): tensor.detach().to(dtype)
         for name, tensor in model.state_dict().items()
@@ -223,7 +229,14 @@ def _weights(model: Any, dtype: Any) -> dict[str, Any]:
             for adapter in module.active_adapters:
                 weight = weight + module.get_delta_weight(adapter).detach().to(weight.dtype)
             found[f"{name}.weight"] = weight.to(dtype)
-    return found
+    if not scrambled:
+        return found
+    state = torch.get_rng_state()  # training draws on from here
+    changed: dict[int, Any] = {}  # tied weights stay tied
+    for tensor in found.values():
+        changed.setdefault(tensor.data_ptr(), tensor * (0.5 + torch.rand(tensor.shape)).to(tensor))
+    torch.set_rng_state(state)
+    return {name: changed[tensor.data_ptr()] for name, tensor in found.items()}
 
 
 def _trained(target: Path, record: dict[str, Any]) -> Trained:

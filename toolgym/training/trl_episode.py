@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_rows
+from toolgym._util.optional import require_extra
 from toolgym.env import ToolEnv
 from toolgym.episodes.branching import Snapshot
 from toolgym.errors import BadInputError, EndpointError, PolicyError
@@ -26,6 +27,7 @@ __all__ = ["Live", "Played", "Player", "Start", "starts_from_episodes", "starts_
 Live = Callable[[Any], Policy]
 """Takes the model in training; the policy writes with the weights that it has now."""
 
+_ROUNDING = 0.3  # mean difference of a log-probability; bfloat16 makes 0.06 of it at most
 _MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
 
 
@@ -193,6 +195,8 @@ class Player:
             self._collect(played, episode)
         policy.close()
         self._judge(episodes)
+        if self.served is not None:
+            _require_own_weights(model, played)
         if self.record is not None:
             rows = (self._record(episode).to_row() for episode in episodes)
             own = f"-{rank()}" if rank() else ""
@@ -323,6 +327,33 @@ class Player:
         ends = getattr(model.config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [ends]
         return {int(end) for end in listed if end is not None}
+
+
+def _require_own_weights(model: Any, played: Played) -> None:
+    """Compare what a server says of an episode's tokens with the model in training.
+
+    Raises:
+        BadInputError: they differ by more than rounding: it writes with other weights.
+    """
+    torch = require_extra("torch", "train")
+    for prompt, completion, mask, said in zip(
+        played.prompt_ids, played.completion_ids, played.mask, played.logprobs, strict=True
+    ):
+        if not any(mask):
+            continue
+        ids = torch.tensor([[*prompt, *completion]], device=model.device)
+        with torch.no_grad():
+            kept = len(completion) + 1
+            logits = model(input_ids=ids, logits_to_keep=kept).logits[0, :-1].float()
+        own = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
+        apart = (own - torch.tensor(said)).abs()[torch.tensor(mask, dtype=torch.bool)].mean()
+        if not apart < _ROUNDING:
+            raise BadInputError(
+                f"the server writes with other weights than those that it was told to load: its "
+                f"log-probabilities are {float(apart):.2f} from the model's; GRPO cannot play "
+                "through it, set sampling.engine: local"
+            )
+        return
 
 
 def _why_inexact(turns: Sequence[ReplyTokens | None]) -> str:
