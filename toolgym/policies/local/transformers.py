@@ -273,7 +273,7 @@ class TransformersPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         """Model, sampling settings, and hashes of weights and tokenizer."""
         hashes = {"model_hash": self._weights, "tokenizer_hash": self.tokenizer_hash}
-        held = {"guided": True} if self._guides is not None else {}
+        held: dict[str, Any] = {"guided": True} if self._guides is not None else {}
         held |= {"narrow": said} if (said := self._narrow.said) else {}
         return {"policy": "transformers", **self._settings, **held, **hashes}
 
