@@ -60,7 +60,10 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """What each arm changes; ``practice`` and ``asked`` are arguments of both kinds of episodes."""
 DPO = {"pairing": "right_wrong", "beta": 0.1, "sft_weight": 0.2, "learning_rate": 2e-5}
-GRPO = {"batch_size": 32, "generations": 8, "learning_rate": 2e-5, "max_updates": 20}
+GRPO = {
+    **{"batch_size": 32, "generations": 8, "learning_rate": 2e-5, "max_updates": 20},
+    "reward": {"accuracy": 1.0},  # one for all sets: scenarios have another of their own
+}
 _REAL = {"tasks": "sample", "split": "train"}
 SETS: dict[str, dict[str, Any]] = {
     "popqa": {"id": "ToolQA-PopQA-v0", "test": "popqa/dev.jsonl"},

@@ -125,7 +125,8 @@ def small(name: str, model: Path, tasks: Path | None, **changes: Any) -> SelfTra
     plain |= {"model": str(model), "environments": environments}
     plain["sampling"] = {**plain["sampling"], **sampling}
     for key, value in changes.items():
-        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
+        merged = isinstance(value, dict) and isinstance(plain[key], dict)
+        plain[key] = {**plain[key], **value} if merged else value
     return load_settings(plain)
 
 
@@ -176,9 +177,10 @@ def test_the_real_models_recipes_run_on_a_small_llama_3(
         train={"max_updates": 2, "batch_size": 2},
     )
     selftrain(settings, out=tmp_path / "run")
-    found = report(tmp_path / "run")
-    assert found["rounds"][0]["training"]["steps"] == 2
-    assert found["rounds"][0]["training"]["counts"]["token_exact"] == 4
+    done = report(tmp_path / "run")["rounds"][0]
+    kept = sum(each["kept"] for each in done["selection"].values())
+    assert done["training"]["steps"] == 2
+    assert done["training"]["counts"]["token_exact"] == kept >= 2
     assert changed(models["llama"], tmp_path / "run/round-1/training/model")
 
 
