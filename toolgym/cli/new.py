@@ -111,7 +111,8 @@ NAME = ["*.jsonl"]
 
 _README = """# NAME
 
-`TITLE-v0`, an environment of toolgym: a shop with a cart that remembers.
+`TITLE-v0`, an environment of [toolgym](https://pypi.org/project/toolgym): a shop with a cart that
+remembers.
 
 ```bash
 pip install -e . && pytest
@@ -119,10 +120,10 @@ toolgym rollout TITLE-v0 --policy NAME.policy:shopper --out runs/first
 toolgym eval runs/first
 ```
 
-- `NAME/tasks.jsonl`: what is asked; columns beside `id`, `question` and `answers` reach sessions
-  and rewards as the task's metadata.
+- `NAME/tasks.jsonl`: what is asked; columns beside `id`, `question`, `answers` reach tools and
+  rewards as metadata.
 - `NAME/environment.py`: a tool (`price`), a session with a state (`Cart`), a reward, and the
-  environment of them.
+  environment.
 - `NAME/policy.py`: a policy of rules that solves the tasks, to test with.
 """
 
@@ -147,7 +148,7 @@ _TASKS = """\
 "answers": ["24"], "answer_type": "number", "cart": {"book": 2}}
 """
 
-_ENVIRONMENT = '''"""The shop: a tool, a session that remembers, a reward, and an environment."""
+_ENVIRONMENT = '''"""The shop: a tool, a session that remembers, a reward, and their environment."""
 
 import toolgym
 from toolgym import tool
@@ -210,7 +211,7 @@ def make(tools=None, format="hermes", **arguments):
     return FAMILY.make(tools=chosen, format=format, **arguments)
 '''
 
-_POLICY = '''"""A policy of rules: goods into the cart, then their prices, then the sum."""
+_POLICY = '''"""A policy of rules: puts what is asked for into the cart, and adds the prices up."""
 
 import json
 import re
