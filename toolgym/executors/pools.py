@@ -76,6 +76,9 @@ class WorkerExecutor:
         worker = self._taken()
         payload = None if key in worker.knows else self._sent[key][1]
         try:
+            if not worker.begun:
+                worker.child.send(cloudpickle.dumps((_Desk, ())))
+                worker.begun = True
             worker.child.send(cloudpickle.dumps((key, payload, args)))
             del args
             end = None if self._seconds is None else time.monotonic() + self._seconds
@@ -107,7 +110,6 @@ class WorkerExecutor:
                 raise BrokenExecutor("shut down")
             worker = _Worker()
             self._all.add(worker)
-        worker.child.send(cloudpickle.dumps((_Desk, ())))
         return worker
 
     def shutdown(self) -> None:
@@ -132,7 +134,7 @@ class _Worker:
     """A process, and which functions it was given."""
 
     def __init__(self) -> None:
-        self.child, self.knows = Child("child"), set[int]()
+        self.child, self.knows, self.begun = Child("child"), set[int](), False
 
 
 class _Desk:
