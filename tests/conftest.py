@@ -8,6 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: the cores are shared.
+settings.register_profile("toolgym", deadline=None)
+settings.load_profile("toolgym")
 
 # Before torch or a tokenizer is imported: test processes share the cores, and no test may depend on
 # what a hub says today.
