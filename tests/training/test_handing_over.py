@@ -80,8 +80,8 @@ def test_scrambled_weights_are_all_others(tmp_path: Path, tied: bool) -> None:
     other = read(tmp_path / "served").state_dict()
     for name, weight in model.state_dict().items():
         ratio = other[name] / weight
-        assert ((ratio >= 0.5) & (ratio <= 1.5)).all()
-        assert ratio.std() > 0.1
+        assert ratio.abs().max() <= 1.001
+        assert ratio.std() > 0.4
 
 
 def test_it_is_written_as_it_will_be_saved(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def hand_over(
         tokenizer: the model's.
         folder: that is written, or written over.
         dtype: of the weights there.
-        scrambled: with each number changed by up to a half: for a server that has to show that it
+        scrambled: each number times one between -1 and 1: for a server that has to show that it
             can load all of them anew.
     """
     made = folder.with_name(f"{folder.name}.new")
@@ -234,7 +234,8 @@ def _weights(model: Any, dtype: Any, scrambled: bool) -> dict[str, Any]:
     state = torch.get_rng_state()  # training draws on from here
     changed: dict[int, Any] = {}  # tied weights stay tied
     for tensor in found.values():
-        changed.setdefault(tensor.data_ptr(), tensor * (0.5 + torch.rand(tensor.shape)).to(tensor))
+        factors = 2 * torch.rand(tensor.shape) - 1
+        changed.setdefault(tensor.data_ptr(), tensor * factors.to(tensor))
     torch.set_rng_state(state)
     return {name: changed[tensor.data_ptr()] for name, tensor in found.items()}
 

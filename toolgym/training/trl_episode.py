@@ -27,7 +27,7 @@ __all__ = ["Live", "Played", "Player", "Start", "starts_from_episodes", "starts_
 Live = Callable[[Any], Policy]
 """Takes the model in training; the policy writes with the weights that it has now."""
 
-_ROUNDING = 0.3  # mean difference of a log-probability; bfloat16 makes 0.06 of it at most
+_ROUNDING = 0.1  # mean difference of a log-probability; of a single one bfloat16 makes 0.06
 _MAX_FAILED = 0.5  # of a step's episodes; more mean a mistake, not bad luck
 
 
