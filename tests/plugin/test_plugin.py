@@ -25,6 +25,7 @@ NAMES = {
     "model": "orrery",
     "command": "planets",
     "viewer": "planet",
+    "server": "probe",
 }
 
 
@@ -74,6 +75,11 @@ def test_every_kind_of_name_is_listed_with_what_it_is(installed: Path) -> None:
     text = fine(installed, "envs")
     for kind, name in NAMES.items():
         assert any(name in line and listed[kind][name] in line for line in text.splitlines())
+
+
+def test_its_server_has_tools(installed: Path) -> None:
+    said = fine(installed, "tool", "probe:Mars", "--call", "look", "true")
+    assert "Phobos" in said
 
 
 @pytest.mark.parametrize(

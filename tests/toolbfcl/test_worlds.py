@@ -302,6 +302,8 @@ def test_a_call_says_what_the_method_says(name: str, data: st.DataObject) -> Non
         text = live.call(chosen, given)["text"]
         if "at most 10000" in text or "too large" in text:
             continue
+        if "no space left on device" in text:  # undone here: the directory would have no end
+            break
         with decimal.localcontext(), mpmath_precision():
             try:
                 value = getattr(plain, chosen)(**copy.deepcopy(given))

@@ -82,6 +82,9 @@ def losses(
             trainer = make()
             model = trainer.model
             batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+            # What the loop does before an update of one batch.
+            trainer.current_gradient_accumulation_steps = 1
+            trainer._get_num_items_in_batch([batch], trainer.args.device)
             for chosen in ([], places[0], places[1]):
                 with torch.no_grad(), nudged(model, chosen):
                     found.append(float(trainer.compute_loss(model, dict(batch))))

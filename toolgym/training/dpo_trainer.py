@@ -88,8 +88,9 @@ def pair_trainer(pairs: int, missing: int, seed: int) -> Any:
                 loss = super()._compute_loss(model, inputs, return_outputs)
             finally:
                 self.loss_types, self.loss_weights = kinds, weights
+            metrics = self._metrics["train" if self.model.training else "eval"]
             for name in _MEANS:
-                self._metrics["train"][name][-1] *= parts[0]
+                metrics[name][-1] *= parts[0]
             return loss - parts[0] * (size - own) / size * math.log(2)
 
     return TokenTrainer

@@ -52,8 +52,6 @@ from toolgym.training.trl_episode import (
 __all__ = ["run_grpo", "train_grpo", "worlds_of"]
 
 EPISODES = "episodes"
-
-
 SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
 """What the advantage of a reply, its reward less its group's mean, is divided by."""
 

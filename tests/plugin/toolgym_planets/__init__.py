@@ -12,6 +12,7 @@ from toolgym.registry import (
     POLICIES,
     PRESETS,
     REWARDS,
+    SERVERS,
     TASKS,
     TOOLS,
     VIEWERS,
@@ -43,3 +44,4 @@ def register() -> None:
     MODELS.add("orrery", f"{here}.more:ORRERY", about="a model of the planets, in a package")
     COMMANDS.add("planets", f"{here}.more:app", about="what is known of planets")
     VIEWERS.add("planet", f"{here}.more:describe_row", about="rows of planets")
+    SERVERS.add("probe", f"{here}.more:probe", about="a probe at a planet, which tells its moons")

@@ -1,4 +1,4 @@
-"""What a plug-in adds beside an environment: an author, a job, commands, a viewer."""
+"""What a plug-in adds beside an environment: an author, a job, commands, a viewer, a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
 from toolgym.policies.local.packaged import PackagedModel
 from toolgym.selftrain.settings import EnvironmentSettings, Preset, SelfTrainSettings
+from toolgym.tools.session import SessionSpec
 from toolgym_planets.environment import MOONS
 
 app = typer.Typer(help="What is known of planets.")
@@ -39,6 +40,25 @@ def describe_row(row: dict[str, Any], width: int = 600) -> tuple[str, str] | Non
     if "planet" not in row:
         return None
     return str(row["id"]), f"{row['planet']}: {row['question']}"[:width]
+
+
+class Probe:
+    """A probe in orbit."""
+
+    planet = ""
+
+    def look(self, moon: bool = True) -> str:
+        """Look around.
+
+        Args:
+            moon: at the moons; else at the planet.
+        """
+        return MOONS[self.planet] if moon else self.planet
+
+
+def probe(text: str, /) -> SessionSpec:
+    """The tools of ``probe:Mars``."""
+    return SessionSpec(type("Probe", (Probe,), {"planet": text.partition(":")[2]}))
 
 
 class PlanetaryAuthor(OfflineAuthor):
