@@ -150,7 +150,7 @@ class OpenEnvEnvironment(_server.Environment):  # type: ignore[misc]
         Raises:
             EpisodeEndedError: before reset, or after the end of the episode.
             BadInputError: a timeout.
-            PolicyError: what stands in ``tool_calls`` is no list of calls.
+            PolicyError: what stands in ``tool_calls`` is not a list of calls.
         """
         if timeout_s is not None:
             raise BadInputError(
