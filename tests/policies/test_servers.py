@@ -80,7 +80,7 @@ def text(policy: EndpointPolicy) -> str:
 
 class TestConcurrency:
     def test_a_rollout_alone_says_how_many_run_at_once(self, serve: Serve) -> None:
-        server = serve(latency=0.2)
+        server = serve(latency=1.5)  # time for all of them to ask, also beside other work
         policy = EndpointPolicy(server.url, model="m")
         rollout("ToolQA-PopQA-v0", policy, episodes=24, concurrency=24)
         policy.close()
