@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from processes import alive, wait_for
 
@@ -184,7 +184,7 @@ class Model:
                 if (value is None or isinstance(value, bool))
                 else value
                 if isinstance(value, str)
-                else json.dumps(value)
+                else json.dumps(value, ensure_ascii=False)
             )
         if name == "fail":
             self.values[key] = "half"
@@ -210,6 +210,9 @@ ROLLS = rolls()
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
+@example(
+    [("call", 0, ("push", {"key": "a", "value": "\x7f"})), ("call", 0, ("drop", {"key": "a"}))]
+)
 def test_sessions_are_as_a_plain_model(steps: list[tuple[str, int, Any]]) -> None:
     sessions, models = [opened() for _ in range(3)], [Model() for _ in range(3)]
     kept: list[tuple[bytes, Model]] = []
