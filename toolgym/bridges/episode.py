@@ -17,7 +17,7 @@ from toolgym.rollouts.playing import Opened, Playing, open_env
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
-__all__ = ["COLUMN", "BridgedEpisode", "Turn", "opened", "place_of", "task_rows"]
+__all__ = ["COLUMN", "BridgedEpisode", "Turn", "next_sample", "opened", "place_of", "task_rows"]
 
 COLUMN = "toolgym"
 """Of a framework's data set: which environment and task a row stands for."""
@@ -118,9 +118,18 @@ def task_rows(
         playing.env.end()
 
 
-def _next(place: Mapping[str, Any]) -> int:
-    """How many episodes of a task have begun in this process."""
-    key = place["env"], str(place.get("env_args")), place["task"]
+def next_sample(env: str, env_args: Any, task: str) -> int:
+    """Number an episode among those of its task that have begun in this process.
+
+    Args:
+        env: id of the environment.
+        env_args: its keyword arguments, as the row has them.
+        task: its id.
+
+    Returns:
+        The number, from 0.
+    """
+    key = env, str(env_args), task
     with _lock:
         _begun[key] += 1
         return _begun[key] - 1
@@ -145,7 +154,9 @@ class BridgedEpisode:
         self._opened = opened(place["env"], place.get("env_args"))
         self._playing: Playing = self._opened.play()
         self._task = self._opened.env.tasks.index_of(place["task"])
-        self._sample = place["sample"] if place.get("sample") is not None else _next(place)
+        if (sample := place.get("sample")) is None:
+            sample = next_sample(place["env"], place.get("env_args"), place["task"])
+        self._sample = sample
         if max_turns is not None:
             self._playing.env.max_steps = min(self._playing.env.max_steps, max_turns)
         self._turns = 0

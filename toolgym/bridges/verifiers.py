@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import json
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolgym._util.optional import require_extra
-from toolgym.bridges.episode import opened
+from toolgym.bridges.episode import next_sample, opened
 from toolgym.episodes.episode import Info
 from toolgym.errors import BadInputError, EndpointError
 from toolgym.formats.examples import opening
@@ -38,7 +36,6 @@ _TRIES = 4  # of a request that found no answer; the same turn is never counted 
 _PAUSE = 0.5  # seconds before the second try, doubled for each further one
 _AGAIN = (408, 409, 425, 429)  # and 5xx: statuses after which another try may help
 _REASONED = ("reasoning", "reasoning_content", "reasoning_details")
-_samples: dict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 class ToolgymTasksetConfig(_vf.TasksetConfig):  # type: ignore[misc]
@@ -180,7 +177,7 @@ class ToolgymHarness(_vf.Harness[_vf.HarnessConfig]):  # type: ignore[misc]
         """
         world = await asyncio.to_thread(opened, data.env, data.env_args)
         env = world.bare("verifiers").clone()
-        sample = next(_samples[f"{data.env} {data.id}"])
+        sample = next_sample(data.env, data.env_args, data.id)
         options = {"task": data.id, "sample": sample}
         _, info = await _finished(env.reset, options=options)
         said = _Conversation(self._opening(data), info)
