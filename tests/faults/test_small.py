@@ -32,7 +32,7 @@ def run(*words: str, cwd: Path, before: Callable[[], None] | None = None) -> tup
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_first_moment_is_one_line(number: int, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
-        "import time\ndef wait(messages, tools):\n    time.sleep(60)\n    return 'Answer: 1'\n"
+        "import time\ndef wait(messages, tools):\n    time.sleep(20)\n    return 'Answer: 1'\n"
     )
     words = [*PLAY, "run"]
     words[words.index("lookup")] = "slow:wait"
