@@ -7,6 +7,7 @@ from toolgym.registry import (
     COMMANDS,
     CORPORA,
     ENVIRONMENTS,
+    MAKERS,
     POLICIES,
     PRESETS,
     REWARDS,
@@ -77,6 +78,10 @@ def register() -> None:
     AUTHORS.add("offline", f"{author}.template.author:OfflineAuthor", about=about)
     about = "worlds without a model: tools that remember, goals over their state"
     AUTHORS.add("template", f"{author}.stateful.author:WorldAuthor", about=about)
+    about = "new scenarios without a model, by shape and level of scaling"
+    MAKERS.add("scenarios", f"{scenario}.making:ScenarioTasks", about=about)
+    about = "new worlds without a model, by domain and level"
+    MAKERS.add("worlds", f"{scenario}.making:WorldTasks", about=about)
     about = "scenarios by a model behind an OpenAI-compatible server"
     AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
     about = "worlds by a model (--author endpoint --kind stateful)"

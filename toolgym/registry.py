@@ -21,7 +21,8 @@ import gymnasium as gym
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = [
-    *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "MODELS", "POLICIES"),
+    *("AUTHORS", "COMMANDS", "CORPORA", "ENVIRONMENTS", "FORMATS", "KINDS", "MAKERS", "MODELS"),
+    "POLICIES",
     *(
         "PRESETS",
         "PROMPTS",
@@ -211,9 +212,12 @@ COMMANDS = Registry("command")
 VIEWERS = Registry("viewer")
 """How ``toolgym view`` shows rows of files that hold no trajectories: a function of a row and a
 width that gives a text, or None when the row is none of its kind."""
+MAKERS = Registry("maker")
+"""Who makes tasks for self-training that steers its own: `toolgym.selftrain.curriculum.TaskMaker`
+classes."""
 KINDS = (
     *(ENVIRONMENTS, TOOLS, FORMATS, PROMPTS, REWARDS, POLICIES, TASKS, CORPORA, AUTHORS, PRESETS),
-    *(MODELS, SERVERS, COMMANDS, VIEWERS),
+    *(MAKERS, MODELS, SERVERS, COMMANDS, VIEWERS),
 )
 """Everything that a plug-in can add to, in the order in which ``toolgym envs`` shows it."""
 

@@ -23,6 +23,7 @@ NAMES = {
     "author": "planetary",
     "preset": "stargazing",
     "model": "orrery",
+    "maker": "conjunctions",
     "command": "planets",
     "viewer": "planet",
     "server": "probe",

@@ -247,6 +247,7 @@ class MiniaturePreset(OwnModel):
                 args=shared | extra,
                 train={"tasks": str(world / f"{name}-train.jsonl")},
                 test={"tasks": str(world / f"{name}-test.jsonl")},
+                maker={"name": "miniature", "part": name, "world": str(world)},
             )
             for name, env_id, extra in (
                 ("arithmetic", "ToolQA-GSM8K-v0", search),

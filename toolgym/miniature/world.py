@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from toolgym._util.jsonl import write_rows
+from toolgym._util.jsonl import write_json, write_rows
 from toolgym.errors import BadInputError
 from toolgym.miniature import phrasings
 from toolgym.miniature.phrasings import (
@@ -165,6 +165,8 @@ CHAINED: Final = 0.75
 CALCULATOR: Final = "Calculator"
 SEARCH: Final = "WikipediaSearch"
 SMALLEST, LARGEST = 11, 99
+CARD: Final = "world.json"
+"""Beside the files of a world: what it was made of."""
 
 
 class World:
@@ -285,6 +287,7 @@ class World:
             BadInputError: more questions are asked for than the world holds.
         """
         folder = Path(folder)
+        write_json(folder / CARD, {"seed": self.seed})
         paths: dict[str, Path] = {}
         files: tuple[tuple[str, Split, int], ...] = (
             ("train", "train", train),
@@ -298,16 +301,15 @@ class World:
                 # they are.
                 rng = random.Random(f"{self.seed}-{key}")
                 drawn = self.problems(rng, split, part, kind, held_out=name == "heldout")
-                rows = [
-                    self._row(f"{key}-{place}", each, split) for place, each in enumerate(drawn)
-                ]
+                rows = [self.row(f"{key}-{place}", each, split) for place, each in enumerate(drawn)]
                 paths[key] = folder / f"{key}.jsonl"
                 write_rows(paths[key], rows)
         paths["passages"] = folder / "passages.jsonl"
         write_rows(paths["passages"], self.passages())
         return paths
 
-    def _row(self, name: str, problem: Exercise, split: Split) -> dict[str, Any]:
+    def row(self, name: str, problem: Exercise, split: Split) -> dict[str, Any]:
+        """A question as a row of a task file, or of a file of scenarios."""
         if problem.kind == "scenarios":
             return scenario_row(name, problem, self.facts, self.homes, self.entities(split))
         return {"id": name, "question": problem.question, "answers": [problem.answer]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,17 @@ from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import Rubric
-from toolgym.registry import CORPORA, ENVIRONMENTS, TOOLS
+from toolgym.registry import CORPORA, ENVIRONMENTS, MAKERS, TOOLS
 from toolgym.rollouts.playing import make_env, spec_of
 from toolgym.rollouts.runs import Run
+from toolgym.selftrain.curriculum import make_maker
 from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainSettings, own_model
 from toolgym.selftrain.stages import without_tools
 from toolgym.tools.toolset import is_server
 from toolgym.tools.translator.modelfiles import MODELS
 
-__all__ = ["Places", "Tasks", "Used", "bundled", "learning", "places", "searched", "used"]
+__all__ = ["Places", "Tasks", "Used", "bundled", "learning", "made_for", "places", "searched"]
+__all__ += ["used"]
 
 _OWN = "its own world"
 _SEARCH = "WikipediaSearch"
@@ -115,6 +117,18 @@ def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -
         drawn = env.tasks.source, env.tasks.name, None, env.tasks.fingerprint()
         found[Used(*drawn, *_searched(environment.id, args, hashes))] = None
     return list(found)
+
+
+def made_for(environment: EnvironmentSettings, folders: Sequence[Path]) -> list[Used]:
+    """What an environment practised on under a curriculum, as one: tasks were made by sitting."""
+    found = used(environment, "train", folders) if folders else []
+    if not found:
+        return []
+    tasks = sum(each.tasks or 0 for each in found)
+    hashes = value_hash(sorted(each.tasks_hash for each in found))
+    return [
+        replace(found[0], source=f"made by {environment.maker!r}", tasks=tasks, tasks_hash=hashes)
+    ]
 
 
 def _searched(
@@ -231,10 +245,10 @@ def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Pla
     _check(environment.args, known)
     learning(settings, environment)
     practise, evaluate = (
-        None if extra is None else _tasks(environment, extra, limit, needs)
-        for extra, limit in (
-            (environment.train, environment.train_tasks),
-            (environment.test, environment.test_tasks),
+        None if extra is None else _tasks(environment, extra, limit, needs, makes)
+        for extra, limit, makes in (
+            (environment.train, environment.train_tasks, _made(settings, environment)),
+            (environment.test, environment.test_tasks, None),
         )
     )
     corpus = searched(environment)
@@ -253,6 +267,23 @@ def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Pla
     )
 
 
+def _made(settings: SelfTrainSettings, environment: EnvironmentSettings) -> int | None:
+    """Most tasks that are made for an environment in a round; None: it has tasks.
+
+    Raises:
+        BadInputError: nobody makes them, or with options that do not fit.
+    """
+    if settings.curriculum is None or environment.train is None:
+        return None
+    if environment.maker is None:
+        raise BadInputError(
+            f"environment {environment.label!r} has no maker, and a curriculum plays new tasks: "
+            f"give it one of {', '.join(MAKERS)}, or leave curriculum out"
+        )
+    make_maker(environment.maker)
+    return settings.curriculum.tasks
+
+
 def _check(args: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Names that `_tasks` leaves out."""
     default = {n: known[n].default for n in ("format", "prompt") if n in known}
@@ -269,7 +300,10 @@ def _tasks(
     extra: Mapping[str, Any],
     limit: int | None,
     needs: list[str],
+    makes: int | None = None,
 ) -> Tasks:
+    if makes is not None:
+        return Tasks(makes, f"made in each round by {environment.maker!r}")
     args = {**environment.args, **extra}
     name = spec_of(environment.id).id
     facts = ENVIRONMENTS.source_facts(name, str(args.get("tasks", "sample")), args.get("split"))

@@ -24,6 +24,7 @@ from toolgym.selftrain.judging import Evaluations, fell
 from toolgym.selftrain.report import write_report
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_model
 from toolgym.selftrain.stages import Progress, Work, stage
+from toolgym.selftrain.steering import LIVE, steered
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
 
 __all__ = ["SELECTED", "selection", "selftrain", "training"]
@@ -63,15 +64,17 @@ def selection(
     for environment in work.environments:
         if environment.train is None:
             continue
+        runs = stages.recorded(practised, environment.label)
+        if not runs:
+            continue
         # One environment in which nothing is right yet must not end a run that learns in another.
-        run = Run.open(practised / environment.label)
         anew = learning(work.settings, environment)
         if method == "sft":
             kept = folder / environment.label
-            made, counts[environment.label] = _episodes(work, number, run, kept, anew)
+            made, counts[environment.label] = _episodes(work, number, runs, kept, anew)
         else:
             other = None if beside is None else Run.open(beside / environment.label)
-            made, counts[environment.label] = _pairs(work, number, run, other, anew)
+            made, counts[environment.label] = _pairs(work, number, runs, other, anew)
         rows += made
     if not rows:
         raise BadInputError(
@@ -91,22 +94,27 @@ def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
 
 
-def _episodes(work: Work, number: int, run: Run, folder: Path, anew: LearnAs | None) -> Chosen:
+def _episodes(
+    work: Work, number: int, runs: list[Run], folder: Path, anew: LearnAs | None
+) -> Chosen:
     from toolgym.training.sft import episode_row
 
     options = work.settings.filters(number).model_dump()
-    kept = select(run, **options, seed=work.settings.seed, may_be_empty=True)
+    source = runs[0] if len(runs) == 1 else [each for run in runs for each in run]
+    kept = select(source, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
     return [episode_row(trajectory, anew) for trajectory in kept.kept], kept.summary()
 
 
-def _pairs(work: Work, number: int, run: Run, beside: Run | None, anew: LearnAs | None) -> Chosen:
+def _pairs(
+    work: Work, number: int, runs: list[Run], beside: Run | None, anew: LearnAs | None
+) -> Chosen:
     from toolgym.training.dpo import episode_pair
 
     settings = work.settings
     # A round's practice is held: which run a side is of shows by the episode itself.
     bare = [] if beside is None else beside.trajectories()
-    trajectories = [*run.trajectories(), *bare]
+    trajectories = [*(each for run in runs for each in run.trajectories()), *bare]
     counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
     right = condition(settings.dpo.where or settings.filters(number).where or RIGHT, trajectories)
     try:
@@ -175,14 +183,25 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
         if environment.train is None:
             continue
         given = {**environment.args, **environment.train}
+        if settings.curriculum is not None and not from_prefixes:
+            live = begun / PRACTICE / f"{environment.label}{LIVE}"
+            if not live.is_file():
+                continue
+            given["tasks"] = str(live)
         if settings.grpo.reward is not None:
             given["reward"] = settings.grpo.reward
         world = open_env(environment.id, given).bare("GRPO")
         if from_prefixes:
-            played.append(Run.open(begun / PRACTICE / environment.label))
-        elif environment.train_tasks is not None:
+            played += stages.recorded(begun / PRACTICE, environment.label)
+        elif environment.train_tasks is not None and settings.curriculum is None:
             world.tasks = world.tasks.shuffled(settings.seed)[: environment.train_tasks]
         worlds.append(world)
+    if not worlds:
+        raise BadInputError(
+            "in no task of the practice were the episodes rewarded differently: there is nothing "
+            "that GRPO could learn; raise curriculum.tasks or samples_per_task, or take kinds that "
+            "are nearer to what the model can do"
+        )
     return train_grpo(
         worlds,
         model,
@@ -301,7 +320,8 @@ def _round(work: Work, model: str, begin: str, number: int) -> tuple[dict[str, A
     policies = partial(work.players.policy, model)
     practised, beside = f"{name}/{PRACTICE}", None
     if work.settings.practises(method):
-        play = partial(stages.practice, work, policies, name, number)
+        way = stages.practice if work.settings.curriculum is None else steered
+        play = partial(way, work, policies, name, number)
         done["practice"] = stage(work, practised, play)
     if method == "dpo" and work.settings.dpo.without_tools:
         beside = work.out / name / "without-tools"

@@ -142,6 +142,8 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     """
     file = out / "settings.json"
     now = settings.model_dump(mode="json")
+    if settings.curriculum is None:
+        del now["curriculum"]
     if settings.sampling.engine == "local":  # as folders say that were begun before there was more
         del now["sampling"]["engine"], now["sampling"]["server"]
     before = read_json(file) if file.is_file() else now
@@ -289,6 +291,8 @@ def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> Rou
     practised = [place for place in found if place.practise is not None]
     counts = [place.practise.tasks for place in practised if place.practise is not None]
     tasks = None if None in counts else sum(count for count in counts if count is not None)
+    if settings.curriculum is not None:
+        tasks = settings.curriculum.tasks
     turns = max((place.turns for place in practised), default=1)
     reply = settings.sampling.max_new_tokens
     train = settings.training(method)

@@ -22,10 +22,10 @@ from toolgym.evaluation.intervals import wilson
 from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import Used, bundled, learning, used
+from toolgym.selftrain.environments import Used, bundled, learning, made_for, used
 from toolgym.selftrain.judging import WAYS, Evaluations
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
-from toolgym.selftrain.stages import Work
+from toolgym.selftrain.stages import Work, recorded
 from toolgym.trajectory import Trajectory
 
 __all__ = ["Accuracy", "write_report"]
@@ -84,6 +84,7 @@ def write_report(
         *_by_round(found, tables, rounds),
         *report_sections.between_rounds(found, last),
         *report_sections.passed(work, rounds),
+        *report_sections.steering(work),
         *report_sections.need(work, last),
         *_filtered(rounds),
         *_examples(found, last),
@@ -148,18 +149,19 @@ def _parts(work: Work, last: int) -> list[tuple[str, str, Used]]:
     found = []
     for environment in work.environments:
         label = environment.label
-        practised = [
-            folder
-            for number in range(1, last + 1)
-            if (folder := work.out / f"round-{number}" / "practice" / label).is_dir()
-        ]
+        rounds = [work.out / f"round-{number}" / "practice" for number in range(1, last + 1)]
+        practised = [run.path for folder in rounds for run in recorded(folder, label)]
         evaluated = [
             work.out / f"evaluation-{number}" / f"{label}-{way}"
             for number in range(last + 1)
             for way in WAYS
         ]
         if environment.train is not None and last:
-            found += [(label, "practice", u) for u in used(environment, "train", practised)]
+            made = work.settings.curriculum is not None
+            parts = (
+                made_for(environment, practised) if made else used(environment, "train", practised)
+            )
+            found += [(label, "practice", u) for u in parts]
         if environment.test is not None:
             found += [(label, "evaluation", u) for u in used(environment, "test", evaluated)]
     return found

@@ -9,14 +9,17 @@ from toolgym.data.conditions import COPIED_WORDS
 from toolgym.evaluation.compare import KINDS, need_rows, tool_need
 from toolgym.evaluation.document import Block, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
-from toolgym.evaluation.intervals import Interval, holm
+from toolgym.evaluation.intervals import Interval, holm, wilson
 from toolgym.rollouts.playing import make_env
 from toolgym.rollouts.runs import Episodes, open_recording
+from toolgym.selftrain.curriculum import Tally
 from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
-from toolgym.selftrain.stages import BASELINE, Work
+from toolgym.selftrain.stages import BASELINE, Work, recorded
+from toolgym.selftrain.steering import by_kind
 
 __all__ = [
     *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result"),
+    "steering",
 ]
 
 _SHOWN = (
@@ -192,9 +195,51 @@ def passed(work: Work, rounds: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
     practised = [e.label for e in work.environments if e.train is not None]
-    folders = [work.out / f"round-{number}" / "practice" / label for label in practised]
-    episodes = open_recording([folder for folder in folders if folder.is_dir()])
+    folder = work.out / f"round-{number}" / "practice"
+    runs = [run for label in practised for run in recorded(folder, label)]
+    episodes = open_recording([run.path for run in runs])
     return pass_rates(episodes, seed=work.settings.seed)
+
+
+def steering(work: Work) -> list[Block]:
+    """What a curriculum asked, by kind and round, and what was learnt and forgotten."""
+    settings = work.settings.curriculum
+    if settings is None:
+        return []
+    table = by_kind(work)
+    rounds = sorted({number for found in table.values() for number in found})
+    rows, live, tasks = [], 0.0, 0.0
+    for (label, kind), found in table.items():
+        cells = []
+        for number in rounds:
+            tally = found.get(number)
+            live, tasks = (live + tally.live, tasks + tally.tasks) if tally else (live, tasks)
+            cells.append(
+                f"{tally.right / tally.tries:.0%} of {tally.tasks:.0f} tasks" if tally else "-"
+            )
+        rows.append([f"{label}: {kind}", *cells, _course(found, settings.between[1])])
+    low, high = (f"{100 * end:g}" for end in settings.between)
+    text = (
+        f"Tasks were made for each round, chosen by {settings.choose!r} (band {low} to {high} %): "
+        "right episodes by the round's filter, and how many tasks were played. A kind is learnt "
+        "when its episodes are above the band, with the lower end of the 95 % interval; forgotten "
+        "when a later round's interval lies below the one in which it was. Of all tasks "
+        f"{live / max(1.0, tasks):.0%} had episodes that were rewarded differently."
+    )
+    head = ["kind", *(f"round {number}" for number in rounds), "course"]
+    return [Heading("What was asked"), Paragraph(text), Table(head, rows)]
+
+
+def _course(found: Mapping[int, Tally], high: float) -> str:
+    learnt: float | None = None
+    said = "-"
+    for number, tally in sorted(found.items()):
+        low, top = wilson(tally.right / tally.tries, round(tally.tries))
+        if learnt is not None and top < learnt:
+            return f"{said}, forgotten in round {number}"
+        if learnt is None and low > high:
+            learnt, said = low, f"learnt by round {number}"
+    return said
 
 
 def need(work: Work, last: int) -> list[Block]:
@@ -231,7 +276,12 @@ def overlap(work: Work) -> tuple[int, int]:
     """Held-out questions that are practised, too (letters and digits compared); and all."""
     practised: set[str] = set()
     for environment in work.environments:
-        if environment.train is not None:
+        if environment.train is not None and work.settings.curriculum is not None:
+            for number in range(1, work.settings.rounds + 1):
+                folder = work.out / f"round-{number}" / "practice"
+                for run in recorded(folder, environment.label):
+                    practised.update(_key(trajectory.task.question) for trajectory in run)
+        elif environment.train is not None:
             tasks = make_env(environment.id, {**environment.args, **environment.train}).tasks
             practised.update(_key(task.question) for task in tasks)
     held_out = {_key(trajectory.task.question) for trajectory in _sampled(work, 0)}

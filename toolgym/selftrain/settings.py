@@ -26,6 +26,7 @@ from toolgym._util.optional import require_extra
 from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
 from toolgym.registry import PRESETS
+from toolgym.selftrain.curriculum import CurriculumSettings
 from toolgym.selftrain.sampling import SamplingSettings
 from toolgym.training.config import DpoConfig, GroupConfig, SftConfig
 
@@ -51,6 +52,8 @@ class EnvironmentSettings(_Settings):
         test: further arguments for evaluation; None: practise only.
         train_tasks: at most so many questions a round; None: all.
         test_tasks: at most so many held-out questions; None: all.
+        maker: who makes its practice tasks under a ``curriculum``: a registered name, or a mapping
+            of ``name`` and options.
     """
 
     id: str
@@ -60,6 +63,7 @@ class EnvironmentSettings(_Settings):
     test: dict[str, Any] | None = Field(default_factory=lambda: {"split": "test"})
     train_tasks: int | None = Field(default=None, ge=1)
     test_tasks: int | None = Field(default=None, ge=1)
+    maker: str | dict[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -139,6 +143,8 @@ class SelfTrainSettings(_Settings):
         dpo: how a round of DPO does.
         grpo: how a round of GRPO does.
         build: options of the preset that builds the model.
+        curriculum: practise on tasks that are made for it, see
+            `toolgym.selftrain.curriculum.CurriculumSettings`; None: on the tasks that there are.
     """
 
     model: str = Field(default_factory=lambda: PRESETS.names()[0], min_length=1)
@@ -158,6 +164,7 @@ class SelfTrainSettings(_Settings):
     dpo: DpoSettings = Field(default_factory=DpoSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
     build: dict[str, Any] = Field(default_factory=dict)
+    curriculum: CurriculumSettings | None = None
 
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
@@ -171,7 +178,7 @@ class SelfTrainSettings(_Settings):
 
     def practises(self, method: str) -> bool:
         """Whether a round of this method begins with recorded episodes."""
-        return method != "grpo" or self.grpo.starts == "prefixes"
+        return method != "grpo" or self.grpo.starts == "prefixes" or self.curriculum is not None
 
     def training(self, method: Method) -> SftConfig | DpoSettings | GrpoSettings:
         """What a method is told."""
@@ -191,6 +198,8 @@ class SelfTrainSettings(_Settings):
             raise ValueError("'filter' is an empty list: give it one mapping, or one a round")
         if self.learn_as is not None and not {"sft", "dpo"} & set(self.methods):
             raise ValueError("'learn_as' is for episodes that SFT or DPO learns: GRPO plays live")
+        if self.curriculum is not None and self.dpo.without_tools:
+            raise ValueError("'dpo.without_tools' is not for a 'curriculum', which plays new tasks")
         own = own_model(self.model)
         if own is not None:
             own.check(self.build)

@@ -18,16 +18,22 @@ from toolgym.selftrain.settings import EnvironmentSettings, SelfTrainSettings
 __all__ = [
     "BASELINE",
     "DONE",
+    "SITTING",
     "Work",
     "baseline",
     "evaluation",
     "practice",
+    "recorded",
+    "roll",
+    "sitting_number",
     "stage",
     "without_tools",
 ]
 
 DONE = "done.json"
 BASELINE = "no-tools"
+SITTING = "sitting-"
+"""Under a curriculum a round practises in parts; the folder of one, with its number."""
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage, what is done, what is planned, and a note."""
 Policies = Callable[..., Any]
@@ -114,7 +120,7 @@ def evaluation(work: Work, policies: Policies, name: str, folder: Path) -> dict[
         for environment in work.environments:
             if environment.test is None:
                 continue
-            run = _roll(
+            run = roll(
                 work,
                 policies(temperature),
                 environment,
@@ -149,7 +155,7 @@ def practice(
     for environment in work.environments:
         if environment.train is None:
             continue
-        run = _roll(
+        run = roll(
             work,
             policies(settings.sampling.temperature, practice=True),
             environment,
@@ -164,6 +170,18 @@ def practice(
     return counts
 
 
+def recorded(practised: Path, label: str) -> list[Run]:
+    """The runs of an environment in a round's practice: one, or under a curriculum several."""
+    sittings = sorted(practised.glob(f"{SITTING}*"), key=sitting_number)
+    folders = [folder / label for folder in (practised, *sittings)]
+    return [Run.open(folder) for folder in folders if folder.is_dir()]
+
+
+def sitting_number(folder: Path) -> int:
+    """The number in the name of a sitting's folder."""
+    return int(folder.name.removeprefix(SITTING))
+
+
 def without_tools(environment: EnvironmentSettings) -> dict[str, Any]:
     """Arguments that take an environment's tools away."""
     bare = environment.args.get("prompt") == "bare"
@@ -176,7 +194,7 @@ def baseline(work: Work, policies: Policies, folder: Path) -> dict[str, Any]:
     for environment in work.environments:
         if environment.test is None:
             continue
-        run = _roll(
+        run = roll(
             work,
             policies(work.settings.sampling.temperature),
             environment,
@@ -208,7 +226,7 @@ def figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _roll(
+def roll(
     work: Work,
     policy: Any,
     environment: EnvironmentSettings,
@@ -219,6 +237,19 @@ def _roll(
     out: Path,
     name: str,
 ) -> Run:
+    """Play episodes of one environment, and tell how far they are.
+
+    Args:
+        work: see `Work`.
+        policy: plays.
+        environment: whose arguments hold.
+        extra: further arguments.
+        tasks: at most so many; None: all.
+        samples: episodes of each.
+        seed: of the run.
+        out: its folder.
+        name: of the stage, for the progress.
+    """
     args = {**environment.args, **extra}
     episodes = None
     if tasks is not None:

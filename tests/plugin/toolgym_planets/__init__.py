@@ -8,6 +8,7 @@ from toolgym.registry import (
     CORPORA,
     ENVIRONMENTS,
     FORMATS,
+    MAKERS,
     MODELS,
     POLICIES,
     PRESETS,
@@ -41,6 +42,7 @@ def register() -> None:
     CORPORA.add("orbits", Resource(here, "orbits.jsonl"), about="an article on each planet")
     AUTHORS.add("planetary", f"{here}.more:PlanetaryAuthor", about="scenarios about orbits")
     PRESETS.add("stargazing", f"{here}.more:Stargazing", about="practise on planets")
+    MAKERS.add("conjunctions", f"{here}.more:Conjunctions", about="new questions about planets")
     MODELS.add("orrery", f"{here}.more:ORRERY", about="a model of the planets, in a package")
     COMMANDS.add("planets", f"{here}.more:app", about="what is known of planets")
     VIEWERS.add("planet", f"{here}.more:describe_row", about="rows of planets")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
 from toolgym.policies.local.packaged import PackagedModel
+from toolgym.selftrain.curriculum import Kind, TaskMaker
 from toolgym.selftrain.settings import EnvironmentSettings, Preset, SelfTrainSettings
 from toolgym.tools.session import SessionSpec
 from toolgym_planets.environment import MOONS
@@ -40,6 +44,23 @@ def describe_row(row: dict[str, Any], width: int = 600) -> tuple[str, str] | Non
     if "planet" not in row:
         return None
     return str(row["id"]), f"{row['planet']}: {row['question']}"[:width]
+
+
+class Conjunctions(TaskMaker):
+    """New questions about planets, by how many moons are named of them."""
+
+    def kinds(self) -> Sequence[Kind]:
+        """One moon, or more."""
+        return [{"moons": "one"}, {"moons": "more"}]
+
+    def make(self, kind: Kind, count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
+        """See `TaskMaker.make`."""
+        several = kind["moons"] == "more"
+        names = [name for name, moon in MOONS.items() if (" and " in moon) == several]
+        return [
+            {"id": f"{place}", "question": f"Which moons has {name}?", "answers": [MOONS[name]]}
+            for place, name in enumerate(random.Random(seed).choices(names, k=count))
+        ]
 
 
 class Probe:

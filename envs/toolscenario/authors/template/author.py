@@ -24,7 +24,7 @@ from toolgym.envs.toolscenario.codegen.toolspecs import ToolSpec
 from toolgym.envs.toolscenario.compiler.decomposition import combine, reaches
 from toolgym.envs.toolscenario.records import Question, RejectedError
 from toolgym.envs.toolscenario.worlds.knowledge import Knowledge, open_knowledge
-from toolgym.errors import BadInputError
+from toolgym.errors import BadInputError, did_you_mean
 from toolgym.scenario import (
     FROM,
     SHAPES,
@@ -63,19 +63,33 @@ class OfflineAuthor:
             `toolgym.envs.toolscenario.worlds.knowledge.read_triples`.
         seed: of the questions, and of a generated world.
         size: entities of a generated world, roughly.
+        shapes: of its questions, by turns.
 
     Raises:
         MissingFileError: there is no such file.
-        BadInputError: a row of it is wrong, or the size is too small.
+        BadInputError: a row of it is wrong, the size is too small, or there is no such shape.
     """
 
     name = "offline"
 
-    def __init__(self, knowledge: str = "generated", seed: int = 0, size: int = 2000) -> None:
+    def __init__(
+        self,
+        knowledge: str = "generated",
+        seed: int = 0,
+        size: int = 2000,
+        shapes: Sequence[str] = SHAPES,
+    ) -> None:
         for name, value in (("seed", seed), ("size", size)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise BadInputError(f"{name} of the offline author must be a number, not {value!r}")
+        for shape in shapes:
+            if shape not in SHAPES:
+                raise BadInputError(
+                    f"the offline author has no shape {shape!r}{did_you_mean(shape, SHAPES)}; "
+                    f"shapes: {', '.join(SHAPES)}"
+                )
         self._source, self._seed, self._size = str(knowledge), seed, size
+        self._shapes = tuple(shape for shape in SHAPES if shape in shapes)
         self._hash = ""
         if self._stem == "triples":
             self._hash = file_hash(require_file(self._source, "knowledge file"))
@@ -86,12 +100,16 @@ class OfflineAuthor:
 
     def settings(self) -> dict[str, object]:
         """Plain JSON values that decide what it writes; of a file its hash, too."""
-        own = {"knowledge": self._source, "seed": self._seed, "size": self._size}
+        own: dict[str, object] = {"knowledge": self._source, "seed": self._seed, "size": self._size}
+        if self._shapes != SHAPES:
+            own["shapes"] = list(self._shapes)
         return {**own, **({"hash": self._hash} if self._hash else {})}
 
     def questions(self, count: int) -> Iterator[Question]:
-        """So many questions to be drawn, the four shapes by turns; texts come with stage 1."""
-        for place in range(count):
+        """So many questions to be drawn, the shapes by turns; texts come with stage 1."""
+        for turn in range(count):
+            whole, which = divmod(turn, len(self._shapes))
+            place = whole * len(SHAPES) + SHAPES.index(self._shapes[which])  # type: ignore[arg-type]
             yield Question(
                 id=f"{self._stem}-{self._seed}-{place:06d}",
                 split=_SPLITS[place // len(SHAPES) % len(_SPLITS)],
