@@ -17,7 +17,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp vllm clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp vllm clean
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -67,6 +67,13 @@ installed: wheel
 docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+# The site, looked at in a real browser (Debian's chromium and chromium-driver): console, links,
+# contrast, narrow screens; pictures in build/site.
+site: docs
+	test -x build/browser/bin/python || $(PYTHON) -m venv build/browser
+	build/browser/bin/python -m pip install --quiet --constraint constraints.txt . selenium
+	build/browser/bin/python benchmarks/site.py site --pictures build/site
 
 # Arguments of the function-calling leaderboard's calls against its documents, and its gold plans
 # played in ToolBFCL-v0.
