@@ -65,6 +65,7 @@ def play(
     episodes: EpisodesOption = None,
     samples_per_task: SamplesOption = 1,
     seed: SeedOption = 0,
+    until: options.UntilOption = None,
     shard: options.ShardOption = None,
     same_as: options.SameAsOption = None,
     plan_only: options.PlanOption = False,
@@ -99,6 +100,7 @@ def play(
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
     how = {"shard": shard, "same_as": same_as, "concurrency": concurrency, "compress": compress}
+    how["until"] = until
     _tell(_played(env, policy, planned | how, out, ray), out, as_json)
 
 
@@ -195,6 +197,8 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     Raises:
         PolicyError: some episodes failed, so the run is not complete.
     """
+    from toolgym.sequential.until import Decided
+
     # The last failure of each episode that is still missing: others were retried with success.
     missing = {row["id"]: row for row in run.failures()}
     finished, total = 0, 0.0
@@ -204,12 +208,15 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     planned = max(run.planned, finished)
     kinds = Counter(row["kind"] for row in missing.values())
     mean = total / finished if finished else None
+    decided = run.settings.get("decided")
     if as_json:
         facts = {"run": str(out), "planned": planned, "finished": finished}
+        facts |= {"decided": decided} if decided else {}
         print_json(facts | {"failures": dict(kinds), "mean_reward": mean})
     else:
         rows = [("tasks", run.settings["task_source"]), ("episodes", f"{finished}/{planned}")]
         rows += [("mean reward", f"{mean:.3f}")] if mean is not None else []
+        rows += [("until", str(Decided(**decided)))] if decided else []
         rows += [("run", str(out))]
         shard = run.settings.get("shard")
         then = f"toolgym merge, once all {shard[1]} shards are played" if shard else ""

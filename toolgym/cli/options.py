@@ -115,6 +115,15 @@ CompressOption = Annotated[
         "--compress/--no-compress", help="Record with zstd; default: as the folder is, else not."
     ),
 ]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="'FIGURE +- POINTS'",
+        help="Stop when a figure is known so well, such as 'accuracy +- 2' percentage points; "
+        "--episodes is then the most.",
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

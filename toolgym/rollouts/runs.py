@@ -83,7 +83,13 @@ class Run:
 
     @property
     def planned(self) -> int:
-        """How many episodes the run is to have; of a shard, how many of them are its own."""
+        """How many episodes the run is to have; of a shard, how many of them are its own.
+
+        A run that was decided has those that decided it.
+        """
+        decided = self.settings.get("decided") or {}
+        if decided.get("reached"):
+            return int(decided["episodes"])
         index, count = self.settings.get("shard") or (0, 1)
         return len(range(index, self.settings.get("episodes", 0), count))
 
@@ -116,6 +122,17 @@ class Run:
             documents = Documents(self.path)
             for position, number in found.in_order():
                 yield self._read(lines.line(position), file, number, documents)
+
+    def in_file_order(self) -> Iterator[Trajectory]:
+        """The finished episodes as they stand in the file: of a finished run, in the plan's order.
+
+        Raises:
+            BadInputError: see `__iter__`.
+        """
+        if self.path is None:
+            yield from list(self._recorded)
+        elif self.file.is_file():
+            yield from read_trajectories(self.file, torn=True)
 
     def _read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
         """An episode of the run from its line."""
