@@ -23,30 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "environment_arguments", "join", "play", "view", "what_is_kept"]
 
-PolicyOption = Annotated[
-    str,
-    typer.Option(
-        "--policy",
-        help="lookup, scripted, replay:RUN, transformers:MODEL, endpoint, or module:function.",
-    ),
-]
-PolicyArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--policy-arg", metavar="KEY=VALUE", help="Argument of the policy (repeat)."),
-]
-EpisodesOption = Annotated[
-    int | None, typer.Option("--episodes", help="How many in all; default: every task.")
-]
-SamplesOption = Annotated[
-    int, typer.Option("--samples-per-task", help="Rollouts of each task (a group).")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
 
 
 def play(
     env: options.EnvId,
-    policy: PolicyOption,
+    policy: options.PolicyOption,
     out: RunOut,
     tasks: options.TasksOption = None,
     corpus: options.CorpusOption = None,
@@ -61,10 +43,10 @@ def play(
     cassette: options.CassetteOption = None,
     record: options.RecordOption = None,
     fault: options.FaultOption = None,
-    policy_arg: PolicyArgOption = None,
-    episodes: EpisodesOption = None,
-    samples_per_task: SamplesOption = 1,
-    seed: SeedOption = 0,
+    policy_arg: options.PolicyArgOption = None,
+    episodes: options.EpisodesOption = None,
+    samples_per_task: options.SamplesOption = 1,
+    seed: options.SeedOption = 0,
     until: options.UntilOption = None,
     shard: options.ShardOption = None,
     same_as: options.SameAsOption = None,

@@ -23,6 +23,7 @@ __all__ = [
     "Recording",
     "Run",
     "episode_seed",
+    "in_plan_order",
     "key_of",
     "open_recording",
     "read_recording",
@@ -293,6 +294,20 @@ def some_episodes(source: Recording) -> Episodes:
             raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
 
     return Episodes(read, opened.origin, opened.held)
+
+
+def in_plan_order(source: Recording) -> Iterator[Trajectory]:
+    """At least one episode; those of a finished run in the order of its plan.
+
+    Raises:
+        MissingFileError: no such file or folder.
+        BadInputError: no episode, a broken line, or something else than episodes.
+    """
+    if isinstance(source, str | Path) and (Path(source) / SETTINGS).is_file():
+        source = Run.open(source)
+    if isinstance(source, Run) and len(source):
+        return source.in_file_order()
+    return iter(some_episodes(source))
 
 
 def read_recording(source: Recording) -> tuple[list[Trajectory], dict[str, Any]]:

@@ -194,7 +194,7 @@ def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
     practised = [e.label for e in work.environments if e.train is not None]
     folders = [work.out / f"round-{number}" / "practice" / label for label in practised]
     episodes = open_recording([folder for folder in folders if folder.is_dir()])
-    return pass_rates(episodes, seed=work.settings.seed)
+    return pass_rates(episodes)
 
 
 def need(work: Work, last: int) -> list[Block]:

@@ -167,7 +167,7 @@ class ConfidenceSequence:
         steps = 2 * int(np.ceil(0.5 / min(_STEP, (share or 1) / 20)))
         grid = np.linspace(0, 1, steps + 1)
         self._bets = Bets(grid, confidence=confidence, horizon=horizon, within=share)
-        self._rejected = np.zeros((2, len(grid)), bool)
+        self._peaks = np.zeros((2, len(grid)))
         self._total = 0.0
 
     def add(self, value: float) -> None:
@@ -178,7 +178,7 @@ class ConfidenceSequence:
         """
         self._bets.add((value - self._least) / self._range)
         self._total += value
-        self._rejected |= self._bets.capital >= self._bets.goal
+        self._peaks = np.maximum(self._peaks, self._bets.capital)
 
     def extend(self, values: Iterable[float]) -> None:
         """Several, in their order."""
@@ -201,13 +201,24 @@ class ConfidenceSequence:
 
         A lower end rejects all means up to it, each by a bet against a mean that is not below it.
         """
-        grid = self._bets.means
-        below = int(np.logical_and.accumulate(self._rejected[0]).sum())
-        above = int(np.logical_and.accumulate(self._rejected[1][::-1]).sum())
+        grid, rejected = self._bets.means, self._peaks >= self._bets.goal
+        below = int(np.logical_and.accumulate(rejected[0]).sum())
+        above = int(np.logical_and.accumulate(rejected[1][::-1]).sum())
         low = grid[below - 1] if below else 0.0
         high = grid[len(grid) - above] if above else 1.0
         ends = sorted((self._least + self._range * float(low), self._least + self._range * high))
         return ends[0], float(ends[1])
+
+    def p_value(self, mean: float) -> float:
+        """Two-sided p-value of a mean, from the greatest capital that bets against it ever had.
+
+        It may be looked at after each value, too; it never rises.
+
+        Args:
+            mean: that is claimed; the nearest that is bet against stands for it.
+        """
+        place = int(np.abs(self._bets.means - (mean - self._least) / self._range).argmin())
+        return float(min(1.0, 2 * np.exp(-self._peaks[:, place].max())))
 
 
 @functools.cache
