@@ -85,7 +85,7 @@ def plan_eval(
     if pilot is None:
         spread = planning.Spread.assumed(float(accuracy or 0), intraclass)
     elif against is None:
-        spread = planning.spread_of(pilot, metric)
+        spread, _, _ = planning.spread_of(pilot, metric)
     else:
         spread, known = planning.spread_of_pair(pilot, against, metric)
         asked["variance_of_change"] = known.variance(samples_per_task)
@@ -96,7 +96,7 @@ def plan_eval(
         print(planned)
 
 
-def gates_of(texts: Sequence[str] | None, found: Report | Comparison) -> list[Passed]:
+def gates_of(texts: Sequence[str] | None, found: Report | Comparison | Decision) -> list[Passed]:
     """How figures fare at the gates that options name."""
     from toolgym.evaluation.deciding import check_gates
 
@@ -229,15 +229,15 @@ def play_off(
     policy_args = told.pop("policy_args")
     told = {name: value for name, value in told.items() if value is not None}
     with contextlib.ExitStack() as opened:
-        players = []
-        for name in (before, after):
-            players.append(make_policy(name, **policy_args))
-            opened.callback(players[-1].close)
+        first = make_policy(before, **policy_args)
+        opened.callback(first.close)
+        second = make_policy(after, **policy_args)
+        opened.callback(second.close)
         advance = opened.enter_context(stage_bars())
         told["progress"] = lambda side, done, planned: advance(side, done, planned, "")
-        decision, *runs = play_decided(envs[0], *players, out=out, seed=seed, **told, **deciding)
-    found = compare(*runs, seed=seed)
-    _show(found, decision, gates_of(gate, found), as_json)
+        told |= deciding | {"out": out, "seed": seed}
+        decision, old, new = play_decided(envs[0], first, second, **told)
+    _show(compare(old, new, seed=seed), decision, gates_of(gate, decision), as_json)
 
 
 def _show(

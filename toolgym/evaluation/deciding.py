@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolgym.errors import BadInputError, ToolgymError
+from toolgym.errors import BadInputError, ToolgymError, UnknownNameError
 from toolgym.evaluation.compare import Comparison
-from toolgym.evaluation.report import Report
+from toolgym.evaluation.report import Report, Row
 from toolgym.evaluation.score import task_key
 from toolgym.policies.base import Policy, PolicyFunction
 from toolgym.rollouts.engine import rollout
@@ -57,6 +57,16 @@ class Decision:
     low: float
     high: float
     p_value: float
+
+    def __getitem__(self, name: str) -> Decision:
+        """Itself, by the metric that decided.
+
+        Raises:
+            UnknownNameError: it is another one.
+        """
+        if name != self.metric:
+            raise UnknownNameError("metric", name, [self.metric])
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -211,7 +221,7 @@ class GateError(ToolgymError):
     exit_code = 6
 
 
-_GATE = re.compile(r"\s*([A-Za-z_][\w./-]*?)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*(%?)\s*")
+_GATE = re.compile(r"\s*([A-Za-z_][\w./@^() -]*?)\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*(%?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,15 +285,17 @@ class Passed:
         return f"gate {self.gate}: {'passed' if self.passed else 'FAILED'} ({value}, {end})"
 
 
-def check_gates(gates: Iterable[Gate | str], found: Report | Comparison) -> list[Passed]:
+def check_gates(gates: Iterable[Gate | str], found: Report | Comparison | Decision) -> list[Passed]:
     """Look at the ends of a report's intervals, or at those of a comparison's changes.
+
+    Of policies that played until it was decided only the decision's own interval is valid.
 
     All have to pass, so that nothing is corrected for their number; each is a one-sided test at
     2.5 %.
 
     Args:
         gates: such as ``exact_match>=0.3``, of a change ``accuracy>=-0.01``.
-        found: of `toolgym.evaluate` or `toolgym.compare`.
+        found: of `toolgym.evaluate`, `toolgym.compare` or `play_decided`.
 
     Raises:
         BadInputError: a text that is not a gate.
@@ -292,7 +304,7 @@ def check_gates(gates: Iterable[Gate | str], found: Report | Comparison) -> list
     checked = []
     for gate in (each if isinstance(each, Gate) else Gate.parse(each) for each in gates):
         row = found[gate.metric]
-        value = row.change if not isinstance(found, Report) else row.value  # type: ignore[union-attr]
+        value = row.value if isinstance(row, Row) else row.change
         end = row.low if gate.sign == ">=" else row.high
         kept = end is not None and (
             end >= gate.bound - 1e-12 if gate.sign == ">=" else end <= gate.bound + 1e-12
