@@ -6,10 +6,11 @@
 
 1. Without a difference: how often one is seen at *any* time until the last task. Beside our bets,
    what many do: a test at 5 % after each task from the 30th on.
-2. With a difference that a test of fixed size (exact McNemar) finds so often: power, and the median
-   of the episodes that are saved. Beside our bets, two other martingales that are valid at any time:
-   a mixture of constant bets (Waudby-Smith and Ramdas 2024, section B.3: diversified Kelly), and the
-   mixture of sign tests over a Beta(1/2, 1/2) (Robbins 1970; Krichevsky and Trofimov 1981).
+2. With a difference that a test of fixed size (exact McNemar) finds so often: power, and the
+   median of the episodes that are saved. Beside our bets, two other martingales that are valid at
+   any time: a mixture of constant bets (Waudby-Smith and Ramdas 2024, appendix B: diversified
+   Kelly), and the mixture of sign tests over a Beta(1/2, 1/2) (Robbins 1970; Krichevsky and
+   Trofimov 1981).
 3. Recorded real runs: answers of a 3B model that searches (shared scores of 250 + 250 questions),
    in many drawn orders: the episodes that would have been enough.
 
