@@ -71,7 +71,8 @@ def test_no_difference_is_open_and_harmless_within_a_margin() -> None:
     harmless = decide(before, after, margin=-0.05)
     assert harmless.verdict == "better"
     assert harmless.low >= -0.05
-    assert "above -5 points" in str(harmless)
+    assert "decided, above -5 points, after" in str(harmless)
+    assert "not decided, beside -0.1 points, after" in str(decide(before, after, margin=-0.001))
     # Where more tasks are planned, the bets are laid for those.
     assert decide(before, after, planned=1000).planned == 1000
 

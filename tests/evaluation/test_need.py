@@ -127,6 +127,6 @@ def test_pass_rates_are_means_over_tasks() -> None:
     low, value, high = found[2].low, found[2].value, found[2].high
     assert low is not None
     assert 0 < low < value < high < 1, "few tasks: no interval from 0 to 1, nor of no width"
-    assert found[1].kind == "bootstrap by task"
+    assert found[1].kind == "Wilson by task, effective n 3"
     assert pass_rates(run, (1, 2, 4, 8)) == found
     assert pass_rates([]) == {}

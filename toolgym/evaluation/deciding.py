@@ -73,9 +73,10 @@ class Decision:
         return asdict(self)
 
     def __str__(self) -> str:
-        words = {"better": "above", "worse": "below"}
-        beside = f" {words[self.verdict]} {100 * self.margin:+g} points" if self.margin else ""
-        said = f"decided, {self.verdict}{beside}," if self.verdict in words else "not decided"
+        words = {"better": "above", "worse": "below", "open": "beside"}
+        place = f", {words[self.verdict]} {100 * self.margin:+g} points," if self.margin else ""
+        said = "not decided" if self.verdict == "open" else "decided"
+        said += place or ("" if self.verdict == "open" else f", {self.verdict},")
         ends = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}, p {self.p_value:.2g}"
         return (
             f"{said} after {self.tasks} of {self.planned} tasks ({self.episodes} episodes): "
