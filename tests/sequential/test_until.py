@@ -155,3 +155,32 @@ def test_an_unknown_figure_and_one_that_is_not_a_share(told: dict[str, Any]) -> 
         rollout(ENV, half_right, **args | {"until": "reward +- 2"})
     with pytest.raises(BadInputError, match="a shard cannot know"):
         rollout(ENV, half_right, **told, shard="0/2")
+
+
+def test_little_is_played_beyond_the_decision(alone: Path, told: dict[str, Any]) -> None:
+    played: list[int] = []
+
+    def counting(messages: list[dict[str, Any]], tools: list[Any]) -> str:
+        played.append(asked(messages))
+        return half_right(messages, tools)
+
+    enough = Run.open(alone).settings["decided"]["episodes"]
+    rollout(ENV, counting, **told, concurrency=1)
+    assert len(played) == enough
+    rollout(ENV, counting, **told, concurrency=4)
+    assert 2 * enough <= len(played) < enough + 280
+
+
+def test_tools_of_episodes_that_are_left_out_are_left_out(tmp_path: Path) -> None:
+    # Each scenario has tools of its own: those of what was played beyond have to go, too.
+    def same(messages: list[dict[str, Any]], tools: list[Any]) -> str:
+        return "Thought: a guess.\nAnswer: 1"
+
+    told: dict[str, Any] = {"until": "truncated +- 10", "seed": 1}
+    for name, how in (("one", {"concurrency": 1}), ("many", {"concurrency": 12})):
+        rollout("ToolScenario-v0", same, **told, **how, out=tmp_path / name)
+    assert files(tmp_path / "one") == files(tmp_path / "many")
+    assert len(files(tmp_path / "one")["tools.jsonl"]) > 1
+    rollout("ToolScenario-v0", same, **told, compress=True, out=tmp_path / "packed")
+    ids = [trajectory.id for trajectory in Run.open(tmp_path / "one")]
+    assert [trajectory.id for trajectory in Run.open(tmp_path / "packed")] == ids
