@@ -78,6 +78,8 @@ def play(
         "samples_per_task": samples_per_task,
         "seed": seed,
     }
+    if plan_only and until is not None:
+        raise typer.BadParameter("a plan is for shards, which --until cannot stop: leave out one")
     if plan_only:
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return

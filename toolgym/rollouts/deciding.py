@@ -31,6 +31,7 @@ class Deciding:
         until: when to stop.
         jobs: all of the plan.
         queue: those that are still to be played.
+        samples: of each task.
         recorded: what was played before.
     """
 

@@ -120,24 +120,21 @@ class Until:
         """Where a recorded run would have stopped.
 
         Args:
-            episodes: in the order in which they were planned; those of a task stand together, as
-                they do in a run, and count once, by their mean.
+            episodes: tasks count in the order in which each appears first, once, by the mean of
+                their samples; a finished run has them in the order of its plan.
         """
-        read, sequence = figure(self.metric), self.sequence()
-        held: list[float] = []
-        played, task = 0, ("", "")
+        read, sums = figure(self.metric), dict[tuple[str, str], tuple[float, int]]()
         for trajectory in episodes:
-            if held and task != (trajectory.env_id, trajectory.task.id):
-                sequence.add(sum(held) / len(held))
-                held = []
-                if self.reached(sequence):
-                    return self.decided(sequence, played, True)
-            task = trajectory.env_id, trajectory.task.id
-            held.append(read(trajectory))
-            played += 1
-        if held:
-            sequence.add(sum(held) / len(held))
-        return self.decided(sequence, played, bool(held) and self.reached(sequence))
+            key = trajectory.env_id, trajectory.task.id
+            total, samples = sums.get(key, (0.0, 0))
+            sums[key] = total + read(trajectory), samples + 1
+        sequence, played = self.sequence(), 0
+        for total, samples in sums.values():
+            sequence.add(total / samples)
+            played += samples
+            if self.reached(sequence):
+                return self.decided(sequence, played, True)
+        return self.decided(sequence, played, False)
 
     def decided(self, sequence: ConfidenceSequence, episodes: int, reached: bool) -> Decided:
         """What is known of the figure now."""
