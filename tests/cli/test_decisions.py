@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from toolgym.cli import app
 
 ENV = "ToolQA-PopQA-v0"
+PLANNED = (ENV, "--policy", "lookup", "--out", "x", "--plan-only")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,20 +65,7 @@ def test_a_plan_before_a_run() -> None:
         (("eval", "poor", "--gate", "acuracy>=1"), 2, "accuracy"),
         (("eval", "poor", "--until", "accuracy"), 3, "percentage points"),
         (("rollout", ENV, "--policy", "lookup", "--out", "x", "--until", "2"), 3, "points"),
-        (
-            (
-                "rollout",
-                ENV,
-                "--policy",
-                "lookup",
-                "--out",
-                "x",
-                "--until",
-                "accuracy +- 2",
-                "--plan-only",
-            ),
-            *(2, "a plan is for shards"),
-        ),
+        (("rollout", *PLANNED, "--until", "accuracy +- 2"), 2, "a plan is for shards"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...], code: int, said: str) -> None:
