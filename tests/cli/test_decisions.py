@@ -60,6 +60,7 @@ def test_a_plan_before_a_run() -> None:
         (("plan-eval", "--accuracy", "60", "--tasks", "9"), 3, "between 0 and 1"),
         (("compare", "poor", "good", "--metric", "accuracy"), 2, "--until decided"),
         (("compare", "poor", "good", "--concurrency", "4"), 2, "not for recorded runs"),
+        (("compare", "poor", "good", "--out", "x"), 2, "are for models"),
         (("compare", "lookup", "lookup", "--until", "decided"), 2, "one --env"),
         (("eval", "poor", "--gate", "accuracy=1"), 3, "a gate is a figure"),
         (("eval", "poor", "--gate", "acuracy>=1"), 2, "accuracy"),

@@ -159,7 +159,9 @@ def are_runs(*folders: str) -> bool:
     return all((Path(folder) / "run.json").is_file() for folder in folders)
 
 
-def compare_runs(before: Path, after: Path, seed: int, as_json: bool, **deciding: Any) -> None:
+def compare_runs(
+    before: Path, after: Path, seed: int, as_json: bool, other: Any = None, **deciding: Any
+) -> None:
     """Two recorded runs, and after how many tasks it was decided which is better.
 
     Args:
@@ -167,6 +169,7 @@ def compare_runs(before: Path, after: Path, seed: int, as_json: bool, **deciding
         after: of the second.
         seed: of the bootstrap.
         as_json: how it is printed.
+        other: options that are for models alone, where any was given.
         **deciding: what was said of `Deciding`.
 
     Raises:
@@ -175,6 +178,11 @@ def compare_runs(before: Path, after: Path, seed: int, as_json: bool, **deciding
     from toolgym.evaluation import compare
     from toolgym.evaluation.deciding import decide
 
+    if other:
+        raise typer.BadParameter(
+            "two run folders are compared as they are: --before, --after, --env, --episodes, "
+            "--lm-eval and --out are for models"
+        )
     for name in ("samples_per_task", "concurrency"):
         if name in deciding:
             raise typer.BadParameter(

@@ -19,6 +19,7 @@ from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 if TYPE_CHECKING:
     from toolgym.evaluation import Comparison
     from toolgym.evaluation.deciding import Passed
+    from toolgym.modeldiff.models import ModelComparison
 
 __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]
 
@@ -213,7 +214,8 @@ def compare_tuned(
     """
     deciding = {name: value for name, value in deciding.items() if value is not None}
     if decisions.are_runs(base, tuned):
-        decisions.compare_runs(Path(base), Path(tuned), seed, as_json, **deciding)
+        other = before or after or env or episodes or lm_eval or out
+        decisions.compare_runs(Path(base), Path(tuned), seed, as_json, other, **deciding)
         return
     named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
     env_args = environment_arguments(named, env_arg=env_arg)
@@ -245,6 +247,10 @@ def compare_tuned(
             out=out,
             progress=advance,
         )
+    _print_models(made, out, as_json)
+
+
+def _print_models(made: ModelComparison, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(made.to_dict())
     else:

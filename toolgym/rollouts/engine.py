@@ -148,10 +148,7 @@ def rollout(
         elif open_jobs:
             engine.play(opened, open_jobs, width)
         decided = engine.deciding.decided if engine.deciding is not None else None
-        keep = decided.episodes if decided is not None and decided.reached else None
-        writer.settle(made.jobs.ranks(), keep)
-        if decided is not None:
-            writer.conclude({"decided": decided.to_dict()})
+        writer.settle(made.jobs.ranks(), decided)
     finally:
         writer.close()
         if player is not policy:

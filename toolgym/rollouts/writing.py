@@ -31,6 +31,7 @@ from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError
 from toolgym.rollouts.lines import Lines, key_of
 from toolgym.rollouts.runs import FAILURES, SETTINGS, TRAJECTORIES, Run
+from toolgym.sequential.until import Decided
 from toolgym.trajectory import TOOLS, Documents, Trajectory
 
 __all__ = ["PLAN", "RunWriter", "planned", "replace_lines", "write_failures", "write_tools"]
@@ -156,18 +157,23 @@ class RunWriter:
         else:
             append_row(self._streams[FAILURES], row)
 
-    def settle(self, rank: Callable[[tuple[str, int]], int], keep: int | None = None) -> None:
+    def settle(
+        self, rank: Callable[[tuple[str, int]], int], decided: Decided | None = None
+    ) -> None:
         """Put what was recorded into the plan's order: the same bytes however it was played.
 
         Nothing can be recorded after it. A kill in the middle leaves the old order.
 
         Args:
             rank: the place of a task id and sample in the plan; what is not in it stays at the end.
-            keep: only the plan's first so many episodes are part of the run; None: all.
+            decided: what the run has found of its figure; where that was enough, only the episodes
+                that it took are part of the run.
         """
         self._streams.clear()
-        if keep is not None:
-            self._drop(lambda key: key is None or rank(key) < keep)
+        if decided is not None and decided.reached:
+            self._drop(lambda key: key is None or rank(key) < decided.episodes)
+        if decided is not None:
+            self._tell({"decided": decided.to_dict()})
         if self.run.path is None:
             self.run._recorded.sort(key=lambda each: rank((each.task.id, each.sample)))
             return
@@ -211,7 +217,7 @@ class RunWriter:
         replace_lines(run.path / TOOLS, tools, packed)
         documents.close()
 
-    def conclude(self, facts: Mapping[str, Any]) -> None:
+    def _tell(self, facts: Mapping[str, Any]) -> None:
         """Write down what the run has found out about itself."""
         self.run.settings |= facts
         if self.run.path is not None:
