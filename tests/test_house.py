@@ -39,6 +39,7 @@ FLOORS = {
     "tools.search": 5,
     "spaces": 5,
     "episodes": 5,
+    "sequential": 5,
     "env": 6,
     "checks": 7,
     "policies": 7,

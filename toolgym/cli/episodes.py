@@ -23,30 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "environment_arguments", "join", "play", "view", "what_is_kept"]
 
-PolicyOption = Annotated[
-    str,
-    typer.Option(
-        "--policy",
-        help="lookup, scripted, replay:RUN, transformers:MODEL, endpoint, or module:function.",
-    ),
-]
-PolicyArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--policy-arg", metavar="KEY=VALUE", help="Argument of the policy (repeat)."),
-]
-EpisodesOption = Annotated[
-    int | None, typer.Option("--episodes", help="How many in all; default: every task.")
-]
-SamplesOption = Annotated[
-    int, typer.Option("--samples-per-task", help="Rollouts of each task (a group).")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
 RunOut = Annotated[Path, typer.Option("--out", "-o", help="Run folder; resumed if it exists.")]
 
 
 def play(
     env: options.EnvId,
-    policy: PolicyOption,
+    policy: options.PolicyOption,
     out: RunOut,
     tasks: options.TasksOption = None,
     corpus: options.CorpusOption = None,
@@ -61,10 +43,11 @@ def play(
     cassette: options.CassetteOption = None,
     record: options.RecordOption = None,
     fault: options.FaultOption = None,
-    policy_arg: PolicyArgOption = None,
-    episodes: EpisodesOption = None,
-    samples_per_task: SamplesOption = 1,
-    seed: SeedOption = 0,
+    policy_arg: options.PolicyArgOption = None,
+    episodes: options.EpisodesOption = None,
+    samples_per_task: options.SamplesOption = 1,
+    seed: options.SeedOption = 0,
+    until: options.UntilOption = None,
     shard: options.ShardOption = None,
     same_as: options.SameAsOption = None,
     plan_only: options.PlanOption = False,
@@ -95,10 +78,13 @@ def play(
         "samples_per_task": samples_per_task,
         "seed": seed,
     }
+    if plan_only and until is not None:
+        raise typer.BadParameter("a plan is for shards, which --until cannot stop: leave out one")
     if plan_only:
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
     how = {"shard": shard, "same_as": same_as, "concurrency": concurrency, "compress": compress}
+    how["until"] = until
     _tell(_played(env, policy, planned | how, out, ray), out, as_json)
 
 
@@ -195,6 +181,8 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     Raises:
         PolicyError: some episodes failed, so the run is not complete.
     """
+    from toolgym.sequential.until import Decided
+
     # The last failure of each episode that is still missing: others were retried with success.
     missing = {row["id"]: row for row in run.failures()}
     finished, total = 0, 0.0
@@ -204,12 +192,15 @@ def _tell(run: Run, out: Path, as_json: bool) -> None:
     planned = max(run.planned, finished)
     kinds = Counter(row["kind"] for row in missing.values())
     mean = total / finished if finished else None
+    decided = run.settings.get("decided")
     if as_json:
         facts = {"run": str(out), "planned": planned, "finished": finished}
+        facts |= {"decided": decided} if decided else {}
         print_json(facts | {"failures": dict(kinds), "mean_reward": mean})
     else:
         rows = [("tasks", run.settings["task_source"]), ("episodes", f"{finished}/{planned}")]
         rows += [("mean reward", f"{mean:.3f}")] if mean is not None else []
+        rows += [("until", str(Decided(**decided)))] if decided else []
         rows += [("run", str(out))]
         shard = run.settings.get("shard")
         then = f"toolgym merge, once all {shard[1]} shards are played" if shard else ""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from toolgym.cli import options
+from toolgym.cli import decisions, options
 from toolgym.cli.episodes import describe, environment_arguments
 from toolgym.cli.shell import print_json, stage_bars
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
+
+if TYPE_CHECKING:
+    from toolgym.evaluation import Comparison
+    from toolgym.evaluation.deciding import Passed
+    from toolgym.modeldiff.models import ModelComparison
 
 __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]
 
@@ -22,7 +27,11 @@ __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]
 def evaluate_run(
     run: options.RunFolder,
     against: Annotated[
-        Path | None, typer.Option("--against", help="An earlier run, compared task by task.")
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            help="An earlier run, compared task by task (repeat: p-values are corrected by Holm).",
+        ),
     ] = None,
     normalisation: Annotated[
         Literal["paper", "squad", "unicode"],
@@ -36,27 +45,54 @@ def evaluate_run(
             "[default: shape and complexity, for scenarios]",
         ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="'FIGURE +- POINTS'",
+            help="After how many tasks a figure would have been known so well.",
+        ),
+    ] = None,
+    gate: decisions.GateOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Fixes the bootstrap.")] = 0,
     workers: options.WorkersOption = 1,
     ray: options.RayOption = None,
     as_json: options.Json = False,
 ) -> None:
     """Print a run's figures with 95 % intervals."""
-    from toolgym.evaluation import compare, evaluate
+    from toolgym.evaluation import evaluate
 
+    how: dict[str, Any] = {"normalisation": normalisation, "seed": seed}
     with options.executing(ray, workers) as executor:
-        report = evaluate(
-            run, normalisation=normalisation, seed=seed, by=by or None, executor=executor
-        )
-    change = None
-    if against is not None:
-        change = compare(against, run, normalisation=normalisation, seed=seed)
+        report = evaluate(run, **how, by=by or None, until=until, executor=executor)
+    others = against or []
+    changes = decisions.against_several(run, others, **how)
+    checked = decisions.gates_of(gate, report)
     if as_json:
-        print_json(report.to_dict() | ({"change": change.to_dict()} if change else {}))
-        return
-    print(report)
-    if change is not None:
-        print(f"\nAgainst {against}\n{change}")
+        print_json(report.to_dict() | _changes(others, changes) | _gates(checked))
+    else:
+        print(report)
+        for other, change in zip(others, changes, strict=True):
+            print(f"\nAgainst {other}\n{change}")
+        if len(changes) > 1:
+            print(f"\n{decisions.corrected_table(others, changes)}")
+        for each in checked:
+            print(f"\n{each}")
+    decisions.end_at_gates(checked)
+
+
+def _changes(others: Sequence[Path], changes: Sequence[Comparison]) -> dict[str, Any]:
+    """One comparison as it is; several with the runs' names and the corrected p-values."""
+    from toolgym.evaluation.compare import holm_by_metric
+
+    if len(changes) < 2:
+        return {"change": changes[0].to_dict()} if changes else {}
+    rows = zip(others, changes, holm_by_metric(changes), strict=True)
+    return {"changes": [{"against": str(o), **c.to_dict(), "p_holm": p} for o, c, p in rows]}
+
+
+def _gates(checked: Sequence[Passed]) -> dict[str, Any]:
+    return {"gates": [each.to_dict() for each in checked]} if checked else {}
 
 
 def score_run(
@@ -110,8 +146,12 @@ def _reward(name: str) -> Any:
     return function
 
 
-Base = Annotated[str, typer.Argument(help="Model before: folder, hub id, or LoRA folder.")]
-Tuned = Annotated[str, typer.Argument(help="Model after; a LoRA folder stands on BASE.")]
+Base = Annotated[
+    str, typer.Argument(help="Model before: folder, hub id, LoRA folder; or a run folder.")
+]
+Tuned = Annotated[
+    str, typer.Argument(help="Model after; a LoRA folder stands on BASE; or a run folder.")
+]
 Before = Annotated[
     list[Path] | None,
     typer.Option("--before", help="Run of BASE, or an evaluation of a selftrain run (repeat)."),
@@ -143,6 +183,7 @@ Out = Annotated[
 ]
 
 
+@options.with_fields(decisions.Deciding)
 def compare_tuned(
     base: Base,
     tuned: Tuned,
@@ -165,14 +206,28 @@ def compare_tuned(
     seed: Seed = 0,
     out: Out = None,
     as_json: options.Json = False,
+    **deciding: Any,
 ) -> None:
-    """Show where training changed a model, and what it gained and lost by it."""
+    """Show where training changed a model, and what it gained and lost by it.
+
+    Of two run folders: the paired comparison. With --until decided: as few tasks as that takes.
+    """
+    deciding = {name: value for name, value in deciding.items() if value is not None}
+    if decisions.are_runs(base, tuned):
+        other = before or after or env or episodes or lm_eval or out
+        decisions.compare_runs(Path(base), Path(tuned), seed, as_json, other, **deciding)
+        return
+    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
+    env_args = environment_arguments(named, env_arg=env_arg)
+    policy_args = options.key_values(policy_arg, "--policy-arg")
+    if deciding:
+        told = {"env_args": env_args, "policy_args": policy_args, "episodes": episodes}
+        decisions.play_off(env, base, tuned, out, seed, as_json, told, **deciding)
+        return
+    _check_options(env, lm_eval, episodes=episodes, limit=limit, env_args=env_args)
     from toolgym._util.optional import quiet
     from toolgym.modeldiff import compare_models
 
-    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
-    env_args = environment_arguments(named, env_arg=env_arg)
-    _check_options(env, lm_eval, episodes=episodes, limit=limit, env_args=env_args)
     with _progress() as advance, quiet():
         made = compare_models(
             base,
@@ -182,7 +237,7 @@ def compare_tuned(
             after=after or (),
             envs=env or (),
             env_args=env_args,
-            policy_args=options.key_values(policy_arg, "--policy-arg"),
+            policy_args=policy_args,
             episodes=episodes,
             lm_eval=[name.strip() for name in (lm_eval or "").split(",") if name.strip()],
             limit=limit,
@@ -192,6 +247,10 @@ def compare_tuned(
             out=out,
             progress=advance,
         )
+    _print_models(made, out, as_json)
+
+
+def _print_models(made: ModelComparison, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(made.to_dict())
     else:

@@ -32,6 +32,24 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help="lookup, scripted, replay:RUN, transformers:MODEL, endpoint, or module:function.",
+    ),
+]
+PolicyArgOption = Annotated[
+    list[str] | None,
+    typer.Option("--policy-arg", metavar="KEY=VALUE", help="Argument of the policy (repeat)."),
+]
+EpisodesOption = Annotated[
+    int | None, typer.Option("--episodes", help="How many in all; default: every task.")
+]
+SamplesOption = Annotated[
+    int, typer.Option("--samples-per-task", help="Rollouts of each task (a group).")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
 EnvId = Annotated[str, typer.Argument(help="Environment id; `toolgym envs` lists them.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
@@ -113,6 +131,15 @@ CompressOption = Annotated[
     bool | None,
     typer.Option(
         "--compress/--no-compress", help="Record with zstd; default: as the folder is, else not."
+    ),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="'FIGURE +- POINTS'",
+        help="Stop when a figure is known so well, such as 'accuracy +- 2' percentage points; "
+        "--episodes is then the most.",
     ),
 ]
 ShardOption = Annotated[

@@ -10,13 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.episodes import (
-    EpisodesOption,
-    SamplesOption,
-    SeedOption,
-    environment_arguments,
-    what_is_kept,
-)
+from toolgym.cli.episodes import environment_arguments, what_is_kept
 from toolgym.cli.shell import InterruptedRunError
 
 __all__ = ["serve_app"]
@@ -64,9 +58,9 @@ def serve_mcp(
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
     env_arg: options.EnvArgOption = None,
-    episodes: EpisodesOption = None,
-    samples_per_task: SamplesOption = 1,
-    seed: SeedOption = 0,
+    episodes: options.EpisodesOption = None,
+    samples_per_task: options.SamplesOption = 1,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Offer an environment's tools to any MCP client, and record and score what it plays.
 

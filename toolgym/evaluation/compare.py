@@ -13,13 +13,30 @@ import numpy as np
 
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
-from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, proportion
+from toolgym.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    group,
+    holm,
+    mcnemar,
+    proportion,
+)
 from toolgym.evaluation.metrics import SOLVE, Alike, Figures, figures_of, row_named
+from toolgym.evaluation.power import detectable_change
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import Recording, some_episodes
 
-__all__ = ["KINDS", "Comparison", "Difference", "Need", "compare", "need_rows", "tool_need"]
+__all__ = [
+    "KINDS",
+    "Comparison",
+    "Difference",
+    "Need",
+    "compare",
+    "holm_by_metric",
+    "need_rows",
+    "tool_need",
+]
 
 _METRICS = ("exact_match", "accuracy", "accuracy_paper", "token_f1")
 _ByTask = defaultdict[tuple[str, str], list[Figures]]
@@ -39,6 +56,8 @@ class Difference:
         high: upper end, or None.
         p_value: exact McNemar test, for metrics of 0 and 1 with one sample a task; else None.
         kind: how the interval was made, or why there is none.
+        detectable: the smallest change that this many tasks show with 80 % power; None where no
+            task has changed.
     """
 
     name: str
@@ -49,6 +68,7 @@ class Difference:
     high: float | None
     p_value: float | None
     kind: str
+    detectable: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +123,11 @@ class Comparison:
         if self.only_before or self.only_after:
             lines.append(
                 f"Left out: {self.only_before} tasks only before, {self.only_after} only after"
+            )
+        if (least := self["accuracy"].detectable) is not None:
+            lines.append(
+                f"Smallest change of accuracy that so many tasks show with 80 % power: "
+                f"{100 * least:.1f} points"
             )
         return lines
 
@@ -190,7 +215,30 @@ def _difference(
         interval.high,
         p_value,
         interval.kind,
+        detectable_change(changes),
     )
+
+
+def holm_by_metric(comparisons: Sequence[Comparison]) -> list[dict[str, float]]:
+    """p-values of several comparisons, corrected for their number by metric (Holm 1979).
+
+    Args:
+        comparisons: such as of several runs with one.
+
+    Returns:
+        One a comparison: metric to corrected p-value, where it has one.
+    """
+    corrected: list[dict[str, float]] = [{} for _ in comparisons]
+    for name in dict.fromkeys(row.name for each in comparisons for row in each.rows):
+        places = {
+            place: row.p_value
+            for place, each in enumerate(comparisons)
+            for row in each.rows
+            if row.name == name and row.p_value is not None
+        }
+        for place, value in zip(places, holm(list(places.values())), strict=True):
+            corrected[place][name] = value
+    return corrected
 
 
 KINDS = ("needed", "over_used", "under_used", "harmed")

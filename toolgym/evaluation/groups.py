@@ -12,14 +12,15 @@ import numpy as np
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.data.conditions import measure
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.evaluation.intervals import Interval, bootstrap
+from toolgym.evaluation.intervals import Interval, bounded_mean
 from toolgym.evaluation.metrics import Figures, summarise
 from toolgym.evaluation.score import Played, task_key
 from toolgym.scenario import SHAPES
 from toolgym.trajectory import Trajectory
 
 __all__ = [
-    *("MAX_GROUPS", "Group", "Grouping", "grouped", "pass_at_k", "pass_rates"),
+    *("MAX_GROUPS", "Group", "Grouping", "grouped", "pass_all_k", "pass_at_k", "pass_rates"),
+    "pass_rows",
 ]
 
 MAX_GROUPS = 50
@@ -219,25 +220,76 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     return 1.0 - comb(samples - right, k) / comb(samples, k)
 
 
+def pass_all_k(samples: int, right: int, k: int) -> float:
+    """pass^k: whether k samples are *all* right, the unbiased estimate for one task.
+
+    C(c, k) / C(n, k) (Yao et al. 2024, tau-bench, arXiv 2406.12045, section 3).
+
+    Args:
+        samples: n, drawn independently.
+        right: c of them.
+        k: at most n.
+
+    Raises:
+        BadInputError: k is not from 1 to n, or c is not from 0 to n.
+    """
+    if not 1 <= k <= samples or not 0 <= right <= samples:
+        raise BadInputError(
+            f"pass^{k} of {right} right among {samples} samples cannot be estimated: k must be "
+            "from 1 to the number of samples"
+        )
+    return comb(right, k) / comb(samples, k)
+
+
 def pass_rates(
-    trajectories: Iterable[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16), seed: int = 0
+    trajectories: Iterable[Trajectory], ks: Sequence[int] = (1, 2, 4, 8, 16)
 ) -> dict[int, Interval]:
-    """pass@k of a run with several samples a task, with bootstrap intervals over tasks.
+    """pass@k of a run with several samples a task, with intervals over tasks.
 
     Args:
         trajectories: of the run.
         ks: those above the fewest samples of a task are left out.
-        seed: fixes the bootstrap.
     """
     accuracy = measure("accuracy")
     groups: dict[tuple[str, str], list[bool]] = {}
     for trajectory in trajectories:
         groups.setdefault(task_key(trajectory), []).append(accuracy(trajectory) >= 1)
-    if not groups:
-        return {}
-    fewest = min(len(scores) for scores in groups.values())
-    found = {}
-    for k in (k for k in ks if k <= fewest):
-        values = [pass_at_k(len(scores), sum(scores), k) for scores in groups.values()]
-        found[k] = bootstrap(values, [1.0] * len(values), seed=seed)
-    return found
+    counts = [(len(scores), sum(scores)) for scores in groups.values()]
+    return _rates(counts, ks, pass_at_k)
+
+
+def pass_rows(
+    trajectories: Iterable[Trajectory | Played], figures: Sequence[Figures]
+) -> dict[str, Interval]:
+    """pass@k and pass^k by `accuracy`, for k = 2, 4, 8, ... and the fewest samples of a task.
+
+    Args:
+        trajectories: the episodes.
+        figures: one an episode.
+
+    Returns:
+        By name, such as ``pass@2`` and ``pass^2``; nothing where a task has a single sample.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for trajectory, own in zip(trajectories, figures, strict=True):
+        counts = groups.setdefault(task_key(trajectory), [0, 0])
+        counts[0] += 1
+        counts[1] += own.accuracy >= 1
+    fewest = min((samples for samples, _ in groups.values()), default=0)
+    ks = sorted({fewest, *(2**power for power in range(1, fewest.bit_length()))} - {0, 1})
+    found = [(samples, right) for samples, right in groups.values()]
+    kinds = {"@": pass_at_k, "^": pass_all_k}
+    rates = {sign: _rates(found, ks, kind) for sign, kind in kinds.items()}
+    return {f"pass{sign}{k}": row for sign, rows in rates.items() for k, row in rows.items()}
+
+
+def _rates(
+    counts: Sequence[tuple[int, int]], ks: Sequence[int], estimate: Callable[[int, int, int], float]
+) -> dict[int, Interval]:
+    """Means over tasks, from the samples of each and the right ones among them."""
+    fewest = min((samples for samples, _ in counts), default=0)
+    return {
+        k: bounded_mean([estimate(n, right, k) for n, right in counts], np.ones(len(counts)))
+        for k in ks
+        if k <= fewest
+    }

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
-from toolgym.evaluation.groups import Grouping, grouped
+from toolgym.evaluation.groups import Grouping, grouped, pass_rows
 from toolgym.evaluation.intervals import Interval
 from toolgym.evaluation.metrics import (
     SOLVE,
@@ -23,10 +23,12 @@ from toolgym.evaluation.metrics import (
     row_named,
     summarise,
 )
+from toolgym.evaluation.power import detectable_difference
 from toolgym.evaluation.score import Played, each, task_key
 from toolgym.executors import Executor
-from toolgym.rollouts.runs import SETTINGS, Recording, Run, some_episodes
+from toolgym.rollouts.runs import SETTINGS, Recording, Run, in_plan_order, some_episodes
 from toolgym.scenario import GROUPED_BY
+from toolgym.sequential.until import Decided, Until
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
@@ -91,7 +93,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row as texts."""
-        percent = self.name in _PERCENT
+        percent = self.name in _PERCENT or self.name.startswith(("pass@", "pass^"))
         ends = (number(value, percent) for value in (self.value, self.low, self.high))
         return [self.name, *ends, str(self.n), self.interval.kind]
 
@@ -113,6 +115,7 @@ class Report:
         injected_faults: calls that were hit by an injected fault, by its kind.
         episodes_hit: episodes with at least one of them.
         groups: the figures by columns of the tasks, such as ``shape`` and ``complexity``.
+        decided: of a run that stopped when its figure was known, or where it would have.
     """
 
     rows: list[Row]
@@ -127,6 +130,16 @@ class Report:
     injected_faults: dict[str, int] = field(default_factory=dict)
     episodes_hit: int = 0
     groups: dict[str, Grouping] = field(default_factory=dict)
+    decided: Decided | None = None
+
+    @property
+    def detectable(self) -> dict[str, float]:
+        """Smallest difference from another run like this one that shows with 80 % power."""
+        return {
+            row.name: detectable_difference(row.low, row.high)
+            for row in self.rows
+            if row.name in _PERCENT and row.low is not None and row.high is not None
+        }
 
     def __getitem__(self, name: str) -> Row:
         """The row of a metric.
@@ -150,6 +163,8 @@ class Report:
             "injected_faults": self.injected_faults,
             "episodes_hit": self.episodes_hit,
             "rows": [row.to_dict() for row in self.rows],
+            "detectable": self.detectable,
+            **({"decided": self.decided.to_dict()} if self.decided is not None else {}),
         } | ({"groups": {by: g.to_dict() for by, g in self.groups.items()}} if self.groups else {})
 
     def to_markdown(self) -> str:
@@ -169,6 +184,14 @@ class Report:
             f"{self.episodes} episodes of {self.tasks} tasks; normalisation: {self.normalisation}"
         )
         lines.append(f"Calls by tool: {self._calls() or 'none'}")
+        if (least := self.detectable.get("accuracy")) is not None:
+            lines.append(
+                "Smallest difference of accuracy between two such runs that shows with 80 % power: "
+                f"{100 * least:.1f} points"
+            )
+        if self.decided is not None:
+            lines.append(f"Stopping rule: {self.decided}")
+            lines.append("The intervals below are those of a run whose size was fixed before")
         if self.injected_faults:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.injected_faults.items())
             lines.append(
@@ -208,6 +231,7 @@ def evaluate(
     seed: int = 0,
     source: str | None = None,
     by: Sequence[str] | None = None,
+    until: Until | str | None = None,
     executor: Executor | None = None,
 ) -> Report:
     """Measure a run.
@@ -223,6 +247,8 @@ def evaluate(
         by: columns of the tasks to group the figures by, such as ``shape``, ``s_pop``,
             ``levels.parameter_expansion`` or ``split``. Default: ``shape`` and ``complexity``,
             where the tasks have sub-answers.
+        until: after how many tasks would a figure have been known so well, such as
+            ``accuracy +- 2``? Default: what the run itself was told.
         executor: measures in other processes; see `toolgym.executors`.
 
     Returns:
@@ -262,7 +288,7 @@ def evaluate(
     for figure in figures:
         for name, count in figure.by_tool.items():
             by_tool[name] += count
-    rows = summarise(trajectories, figures, seed)
+    rows = summarise(trajectories, figures, seed) | pass_rows(trajectories, figures)
     origin = recording.origin
     if by is None:
         having = [t.task.metadata for t, f in zip(trajectories, figures, strict=True) if f.solving]
@@ -275,12 +301,26 @@ def evaluate(
         tasks=len({task_key(trajectory) for trajectory in trajectories}),
         calls_by_tool=dict(sorted(by_tool.items())),
         normalisation=normalisation + (", whole words" if whole_words else ""),
-        planned=int(run.settings.get("episodes", 0)) if isinstance(run, Run) else 0,
+        planned=_planned(run) if isinstance(run, Run) else 0,
         failures=len(run.failures()) if isinstance(run, Run) else 0,
         injected_faults=dict(sorted(faults.items())),
         episodes_hit=hit,
         groups={name: grouped(trajectories, figures, name, seed) for name in by},
+        decided=_decided(run, until),
     )
+
+
+def _planned(run: Run) -> int:
+    """Episodes of the whole plan, or those that decided the run."""
+    decided = run.settings.get("decided") or {}
+    return run.planned if decided.get("reached") else int(run.settings.get("episodes", 0))
+
+
+def _decided(run: Recording, until: Until | str | None) -> Decided | None:
+    if until is not None:
+        return Until.parse(until).watch(in_plan_order(run))
+    found = run.settings.get("decided") if isinstance(run, Run) else None
+    return Decided(**found) if found else None
 
 
 def _played(trajectory: Trajectory, columns: Collection[str] | None) -> Played:

@@ -50,6 +50,7 @@ class WorkerExecutor:
     def __init__(self, workers: int, seconds: float | None = None) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise BadInputError(f"workers must be a whole number of at least 1, not {workers!r}")
+        self.workers = workers
         self._seconds, self._ended = seconds, False
         self._threads = ThreadPoolExecutor(workers, "toolgym-worker")
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()

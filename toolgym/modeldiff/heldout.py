@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.evaluation.compare import Comparison, compare
+from toolgym.evaluation.compare import Comparison, compare, holm_by_metric
 from toolgym.modeldiff.checkpoint import Checkpoint
 from toolgym.policies.local.models import fingerprint, unload_models
 from toolgym.rollouts.runs import SETTINGS, Run
@@ -171,17 +171,11 @@ def _numbered(families: list[Family]) -> list[Family]:
 
 
 def _holm(families: list[Family]) -> list[Family]:
-    known = [(p, n) for n, f in enumerate(families) if (p := _p(f)) is not None]
-    corrected: dict[int, float] = {}
-    floor = 0.0
-    for rank, (p, n) in enumerate(sorted(known)):
-        floor = max(floor, min(1.0, p * (len(known) - rank)))
-        corrected[n] = floor
-    return [replace(f, p_holm=corrected.get(n)) for n, f in enumerate(families)]
-
-
-def _p(family: Family) -> float | None:
-    return family.comparison["accuracy"].p_value
+    corrected = holm_by_metric([family.comparison for family in families])
+    return [
+        replace(family, p_holm=found.get("accuracy"))
+        for family, found in zip(families, corrected, strict=True)
+    ]
 
 
 def _belongs(run: Run, model: Checkpoint) -> str | None:

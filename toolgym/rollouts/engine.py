@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +29,19 @@ from toolgym.policies.base import (
     Policy,
     PolicyFunction,
     Reply,
-    ReplyTokens,
-    Request,
     Stream,
-    join_tokens,
     make_policy,
 )
 from toolgym.rollouts import playing
+from toolgym.rollouts.deciding import Deciding
 from toolgym.rollouts.plan import Job, Queue, Shard, make_plan
-from toolgym.rollouts.playing import Opened, Playing, open_env
+from toolgym.rollouts.playing import Episode, Opened, open_env
 from toolgym.rollouts.remote import Outcome, play_elsewhere
-from toolgym.rollouts.runs import Run, episode_seed
+from toolgym.rollouts.runs import Run
 from toolgym.rollouts.writing import RunWriter
+from toolgym.sequential.until import Until
 from toolgym.task import whole_number
-from toolgym.trajectory import Documents, Trajectory
+from toolgym.trajectory import Documents
 from toolgym.vector import Stepped, step_together
 
 __all__ = ["Run", "rollout"]
@@ -55,33 +53,6 @@ Pulse = Callable[[int, int], None]
 """Called with the turns that were answered and the tokens that were sampled by now."""
 
 
-@dataclass(slots=True)
-class _Episode:
-    """One running episode: the environment and what the policy has said in tokens."""
-
-    playing: Playing
-    job: Job
-    info: dict[str, Any]
-    turns: list[ReplyTokens | None] = field(default_factory=list)
-
-    def request(self) -> Request:
-        turn = len(self.turns)
-        return Request(
-            messages=self.info["messages"],
-            tools=self.info["tools"],
-            format=self.playing.env.format,
-            seed=episode_seed(self.job.seed, turn),
-            episode=self.job.key,
-            turn=turn,
-            examples=self.info.get("examples", 0),
-        )
-
-    def record(self, tokenizer: str) -> Trajectory:
-        trajectory = self.playing.record(self.info)
-        trajectory.tokens = join_tokens(self.turns, tokenizer)
-        return trajectory
-
-
 def rollout(
     env: str | gym.Env[Any, Any],
     policy: Policy | PolicyFunction | str,
@@ -91,6 +62,7 @@ def rollout(
     episodes: int | None = None,
     samples_per_task: int = 1,
     seed: int = 0,
+    until: Until | str | None = None,
     out: str | Path | None = None,
     shard: Shard | str | None = None,
     same_as: str | Path | Mapping[str, Any] | None = None,
@@ -116,6 +88,8 @@ def rollout(
         episodes: how many in all; default: each task ``samples_per_task`` times.
         samples_per_task: rollouts of each task (a group).
         seed: fixes the order of tasks and all sampling.
+        until: stop as soon as a figure is known so well, such as ``accuracy +- 2`` (percentage
+            points); ``episodes`` is then the most that are played. See `toolgym.sequential`.
         out: the run folder; None keeps the run in memory. What was played to its end stands there
             in the plan's order: the same bytes however it was played, but for `Step.seconds`.
         shard: play this part of the plan alone, such as ``(0, 4)``; `toolgym.merge` joins them.
@@ -152,21 +126,29 @@ def rollout(
     made = make_plan(opened, player, episodes, samples_per_task, seed).shard(shard)
     if same_as is not None:
         made.check(same_as)
-    run = Run(made.settings, Path(out) if out is not None else None)
+    wish = None if until is None else Until.parse(until)
+    if wish is not None and shard is not None:
+        raise BadInputError("a shard cannot know when the whole run is decided: leave out `until`")
+    told = made.settings | ({"until": wish.describe()} if wish else {})
+    run = Run(told, Path(out) if out is not None else None)
     writer = RunWriter(run, compress)
     try:
         if shard is not None:
             writer.keep_plan((job.key for job in made.jobs), len(made.jobs))
         open_jobs = Queue(made.jobs, writer.before)
         engine = _Engine(writer, player, max_failures, len(made.jobs), progress, pulse)
+        if wish is not None:
+            engine.deciding = Deciding(wish, made.jobs, open_jobs, samples_per_task, run)
         width = max(1, min(wanted, len(open_jobs)))
         if open_jobs and executor is not None:
             sent = {"play": _play_chunk, "width": width, "env": env, "env_args": env_args}
             sent |= {"policy": policy, "policy_args": policy_args or {}}
-            play_elsewhere(executor, sent, made.settings["hashes"], open_jobs, engine.take)
+            hashes = made.settings["hashes"]
+            play_elsewhere(executor, sent, hashes, open_jobs, engine.take, wish is not None)
         elif open_jobs:
             engine.play(opened, open_jobs, width)
-        writer.settle(made.jobs.ranks())
+        decided = engine.deciding.decided if engine.deciding is not None else None
+        writer.settle(made.jobs.ranks(), decided)
     finally:
         writer.close()
         if player is not policy:
@@ -189,6 +171,7 @@ class _Engine:
         self.writer, self.policy, self.max_failures = writer, policy, max_failures
         self.planned, self.progress, self.pulse = planned, progress, pulse
         self._in_a_row = self._turns = self._tokens = 0
+        self.deciding: Deciding | None = None
         self._lock = threading.Lock()
 
     def play(self, opened: Opened, jobs: Queue, width: int) -> None:
@@ -204,14 +187,16 @@ class _Engine:
         self._in_a_row = 0 if outcome.lines else self._in_a_row + len(outcome.failures)
         if self.progress is not None and outcome.lines:
             self.progress(self.writer.finished, self.planned)
+        if self.deciding is not None:
+            self.deciding.take_outcome(outcome)
         if self._in_a_row >= self.max_failures:
             last = outcome.failures[-1]
             self._give_up(PolicyError(last["message"]), last["boundary"])
 
     def batched(self, opened: Opened, jobs: Queue, width: int) -> None:
         """One stream for all running episodes; others begin where some have ended."""
-        running: dict[Hashable, _Episode] = {}
-        asking: list[_Episode] = []
+        running: dict[Hashable, Episode] = {}
+        asking: list[Episode] = []
         stream: Stream | None = None
         while jobs or running:
             while jobs and len(running) < width:
@@ -235,14 +220,14 @@ class _Engine:
             running |= {episode.job.key: episode for episode in asking}
 
     def _advanced(
-        self, stream: Stream, asking: Sequence[_Episode]
+        self, stream: Stream, asking: Sequence[Episode]
     ) -> Mapping[Hashable, Reply | Exception]:
         """What a stream has answered by now, once these episodes have asked, too."""
         if asking:
             stream.begin({episode.job.key: episode.request() for episode in asking})
         return {key: playing.checked_reply(reply) for key, reply in stream.advance().items()}
 
-    def _stepped(self, answered: Sequence[tuple[_Episode, Reply | Exception]]) -> list[_Episode]:
+    def _stepped(self, answered: Sequence[tuple[Episode, Reply | Exception]]) -> list[Episode]:
         """Step the environments of what was answered; returns the episodes that go on."""
         going = []
         for episode, reply in answered:
@@ -296,9 +281,9 @@ class _Engine:
                 if not self._stepped([(episode, reply)]):
                     break
 
-    def _started(self, opened: Opened, job: Job) -> _Episode | None:
+    def _started(self, opened: Opened, job: Job) -> Episode | None:
         """The job's episode, or None where it failed at once."""
-        episode = _Episode(opened.play(), job, {})
+        episode = Episode(opened.play(), job, {})
         try:
             episode.info = episode.playing.reset(job.task, job.sample, job.seed)
         except playing.RefusedWrapperError:
@@ -315,7 +300,7 @@ class _Engine:
             if self.pulse is not None:
                 self.pulse(self._turns, self._tokens)
 
-    def _played(self, episode: _Episode, reply: Reply, outcome: Stepped | Exception) -> bool:
+    def _played(self, episode: Episode, reply: Reply, outcome: Stepped | Exception) -> bool:
         """Take in a step; says whether the episode goes on."""
         if isinstance(outcome, Exception):
             self._failed(episode, outcome, "environment")
@@ -328,7 +313,7 @@ class _Engine:
             self._finished(episode)
         return not episode.playing.env.ended
 
-    def _finished(self, episode: _Episode) -> None:
+    def _finished(self, episode: Episode) -> None:
         try:
             record = episode.record(self.policy.tokenizer_hash)
             with self._lock:
@@ -340,11 +325,13 @@ class _Engine:
             self._failed(episode, error, "record")
             return
         self._forget(episode)
-        if self.progress is not None:
-            with self._lock:
+        with self._lock:
+            if self.progress is not None:
                 self.progress(self.writer.finished, self.planned)
+            if self.deciding is not None:
+                self.deciding.take(record)
 
-    def _failed(self, episode: _Episode, error: Exception, boundary: str = "policy") -> None:
+    def _failed(self, episode: Episode, error: Exception, boundary: str = "policy") -> None:
         if isinstance(error, _OF_THE_RUN) or getattr(error, "kind", "") == "ended":
             raise error
         self._forget(episode)
@@ -355,11 +342,13 @@ class _Engine:
         row |= {"message": in_words(error), "turn": len(episode.turns)}
         with self._lock:
             self.writer.fail(row)
+            if self.deciding is not None:
+                self.deciding.fail(episode.job.key)
             self._in_a_row += 1
             if self._in_a_row >= self.max_failures:
                 self._give_up(error, boundary)
 
-    def _forget(self, episode: _Episode) -> None:
+    def _forget(self, episode: Episode) -> None:
         try:
             self.policy.forget(episode.job.key)
         except Exception as error:  # the episode itself is none the worse for it

@@ -28,6 +28,8 @@ __all__ = [
     *("Job", "Jobs", "Plan", "Queue", "Shard", "hashes_of", "make_plan", "plan", "read_shard"),
 ]
 
+_OF_ONE_RUN = ("shard", "versions", "until", "decided")  # what may differ from another machine
+
 Shard = tuple[int, int]
 """Number of the shard, from 0, and how many there are."""
 
@@ -134,6 +136,11 @@ class Queue:
             self._taken += 1
         return self._jobs[place]
 
+    def close(self) -> None:
+        """Give no more jobs."""
+        with self._lock:
+            self._taken = len(self._open)
+
     def __len__(self) -> int:
         return len(self._open) - self._taken
 
@@ -175,13 +182,12 @@ class Plan:
             MissingFileError: no such file.
         """
         if isinstance(same_as, Mapping):
-            same_settings("the other plan", same_as, self.settings, free=("shard", "versions"))
+            same_settings("the other plan", same_as, self.settings, free=_OF_ONE_RUN)
             return
         path = Path(same_as)
         path = require_file(path / SETTINGS if path.is_dir() else path, "plan")
         then = "give this machine the same files and arguments"
-        free = ("shard", "versions")
-        same_settings(path, read_json(path), self.settings, free=free, then=then)
+        same_settings(path, read_json(path), self.settings, free=_OF_ONE_RUN, then=then)
 
     def write(self, folder: str | Path) -> None:
         """Write ``run.json``, for machines that are to play parts of this plan; see `check`.

@@ -11,9 +11,9 @@ import copy
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
@@ -23,14 +23,18 @@ from toolgym._util.rebuilding import name_code, plain
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, PolicyError, UnknownNameError, did_you_mean
 from toolgym.messages import Message, to_chats
-from toolgym.policies.base import Reply
+from toolgym.policies.base import Reply, ReplyTokens, Request, join_tokens
 from toolgym.registry import ENVIRONMENTS
+from toolgym.rollouts.runs import episode_seed
 from toolgym.tools.toolset import tell_tools
 from toolgym.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from toolgym.rollouts.plan import Job
+
 __all__ = [
-    *("Opened", "Playing", "RefusedWrapperError", "checked_reply", "make_env", "open_env"),
-    "spec_of",
+    *("Episode", "Opened", "Playing", "RefusedWrapperError", "checked_reply", "make_env"),
+    *("open_env", "spec_of"),
 ]
 
 
@@ -321,3 +325,32 @@ def checked_reply(reply: Any) -> Reply | Exception:
     if isinstance(reply, Reply) and isinstance(reply.text, str):
         return reply
     return PolicyError(f"a policy's act() gives a Reply with a string, not {reply!r:.80}")
+
+
+@dataclass(slots=True)
+class Episode:
+    """One running episode: the environment and what the policy has said in tokens."""
+
+    playing: Playing
+    job: Job
+    info: dict[str, Any]
+    turns: list[ReplyTokens | None] = field(default_factory=list)
+
+    def request(self) -> Request:
+        """What the policy is asked for the next turn."""
+        turn = len(self.turns)
+        return Request(
+            messages=self.info["messages"],
+            tools=self.info["tools"],
+            format=self.playing.env.format,
+            seed=episode_seed(self.job.seed, turn),
+            episode=self.job.key,
+            turn=turn,
+            examples=self.info.get("examples", 0),
+        )
+
+    def record(self, tokenizer: str) -> Trajectory:
+        """The episode with its tokens, after its end."""
+        trajectory = self.playing.record(self.info)
+        trajectory.tokens = join_tokens(self.turns, tokenizer)
+        return trajectory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -80,6 +81,7 @@ def play_elsewhere(
     hashes: Mapping[str, str],
     jobs: Queue,
     take: Callable[[Outcome], None],
+    sparing: bool = False,
 ) -> None:
     """Hand jobs to an executor in chunks, and take in what comes of them.
 
@@ -89,12 +91,16 @@ def play_elsewhere(
         hashes: of all that is read; each process compares its own before it plays.
         jobs: all of them.
         take: called with each outcome, in the order in which they come.
+        sparing: the queue may be closed at any time: little is handed over before it is needed.
 
     Raises:
         BadInputError: an environment or a policy that cannot be pickled.
         LostWorkerError: the executor has lost its workers, or a chunk ends each worker.
     """
     size = max(1, min(4 * player["width"], len(jobs) // _PIECES))
+    ahead = _AHEAD
+    if sparing:
+        size, ahead = min(size, player["width"]), 2 * _workers(executor)
     sent = pack("run", Player, player, {"hashes": hashes}, Player.hashes)
     calls = Calls[list[Job], Outcome](executor, sent, "episodes", _own, _told)
 
@@ -102,9 +108,15 @@ def play_elsewhere(
         while jobs:
             yield [jobs.popleft() for _ in range(min(size, len(jobs)))]
 
-    with closing(calls.as_done(taken(), _AHEAD)) as done:
+    with closing(calls.as_done(taken(), ahead)) as done:
         for _, outcome in done:
             take(outcome)
+
+
+def _workers(executor: Executor) -> int:
+    """How many it has, where it says so as those of `concurrent.futures` do."""
+    said = getattr(executor, "_max_workers", None) or getattr(executor, "workers", None)
+    return said if isinstance(said, int) and said > 0 else os.cpu_count() or 1
 
 
 def _own(chunk: list[Job], outcome: Outcome) -> bool:

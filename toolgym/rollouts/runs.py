@@ -23,6 +23,7 @@ __all__ = [
     "Recording",
     "Run",
     "episode_seed",
+    "in_plan_order",
     "key_of",
     "open_recording",
     "read_recording",
@@ -83,7 +84,13 @@ class Run:
 
     @property
     def planned(self) -> int:
-        """How many episodes the run is to have; of a shard, how many of them are its own."""
+        """How many episodes the run is to have; of a shard, how many of them are its own.
+
+        A run that was decided has those that decided it.
+        """
+        decided = self.settings.get("decided") or {}
+        if decided.get("reached"):
+            return int(decided["episodes"])
         index, count = self.settings.get("shard") or (0, 1)
         return len(range(index, self.settings.get("episodes", 0), count))
 
@@ -116,6 +123,17 @@ class Run:
             documents = Documents(self.path)
             for position, number in found.in_order():
                 yield self._read(lines.line(position), file, number, documents)
+
+    def in_file_order(self) -> Iterator[Trajectory]:
+        """The finished episodes as they stand in the file: of a finished run, in the plan's order.
+
+        Raises:
+            BadInputError: see `__iter__`.
+        """
+        if self.path is None:
+            yield from list(self._recorded)
+        elif self.file.is_file():
+            yield from read_trajectories(self.file, torn=True)
 
     def _read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
         """An episode of the run from its line."""
@@ -276,6 +294,20 @@ def some_episodes(source: Recording) -> Episodes:
             raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
 
     return Episodes(read, opened.origin, opened.held)
+
+
+def in_plan_order(source: Recording) -> Iterator[Trajectory]:
+    """At least one episode; those of a finished run in the order of its plan.
+
+    Raises:
+        MissingFileError: no such file or folder.
+        BadInputError: no episode, a broken line, or something else than episodes.
+    """
+    if isinstance(source, str | Path) and (Path(source) / SETTINGS).is_file():
+        source = Run.open(source)
+    if isinstance(source, Run) and len(source):
+        return source.in_file_order()
+    return iter(some_episodes(source))
 
 
 def read_recording(source: Recording) -> tuple[list[Trajectory], dict[str, Any]]:

@@ -31,6 +31,7 @@ from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError
 from toolgym.rollouts.lines import Lines, key_of
 from toolgym.rollouts.runs import FAILURES, SETTINGS, TRAJECTORIES, Run
+from toolgym.sequential.until import Decided
 from toolgym.trajectory import TOOLS, Documents, Trajectory
 
 __all__ = ["PLAN", "RunWriter", "planned", "replace_lines", "write_failures", "write_tools"]
@@ -156,16 +157,25 @@ class RunWriter:
         else:
             append_row(self._streams[FAILURES], row)
 
-    def settle(self, rank: Callable[[tuple[str, int]], int]) -> None:
+    def settle(
+        self, rank: Callable[[tuple[str, int]], int], decided: Decided | None = None
+    ) -> None:
         """Put what was recorded into the plan's order: the same bytes however it was played.
 
         Nothing can be recorded after it. A kill in the middle leaves the old order.
 
         Args:
             rank: the place of a task id and sample in the plan; what is not in it stays at the end.
+            decided: what the run has found of its figure; where that was enough, only the episodes
+                that it took are part of the run.
         """
         self._streams.clear()
+        if decided is not None and decided.reached:
+            self._drop(lambda key: key is None or rank(key) < decided.episodes)
+        if decided is not None:
+            self._tell({"decided": decided.to_dict()})
         if self.run.path is None:
+            self.run._recorded.sort(key=lambda each: rank((each.task.id, each.sample)))
             return
         file, lines = self.run.file, self.run.lines()
         ranks = np.fromiter(map(rank, lines), np.int64, len(lines))
@@ -181,13 +191,45 @@ class RunWriter:
             write_tools(self.run.path, [self.run.path], packed)
         write_failures(self.run.path, self.run.failures(), rank)
 
+    def _drop(self, wanted: Callable[[tuple[str, int] | None], bool]) -> None:
+        """Leave out episodes that are no part of the run, and tools that only they had."""
+        run = self.run
+        failures = [row for row in run.failures() if wanted(key_of(row.get("id")))]
+        if run.path is None:
+            run._recorded[:] = [each for each in run._recorded if wanted(key_of(each.id))]
+            run._failures[:] = failures
+            return
+        write_rows(run.path / FAILURES, failures)
+        file, lines = run.file, run.lines()
+        kept = array("q", (row for row, key in enumerate(lines) if wanted(key)))
+        if len(kept) == len(lines):
+            return
+        with LineFile(file) as source:
+            found = (source.line(lines.at(row)[0]) for row in kept)
+            replace_lines(run.path / TRAJECTORIES, found, is_packed(file))
+        named = {
+            parse_line(raw, file, n, "trajectory file").get("tools")
+            for n, _, raw in read_lines(run.file, "trajectory file")
+        }
+        documents = Documents(run.path)
+        packed = is_packed(documents.file)
+        tools = (raw for raw in Documents.merged([documents]) if json.loads(raw)["id"] in named)
+        replace_lines(run.path / TOOLS, tools, packed)
+        documents.close()
+
+    def _tell(self, facts: Mapping[str, Any]) -> None:
+        """Write down what the run has found out about itself."""
+        self.run.settings |= facts
+        if self.run.path is not None:
+            write_json(self.run.path / SETTINGS, self.run.settings)
+
     def close(self) -> None:
         """Bring everything to disk and let others write."""
         self._held.close()
 
 
 # What may differ when a run is resumed: more episodes, and versions (recorded, not compared).
-_MAY_DIFFER = ("episodes", "versions", "shard_versions")
+_MAY_DIFFER = ("episodes", "versions", "shard_versions", "decided")
 
 
 def replace_lines(target: Path, lines: Iterable[bytes], packed: bool) -> None:

@@ -198,7 +198,7 @@ def _practice_rates(work: Work, number: int) -> dict[int, Interval]:
     folder = work.out / f"round-{number}" / "practice"
     runs = [run for label in practised for run in recorded(folder, label)]
     episodes = open_recording([run.path for run in runs])
-    return pass_rates(episodes, seed=work.settings.seed)
+    return pass_rates(episodes)
 
 
 def steering(work: Work) -> list[Block]:

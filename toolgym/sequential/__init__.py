@@ -1,0 +1,1 @@
+"""Sequential analysis: figures and differences that may be looked at after every episode."""
