@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from toolgym.cli import options
-from toolgym.cli.episodes import describe, environment_arguments
+from toolgym.cli.episodes import environment_arguments
 from toolgym.cli.shell import print_json, stage_bars
+from toolgym.cli.viewing import describe
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 __all__ = ["compare_tuned", "evaluate_run", "report_run", "score_run"]

@@ -5,7 +5,7 @@ function callsOf(calls, who) {
     h("div", {}, h("span", { class: "who" }, who), h("span", { class: "name" }, call.name), pairs(call.arguments)),
     "content" in call || call.error ? h("div", {},
       h("span", { class: "who" }, "result ", call.error && badge(call.error, "bad"), call.nothing && badge("nothing found", "warn"),
-        call.fault && badge(`fault: ${call.fault}`, "warn"), call.added_seconds && badge(`+${figure(call.added_seconds)} s`, "warn"),
+        call.fault && badge(`fault: ${call.fault}`, "warn"), call.added_seconds > 0 && badge(`+${figure(call.added_seconds)} s`, "warn"),
         call.shown !== undefined && badge(`only ${call.shown.toLocaleString("en")} characters were read`, "warn")),
       text(call.content ?? ""),
       call.detail && fold("traceback, not shown to the policy", () => text(call.detail, "text mono"))) : null));
@@ -83,16 +83,16 @@ function factsOf(record, item) {
     openingOf(record));
 }
 
+// Right is what the run's own reward says, where it is one; else what `accuracy` says.
 function verdict(item) {
-  const right = store.columns.has("accuracy") ? numberOf("accuracy", item) : numberOf("reward", item);
-  return right === undefined ? "" : right > 0 ? "good" : "bad";
+  return store.index.judge ? (numberOf(store.index.judge, item) >= 1 - 1e-9 ? "good" : "bad") : "";
 }
 
 function headOf(record, item, link) {
   const kind = verdict(item);
   return h("div", { class: "head" },
     h("a", { class: "id", href: link, title: "a link to this episode" }, record.id), record.env && badge(record.env), record.format && badge(record.format),
-    kind && badge(kind === "good" ? "right" : "wrong", kind), record.ended && badge(record.ended, record.ended === "answered" ? "" : "warn"),
+    kind && badge(kind === "good" ? "right" : "wrong", kind, `${store.index.judge} is ${figure(numberOf(store.index.judge, item))}`), record.ended && badge(record.ended, record.ended === "answered" ? "" : "warn"),
     badge(`reward ${figure(record.reward)}`, record.reward > 0 ? "good" : ""), record.split && badge(record.split));
 }
 

@@ -58,7 +58,7 @@ class Columns:
                 self.values[name] = array("d", [-math.inf]) * self._count
             self.values[name].append(value)
         self._count += 1
-        for name, column in self.values.items():
+        for column in self.values.values():
             if len(column) < self._count:
                 column.append(-math.inf)  # as a condition reads a metric that was not recorded
 

@@ -5,9 +5,10 @@ const HEIGHT = 60;
 const at = (id) => document.getElementById(id);
 const view = { units: [], shown: [], current: -1, flip: "", metric: "accuracy", side: "a", chips: new Set(), down: true, token: 0, sample: {} };
 const CHIPS = [
-  ["right", "accuracy>=1"], ["wrong", "accuracy<1"], ["problems", "problems>=1"], ["tool errors", "tool_errors>=1"],
+  ["problems", "problems>=1"], ["tool errors", "tool_errors>=1"],
   ["truncated", "truncated>=1"], ["cut", "cut>=1"], ["user turns", "user_turns>=1"], ["no call", "calls==0"],
 ];
+const chips = () => (store.index.judge ? [["right", `${store.index.judge}>=1`], ["wrong", `${store.index.judge}<1`]] : []).concat(CHIPS);
 const FLIPS = [["changed", "changed"], ["gained", "gained"], ["lost", "lost"], ["right both times", "right"], ["wrong both times", "wrong"]];
 
 function makeUnits() {
@@ -80,9 +81,9 @@ function tell(message, wrong = false) {
 }
 
 function summary() {
-  const many = (n) => n.toLocaleString("en"), what = store.index.against ? "tasks" : store.index.kind;
+  const index = store.index, many = (n) => n.toLocaleString("en"), what = index.against ? "tasks" : index.kind;
   const items = view.shown.flatMap((unit) => unit.a);
-  const means = ["reward", "accuracy", "calls"].filter((name) => store.columns.has(name) && items.length)
+  const means = [...new Set(["reward", index.judge, "calls"])].filter((name) => store.columns.has(name) && items.length)
     .map((name) => `${name} ${figure(mean(name, items))}`);
   tell(`${many(view.shown.length)} of ${many(view.units.length)} ${what}${means.length ? `; mean ${means.join(", ")}` : ""}`);
 }
@@ -98,7 +99,7 @@ function rowNode(unit, place) {
   const item = first(unit), index = store.index, low = [];
   const count = (name, label, kind) => {
     const number = store.columns.has(name) && unit.a.length ? mean(name, unit.a) : 0;
-    if (number > 0) low.push(badge(`${figure(number)} ${label}`, kind));
+    if (number > 0) low.push(badge(`${figure(number)} ${label}${number === 1 ? "" : "s"}`, kind));
   };
   let kind = "";
   if (index.against) {
@@ -107,12 +108,12 @@ function rowNode(unit, place) {
     low.push(badge(`${show(unit.b)} → ${show(unit.a)}`, flip === "gained" ? "good" : flip === "lost" ? "bad" : ""));
   } else if (index.kind === "episodes") {
     kind = verdict(item) === "good" ? "right" : "wrong";
-    count("calls", "calls", "");
+    count("calls", "call", "");
     low.push(badge(figure(numberOf("reward", item)), numberOf("reward", item) > 0 ? "good" : ""));
   }
-  count("problems", "problems", "warn");
-  count("tool_errors", "errors", "bad");
-  count("user_turns", "user turns", "");
+  count("problems", "problem", "warn");
+  count("tool_errors", "error", "bad");
+  count("user_turns", "user turn", "");
   if (store.columns.has("truncated") && unit.a.some((i) => numberOf("truncated", i))) low.push(badge("truncated", "warn"));
   const answer = index.answers[item];
   const name = index.against ? taskName(unit) : index.ids[item];
@@ -149,7 +150,7 @@ async function follow(start = false) {
     if (parts.has("sort")) at("sort").value = parts.get("sort");
     view.down = !parts.has("up");
     view.flip = parts.get("flip") ?? "";
-    view.chips = new Set((parts.get("only") ?? "").split(",").filter((text) => CHIPS.some((chip) => chip[1] === text)));
+    view.chips = new Set((parts.get("only") ?? "").split(",").filter((text) => chips().some((chip) => chip[1] === text)));
     drawChips();
   }
   const name = parts.get("e");
@@ -279,7 +280,7 @@ function drawChips() {
       [["a", "filter: after"], ["b", "filter: before"], ["ab", "filter: either"]].map(([value, label]) => h("option", { value, selected: value === view.side }, label))));
   }
   if (kind === "episodes") {
-    nodes.push(...CHIPS.filter(([, text]) => store.columns.has(text.split(/[<>=]/)[0])).map(([label, text]) =>
+    nodes.push(...chips().filter(([, text]) => store.columns.has(text.split(/[<>=]/)[0])).map(([label, text]) =>
       chip(label, view.chips.has(text), press((value) => { if (!view.chips.delete(value)) view.chips.add(value); }, text))));
   }
   at("chips").replaceChildren(...nodes);

@@ -76,10 +76,10 @@ def view_html(
         out: the file, such as ``episodes.html``; it appears whole or not at all.
         against: an earlier run, compared task by task as `toolgym.compare` does with it as
             ``before``; the tasks that changed come first.
-        where: which episodes of ``source`` the page holds, as a condition or a function; None: all.
+        where: which episodes of ``source`` the page holds: a condition or a function; None: all.
         title: of the page; default: what the episodes say of themselves.
-        tokenizer: folder or hub id: recorded tokens are shown with their texts, and training rows as
-            the exact tokens that a trainer makes of them.
+        tokenizer: folder or hub id: recorded tokens are shown with their texts, and training rows
+            as the exact tokens that a trainer makes of them.
         progress: called with the items that were written and all that there are (0: not known).
 
     Returns:
@@ -199,7 +199,9 @@ def _of_episodes(
             head, cells = change.table()
             lines = change.lines()
             if holds is not None:
-                lines.append("The test is over all tasks, the list holds those that were asked for.")
+                lines.append(
+                    "The test is over all tasks, the list holds those that were asked for."
+                )
             found["against"] = {"begin": begin, "lines": lines, "head": head}
             found["against"] |= {"rows": cells, "names": [_name(source), _name(against)]}
         return found | index.plain() | {"kind": "episodes", "about": about}
@@ -222,7 +224,9 @@ class _Kept:
                 none = False
                 yield trajectory
         if none:
-            named = f" with {self._where!r}" if isinstance(self._where, str) else " that is asked for"
+            named = (
+                f" with {self._where!r}" if isinstance(self._where, str) else " that is asked for"
+            )
             raise BadInputError(f"there is no episode{named}: loosen the condition")
 
 
@@ -240,6 +244,7 @@ class _Index:
         self._keys: dict[tuple[str, str], int] = {}
         self._titles: list[str] = []
         self._answers: list[str | None] = []
+        self._rewards: set[str] = set()
 
     def knows(self, trajectory: Trajectory) -> bool:
         """Whether there is an episode of the same task."""
@@ -258,6 +263,7 @@ class _Index:
             self.ids.append(trajectory.id)
             answer = trajectory.answer
             self._answers.append(None if answer is None else answer[:_TITLE])
+            self._rewards.update(name for step in trajectory.steps for name in step.reward_parts)
             self._columns.add(trajectory)
             page.add(self._reader.record(trajectory))
             if progress is not None:
@@ -266,12 +272,15 @@ class _Index:
     def plain(self) -> dict[str, Any]:
         """As JSON."""
         about = {name: REWARDS.about(name) for name in REWARDS if REWARDS.about(name)}
+        columns = self._columns.plain()
+        judges = [name for name in self._rewards if name in columns]
         return {
+            "judge": judges[0] if len(judges) == len(self._rewards) == 1 else "accuracy",
             "ids": self.ids,
             "tasks": list(self._tasks),
             "titles": self._titles,
             "answers": self._answers,
-            "columns": self._columns.plain(),
+            "columns": columns,
             "missing": self._columns.missing,
             "rewards": about,
         }
@@ -293,7 +302,12 @@ def _of_rows(
             page.add(record)
             if progress is not None:
                 progress(len(ids), 0)
-        index = {"ids": ids, "tasks": list(range(len(ids))), "titles": titles, "answers": []}
+        index: dict[str, Any] = {
+            "ids": ids,
+            "tasks": list(range(len(ids))),
+            "titles": titles,
+            "answers": [],
+        }
         index |= {"columns": numbers(found), "missing": {}, "rewards": {}, "kind": "rows"}
         return index | {"about": [[["File", str(file)], ["Rows", str(len(ids))]]]}
 
@@ -304,15 +318,15 @@ def _facts(origin: dict[str, Any]) -> list[list[str]]:
     """Where episodes come from, for the head of the page."""
     source, family = origin.get("task_source"), str(origin.get("task_family") or "")
     env, selection = origin.get("env"), origin.get("selection")
-    facts = [
-        ["Environment", env.get("id") if isinstance(env, dict) else env],
-        ["Tasks", source_sentence(str(source), family) if source else None],
-        ["Policy", origin.get("policy")],
-        ["Arguments", env.get("args") if isinstance(env, dict) else None],
-        ["Samples of a task", origin.get("samples_per_task")],
-        ["Filter", selection.get("settings") if isinstance(selection, dict) else selection],
-        ["Kept", selection.get("kept") if isinstance(selection, dict) else None],
-        ["From", origin.get("path")],
+    facts: list[tuple[str, Any]] = [
+        ("Environment", env.get("id") if isinstance(env, dict) else env),
+        ("Tasks", source_sentence(str(source), family) if source else None),
+        ("Policy", origin.get("policy")),
+        ("Arguments", env.get("args") if isinstance(env, dict) else None),
+        ("Samples of a task", origin.get("samples_per_task")),
+        ("Filter", selection.get("settings") if isinstance(selection, dict) else selection),
+        ("Kept", selection.get("kept") if isinstance(selection, dict) else None),
+        ("From", origin.get("path")),
     ]
     return [
         [name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]

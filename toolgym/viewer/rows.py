@@ -207,7 +207,9 @@ def _encoded(
             encoded = encode_chat(tokenizer, chats, tools)
         except TemplateError as error:
             raise BadInputError(f"row {row.get('id')!r} cannot be tokenised: {error}") from error
-        begins = [begin for begin, _ in spans(encoded.labels)][before if name != "messages" else 0 :]
+        begins = [begin for begin, _ in spans(encoded.labels)][
+            before if name != "messages" else 0 :
+        ]
         first = begins[0] if begins else len(encoded.labels)
         labels = [IGNORED] * first + encoded.labels[first:]
         yield _token_section(encoded.input_ids, labels, tokenizer, f"tokens of {name}")
