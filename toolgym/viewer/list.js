@@ -23,6 +23,19 @@ function makeUnits() {
   view.units = [...found.values()];
 }
 
+function makeNames() {
+  view.names = new Map();
+  view.named = new Map();
+  view.units.forEach((unit, place) => {
+    const name = store.index.against ? taskName(unit) : store.index.ids[first(unit)];
+    // What an address gives back: not halves of a character.
+    const held = new URLSearchParams({ name }).get("name") === name;
+    const own = view.named.has(name) || !held ? `@${place}` : name;
+    view.names.set(unit, own);
+    view.named.set(own, unit);
+  });
+}
+
 function mean(name, items) {
   return items.length ? items.reduce((sum, item) => sum + numberOf(name, item), 0) / items.length : NaN;
 }
@@ -136,7 +149,8 @@ function addressOf(name) {
   return `#${parts}`;
 }
 
-const nameOf = (unit) => (store.index.against ? taskName(unit) : store.index.ids[first(unit)]);
+// What a link calls a unit: its id, or its place where two have one id or an address cannot hold it.
+const nameOf = (unit) => view.names.get(unit);
 const linkTo = (unit) => addressOf(nameOf(unit));
 
 function remember() {
@@ -154,8 +168,7 @@ async function follow(start = false) {
     drawChips();
   }
   const name = parts.get("e");
-  const unit = name === null ? undefined : view.units.find((each) => nameOf(each) === name)
-    ?? view.units.find((each) => [...each.a, ...each.b].some((item) => store.index.ids[item] === name || store.index.ids[item].startsWith(`${name}#`)));
+  const unit = name === null ? undefined : view.named.get(name) ?? view.units.find((each) => [...each.a, ...each.b].some((item) => store.index.ids[item] === name || store.index.ids[item].startsWith(`${name}#`)));
   view.open = unit;
   if (start) await apply();
   if (name !== null && !unit) tell(`this page holds no "${name}"`, true);
@@ -209,7 +222,7 @@ function siblings(item) {
   ids.forEach((_, other) => { if (tasks[other] === tasks[item]) same.push(other); });
   if (same.length < 2) return null;
   return h("div", { class: "samples" }, "samples of the task", same.slice(0, 64).map((other) =>
-    h("a", { class: `badge ${verdict(other)}`, href: addressOf(ids[other]), "aria-current": other === item ? "true" : "false" }, ids[other].replace(/^.*#/, "#"))));
+    h("a", { class: `badge ${verdict(other)}`, href: addressOf(nameOf(view.units[other])), "aria-current": other === item ? "true" : "false" }, ids[other].replace(/^.*#/, "#"))));
 }
 
 function close() {
@@ -255,7 +268,7 @@ function theme() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || at("keys").open) return;
-  const typing = event.target.matches("input, select, textarea");
+  const typing = event.target.matches?.("input, select, textarea");
   if (typing) { if (event.key === "Escape") event.target.blur(); return; }
   const key = { ArrowDown: "j", ArrowUp: "k" }[event.key];
   const found = KEYS.find((each) => each[0] === (key && event.target.id !== "detail" ? key : event.key));
@@ -318,6 +331,7 @@ function later(act, wait) {
 async function start() {
   await openStore();
   makeUnits();
+  makeNames();
   drawTools();
   drawCompare();
   at("search").addEventListener("input", later(async () => { await apply(); if (view.open) await show(view.open); }, 150));
@@ -333,6 +347,15 @@ async function start() {
   clearDetail();
   await follow(true);
   document.documentElement.dataset.ready = "1";
+  warm();
+}
+
+// Unpacks for the first search while nobody waits.
+async function warm() {
+  for (let number = 0; number < store.starts.length && store.size < HAY / 2; number++) {
+    await new Promise((resolve) => (window.requestIdleCallback ?? setTimeout)(resolve));
+    await hayOf(number);
+  }
 }
 
 start().catch((error) => tell(`This page cannot be shown: ${error.message}. It needs a browser of 2024 or later.`, true));
