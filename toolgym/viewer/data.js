@@ -61,6 +61,14 @@ async function itemAt(item) {
   return (await block(number))[item - store.starts[number]];
 }
 
+// A value that many items share, where its place stands in the item.
+const whole = (value) => (value && typeof value === "object" && "$" in value ? store.index.shared[value.$] : value);
+
+// What the policy read next: the texts around results, and the results themselves.
+function readOf(step) {
+  return (step.read ?? []).map((part) => (typeof part === "string" ? part : step.calls[part].content)).join("");
+}
+
 // Conditions: the language of `toolgym filter --where`, with its tolerance for sums of floats.
 
 const SIGNS = new Map([

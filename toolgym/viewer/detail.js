@@ -53,11 +53,11 @@ function turnOf(step, number) {
       callsOf(step.user_calls, "the user's call"),
       step.appeared && fold(`${step.appeared.length} tools appeared: ${preview(step.appeared.map((d) => d.function?.name ?? d.name).join(", "))}`, () => json(step.appeared)),
       tokens && fold("tokens that the policy wrote", () => tokensOf(tokens), { kind: "tokens", open: ui.tokens }),
-      step.read && fold(`what the policy read next: ${preview(step.read)}`, () => text(step.read), { kind: "read" })));
+      step.read && fold(`what the policy read next: ${preview(readOf(step))}`, () => text(readOf(step)), { kind: "read" })));
 }
 
 function openingOf(record) {
-  const chats = record.opening ?? [];
+  const chats = (record.opening ?? []).map(whole);
   if (!chats.length) return null;
   const examples = record.examples ? `, with ${record.examples} worked examples` : "";
   return fold(`what the policy read first: ${chats.length} message${chats.length > 1 ? "s" : ""}${examples}`, () =>
@@ -72,12 +72,13 @@ function figuresOf(item) {
 }
 
 function factsOf(record, item) {
-  const tools = (record.tools ?? []).map((tool) => tool.function?.name ?? tool.name ?? "?");
+  const documents = whole(record.tools) ?? [];
+  const tools = documents.map((tool) => tool.function?.name ?? tool.name ?? "?");
   const tokens = record.tokens;
   return h("div", {},
     fold("figures, as conditions know them", () => figuresOf(item), { kind: "figures" }),
     record.task && fold("the task's other columns", () => json(record.task)),
-    tools.length > 0 && fold(`${tools.length} tools: ${preview(tools.join(", "))}`, () => record.tools.map((tool) => json(tool.function ?? tool))),
+    tools.length > 0 && fold(`${tools.length} tools: ${preview(tools.join(", "))}`, () => documents.map((tool) => json(tool.function ?? tool))),
     tokens && fold(`tokens: ${tokens.prompt ?? 0} in the prompt, ${tokens.written ?? 0} written by the policy, ${tokens.read ?? 0} read by it${tokens.guided ? "; sampling was guided by a grammar" : ""}`, () => json(tokens)),
     record.state !== undefined && fold("state after the last turn", () => json(record.state)),
     openingOf(record));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from toolgym.messages import ToolCall, ToolResult
 from toolgym.registry import REWARDS
 from toolgym.trajectory import Step, Tokens, Trajectory
 
-__all__ = ["Columns", "Reader", "plain_number"]
+__all__ = ["Columns", "Reader", "Shared", "parts", "plain_number"]
 
 Pieces = Callable[[Sequence[int]], list[str]]
 """Token ids to the texts of these tokens: as many, some of them empty."""
@@ -83,6 +84,27 @@ def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+class Shared:
+    """Values that many episodes have, such as instructions and tools: the page holds them once."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def one(self, value: Any) -> Any:
+        """``{"$": place}`` where the value is one of the first few that were met, else itself."""
+        text = json.dumps(value)
+        if len(text) < _SMALL:
+            return value
+        if text not in self._places and len(self.values) < _MOST:
+            self._places[text] = len(self.values)
+            self.values.append(value)
+        return {"$": self._places[text]} if text in self._places else value
+
+
+_SMALL, _MOST = 100, 64
+
+
 class Reader:
     """Makes the records of episodes.
 
@@ -91,13 +113,15 @@ class Reader:
     """
 
     def __init__(self, pieces: Pieces | None = None) -> None:
+        self.shared = Shared()
         self._pieces = pieces
         self._codecs: dict[str, Format | None] = {}
 
     def record(self, trajectory: Trajectory) -> dict[str, Any]:
         """An episode as plain JSON; what is empty is left out."""
         task = trajectory.task
-        opening = [m.to_chat() for m in trajectory.messages[: trajectory.opening]]
+        chats = [m.to_chat() for m in trajectory.messages[: trajectory.opening]]
+        opening = [self.shared.one(chat) for chat in chats]
         metadata = {name: value for name, value in task.to_row().items() if name not in _SHOWN}
         steps = [self._step(step, trajectory) for step in trajectory.steps]
         tokens = self._tokens(trajectory.tokens, steps) if trajectory.tokens else None
@@ -112,7 +136,7 @@ class Reader:
             task=metadata,
             opening=opening,
             examples=trajectory.examples,
-            tools=trajectory.tools,
+            tools=self.shared.one(trajectory.tools),
             steps=steps,
             ended=_ended(trajectory),
             answer=trajectory.answer,
@@ -128,7 +152,7 @@ class Reader:
             calls=_calls(step.calls, step.results),
             problems=[[problem.kind, problem.message] for problem in step.problems],
             answer=step.answer,
-            read=step.observation,
+            read=_without_results(step),
             reward=step.reward,
             parts=step.reward_parts,
             seconds=round(step.seconds, 4),
@@ -210,6 +234,18 @@ def _spans(action: str, reasoning: Sequence[str]) -> Iterator[tuple[int, int]]:
             if after.lstrip().startswith(closing):
                 end += len(after) - len(after.lstrip()) + len(closing)
         yield begin, end
+
+
+def _without_results(step: Step) -> list[str | int]:
+    """What the policy read next: texts, and the places of results that stand between them."""
+    found: list[str | int] = []
+    rest = step.observation
+    for place, result in enumerate(step.results):
+        before, seen, after = rest.partition(result.content) if result.content else (rest, "", "")
+        if seen:
+            found += [before, place] if before else [place]
+            rest = after
+    return [*found, rest] if rest else found
 
 
 def _calls(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[dict[str, Any]]:

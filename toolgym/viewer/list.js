@@ -304,7 +304,11 @@ function drawCompare() {
   if (!against) return;
   const table = h("table", {}, h("tr", {}, against.head.map((cell) => h("th", {}, cell))),
     against.rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))));
-  at("compare").append(h("div", {}, `${against.names[0]} against ${against.names[1]}. ${against.lines.join(" ")}`), table);
+  const best = against.rows.find((row) => row[0] === view.metric) ?? against.rows[0];
+  const told = `${best[0]} ${best[1]} → ${best[2]}, p ${best[6]}, ${best[7]} tasks`;
+  at("compare").append(h("summary", {}, h("strong", {}, told), ` ${against.names[0]} against ${against.names[1]}`),
+    h("div", {}, against.lines.join(" · ")), table);
+  at("compare").open = innerWidth > 760 && innerHeight > 700;
   at("compare").hidden = false;
 }
 

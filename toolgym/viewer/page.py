@@ -203,7 +203,7 @@ def _of_episodes(
                     "The test is over all tasks, the list holds those that were asked for."
                 )
             found["against"] = {"begin": begin, "lines": lines, "head": head}
-            found["against"] |= {"rows": cells, "names": [_name(source), _name(against)]}
+            found["against"] |= {"rows": cells, "names": _two_names(source, against)}
         return found | index.plain() | {"kind": "episodes", "about": about}
 
     return make
@@ -283,6 +283,7 @@ class _Index:
             "columns": columns,
             "missing": self._columns.missing,
             "rewards": about,
+            "shared": self._reader.shared.values,
         }
 
 
@@ -308,7 +309,13 @@ def _of_rows(
             "titles": titles,
             "answers": [],
         }
-        index |= {"columns": numbers(found), "missing": {}, "rewards": {}, "kind": "rows"}
+        index |= {
+            "columns": numbers(found),
+            "missing": {},
+            "rewards": {},
+            "kind": "rows",
+            "shared": [],
+        }
         return index | {"about": [[["File", str(file)], ["Rows", str(len(ids))]]]}
 
     return make
@@ -336,8 +343,23 @@ def _facts(origin: dict[str, Any]) -> list[list[str]]:
 
 
 def _name(source: Recording) -> str:
+    path = _path(source)
+    return "episodes" if path is None else path.name
+
+
+def _two_names(source: Recording, against: Recording) -> list[str]:
+    """As short as they can be told apart."""
+    one, other = (_path(each) for each in (source, against))
+    if one is None or other is None or one == other:
+        return [_name(source), _name(against)]
+    parts = max(len(one.parts), len(other.parts))
+    ends = ([str(Path(*p.parts[-n:])) for p in (one, other)] for n in range(1, parts + 1))
+    return next(names for names in ends if names[0] != names[1])
+
+
+def _path(source: Recording) -> Path | None:
     path = source.path if isinstance(source, Run) else source
-    return Path(path).name if isinstance(path, str | Path) else "episodes"
+    return Path(path).resolve() if isinstance(path, str | Path) else None
 
 
 def _tokenizer(name: str | Path | None) -> PreTrainedTokenizerBase | None:

@@ -178,7 +178,9 @@ def _learned(section: str) -> bool:
 def _message(chat: Mapping[str, Any], section: str) -> dict[str, Any]:
     content = chat.get("content")
     text = content if isinstance(content, str) else "" if content is None else json.dumps(content)
-    message: dict[str, Any] = {"role": str(chat["role"]), "say": parts(text, "")}
+    message: dict[str, Any] = {"role": str(chat["role"]), "say": [text]}
+    if chat["role"] == "assistant":
+        message["say"] = parts(text, "")
     if chat["role"] == "assistant" and _learned(section):
         message["mask"] = "rejected" if section == "rejected" else "learned"
     calls = chat.get("tool_calls")
@@ -260,7 +262,7 @@ def _title(row: Mapping[str, Any]) -> str:
         for chat in _conversation(row) or row.get("messages") or ()
         if isinstance(chat, Mapping) and chat.get("role") in ("user", "human")
     ]
-    return said[-1 if "prompt" not in row else 0] if said else str(row.get("message", ""))
+    return said[0] if said else str(row.get("message", ""))
 
 
 def _numbers(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
