@@ -257,7 +257,7 @@ def _calls(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[dic
             error=result.error,
             detail=result.detail,
             fault=result.fault,
-            added_seconds=result.added_seconds,
+            added_seconds=result.added_seconds or None,
             shown=result.shown,
             nothing=result.empty,
         )
