@@ -332,6 +332,7 @@ def test_reasoning_is_told_from_what_is_said() -> None:
     reply = "<think>one </think>said<think>two</think> more"
     assert parts(reply, "") == ["", "<think>one </think>", "said", "<think>two</think>", " more"]
     assert parts("before</think>after", "") == ["", "before</think>", "after"]
+    assert parts("only a thought", "only a thought") == ["only a thought"]
     reply = "Thought: look it up\nAction: Calculator[1+1]"
     thought = get_format("react").parse(reply).thought
     assert parts(reply, thought) == ["Thought: ", "look it up", "\nAction: Calculator[1+1]"]

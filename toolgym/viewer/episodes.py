@@ -207,9 +207,11 @@ def parts(action: str, thought: str) -> list[str]:
 
     Args:
         action: the reply.
-        thought: what the format takes for reasoning.
+        thought: what the format takes for reasoning, where no marks say it.
     """
-    spans = sorted(_spans(action, [*reasoning_in(action), thought]))
+    # A reply that is nothing but its thought is what there is to read.
+    own = [thought] if thought.strip() != action.strip() else []
+    spans = sorted(_spans(action, reasoning_in(action) or own))
     found, place = [], 0
     for begin, end in spans:
         if begin >= place:  # one inside another is folded with it

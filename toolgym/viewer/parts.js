@@ -91,7 +91,7 @@ function preview(value, length = 140) {
 function say(parts) {
   return (parts ?? []).map((part, place) => {
     if (!part.trim()) return null;
-    if (place % 2 === 0) return text(part.replace(/^\n+|\n+$/g, ""));
+    if (place % 2 === 0) return text(part.trim());
     const hit = ui.needles.some((word) => part.toLowerCase().includes(word));
     return fold(`reasoning, ${part.trim().split(/\s+/).length} words: ${preview(part)}`, () => text(part),
       { class: "think", kind: "think", open: hit || ui.thinking });
