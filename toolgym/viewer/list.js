@@ -146,6 +146,8 @@ function addressOf(name) {
   if (!view.down) parts.set("up", "1");
   if (view.chips.size) parts.set("only", [...view.chips].join(","));
   if (view.flip) parts.set("flip", view.flip);
+  if (view.metric !== "accuracy") parts.set("metric", view.metric);
+  if (view.side !== "a") parts.set("side", view.side);
   return `#${parts}`;
 }
 
@@ -157,22 +159,28 @@ function remember() {
   history.replaceState(null, "", addressOf(view.open ? nameOf(view.open) : ""));
 }
 
+// Shows what the address says; search, filter and order are taken from it where they are others.
 async function follow(start = false) {
   const parts = new URLSearchParams(location.hash.slice(1));
-  if (start) {
+  const anew = start || addressOf(parts.get("e") ?? "") !== `#${parts}`;
+  if (anew) {
     for (const id of ["search", "where"]) at(id).value = parts.get(id) ?? "";
-    if (parts.has("sort")) at("sort").value = parts.get("sort");
+    at("sort").value = parts.get("sort") ?? view.normal;
+    if (at("sort").selectedIndex < 0) at("sort").value = view.normal;
     view.down = !parts.has("up");
+    at("order").textContent = view.down ? "↓" : "↑";
     view.flip = parts.get("flip") ?? "";
+    view.side = ["b", "ab"].includes(parts.get("side")) ? parts.get("side") : "a";
+    view.metric = store.columns.has(parts.get("metric")) ? parts.get("metric") : "accuracy";
     view.chips = new Set((parts.get("only") ?? "").split(",").filter((text) => chips().some((chip) => chip[1] === text)));
     drawChips();
   }
   const name = parts.get("e");
   const unit = name === null ? undefined : view.named.get(name) ?? view.units.find((each) => [...each.a, ...each.b].some((item) => store.index.ids[item] === name || store.index.ids[item].startsWith(`${name}#`)));
   view.open = unit;
-  if (start) await apply();
+  if (anew) await apply();
   if (name !== null && !unit) tell(`this page holds no "${name}"`, true);
-  if (unit) await show(unit); else { document.body.classList.remove("reading"); if (!start) clearDetail(); }
+  if (unit) await show(unit); else { document.body.classList.remove("reading"); clearDetail(); }
 }
 
 function clearDetail() {

@@ -325,6 +325,8 @@ def _facts(origin: dict[str, Any]) -> list[list[str]]:
     """Where episodes come from, for the head of the page."""
     source, family = origin.get("task_source"), str(origin.get("task_family") or "")
     env, selection = origin.get("env"), origin.get("selection")
+    if isinstance(selection, list):  # of several runs
+        selection = [each.get("settings") for each in selection if each]
     facts: list[tuple[str, Any]] = [
         ("Environment", env.get("id") if isinstance(env, dict) else env),
         ("Tasks", source_sentence(str(source), family) if source else None),
