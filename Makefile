@@ -17,7 +17,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp vllm clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm clean
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -123,6 +123,13 @@ mcp: $(VENV)/.ready
 	npm install --silent --no-fund --no-audit --prefix build/mcp \
 		@modelcontextprotocol/server-everything @modelcontextprotocol/server-filesystem
 	$(BIN)/python benchmarks/mcp_servers.py --npm build/mcp
+
+# The page of `toolgym view --html` in a real Chromium, which has to be on the path with its
+# chromedriver: speed, conditions, hostile texts, pictures (build/browser/pages).
+browser:
+	test -x build/browser/bin/python || $(PYTHON) -m venv build/browser
+	build/browser/bin/python -m pip install --quiet --constraint constraints.txt . selenium
+	build/browser/bin/python benchmarks/viewer.py
 
 # vLLM for a CPU in an environment of its own, which serves: the miniature behind it, token-exact, the
 # server killed in the middle; and self-training whose episodes come from it.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from toolgym.cli.episodes import describe
+from toolgym.cli.viewing import describe
 from toolgym.env import ToolEnv
 from toolgym.formats import get_format
 from toolgym.formats.base import Action

@@ -53,6 +53,7 @@ FLOORS = {
     "modeldiff": 11,
     "bridges": 12,
     "selftrain": 12,
+    "viewer": 12,
     "cli": 13,
     "miniature": 13,  # a job over the environments, reached through its registered preset
 }

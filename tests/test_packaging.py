@@ -111,7 +111,7 @@ def test_the_wheel_holds_whatever_a_module_reads_beside_it(wheel: list[str]) -> 
         str(Path("toolgym") / path.relative_to(ROOT)).replace("toolgym/toolgym/", "toolgym/")
         for folder in ("toolgym", "envs", "rewards")
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.suffix in (".json", ".jsonl", ".txt")
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".txt", ".html", ".css", ".js")
     ]
     assert len(beside) > 10
     assert set(beside) <= set(wheel), "data files are listed one by one in pyproject.toml"

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from toolgym.tools.session import ToolSession as ToolSession
     from toolgym.tools.toolset import Toolset as Toolset
     from toolgym.trajectory import Trajectory as Trajectory
+    from toolgym.viewer import view_html as view_html
 
 # Public names by the module that holds them; loaded on first use, so that `import toolgym` stays
 # quick. Each stands below a room: a module beside this file with the name of a function here would
@@ -86,6 +87,7 @@ _EXPORTS = {
     "score": "evaluation.score",
     "select": "data.filter",
     "tool": "tools.base",
+    "view_html": "viewer",
 }
 
 __all__ = sorted(_EXPORTS)

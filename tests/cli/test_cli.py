@@ -255,6 +255,69 @@ def test_conditions_choose_what_is_viewed_and_exported(run: str) -> None:
     assert "did you mean 'answer_words'" in near
 
 
+def test_view_writes_a_page_of_what_was_asked_for(run: str) -> None:
+    text = fine("view", run, "--html", "pages/all.html")
+    assert "items  60" in text
+    assert Path("pages/all.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    some = ("--where", "accuracy>=1", "-n", "5", "--html", "pages/some.html", "--json")
+    made = json.loads(fine("view", run, *some))
+    assert made == {
+        "file": "pages/some.html",
+        "items": 5,
+        "bytes": Path("pages/some.html").stat().st_size,
+    }
+    (row,) = json.loads(fine("view", run, "-n", "1", "--json"))
+    one = ("--id", row["task"]["id"], "--html", "pages/one.html", "--json")
+    assert json.loads(fine("view", run, *one))["items"] == 2
+    assert "holds no episode" in refused(3, "view", run, "--where", "steps>=99", "--html", "n.html")
+    assert not Path("n.html").exists()
+    assert "goes with --html" in refused(2, "view", run, "--tokenizer", "any")
+
+
+def test_view_puts_two_runs_side_by_side(run: str) -> None:
+    fine(*roll("cli_policies:guess", "runs/guessed", "--episodes", "30"))
+    text = fine("view", run, "--against", "runs/guessed", "-n", "2")
+    figures = json.loads(fine("eval", run, "--against", "runs/guessed", "--json"))["change"]
+    shown = json.loads(fine("view", run, "--against", "runs/guessed", "-n", "99", "--json"))
+    assert shown["test"] == figures
+    changes = [task["change"] for task in shown["tasks"]]
+    assert len(changes) == 30
+    assert [abs(change) for change in changes] == sorted(map(abs, changes), reverse=True)
+    assert any(changes)
+    assert all(len(task["before"]) == 1 and len(task["after"]) == 2 for task in shown["tasks"])
+    assert text.count("##### ") == 2
+    assert text.count("(before) === ") == 2
+    assert text.count("(after) === ") == 4
+    right = ("--where", "accuracy>=1", "-n", "99", "--json")
+    some = json.loads(fine("view", run, "--against", "runs/guessed", *right))
+    assert 0 < len(some["tasks"]) < 30
+    page = ("--against", "runs/guessed", "--html", "pages/two.html", "--json")
+    assert json.loads(fine("view", run, *page))["items"] == 90
+    assert "accuracy>=9" in refused(3, "view", run, "--against", run, "--where", "accuracy>=9")
+
+
+@pytest.mark.parametrize("name", ["kept", "kept.jsonl", "kept.jsonl.zst"])
+def test_view_reads_whatever_filter_wrote(run: str, name: str) -> None:
+    fine("filter", run, "--out", f"kept-{name}/{name}")
+    kept = json.loads(fine("view", f"kept-{name}/{name}", "-n", "99", "--json"))
+    assert kept
+    assert all(row["reward"] == 1 for row in kept)
+    some = fine("view", f"kept-{name}/{name}", "--where", "calls>=1", "-n", "1")
+    assert some.startswith("=== ")
+
+
+def test_view_shows_training_rows(run: str) -> None:
+    fine("export", "sft", run, "--out", "rows/seen")
+    text = fine("view", "rows/seen", "-n", "1")
+    assert text.startswith("=== popqa")
+    assert "+ assistant: " in text
+    assert "+ user" not in text
+    assert json.loads(fine("view", "rows/seen", "--html", "rows.html", "--json"))["items"] == 60
+    assert "for episodes" in refused(3, "view", "rows/seen", "--where", "calls>=1")
+    assert "for episodes" in refused(3, "view", "rows/seen", "--against", run)
+    assert "leave out" in refused(2, "view", "rows/seen", "-n", "1", "--html", "rows.html")
+
+
 def test_view_never_drives_the_terminal() -> None:
     fine(*roll("cli_policies:nul", "runs/nul", "--episodes", "1"))
     text = fine("view", "runs/nul")

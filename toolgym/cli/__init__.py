@@ -26,7 +26,17 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import data, decisions, episodes, evaluation, new, resources, serving, training
+    from toolgym.cli import (
+        data,
+        decisions,
+        episodes,
+        evaluation,
+        new,
+        resources,
+        serving,
+        training,
+        viewing,
+    )
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
@@ -40,7 +50,7 @@ def _app() -> typer.Typer:
     made.command("rollout")(episodes.play)
     made.command("merge")(episodes.join)
     made.add_typer(serving.serve_app, name="serve")
-    made.command("view")(episodes.view)
+    made.command("view")(viewing.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("plan-eval")(decisions.plan_eval)
     made.command("score")(evaluation.score_run)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from toolgym.cli import decisions, options
-from toolgym.cli.episodes import describe, environment_arguments
+from toolgym.cli.episodes import environment_arguments
 from toolgym.cli.shell import print_json, stage_bars
+from toolgym.cli.viewing import describe
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -113,12 +113,13 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """A Markdown table under the lines that say what was compared."""
-        return "\n\n".join([*self._lines(), markdown_table(_HEAD, self._cells())]) + "\n"
+        return "\n\n".join([*self.lines(), markdown_table(*self.table())]) + "\n"
 
     def __str__(self) -> str:
-        return "\n".join([*self._lines(), "", text_table(_HEAD, self._cells())])
+        return "\n".join([*self.lines(), "", text_table(*self.table())])
 
-    def _lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """What was compared, in sentences."""
         lines = [*source_lines(self.source, self.family), f"{self.tasks} tasks in both runs"]
         if self.only_before or self.only_after:
             lines.append(
@@ -131,13 +132,15 @@ class Comparison:
             )
         return lines
 
-    def _cells(self) -> list[list[str]]:
-        return [
+    def table(self) -> tuple[Sequence[str], list[list[str]]]:
+        """Its head and its cells, as they are printed."""
+        cells = [
             [row.name]
             + [number(v, True) for v in (row.before, row.after, row.change, row.low, row.high)]
             + ["-" if row.p_value is None else f"{row.p_value:.2g}", str(self.tasks), row.kind]
             for row in self.rows
         ]
+        return _HEAD, cells
 
 
 def compare(

@@ -218,6 +218,15 @@ def without_think(text: str) -> str:
     return scanner.shown()
 
 
+def reasoning_in(text: str) -> list[str]:
+    """What of a reply is reasoning between marks, in order; the marks are left out."""
+    if not any(mark in text for pair in REASONING.items() for mark in pair):
+        return []
+    scanner = Scanner(text, marks_and())
+    scanner.run()
+    return [part for part in scanner.reasoning if part.strip()]
+
+
 def labelled(text: str, label: re.Pattern[str]) -> tuple[str, str | None]:
     """The text before the first label, and what follows the last one that has something behind it.
 
