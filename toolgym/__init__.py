@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from toolgym.errors import ToolError as ToolError
     from toolgym.evaluation import compare as compare
     from toolgym.evaluation import evaluate as evaluate
+    from toolgym.evaluation.ablation import ablate as ablate
     from toolgym.evaluation.score import score as score
     from toolgym.formats import get_format as get_format
     from toolgym.grading.rubric import Rubric as Rubric
@@ -73,6 +74,7 @@ _EXPORTS = {
     "Trajectory": "trajectory",
     "User": "episodes",
     "UserTurn": "episodes",
+    "ablate": "evaluation.ablation",
     "check_env": "checks",
     "compare": "evaluation",
     "evaluate": "evaluation",

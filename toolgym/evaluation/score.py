@@ -19,7 +19,7 @@ from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Played", "Scores", "each", "score", "task_key"]
+__all__ = ["Played", "Scorer", "Scores", "each", "rubrics_of", "score", "task_key"]
 
 _CHUNK = 32  # episodes that are sent at once
 _AHEAD = 64  # chunks that were handed over and not yet taken in
@@ -94,7 +94,7 @@ def score(
         BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
         LostWorkerError: an executor has lost its workers.
     """
-    rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
+    rubrics = rubrics_of(rewards)
     ids: list[str] = []
     keys: list[tuple[str, str]] = []
     totals: dict[str, list[float]] = {name: [] for name in rubrics}
@@ -103,7 +103,7 @@ def score(
     }
     known: dict[tuple[str, str], tuple[str, str]] = {}
     alike: dict[str, float] = {}
-    for trajectory, found in each(some_episodes(run), _Scorer(rubrics), executor):
+    for trajectory, found in each(some_episodes(run), Scorer(rubrics), executor):
         ids.append(trajectory.id)
         key = task_key(trajectory)
         keys.append(known.setdefault(key, key))
@@ -123,13 +123,18 @@ def _one(alike: dict[str, float], value: float) -> float:
     return alike.setdefault(repr(value), value)
 
 
-def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:
+def rubrics_of(rewards: Any) -> dict[str, Rubric]:
+    """Rubrics by name, from whatever a user may write for each.
+
+    Raises:
+        UnknownNameError: an unknown reward.
+        BadInputError: no mapping, an empty one, or something else than a reward in it.
+    """
     if not isinstance(rewards, Mapping) or not rewards:
         raise BadInputError(
-            "score needs names for its rubrics, such as {'strict': {'exact_match': 1.0}}, "
-            f"not {rewards!r:.80}"
+            f"rubrics need names, such as {{'strict': {{'exact_match': 1.0}}}}, not {rewards!r:.80}"
         )
-    return rewards.items()
+    return {name: _rubric(name, spec) for name, spec in rewards.items()}
 
 
 def _rubric(name: str, spec: Any) -> Rubric:
@@ -142,12 +147,13 @@ def _rubric(name: str, spec: Any) -> Rubric:
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """Scores an episode: by rubric its total, and the sum of each of its rewards."""
 
     rubrics: dict[str, Rubric]
 
     def __call__(self, trajectory: Trajectory) -> dict[str, tuple[float, dict[str, float]]]:
+        """By rubric the total, and what each reward gave, summed over the steps."""
         found = {}
         for name, rubric in self.rubrics.items():
             values = rubric.parts(trajectory.task, _detached(trajectory))
