@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from toolgym.rollouts.engine import rollout as rollout
     from toolgym.rollouts.merging import merge as merge
     from toolgym.rollouts.plan import plan as plan
+    from toolgym.rollouts.samples import sample_run as sample_run
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
     from toolgym.task import read_tasks as read_tasks
@@ -85,6 +86,7 @@ _EXPORTS = {
     "probe_reward": "checks",
     "read_tasks": "task",
     "rollout": "rollouts.engine",
+    "sample_run": "rollouts.samples",
     "score": "evaluation.score",
     "select": "data.filter",
     "tool": "tools.base",

@@ -43,6 +43,7 @@ def _app() -> typer.Typer:
     made.command("view")(episodes.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("score")(evaluation.score_run)
+    made.command("ablate")(evaluation.ablate_rewards)
     made.command("filter")(data.keep)
     made.add_typer(data.export_app, name="export")
     made.add_typer(training.train_app, name="train")

@@ -33,7 +33,10 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EnvId = Annotated[str, typer.Argument(help="Environment id; `toolgym envs` lists them.")]
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(help="Run folder that `toolgym rollout` wrote, or sample:lookup (bundled)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 TasksOption = Annotated[
     str | None,

@@ -86,6 +86,7 @@ def ablate(
         groups=int((lab.sizes > 1).sum()),
         group="task" if by_task else "run",
         source=str(recording.origin.get("task_source") or ""),
+        family=str(recording.origin.get("task_family") or ""),
         columns=held.columns() | {f"advantage/{name}": lab.advantage[name] for name in rubrics},
     )
 

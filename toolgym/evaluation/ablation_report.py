@@ -74,6 +74,7 @@ class Ablation:
         groups: how many groups of at least two.
         group: ``task``: the advantage is that of GRPO; ``run``: that of REINFORCE++.
         source: where the tasks came from.
+        family: their family; may be empty.
         columns: [episodes] each: ``id``, ``task``, ``right``, the lengths, the rewards by name and
             their advantages (``advantage/NAME``).
     """
@@ -88,6 +89,7 @@ class Ablation:
     groups: int
     group: str
     source: str
+    family: str
     columns: dict[str, Any]
 
     def __getitem__(self, name: str) -> Judged:
@@ -117,7 +119,7 @@ class Ablation:
         """Plain JSON values, without the figures of single episodes."""
         plain = {
             name: getattr(self, name)
-            for name in ("truth", "episodes", "tasks", "groups", "group", "source")
+            for name in ("truth", "episodes", "tasks", "groups", "group", "source", "family")
         }
         return plain | {
             "right": asdict(self.right),
@@ -217,7 +219,7 @@ class Ablation:
     def _lines(self) -> list[str]:
         share = number(self.right.value, True)
         lines = [
-            *source_lines(self.source, ""),
+            *source_lines(self.source, self.family),
             f"{self.episodes} episodes of {self.tasks} tasks; right by {self.truth}: {share}",
         ]
         if self.group == "task":

@@ -31,6 +31,8 @@ __all__ = [
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
 SELECTION = "selection.json"
+SAMPLE = "sample:"
+"""Before the name of a bundled run, see `toolgym.sample_run`."""
 
 
 class Run:
@@ -54,12 +56,17 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open a run folder.
+        """Open a run folder, or a bundled run by ``sample:NAME``.
 
         Raises:
             MissingFileError: no such folder, or it holds no run.
             BadInputError: ``run.json`` cannot be read.
+            UnknownNameError: no bundled run has that name.
         """
+        if str(path).startswith(SAMPLE):
+            from toolgym.rollouts.samples import sample_run
+
+            return sample_run(str(path).removeprefix(SAMPLE))
         folder = Path(path)
         if not folder.is_dir():
             names = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
@@ -315,6 +322,8 @@ def _together(items: list[Any]) -> Episodes:
 
 
 def _open_path(path: Path) -> Episodes:
+    if str(path).startswith(SAMPLE):
+        return open_recording(Run.open(path))
     folder = path if path.is_dir() else path.parent
     own = path.is_dir() or path.name in (TRAJECTORIES, TRAJECTORIES + SUFFIX)
     if own and (folder / SETTINGS).is_file():
