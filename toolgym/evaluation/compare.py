@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from toolgym._util.notebook import fragment
+from toolgym._util.optional import require_extra
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group, mcnemar, proportion
 from toolgym.evaluation.metrics import SOLVE, Alike, Figures, figures_of, row_named
+from toolgym.evaluation.plots import interval_figure
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
 from toolgym.rollouts.runs import Recording, some_episodes
@@ -97,6 +100,32 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join([*self._lines(), "", text_table(_HEAD, self._cells())])
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row a metric.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame(self.to_dict()["rows"])
+
+    def plot(self) -> Any:
+        """The changes with their intervals as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        rows = [
+            (row.name, Interval(row.change, row.low, row.high, self.tasks, row.kind))
+            for row in self.rows
+        ]
+        return interval_figure(rows, "change, with 95 % intervals")
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.tasks} tasks, {len(self.rows)} metrics)"
+
+    def _repr_html_(self) -> str:
+        return fragment(self._lines(), [("", _HEAD, self._cells())])
 
     def _lines(self) -> list[str]:
         lines = [*source_lines(self.source, self.family), f"{self.tasks} tasks in both runs"]

@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from toolgym._util.notebook import fragment
+from toolgym._util.optional import require_extra
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
+from toolgym.evaluation.plots import interval_figure
 from toolgym.executors import Calls, Executor, code_of, pack
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
 from toolgym.rollouts.runs import Recording, some_episodes
@@ -58,6 +61,28 @@ class Scores:
 
     def __str__(self) -> str:
         return text_table(_HEAD, self._cells())
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row an episode: its id, and a column a rubric.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame({"id": self.ids, **self.totals})
+
+    def plot(self) -> Any:
+        """The means with their intervals as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return interval_figure(list(self.rows.items()), "mean reward, with 95 % intervals")
+
+    def __repr__(self) -> str:
+        return f"Scores({len(self.ids)} episodes; rubrics: {', '.join(self.rows)})"
+
+    def _repr_html_(self) -> str:
+        return fragment([f"{len(self.ids)} episodes"], [("", _HEAD, self._cells())])
 
     def _cells(self) -> list[list[str]]:
         return [
