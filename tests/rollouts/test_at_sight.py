@@ -175,6 +175,7 @@ def test_figures_are_drawn() -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg")
         assert drawn.getvalue()
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 class Clock:

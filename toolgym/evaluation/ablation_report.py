@@ -24,7 +24,7 @@ from toolgym.evaluation.document import (
     to_markdown,
 )
 from toolgym.evaluation.intervals import Interval
-from toolgym.evaluation.plots import dots, dots_svg, grid, grid_svg
+from toolgym.evaluation.plots import dots, dots_svg, grid, grid_svg, new_figure
 from toolgym.evaluation.report import source_lines
 
 __all__ = ["Ablation", "Look"]
@@ -177,9 +177,7 @@ class Ablation:
             MissingExtraError: matplotlib is not installed.
         """
         names = [judged.name for judged in self.rewards]
-        figure = require_extra("matplotlib.figure", "plot").Figure(
-            figsize=(4 + 3.2 * 2, 1.6 + 0.5 * len(names)), layout="constrained"
-        )
+        figure = new_figure(10.4, 1.6 + 0.5 * len(names))
         left, middle, right = figure.subplots(1, 3, sharey=True)
         dots(left, self._means(), "mean reward, 95 % interval")
         grid(middle, names, self._correlations(), "Spearman", signed=True)

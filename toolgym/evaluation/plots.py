@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.evaluation.document import FAINT, INK, ceiling, line, svg, text
 from toolgym.evaluation.intervals import Interval
 
-__all__ = ["dots", "dots_svg", "grid", "grid_svg", "interval_figure"]
+__all__ = ["dots", "dots_svg", "grid", "grid_svg", "interval_figure", "new_figure"]
 
 Means = Sequence[tuple[str, Interval, float | None, float | None]]
 """A name, its interval, and two more values that are drawn beside it."""
@@ -163,6 +165,29 @@ def grid(axes: Any, names: Sequence[str], values: Square, label: str, *, signed:
     axes.set_title(label, fontsize=10)
 
 
+def new_figure(width: float, height: float) -> Any:
+    """A `matplotlib.figure.Figure` that shows itself in a notebook; pyplot is left alone.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = require_extra("matplotlib.figure", "plot").Figure(
+        (width, height), layout="constrained"
+    )
+    figure._repr_png_ = partial(_png, figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=90)
+    return drawn.getvalue()
+
+
 def interval_figure(rows: Sequence[tuple[str, Interval]], label: str) -> Any:
     """Estimates with their intervals as a `matplotlib.figure.Figure`.
 
@@ -173,9 +198,7 @@ def interval_figure(rows: Sequence[tuple[str, Interval]], label: str) -> Any:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = require_extra("matplotlib.figure", "plot").Figure(
-        figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained"
-    )
+    figure = new_figure(6.4, 0.9 + 0.34 * len(rows))
     shown = [(name, row, None, None) for name, row in rows if row.value is not None]
     dots(figure.subplots(), shown, label)
     return figure
