@@ -44,7 +44,8 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    return f"{above}<table class="toolgym-table"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    inside = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+    return f'{above}<table class="toolgym-table">{inside}</table>'
 
 
 def quoted(text: str) -> str:
