@@ -90,20 +90,20 @@ class _Terminal:
 
 
 class _Notebook:
-    """A bar a stage in the output of the cell."""
+    """A bar in the output of the cell, of the stage that goes on."""
 
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")
-        self._bars: dict[str, Any] = {}
+        self._bar: Any = None
 
     def __call__(self, stage: str, finished: int, planned: int, note: str, ended: bool) -> None:
         bar = f'<progress value="{finished}" max="{planned}"></progress> ' if planned else ""
         said = html.escape(f"{stage} {_counted(finished, planned)} {note}")
         text = self._display.HTML(f"<div>{bar}{said}</div>")
-        if stage in self._bars:
-            self._bars[stage].update(text)
+        if self._bar is None:
+            self._bar = self._display.display(text, display_id=True)
         else:
-            self._bars[stage] = self._display.display(text, display_id=True)
+            self._bar.update(text)
 
 
 def _line(stage: str, finished: int, planned: int, note: str, ended: bool) -> None:
