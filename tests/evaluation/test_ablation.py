@@ -140,6 +140,18 @@ def test_without_several_samples_the_run_is_the_group() -> None:
     assert lab.columns["advantage/accuracy"].tolist() == pytest.approx([0.7070, -0.7070], abs=1e-3)
 
 
+def test_a_recording_that_shows_nothing_says_so() -> None:
+    alike = [played(task, 0, "red") for task in "ab"]
+    for group in ("auto", "task", "run"):
+        lab = ablate(alike, ["accuracy", "token_f1"], group=group, probes=False)  # type: ignore[arg-type]
+        pair = lab.pair("accuracy", "token_f1")
+        assert pair.spearman is pair.kendall is lab["accuracy"].agreement.value is None
+        assert (pair.flips.value or 0.0) == 0
+        assert not lab.look
+        assert "Episodes to look at" not in str(lab)
+        assert lab.to_html().endswith("</html>\n")
+
+
 def test_weights_are_varied_as_if_scored_anew() -> None:
     rubric = {"accuracy": 1.0, "execution_precision": 0.5}
     runs = [sample_run(name) for name in SAMPLES]

@@ -177,7 +177,7 @@ class Ablation:
             MissingExtraError: matplotlib is not installed.
         """
         names = [judged.name for judged in self.rewards]
-        figure = new_figure(10.4, 1.6 + 0.5 * len(names))
+        figure = new_figure(8.6, 1.6 + 0.45 * len(names))
         left, middle, right = figure.subplots(1, 3, sharey=True)
         dots(left, self._means(), "mean reward, 95 % interval")
         grid(middle, names, self._correlations(), "Spearman", signed=True)
