@@ -92,6 +92,10 @@ def register() -> None:
     VIEWERS.add("scenario", f"{scenario}.describing:describe_row", about=about)
     about = "an honest baseline for ToolQA: looks it up, reads, answers"
     POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
+    about = "searches at random and guesses a name that it read, to try rewards on"
+    POLICIES.add("random", "toolgym.envs.toolqa.baselines:RandomPolicy", about=about)
+    about = "searches again and again and offers all that it read, to try rewards on"
+    POLICIES.add("spam", "toolgym.envs.toolqa.baselines:SpamPolicy", about=about)
     for name, policy, about in _POLICIES:
         POLICIES.add(f"scenario-{name}", f"{scenario}.policies:{policy}", about=about)
     about = "the job of arXiv 2502.05867, for a model of yours"

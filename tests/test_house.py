@@ -64,6 +64,7 @@ NEIGHBOURS = {
     "_util": {"toolgym"},
     "env": {"spaces"},
     "messages": {"_util"},
+    "scenario": {"_util"},
     "policies": {"vector"},
     "task": {"trajectory"},
     "toolgym": {"registry"},

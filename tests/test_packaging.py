@@ -160,6 +160,8 @@ NEEDED_UNSEEN = {
     "mypy": "the Makefile runs it",
     "ruff": "the Makefile runs it",
     "pytest-xdist": "pytest takes its options",
+    "ipykernel": "notebooks run in it",
+    "mkdocs-jupyter": "mkdocs names it as a plugin",
     "mkdocs-material": "mkdocs names it as its theme",
     "deepspeed": "transformers' Trainer imports it",
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from toolgym.errors import ToolError as ToolError
     from toolgym.evaluation import compare as compare
     from toolgym.evaluation import evaluate as evaluate
+    from toolgym.evaluation.ablation import ablate as ablate
     from toolgym.evaluation.score import score as score
     from toolgym.formats import get_format as get_format
     from toolgym.grading.rubric import Rubric as Rubric
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from toolgym.rollouts.engine import rollout as rollout
     from toolgym.rollouts.merging import merge as merge
     from toolgym.rollouts.plan import plan as plan
+    from toolgym.rollouts.samples import sample_run as sample_run
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
     from toolgym.task import read_tasks as read_tasks
@@ -74,6 +76,7 @@ _EXPORTS = {
     "Trajectory": "trajectory",
     "User": "episodes",
     "UserTurn": "episodes",
+    "ablate": "evaluation.ablation",
     "check_env": "checks",
     "compare": "evaluation",
     "evaluate": "evaluation",
@@ -84,6 +87,7 @@ _EXPORTS = {
     "probe_reward": "checks",
     "read_tasks": "task",
     "rollout": "rollouts.engine",
+    "sample_run": "rollouts.samples",
     "score": "evaluation.score",
     "select": "data.filter",
     "tool": "tools.base",

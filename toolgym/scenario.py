@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from toolgym._util.notebook import folded, fragment, quoted
+
 __all__ = [
     "FROM",
     "GROUPED_BY",
@@ -248,6 +250,21 @@ class Scenario(Scaled):
     functions: dict[str, str]
     author: str = ""
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.sub_questions)} sub-questions, {len(self.functions)} tools"
+        return f"Scenario({self.id}, {self.shape}, {parts})"
+
+    def _repr_html_(self) -> str:
+        calls = {call.sub_question: call for call in self.calls}
+        rows = [
+            [item.id, item.question, item.answer, _called(calls.get(item.id))]
+            for item in self.sub_questions
+        ]
+        lines = [f"Question: {self.question}", f"Answers: {' | '.join(self.answers)}"]
+        below = "".join(folded(name, quoted(source)) for name, source in self.functions.items())
+        head = ("", "sub-question", "answer", "reference call")
+        return fragment(lines, [("", head, rows)], title=repr(self), below=below)
+
     def to_row(self) -> dict[str, Any]:
         """Plain JSON values, with the shape for readers."""
         return {"schema": 1, "shape": self.shape, **self.model_dump(mode="json")}
@@ -268,6 +285,10 @@ class Scenario(Scaled):
             raise ValueError(f"scenario schema {row.get('schema')!r} is not 1")
         plain = {key: value for key, value in row.items() if key not in ("schema", "shape")}
         return cls.model_validate(plain, strict=False)
+
+
+def _called(call: ReferenceCall | None) -> str:
+    return "-" if call is None else f"{call.tool}({call.arguments})"
 
 
 def shape_of(sub_questions: Sequence[SubQuestion]) -> Shape:

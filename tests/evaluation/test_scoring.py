@@ -102,8 +102,8 @@ def test_recordings_from_a_file(tmp_path: Path) -> None:
     ("rewards", "message"),
     [
         ({"accuracy": 1.0}, "a single weighted reward is"),
-        ("accuracy", "score needs names"),
-        ({}, "score needs names"),
+        ("accuracy", "rubrics need names"),
+        ({}, "rubrics need names"),
     ],
 )
 def test_wrong_rubrics_are_one_clear_line(rewards: object, message: str) -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -32,7 +33,10 @@ def require_extra(module: str, extra: str) -> Any:
         MissingExtraError: it is not installed; the message names the command that installs it.
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            # What tqdm says in a notebook without ipywidgets; our own bars need none.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         # A missing module *inside* the dependency is a broken installation, not a missing extra.
         if error.name is not None and not module.startswith(error.name.split(".")[0]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolgym._util.jsonl import copy_json
+from toolgym._util.notebook import fragment
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.checks.adversaries import Adversary, adversaries
 from toolgym.checks.unearned import START, state_adversaries
@@ -270,6 +271,12 @@ class ProbeReport:
 
     def __str__(self) -> str:
         return f"{self._line()}\n\n{text_table(_HEAD, self._cells())}"
+
+    def __repr__(self) -> str:
+        return f"ProbeReport({self._line()})"
+
+    def _repr_html_(self) -> str:
+        return fragment([self._line()], [("", _HEAD, self._cells())])
 
     def _line(self) -> str:
         if not self.pays:

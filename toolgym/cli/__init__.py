@@ -54,6 +54,7 @@ def _app() -> typer.Typer:
     made.command("eval")(evaluation.evaluate_run)
     made.command("plan-eval")(decisions.plan_eval)
     made.command("score")(evaluation.score_run)
+    made.command("ablate")(evaluation.ablate_rewards)
     made.command("filter")(data.keep)
     made.add_typer(data.export_app, name="export")
     made.add_typer(training.train_app, name="train")

@@ -51,7 +51,10 @@ SamplesOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Fixes task order and sampling.")]
 EnvId = Annotated[str, typer.Argument(help="Environment id; `toolgym envs` lists them.")]
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollout` wrote.")]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(help="Run folder that `toolgym rollout` wrote, or sample:lookup (bundled)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 TasksOption = Annotated[
     str | None,

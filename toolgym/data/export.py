@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import SUFFIX
-from toolgym._util.jsonl import write_lines, write_rows, write_text
+from toolgym._util.jsonl import dump_line, write_lines, write_rows, write_text
+from toolgym._util.notebook import folded, fragment, quoted
+from toolgym._util.optional import require_extra
 from toolgym._util.spool import Spool
+from toolgym._util.text import shortened
 from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, row_spool, style_of
 from toolgym.data.conditions import condition
 from toolgym.data.pairs import Balance, Groups, pair_row, pairs_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.runs import Episodes, Recording, open_recording
+from toolgym.rollouts.tables import counts, dataset_of_rows, hub_card, origin_facts, plain
 from toolgym.trajectory import EpisodeSpool, Trajectory
 
 __all__ = ["IGNORED", "KINDS", "Rows", "export", "message_rows", "token_row", "token_rows"]
@@ -29,6 +33,7 @@ _KINDS = {
 }
 IGNORED = -100
 """The label of a token that takes no part in the loss."""
+_SHOWN = 4000  # characters of a row in a notebook
 
 
 @dataclass
@@ -55,6 +60,33 @@ class Rows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.rows[index]
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self.rows)} {_KINDS[self.kind]})"
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"{self.about.get('episodes', '?')} episodes; {counts(self.dropped) or 'no'} dropped"
+        ]
+        first = json.dumps(self.rows[0], indent=2, ensure_ascii=False) if self.rows else ""
+        below = folded("The first row", quoted(shortened(first, _SHOWN)))
+        return fragment(lines, title=repr(self), below=below)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row each.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame(list(self.rows))
+
+    def to_dataset(self) -> Any:
+        """A `datasets.Dataset` with a row each; it lies on disk, not in memory.
+
+        Raises:
+            MissingExtraError: datasets is not installed.
+        """
+        return dataset_of_rows(map(dump_line, self.rows))
 
     def write(self, path: str | Path) -> Path:
         """Write the rows as JSON lines with a card beside them.
@@ -285,54 +317,23 @@ def token_rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
 
 def card_text(rows: Rows, file: str) -> str:
     """Markdown of a data set card, with the header that the hub reads."""
-    origin = dict(rows.about.get("origin", {}))
-    source = origin.get("task_source", "not recorded")
-    found = origin.get("selection") or []
-    selections = [each for each in (found if isinstance(found, list) else [found]) if each]
+    about = rows.about
     facts = {
         "Kind": _KINDS[rows.kind],
         "Rows": len(rows),
-        "Made from": f"{rows.about.get('episodes', '?')} recorded episodes",
-        "Style": rows.about.get("style"),
-        "Reasoning": rows.about.get("reasoning"),
-        "Prompt": "; ".join(rows.about.get("learn_as", ())),
-        "Pairing": rows.about.get("pairing"),
-        "Counted as right" if rows.kind == "dpo" else "Taken": rows.about.get("where"),
-        "Balance": _plain({k: v for k, v in dict(rows.about.get("balance", {})).items() if v}),
-        "Environment": _plain(origin.get("env")),
-        "Task source": source_sentence(source, str(origin.get("task_family", ""))),
-        "Policy": _plain(origin.get("policy")),
-        "Filter": _plain([each.get("settings") for each in selections]),
-        "Filtered out": "; ".join(filter(None, (_counts(s.get("dropped")) for s in selections))),
-        "No row from": _counts(rows.dropped),
-        "Versions": _plain(origin.get("versions")),
+        "Made from": f"{about.get('episodes', '?')} recorded episodes",
+        "Style": about.get("style"),
+        "Reasoning": about.get("reasoning"),
+        "Prompt": "; ".join(about.get("learn_as", ())),
+        "Pairing": about.get("pairing"),
+        "Counted as right" if rows.kind == "dpo" else "Taken": about.get("where"),
+        "Balance": plain({k: v for k, v in dict(about.get("balance", {})).items() if v}),
+        **origin_facts(about.get("origin", {})),
+        "No row from": counts(rows.dropped),
     }
-    lines = [f"| {name} | {value} |" for name, value in facts.items() if value not in (None, "")]
-    header = f"---\nconfigs:\n- config_name: default\n  data_files: {file}\n---\n"
-    table = "\n".join(["| | |", "|---|---|", *lines])
     load = f'datasets.load_dataset("json", data_files="{file}", split="train")'
-    return (
-        f"{header}# Training rows written by toolgym\n\n{table}\n\n"
+    below = (
         f"Load with `{load}`. Every text of the assistant was written by the policy named above; "
-        "nobody has read it.\n"
+        "nobody has read it."
     )
-
-
-def source_sentence(source: str, family: str = "") -> str:
-    """Where tasks come from, so that no one mistakes a sample for the benchmark of its name."""
-    if source == "sample":
-        return (
-            f"the bundled sample: our own questions in the manner of {family or 'the benchmark'}, "
-            "not the benchmark itself"
-        )
-    if source.startswith("hub:"):
-        return f"the published set, `{source}`"
-    return f"the file `{source}`"
-
-
-def _plain(value: Any) -> str | None:
-    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|") if value else None
-
-
-def _counts(counts: dict[str, int] | None) -> str | None:
-    return "; ".join(f"{count} {reason}" for reason, count in counts.items()) if counts else None
+    return hub_card("Training rows written by toolgym", file, len(rows), facts, below)

@@ -13,17 +13,20 @@ from typing import Any
 
 from toolgym._util.frames import SUFFIX, is_packed
 from toolgym._util.jsonl import dump_line, value_hash, write_json, write_lines
+from toolgym._util.notebook import fragment
 from toolgym._util.spool import Spool
 from toolgym.data.conditions import compared_names, measure, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
+from toolgym.rollouts.parts import Ordered
 from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
+from toolgym.rollouts.tables import counts
 from toolgym.trajectory import TOOLS, EpisodeSpool, Trajectory
 
 __all__ = ["Selection", "select"]
 
 
 @dataclass
-class Selection:
+class Selection(Ordered):
     """Kept episodes, and the count of the others by reason.
 
     Args:
@@ -38,6 +41,13 @@ class Selection:
     dropped: dict[str, int]
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Selection({len(self.kept)} of {self.total} episodes kept)"
+
+    def _repr_html_(self) -> str:
+        lines = [f"dropped: {counts(self.dropped) or 'none'}"]
+        return fragment(lines, [self.glance()], title=repr(self))
 
     @cached_property
     def kept_tasks(self) -> int:
@@ -54,6 +64,10 @@ class Selection:
 
     def __iter__(self) -> Iterator[Trajectory]:
         return iter(self.kept)
+
+    def at(self, places: Iterable[int]) -> Iterator[Trajectory]:
+        """The kept episodes at these places."""
+        return (self.kept[place] for place in places)
 
     def trajectories(self) -> Sequence[Trajectory]:
         """The kept episodes."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from toolgym._util.notebook import fragment
+from toolgym._util.optional import require_extra
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import (
@@ -22,6 +24,7 @@ from toolgym.evaluation.intervals import (
     proportion,
 )
 from toolgym.evaluation.metrics import SOLVE, Alike, Figures, figures_of, row_named
+from toolgym.evaluation.plots import interval_figure
 from toolgym.evaluation.power import detectable_change
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
@@ -117,6 +120,32 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join([*self.lines(), "", text_table(*self.table())])
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row a metric.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame(self.to_dict()["rows"])
+
+    def plot(self) -> Any:
+        """The changes with their intervals as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        rows = [
+            (row.name, Interval(row.change, row.low, row.high, self.tasks, row.kind))
+            for row in self.rows
+        ]
+        return interval_figure(rows, "change, with 95 % intervals")
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.tasks} tasks, {len(self.rows)} metrics)"
+
+    def _repr_html_(self) -> str:
+        return fragment(self.lines(), [("", *self.table())])
 
     def lines(self) -> list[str]:
         """What was compared, in sentences."""

@@ -18,7 +18,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A title of level 1 or 2."""
+    """A title of level 1, 2 or 3."""
 
     text: str
     level: int = 2

@@ -90,12 +90,13 @@ class Grouping:
 
     def to_markdown(self) -> str:
         """A Markdown table under a heading."""
-        return f"**By {self.by}**\n\n{markdown_table(*self._table())}"
+        return f"**By {self.by}**\n\n{markdown_table(*self.table())}"
 
     def __str__(self) -> str:
-        return f"By {self.by}\n{text_table(*self._table())}"
+        return f"By {self.by}\n{text_table(*self.table())}"
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and cells, of the figures that matter most."""
         solved = any(_SHOWN[0] in found.figures for found in self.groups)
         shown = _SHOWN if solved else _SHOWN_ELSE
         rows = [

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.notebook import Shown, fragment
+from toolgym._util.optional import require_extra
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.groups import Grouping, grouped, pass_rows
@@ -23,6 +25,7 @@ from toolgym.evaluation.metrics import (
     row_named,
     summarise,
 )
+from toolgym.evaluation.plots import interval_figure
 from toolgym.evaluation.power import detectable_difference
 from toolgym.evaluation.score import Played, each, task_key
 from toolgym.executors import Executor
@@ -177,6 +180,33 @@ class Report:
         table = text_table(_HEAD, [row.cells() for row in self.rows])
         below = [f"\n{grouping}" for grouping in self.groups.values()]
         return "\n".join([*self._lines(), "", table, *below])
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row a figure: name, value, low, high, n, interval.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame([row.to_dict() for row in self.rows])
+
+    def plot(self) -> Any:
+        """The shares with their intervals as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return interval_figure(
+            [(r.name, r.interval) for r in self.rows if r.name in _PERCENT],
+            "share, with 95 % intervals",
+        )
+
+    def __repr__(self) -> str:
+        return f"Report({self.episodes} episodes of {self.tasks} tasks, {len(self.rows)} figures)"
+
+    def _repr_html_(self) -> str:
+        tables: list[Shown] = [("", _HEAD, [row.cells() for row in self.rows])]
+        tables += [(f"By {by}", *grouping.table()) for by, grouping in self.groups.items()]
+        return fragment(self._lines(), tables)
 
     def _lines(self) -> list[str]:
         lines = source_lines(self.source, self.family)

@@ -10,16 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from toolgym._util.notebook import fragment
+from toolgym._util.optional import require_extra
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.intervals import Interval, bootstrap, group
+from toolgym.evaluation.plots import interval_figure
 from toolgym.executors import Calls, Executor, code_of, pack
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
 from toolgym.rollouts.runs import Recording, some_episodes
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 
-__all__ = ["Played", "Scores", "each", "score", "task_key"]
+__all__ = ["Played", "Scorer", "Scores", "each", "rubrics_of", "score", "task_key"]
 
 _CHUNK = 32  # episodes that are sent at once
 _AHEAD = 64  # chunks that were handed over and not yet taken in
@@ -59,6 +62,28 @@ class Scores:
     def __str__(self) -> str:
         return text_table(_HEAD, self._cells())
 
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row an episode: its id, and a column a rubric.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return require_extra("pandas", "plot").DataFrame({"id": self.ids, **self.totals})
+
+    def plot(self) -> Any:
+        """The means with their intervals as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return interval_figure(list(self.rows.items()), "mean reward, with 95 % intervals")
+
+    def __repr__(self) -> str:
+        return f"Scores({len(self.ids)} episodes; rubrics: {', '.join(self.rows)})"
+
+    def _repr_html_(self) -> str:
+        return fragment([f"{len(self.ids)} episodes"], [("", _HEAD, self._cells())])
+
     def _cells(self) -> list[list[str]]:
         return [
             [name, number(row.value), number(row.low), number(row.high), str(row.n), row.kind]
@@ -94,7 +119,7 @@ def score(
         BadInputError: no episodes, no rubrics, or a reward that gives not one finite float a step.
         LostWorkerError: an executor has lost its workers.
     """
-    rubrics = {name: _rubric(name, spec) for name, spec in _pairs(rewards)}
+    rubrics = rubrics_of(rewards)
     ids: list[str] = []
     keys: list[tuple[str, str]] = []
     totals: dict[str, list[float]] = {name: [] for name in rubrics}
@@ -103,7 +128,7 @@ def score(
     }
     known: dict[tuple[str, str], tuple[str, str]] = {}
     alike: dict[str, float] = {}
-    for trajectory, found in each(some_episodes(run), _Scorer(rubrics), executor):
+    for trajectory, found in each(some_episodes(run), Scorer(rubrics), executor):
         ids.append(trajectory.id)
         key = task_key(trajectory)
         keys.append(known.setdefault(key, key))
@@ -123,13 +148,18 @@ def _one(alike: dict[str, float], value: float) -> float:
     return alike.setdefault(repr(value), value)
 
 
-def _pairs(rewards: Any) -> Iterable[tuple[str, Any]]:
+def rubrics_of(rewards: Any) -> dict[str, Rubric]:
+    """Rubrics by name, from whatever a user may write for each.
+
+    Raises:
+        UnknownNameError: an unknown reward.
+        BadInputError: no mapping, an empty one, or something else than a reward in it.
+    """
     if not isinstance(rewards, Mapping) or not rewards:
         raise BadInputError(
-            "score needs names for its rubrics, such as {'strict': {'exact_match': 1.0}}, "
-            f"not {rewards!r:.80}"
+            f"rubrics need names, such as {{'strict': {{'exact_match': 1.0}}}}, not {rewards!r:.80}"
         )
-    return rewards.items()
+    return {name: _rubric(name, spec) for name, spec in rewards.items()}
 
 
 def _rubric(name: str, spec: Any) -> Rubric:
@@ -142,12 +172,13 @@ def _rubric(name: str, spec: Any) -> Rubric:
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """Scores an episode: by rubric its total, and the sum of each of its rewards."""
 
     rubrics: dict[str, Rubric]
 
     def __call__(self, trajectory: Trajectory) -> dict[str, tuple[float, dict[str, float]]]:
+        """By rubric the total, and what each reward gave, summed over the steps."""
         found = {}
         for name, rubric in self.rubrics.items():
             values = rubric.parts(trajectory.task, _detached(trajectory))

@@ -284,7 +284,7 @@ def play_both(
 
 def _telling(
     progress: Callable[[str, int, int], None] | None, label: str
-) -> Callable[[int, int], None] | None:
+) -> Callable[[int, int], None] | bool:
     if progress is None:
-        return None
+        return False
     return lambda done, planned: progress(label, done, planned)

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from toolgym._util.jsonl import exact_line
+from toolgym._util.progress import shown
 from toolgym.errors import (
     BadInputError,
     CheckError,
@@ -46,8 +47,8 @@ from toolgym.vector import Stepped, step_together
 
 __all__ = ["Run", "rollout"]
 
-Progress = Callable[[int, int], None]
-"""Called with finished and planned episodes."""
+Progress = Callable[[int, int], None] | bool
+"""Called with finished and planned episodes; False: nobody is told."""
 
 Pulse = Callable[[int, int], None]
 """Called with the turns that were answered and the tokens that were sampled by now."""
@@ -102,7 +103,7 @@ def rollout(
             128 for policies that answer in batches (32 for a local model on a CPU), else 16.
         max_failures: after so many infrastructure failures in a row the run stops.
         compress: record with zstd (``trajectories.jsonl.zst``); None: as the folder is.
-        progress: called after each episode.
+        progress: called after each episode. None: a bar, in a terminal or a notebook; False: none.
         pulse: called with turns and tokens so far (0 where a policy does not count them), after
             each turn and about every second of a long one with a local model.
 
@@ -136,7 +137,8 @@ def rollout(
         if shard is not None:
             writer.keep_plan((job.key for job in made.jobs), len(made.jobs))
         open_jobs = Queue(made.jobs, writer.before)
-        engine = _Engine(writer, player, max_failures, len(made.jobs), progress, pulse)
+        told = shown(progress, "episodes")
+        engine = _Engine(writer, player, max_failures, len(made.jobs), told, pulse)
         if wish is not None:
             engine.deciding = Deciding(wish, made.jobs, open_jobs, samples_per_task, run)
         width = max(1, min(wanted, len(open_jobs)))
@@ -165,7 +167,7 @@ class _Engine:
         policy: Policy,
         max_failures: int,
         planned: int,
-        progress: Progress | None,
+        progress: Callable[[int, int], None] | None,
         pulse: Pulse | None,
     ) -> None:
         self.writer, self.policy, self.max_failures = writer, policy, max_failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import chain
@@ -11,8 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from toolgym._util.frames import SUFFIX, LineFile, standing
 from toolgym._util.jsonl import read_json, read_lines, read_rows, require_file
+from toolgym._util.notebook import fragment
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.rollouts.lines import Lines, key_of, refuse
+from toolgym.rollouts.parts import Ordered
 from toolgym.trajectory import Documents, Trajectory, parse_trajectory, read_trajectories
 
 __all__ = [
@@ -32,9 +35,11 @@ __all__ = [
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
 SELECTION = "selection.json"
+SAMPLE = "sample:"
+"""Before the name of a bundled run, see `toolgym.sample_run`."""
 
 
-class Run:
+class Run(Ordered):
     """Recorded episodes. Make one with `toolgym.rollout` or `Run.open`.
 
     Args:
@@ -52,15 +57,21 @@ class Run:
         self.settings, self.path = dict(settings), path
         self._recorded = recorded if recorded is not None else []
         self._failures: list[dict[str, Any]] = []
+        self._order: tuple[Any, array[int]] = None, array("q")
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open a run folder.
+        """Open a run folder, or a bundled run by ``sample:NAME``.
 
         Raises:
             MissingFileError: no such folder, or it holds no run.
             BadInputError: ``run.json`` cannot be read.
+            UnknownNameError: no bundled run has that name.
         """
+        if str(path).startswith(SAMPLE):
+            from toolgym.rollouts.samples import sample_run
+
+            return sample_run(str(path).removeprefix(SAMPLE))
         folder = Path(path)
         if not folder.is_dir():
             names = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
@@ -135,6 +146,34 @@ class Run:
         elif self.file.is_file():
             yield from read_trajectories(self.file, torn=True)
 
+    def at(self, places: Iterable[int]) -> Iterator[Trajectory]:
+        """The episodes at these places of the order of `trajectories`, read one at a time."""
+        if self.path is None:
+            ordered = list(self)
+            yield from (ordered[place] for place in places)
+            return
+        order, file, documents = self._places(), self.file, Documents(self.path)
+        with LineFile(file) as lines:
+            for place in places:
+                position, number = order[2 * place : 2 * place + 2]
+                yield self._read(lines.line(position), file, number, documents)
+
+    def _places(self) -> array[int]:
+        """[2 x episodes] position and number of each line, in the order of `trajectories`."""
+        found = self.file.stat()
+        mark = found.st_ino, found.st_size, found.st_mtime_ns
+        if self._order[0] != mark:
+            self._order = mark, array("q", chain.from_iterable(self.lines().in_order()))
+        return self._order[1]
+
+    def place_of(self, name: str) -> int:
+        """Where an episode stands in the order of `trajectories`, by its id; -1: nowhere."""
+        key = key_of(name)
+        if self.path is None or key is None:
+            return super().place_of(name)
+        row = (lines := self.lines()).row(key)
+        return self._places()[0::2].index(lines.at(row)[0]) if row >= 0 else -1
+
     def _read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
         """An episode of the run from its line."""
         trajectory = parse_trajectory(raw, file, number, documents)
@@ -195,7 +234,16 @@ class Run:
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
-        return f"Run({self.settings.get('env', {}).get('id', '?')}, {where})"
+        env = self.settings.get("env", {}).get("id", "?")
+        planned = f" of {self.planned}" if self.planned > len(self) else ""
+        return f"Run({env}, {len(self)}{planned} episodes, {where})"
+
+    def _repr_html_(self) -> str:
+        policy, failed = self.settings.get("policy", {}), len(self.failures())
+        lines = [f"Policy: {policy.get('policy', '?') if isinstance(policy, dict) else policy}"]
+        lines += [f"Tasks: {self.settings.get('task_source', 'not recorded')}"]
+        lines += [f"Failed attempts: {failed}"] if failed else []
+        return fragment(lines, [self.glance()], title=repr(self))
 
 
 def episode_seed(*parts: object) -> int:
@@ -347,6 +395,8 @@ def _together(items: list[Any]) -> Episodes:
 
 
 def _open_path(path: Path) -> Episodes:
+    if str(path).startswith(SAMPLE):
+        return open_recording(Run.open(path))
     folder = path if path.is_dir() else path.parent
     own = path.is_dir() or path.name in (TRAJECTORIES, TRAJECTORIES + SUFFIX)
     if own and (folder / SETTINGS).is_file():

@@ -10,6 +10,7 @@ from typing import Any
 
 from toolgym._util.jsonl import write_rows
 from toolgym._util.optional import quiet, require_extra
+from toolgym._util.progress import shown
 from toolgym._util.workfolder import hold
 from toolgym.data.chat import LearnAs
 from toolgym.data.conditions import condition
@@ -221,7 +222,7 @@ def selftrain(
     settings: SelfTrainSettings | Mapping[str, Any] | str | Path,
     *,
     out: str | Path,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Path:
     """Let a model practise in environments and learn from its own right episodes.
 
@@ -231,7 +232,8 @@ def selftrain(
     Args:
         settings: the settings, or a YAML or JSON file of them; see `SelfTrainSettings`.
         out: folder of everything that is made.
-        progress: called with stage, done, planned and a note.
+        progress: called with stage, done, planned and a note. None: a bar, in a terminal or a
+            notebook; False: none.
 
     Returns:
         The report in Markdown; ``report.html`` lies beside it.
@@ -255,7 +257,7 @@ def selftrain(
         preflight.check(loaded)
     with hold(folder, f"self-training in {str(folder)!r}"), quiet():
         preflight.remember(loaded, folder)
-        work = Work(loaded, list(loaded.environments), folder, progress)
+        work = Work(loaded, list(loaded.environments), folder, shown(progress, "selftrain"))
         with work.players:
             return _all_stages(work)
 

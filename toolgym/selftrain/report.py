@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import write_json, write_text
-from toolgym.data.export import source_sentence
 from toolgym.evaluation.document import (
     Block,
     Heading,
@@ -21,6 +20,7 @@ from toolgym.evaluation.document import (
 from toolgym.evaluation.intervals import wilson
 from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
+from toolgym.rollouts.tables import source_sentence
 from toolgym.selftrain import report_sections
 from toolgym.selftrain.environments import Used, bundled, learning, made_for, used
 from toolgym.selftrain.judging import WAYS, Evaluations

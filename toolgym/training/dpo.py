@@ -101,7 +101,8 @@ def train_dpo(
         learn_as: the prompt under which recorded episodes are learned, see
             `toolgym.data.export.export`.
         resume: go on from the last checkpoint of the same training.
-        progress: called with updates done, updates planned and a note.
+        progress: called with updates done, updates planned and a note. None: a bar, in a terminal
+            or a notebook; False: none.
         options: fields of `DpoConfig` by name; they win over ``config``.
 
     Returns:

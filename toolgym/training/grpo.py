@@ -90,7 +90,7 @@ def train_grpo(
         prefixes: recorded episodes; every prefix of them is a starting point, instead of every
             task.
         resume: go on from the last checkpoint of the same training.
-        progress: called with updates done, updates planned and a note.
+        progress: called with updates done, updates planned and a note; see `train_sft`.
         served: makes the policy that plays an update, such as one that asks a server; called before
             each update with a folder that holds the weights of this moment.
         options: fields of `GrpoConfig` by name; they win over ``config``.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.optional import require_extra
+from toolgym._util.progress import shown
 from toolgym._util.spool import Spool
 from toolgym.errors import MissingExtraError
 from toolgym.policies.local.models import open_model, require_whole
@@ -36,8 +37,8 @@ TESTED = ((1, 16), (2, 0))
 """TRL versions from the first, and below the second, are what this room was tested with."""
 COMPLETE = "complete"  # written into a checkpoint when all else of it is on disk
 LAST = 10  # steps over which the reported loss is a mean
-StepProgress = Callable[[int, int, str], None]
-"""Called with steps done, steps planned, and a note such as the loss."""
+StepProgress = Callable[[int, int, str], None] | bool
+"""Called with steps done, steps planned, and a note such as the loss; False: nobody is told."""
 
 
 @dataclass
@@ -272,6 +273,8 @@ def whole_batches(base: Any, count: int, missing: int, seed: int) -> Any:
 
 
 def _callback(transformers: Any, progress: StepProgress | None) -> Any:
+    told = shown(False if progress is None and rank() else progress, "updates")
+
     class Progress(transformers.TrainerCallback):  # type: ignore[misc]
         """Tells progress, and marks checkpoints that are whole."""
 
@@ -287,8 +290,8 @@ def _callback(transformers: Any, progress: StepProgress | None) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Tell how far it is."""
-            if progress is not None:
-                progress(state.global_step, state.max_steps, self.note)
+            if told is not None:
+                told(state.global_step, state.max_steps, self.note)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """The trainer calls this when all files of the checkpoint are written."""

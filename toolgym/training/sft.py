@@ -78,7 +78,8 @@ def train_sft(
         learn_as: the prompt under which recorded episodes are learned, see
             `toolgym.data.export.export`; episodes that it changes are tokenised again.
         resume: go on from the last checkpoint of the same training; False begins anew.
-        progress: called with updates done, updates planned and a note.
+        progress: called with updates done, updates planned and a note. None: a bar, in a terminal
+            or a notebook; False: none.
         options: fields of `SftConfig` by name; they win over ``config``.
 
     Returns:

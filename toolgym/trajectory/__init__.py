@@ -16,6 +16,7 @@ from toolgym.trajectory.record import (
     Tokens,
     Trajectory,
 )
+from toolgym.trajectory.showing import glance, summary_row
 
 __all__ = [
     "MALFORMED_CALLS",
@@ -28,6 +29,8 @@ __all__ = [
     "Step",
     "Tokens",
     "Trajectory",
+    "glance",
     "parse_trajectory",
     "read_trajectories",
+    "summary_row",
 ]

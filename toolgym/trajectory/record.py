@@ -13,6 +13,7 @@ from toolgym._util.jsonl import copy_json, exact_line, value_hash
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after, opening_length
 from toolgym.task import Task
+from toolgym.trajectory.showing import OnSight
 
 __all__ = ["MALFORMED_CALLS", "SCHEMA", "Problem", "Step", "Tokens", "Trajectory"]
 
@@ -119,8 +120,8 @@ class Tokens:
     guided: bool = False
 
 
-@dataclass(slots=True)
-class Trajectory:
+@dataclass(slots=True, repr=False)
+class Trajectory(OnSight):
     """The record of one episode.
 
     Args:
