@@ -35,9 +35,9 @@ HARD = "-hard"
 DRAWING = "curriculum.svg"
 CARE = (
     "What is shown is that the chain works, and how it spent the same number of episodes. The "
-    "world is generated, the model has a million parameters and was shown right tool use in part of its "
-    "pre-training; nothing follows for other models or for questions of people. The command: "
-    "`python -m benchmarks.curriculum`."
+    "world is generated, the model has a million parameters and was shown right tool use in part "
+    "of its pre-training; nothing follows for other models or for questions of people. The "
+    "command: `python -m benchmarks.curriculum`."
 )
 HELD_OUT = 100
 """Hard questions of each of the two parts that have any, a seed."""
