@@ -173,6 +173,7 @@ def test_the_bundled_runs_show_what_they_are_for(tmp_path: Path) -> None:
     assert "all_candidates" in lab["paper"].fooled_by
     page = lab.write(tmp_path / "page.html").read_text("utf-8")
     assert "<script" not in page
+    assert "default-src 'none'" in page
     assert page.count("<svg") == 3
     assert all(look.id in page for look in lab.look)
     assert lab.write(tmp_path / "page.md").read_text("utf-8").startswith("# Rewards compared\n")
