@@ -18,6 +18,7 @@ from toolgym import compare as compare_runs
 from toolgym._util import progress
 from toolgym.checks import probe_reward
 from toolgym.data.export import Rows
+from toolgym.envs.toolscenario.records import to_public
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.scenario import Scenario
 from toolgym.trajectory import Step, parse_trajectory
@@ -95,6 +96,7 @@ def shown() -> Iterator[Any]:
     rewards = {"ours": "accuracy", "f1": "token_f1"}
     yield from (run, run[0], run[:3], selection, selection[1:], export(run), scenario())
     yield from (evaluate(run), score(run, rewards), compare_runs(spam, run))
+    yield from (to_public(scenario()), evaluate(run, by=["s_pop"]).groups["s_pop"])
     yield from (probe_reward("accuracy"), toolgym.ablate([run, spam], rewards))
 
 
