@@ -54,8 +54,12 @@ def test_a_run_is_a_sequence_that_reads_what_is_asked(
         return found
 
     monkeypatch.setattr("toolgym.rollouts.runs.parse_trajectory", counted)
+    scanned: list[Run] = []
+    lines = Run.lines
+    monkeypatch.setattr(Run, "lines", lambda self: scanned.append(self) or lines(self))
     assert [run[0].id, run[-1].id, run[ids[5]].id] == [ids[0], ids[-1], ids[5]]
     assert not which or read == [ids[0], ids[-1], ids[5]]
+    assert len(scanned) <= 1  # the file is read through once, not for each
     part = run[2:9:3]
     assert len(part) == 3
     assert [t.id for t in part] == [t.id for t in part.trajectories()] == ids[2:9:3]
