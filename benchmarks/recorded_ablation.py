@@ -2,7 +2,7 @@
 
 `recorded-runs/*.jsonl` of the folder TOOLGYM_DATA holds what Search-R1, a model of three billion
 parameters, wrote on PopQA and TriviaQA: one episode a question. They are made trajectories here,
-kept as a file that every command reads, and compared.
+kept as a file that every command reads, and compared. `flips.svg` is the drawing in the docs.
 
 Run: python benchmarks/recorded_ablation.py [FOLDER]  (default: build/recorded)
 """
@@ -90,7 +90,7 @@ def main() -> None:
     file.write_text("".join(each.to_line() + "\n" for each in found), "utf-8")
     lab = ablate(file, REWARDS, truth="published_acc>=1")
     print(lab)
-    print("\npage", lab.write(folder / "ablation.html"))
+    print("\npages", lab.write(folder / "ablation.html"), lab.write(folder / "ablation.md"))
 
 
 if __name__ == "__main__":

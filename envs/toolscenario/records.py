@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from toolgym._util.notebook import folded, fragment, quoted
 from toolgym.errors import BadInputError, ToolgymError
 from toolgym.scenario import Record, Scenario
 from toolgym.task import SubAnswer
@@ -94,6 +95,17 @@ class PublicScenario:
     sub_answers: list[SubAnswer]
     split: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        solved = f"{len(self.sub_answers)} sub-answers, {len(self.functions)} tools"
+        return f"PublicScenario({self.id}, {solved})"
+
+    def _repr_html_(self) -> str:
+        rows = [[entry.id, entry.tool, entry.answer] for entry in self.sub_answers]
+        lines = [f"Question: {self.question}", f"Answers: {' | '.join(self.answers)}"]
+        below = "".join(folded(name, quoted(source)) for name, source in self.functions.items())
+        head = ("", "tool", "answer")
+        return fragment(lines, [("", head, rows)], title=repr(self), below=below)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], fallback_id: str) -> PublicScenario:

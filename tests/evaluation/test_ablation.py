@@ -173,9 +173,14 @@ def test_the_bundled_runs_show_what_they_are_for(tmp_path: Path) -> None:
     assert "all_candidates" in lab["paper"].fooled_by
     page = lab.write(tmp_path / "page.html").read_text("utf-8")
     assert "<script" not in page
+    assert "default-src 'none'" in page
     assert page.count("<svg") == 3
     assert all(look.id in page for look in lab.look)
-    assert lab.write(tmp_path / "page.md").read_text("utf-8").startswith("# Rewards compared\n")
+    text = lab.write(tmp_path / "page.md").read_text("utf-8")
+    assert text.startswith("# Rewards compared\n")
+    for name in ("means.svg", "ranks.svg", "flips.svg"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).read_text("utf-8").startswith("<svg")
     assert json.loads(json.dumps(lab.to_dict(), allow_nan=False))["group"] == "task"
     assert lab._repr_html_().count("<table") == 3
     assert len(repr(lab)) < 100

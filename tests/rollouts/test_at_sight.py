@@ -18,6 +18,7 @@ from toolgym import compare as compare_runs
 from toolgym._util import progress
 from toolgym.checks import probe_reward
 from toolgym.data.export import Rows
+from toolgym.envs.toolscenario.records import to_public
 from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.scenario import Scenario
 from toolgym.trajectory import Step, parse_trajectory
@@ -53,8 +54,12 @@ def test_a_run_is_a_sequence_that_reads_what_is_asked(
         return found
 
     monkeypatch.setattr("toolgym.rollouts.runs.parse_trajectory", counted)
+    scanned: list[Run] = []
+    lines = Run.lines
+    monkeypatch.setattr(Run, "lines", lambda self: scanned.append(self) or lines(self))
     assert [run[0].id, run[-1].id, run[ids[5]].id] == [ids[0], ids[-1], ids[5]]
     assert not which or read == [ids[0], ids[-1], ids[5]]
+    assert len(scanned) <= 1  # the file is read through once, not for each
     part = run[2:9:3]
     assert len(part) == 3
     assert [t.id for t in part] == [t.id for t in part.trajectories()] == ids[2:9:3]
@@ -95,6 +100,7 @@ def shown() -> Iterator[Any]:
     rewards = {"ours": "accuracy", "f1": "token_f1"}
     yield from (run, run[0], run[:3], selection, selection[1:], export(run), scenario())
     yield from (evaluate(run), score(run, rewards), compare_runs(spam, run))
+    yield from (to_public(scenario()), evaluate(run, by=["s_pop"]).groups["s_pop"])
     yield from (probe_reward("accuracy"), toolgym.ablate([run, spam], rewards))
 
 

@@ -185,17 +185,30 @@ class Ablation:
         return figure
 
     def to_markdown(self) -> str:
-        """The page as Markdown; its drawings are left out."""
-        return to_markdown([b for b in self._blocks() if not isinstance(b, Figure)])
+        """The page as Markdown; `write` puts the drawings that it shows beside it."""
+        return to_markdown(self._blocks())
 
     def to_html(self) -> str:
         """The page as one self-contained HTML file."""
         return to_html(self._blocks(), "Rewards compared")
 
     def write(self, path: str | Path) -> Path:
-        """Write the page: HTML, or Markdown where the name ends in ``.md``; returns its path."""
-        target = Path(path)
-        write_text(target, self.to_markdown() if target.suffix == ".md" else self.to_html())
+        """Write the page, as one file of HTML, or as Markdown with its drawings beside it.
+
+        Args:
+            path: Markdown where it ends in ``.md``.
+
+        Returns:
+            The path.
+        """
+        target, blocks = Path(path), self._blocks()
+        if target.suffix != ".md":
+            write_text(target, self.to_html())
+            return target
+        for block in blocks:
+            if isinstance(block, Figure):
+                write_text(target.with_name(block.file), block.svg + "\n")
+        write_text(target, to_markdown(blocks))
         return target
 
     def __str__(self) -> str:

@@ -78,6 +78,10 @@ pre { background: #f4f6f9; padding: .8rem; white-space: pre-wrap; overflow-wrap:
 """
 
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""Nothing that a model wrote could run in a page, or load anything, were it not escaped."""
+
+
 def to_markdown(blocks: Sequence[Block]) -> str:
     """The document as Markdown."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
@@ -89,6 +93,7 @@ def to_html(blocks: Sequence[Block], title: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from toolgym._util.notebook import fragment
 from toolgym._util.text import markdown_table, number, text_table
 from toolgym.data.conditions import measure
 from toolgym.errors import BadInputError, did_you_mean
@@ -94,6 +95,12 @@ class Grouping:
 
     def __str__(self) -> str:
         return f"By {self.by}\n{text_table(*self.table())}"
+
+    def __repr__(self) -> str:
+        return f"Grouping(by {self.by}: {', '.join(found.value for found in self.groups)})"
+
+    def _repr_html_(self) -> str:
+        return fragment([], [(f"By {self.by}", *self.table())])
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and cells, of the figures that matter most."""

@@ -57,7 +57,7 @@ class Run(Ordered):
         self.settings, self.path = dict(settings), path
         self._recorded = recorded if recorded is not None else []
         self._failures: list[dict[str, Any]] = []
-        self._order: tuple[Any, array[int]] = None, array("q")
+        self._kept: tuple[Any, Lines, array[int]] = None, Lines(), array("q")
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -152,27 +152,32 @@ class Run(Ordered):
             ordered = list(self)
             yield from (ordered[place] for place in places)
             return
-        order, file, documents = self._places(), self.file, Documents(self.path)
+        (_, order), file, documents = self._index(), self.file, Documents(self.path)
         with LineFile(file) as lines:
             for place in places:
                 position, number = order[2 * place : 2 * place + 2]
                 yield self._read(lines.line(position), file, number, documents)
 
-    def _places(self) -> array[int]:
-        """[2 x episodes] position and number of each line, in the order of `trajectories`."""
-        found = self.file.stat()
-        mark = found.st_ino, found.st_size, found.st_mtime_ns
-        if self._order[0] != mark:
-            self._order = mark, array("q", chain.from_iterable(self.lines().in_order()))
-        return self._order[1]
+    def _index(self) -> tuple[Lines, array[int]]:
+        """The lines, and the position and number of each in the order of `trajectories`.
+
+        They are kept until the file is another: of a million episodes they take 70 MB.
+        """
+        found = self.file.stat() if self.file.is_file() else None
+        mark = found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._kept[0] != mark or mark is None:
+            lines = self.lines()
+            self._kept = mark, lines, array("q", chain.from_iterable(lines.in_order()))
+        return self._kept[1:]
 
     def place_of(self, name: str) -> int:
         """Where an episode stands in the order of `trajectories`, by its id; -1: nowhere."""
         key = key_of(name)
         if self.path is None or key is None:
             return super().place_of(name)
-        row = (lines := self.lines()).row(key)
-        return self._places()[0::2].index(lines.at(row)[0]) if row >= 0 else -1
+        lines, order = self._index()
+        row = lines.row(key)
+        return order[0::2].index(lines.at(row)[0]) if row >= 0 else -1
 
     def _read(self, raw: bytes, file: Path, number: int, documents: Documents) -> Trajectory:
         """An episode of the run from its line."""
@@ -192,7 +197,7 @@ class Run(Ordered):
         return standing(self.path / TRAJECTORIES)
 
     def __len__(self) -> int:
-        return len(self._recorded if self.path is None else self.lines())
+        return len(self._recorded if self.path is None else self._index()[0])
 
     def lines(self) -> Lines:
         """Where the episodes stand in the folder's file, by task id and sample.
