@@ -159,7 +159,8 @@ async function hayOf(number) {
   return hay;
 }
 
-// The items in which all needles stand; `told` hears the share that was looked at, and may stop it.
+// The items in which all needles stand; `told` hears the share that was looked at and what was found
+// in it, and may stop the search.
 async function search(words, told) {
   const found = new Set(), blocks = store.starts.length;
   const ahead = [];
@@ -169,7 +170,7 @@ async function search(words, told) {
     hay.forEach((text, place) => {
       if (words.every((word) => text.includes(word))) found.add(store.starts[number] + place);
     });
-    if (number % 8 === 7 && !told((number + 1) / blocks)) return null;
+    if (number % 8 === 7 && !told((number + 1) / blocks, found)) return null;
   }
   return found;
 }
