@@ -379,7 +379,8 @@ def keyboard(page: Path) -> None:
         for fragment, other in (("", True), ("where=accuracy%3C1&sort=reply_words", False)):
             browser.execute_script(f"location.hash = {json.dumps(fragment)}")
             until(browser, f"({STATUS} === {json.dumps(wrong)}) !== {json.dumps(other)}")
-        typed(browser, "search", '"the director"', " of ")
+        title = browser.find_element(By.CSS_SELECTOR, "#rows a div").text
+        typed(browser, "search", f'"{title.split()[0]}"', " of ")
         browser.execute_script("document.querySelector('#rows a').click()")
         until(browser, "document.querySelector('#detail mark')")
         complaints(browser)
