@@ -65,8 +65,11 @@ async function apply() {
   ui.needles = needles(at("search").value);
   if (ui.needles.length) {
     const among = (hits) => kept.filter((unit) => unit.a.some((item) => hits.has(item)) || unit.b.some((item) => hits.has(item)));
+    let drawn = 0;
     const hits = await search(ui.needles, (share, found) => {
       if (token !== view.token) return false;
+      if (performance.now() - drawn < 200) return true;
+      drawn = performance.now();
       listUnits(among(found)); // what is found so far can be read already
       tell(`searching, ${Math.round(100 * share)} %: ${view.shown.length.toLocaleString("en")} so far`);
       return true;
