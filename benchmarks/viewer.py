@@ -122,7 +122,7 @@ def typed(browser: Any, name: str, text: str, shown: str) -> float:
         name,
         text,
     )
-    until(browser, f"{STATUS}.includes({json.dumps(shown)})")
+    until(browser, f"{STATUS} && {STATUS}.includes({json.dumps(shown)})")
     return time.perf_counter() - begun
 
 
@@ -132,7 +132,10 @@ def speed(page: Path, word: str, episode: str) -> dict[str, float]:
     with chromium() as browser:
         found["opened"] = opened(browser, page)
         total = said(browser).partition(" of ")[0]
-        found["searched, for the first time"] = typed(browser, "search", word, " of ")
+        found["searched: the first results"] = typed(browser, "search", word, "")
+        begun = time.perf_counter() - found["searched: the first results"]
+        until(browser, f"{STATUS}.includes(' of ')")
+        found["searched: all of them"] = time.perf_counter() - begun
         found["searched again"] = typed(browser, "search", word + "e", " of ")
         typed(browser, "search", "", f"{total} of {total}")
         found["filtered"] = typed(browser, "where", "accuracy<1 and calls>=1", " of ")
@@ -349,7 +352,7 @@ def pictures(out: Path, pages: dict[str, tuple[Path, str]]) -> None:
 
 
 def keyboard(page: Path) -> None:
-    """Keys as a person presses them."""
+    """Keys as a person presses them, the way back, addresses, and what was searched for."""
     with chromium() as browser:
         opened(browser, page)
         body = browser.find_element(By.TAG_NAME, "body")
@@ -370,6 +373,16 @@ def keyboard(page: Path) -> None:
         until(browser, "document.activeElement.id === 'search'")
         browser.switch_to.active_element.send_keys(Keys.ESCAPE)
         browser.back()
+        until(browser, f"document.querySelector('#detail .id').textContent !== {json.dumps(first)}")
+        opened(browser, page, "#where=accuracy%3C1&sort=reply_words")
+        wrong = said(browser)
+        for fragment, other in (("", True), ("where=accuracy%3C1&sort=reply_words", False)):
+            browser.execute_script(f"location.hash = {json.dumps(fragment)}")
+            until(browser, f"({STATUS} === {json.dumps(wrong)}) !== {json.dumps(other)}")
+        title = browser.find_element(By.CSS_SELECTOR, "#rows a div").text
+        typed(browser, "search", f'"{title.split()[0]}"', " of ")
+        browser.execute_script("document.querySelector('#rows a').click()")
+        until(browser, "document.querySelector('#detail mark')")
         complaints(browser)
 
 

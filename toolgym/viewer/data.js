@@ -1,7 +1,7 @@
 "use strict";
 // What the page holds: compressed blocks of items, their columns, conditions on them, and search.
 
-const HELD = 40; // unpacked blocks
+const HELD = 20; // unpacked blocks
 const HAY = 200e6; // characters of lower-case text that are kept for the next search
 const store = { index: null, starts: [], columns: new Map(), open: new Map(), hay: new Map(), size: 0 };
 
@@ -150,16 +150,21 @@ function leaves(value) {
   return Object.entries(value).flatMap(([key, inner]) => [Array.isArray(value) ? "" : key, ...leaves(inner)]);
 }
 
-async function hayOf(number) {
-  const kept = store.hay.get(number);
-  if (kept) return kept;
+// A block's texts in lower case; the promise is kept, as for the blocks themselves.
+function hayOf(number) {
+  if (!store.hay.has(number)) store.hay.set(number, makeHay(number));
+  return store.hay.get(number);
+}
+
+async function makeHay(number) {
   const hay = (await block(number)).map((record) => textsOf(record).filter(Boolean).join("\n").toLowerCase());
   const size = hay.reduce((sum, text) => sum + text.length, 0);
-  if (store.size + size <= HAY) { store.hay.set(number, hay); store.size += size; }
+  if (store.size + size > HAY) store.hay.delete(number); else store.size += size;
   return hay;
 }
 
-// The items in which all needles stand; `told` hears the share that was looked at, and may stop it.
+// The items in which all needles stand; `told` hears the share that was looked at and what was found
+// in it, and may stop the search.
 async function search(words, told) {
   const found = new Set(), blocks = store.starts.length;
   const ahead = [];
@@ -169,7 +174,7 @@ async function search(words, told) {
     hay.forEach((text, place) => {
       if (words.every((word) => text.includes(word))) found.add(store.starts[number] + place);
     });
-    if (number % 8 === 7 && !told((number + 1) / blocks)) return null;
+    if (!told((number + 1) / blocks, found)) return null;
   }
   return found;
 }

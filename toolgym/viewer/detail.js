@@ -21,11 +21,11 @@ function changesOf(changes) {
 }
 
 // Tokens in colour: by mask where there is one, else by how likely the policy held them.
-function tokensOf(tokens, mask) {
+function tokensOf(tokens, mask, trained = "learned") {
   const nodes = tokens.ids.map((id, place) => {
     const said = tokens.logprobs?.[place];
     const sure = said === undefined ? "p1" : Math.exp(said) > 0.5 ? "p1" : Math.exp(said) > 0.1 ? "p2" : "p3";
-    const kind = mask === undefined ? sure : mask[place] === "1" ? "learned" : "";
+    const kind = mask === undefined ? sure : mask[place] === "1" ? trained : "";
     const note = `token ${id}${said === undefined ? "" : `, log-probability ${said}, probability ${figure(Math.exp(said))}`}`;
     return h("span", { class: tokens.texts ? kind : `id ${kind}`, title: note }, tokens.texts ? tokens.texts[place] : `${id} `);
   });
@@ -77,10 +77,10 @@ function factsOf(record, item) {
   const tokens = record.tokens;
   return h("div", {},
     fold("figures, as conditions know them", () => figuresOf(item), { kind: "figures" }),
-    record.task && fold("the task's other columns", () => json(record.task)),
+    record.task && fold("the task's other columns", () => tree(record.task)),
     tools.length > 0 && fold(`${tools.length} tools: ${preview(tools.join(", "))}`, () => documents.map((tool) => json(tool.function ?? tool))),
     tokens && fold(`tokens: ${tokens.prompt ?? 0} in the prompt, ${tokens.written ?? 0} written by the policy, ${tokens.read ?? 0} read by it${tokens.guided ? "; sampling was guided by a grammar" : ""}`, () => json(tokens)),
-    record.state !== undefined && fold("state after the last turn", () => json(record.state)),
+    record.state !== undefined && fold("state after the last turn", () => tree(record.state)),
     openingOf(record));
 }
 
@@ -110,8 +110,9 @@ function episodeOf(record, item, link, withQuestion = true) {
 
 function sectionOf(section) {
   if (section.ids) {
-    const learned = section.mask.split("1").length - 1;
-    return h("div", {}, h("h2", {}, `${section.name}: ${section.ids.length}, of which ${learned} are learned`), tokensOf(section, section.mask));
+    const trained = section.mask.split("1").length - 1, rejected = section.name.endsWith("rejected");
+    return h("div", {}, h("h2", {}, `${section.name}: ${section.ids.length}, ${trained} of them in the loss`),
+      tokensOf(section, section.mask, rejected ? "rejected" : "learned"));
   }
   return h("div", {}, h("h2", {}, section.name), section.messages.map((message) =>
     h("div", { class: `message ${message.mask ?? ""}` },
@@ -128,6 +129,6 @@ function rowOf(record, item, link) {
     others.filter((section) => !section.ids).map(sectionOf),
     both.length > 0 && h("div", { class: "sides" }, both.map(sectionOf)),
     others.filter((section) => section.ids).map(sectionOf),
-    record.text && text(record.text, "text mono"), record.row && fold("the row as it stands in the file", () => json(record.row)),
+    record.text && text(record.text, "text mono"), record.row && fold("the row as it stands in the file", () => tree(record.row)),
     fold("figures", () => figuresOf(item), { kind: "figures" }));
 }

@@ -64,18 +64,32 @@ async function apply() {
   if (view.flip) kept = kept.filter((unit) => { const flip = flipOf(unit); return view.flip === "changed" ? ["gained", "lost"].includes(flip) : flip === view.flip; });
   ui.needles = needles(at("search").value);
   if (ui.needles.length) {
-    const hits = await search(ui.needles, (share) => { tell(`searching, ${Math.round(100 * share)} %`); return token === view.token; });
+    const among = (hits) => kept.filter((unit) => unit.a.some((item) => hits.has(item)) || unit.b.some((item) => hits.has(item)));
+    let drawn = 0;
+    const hits = await search(ui.needles, (share, found) => {
+      if (token !== view.token) return false;
+      if (performance.now() - drawn < 200) return true;
+      drawn = performance.now();
+      listUnits(among(found)); // what is found so far can be read already
+      tell(`searching, ${Math.round(100 * share)} %: ${view.shown.length.toLocaleString("en")} so far`);
+      return true;
+    });
     if (hits === null || token !== view.token) return;
-    kept = kept.filter((unit) => unit.a.some((item) => hits.has(item)) || unit.b.some((item) => hits.has(item)));
+    kept = among(hits);
   }
+  listUnits(kept);
+  summary();
+  remember();
+}
+
+// Puts units into the list, in their order.
+function listUnits(kept) {
   view.shown = sorted(kept);
   const place = view.shown.indexOf(view.open);
   view.current = place;
   at("space").style.height = `${view.shown.length * HEIGHT}px`;
   at("list").scrollTop = place > 0 ? Math.max(0, place * HEIGHT - 120) : 0;
   drawRows();
-  summary();
-  remember();
 }
 
 function sorted(units) {

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["view_html"]
 
-BLOCK = 256_000
+BLOCK = 600_000
 """Characters of JSON in one compressed block: what the page unpacks to show one episode."""
 _TITLE = 200  # characters of a question in the list
 _SCRIPTS = ("data.js", "parts.js", "detail.js", "list.js")

@@ -83,6 +83,16 @@ function pairs(value) {
   ]));
 }
 
+// Anything by name, level by level: strings as they read, such as the source of a tool; long parts folded.
+function tree(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return json(value ?? null);
+  return h("dl", {}, Object.entries(value).flatMap(([name, inner]) => {
+    const size = JSON.stringify(inner)?.length ?? 0;
+    const shown = () => (typeof inner === "string" ? text(inner, "text mono") : tree(inner));
+    return [h("dt", {}, name), h("dd", {}, size > 200 ? fold(`${size.toLocaleString("en")} characters`, shown) : shown())];
+  }));
+}
+
 function preview(value, length = 140) {
   const line = value.replace(/\s+/g, " ").trim();
   return line.length > length ? `${line.slice(0, length)}…` : line;
