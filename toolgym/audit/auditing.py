@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,18 @@ from toolgym.audit.opening import maker
 from toolgym.audit.processes import EndedError, Player, Script
 from toolgym.audit.report import FAILS, NOT_SHOWN, PASSES, AuditReport
 from toolgym.audit.session import Session, least, total
-from toolgym.audit.subjects import Facts, Item, Subject
+from toolgym.audit.subjects import Item, Subject
 from toolgym.audit.texts import contradictions, copying_rules, own_rate, shared, twins
 from toolgym.errors import BadInputError, CheckError
 
 __all__ = ["audit"]
 
-_READ = {"tasks with a reward": 20_000, "toolgym": 300, "gymnasium": 200}  # prompts that are read
+_READ = {
+    "tasks with a reward": 20_000,
+    "toolgym": 300,
+    "gymnasium": 200,
+    "reasoning-gym": 300,
+}  # prompts that are read
 _DRAWN = 0.05  # of drawn tasks that may stand twice
 Tell = Callable[[str, int, int, str], None]
 
@@ -247,7 +250,9 @@ def _check_tasks(session: Session, read: Sequence[Item]) -> None:
     else:
         rule = "fails where any task of a set repeats another one, but for case and blanks"
         session.add("duplicates", FAILS if doubled else PASSES, says, rule, hits=more, of=n)
-    against = contradictions([item for item in read if item.golds])
+    # Where a user speaks again, tasks may differ in what he says later.
+    apart = () if session.facts.oracle else [item for item in read if item.golds]
+    against = contradictions(apart)
     rule = "fails where two tasks ask the same and have different golds"
     says = f"{len(against)} groups of tasks ask the same and have different golds"
     says += f": {_names(against)}" if against else ""
@@ -265,7 +270,7 @@ def _check_tasks(session: Session, read: Sequence[Item]) -> None:
 def _check_overlap(session: Session, read: Sequence[Item]) -> None:
     """Tasks of the other split that stand in this one."""
     try:
-        others = session.player.ask("held_out", max(500, len(read)))
+        others = session.player.ask("held_out", max(300, len(read)))
     except CheckError as error:
         session.add("overlap", FAILS, f"the other split cannot be read: {error}")
         return
@@ -281,5 +286,3 @@ def _check_overlap(session: Session, read: Sequence[Item]) -> None:
         return
     rule = "fails where any task of the other split stands in this one"
     session.add("overlap", FAILS if found else PASSES, says, rule, hits=len(found), of=n)
-
-

@@ -20,6 +20,7 @@ _GROWN = 8 << 20  # bytes below which growth is noise of the allocator
 _SLOWER = 5.0
 _PAUSE = 0.1  # seconds below which being slower is noise
 _SILENT = 60  # turns
+_COMPARED = 50  # tasks whose prompts are compared between two processes
 Probe = tuple[Script, int]
 
 
@@ -64,9 +65,14 @@ def check_repeats(
     elsewhere = first_plays(other, asked, [])
     changed = _differ(first, elsewhere)
     n = len(asked)
-    said = f"{len(changed)} of {n} episodes differ in a second process" if changed else ""
-    says = said or f"{n} episodes are the same in two processes"
-    session.add("determinism", FAILS if changed else PASSES, says, rule, changed)
+    kinds = [f"{len(changed)} of {n} episodes differ in a second process"] if changed else []
+    tasks = sorted(session.items, key=lambda item: item.number)[:_COMPARED]
+    again = other.items([item.number for item in tasks])
+    unlike = [a.key for a, b in zip(tasks, again, strict=True) if a != b]
+    kinds += [f"prompts or golds of {len(unlike)} of {len(tasks)} tasks differ: "
+              f"{', '.join(unlike[:5])}"] if unlike else []  # fmt: skip
+    says = "; ".join(kinds) or f"{n} episodes and {len(tasks)} tasks are the same in two processes"
+    session.add("determinism", FAILS if changed or unlike else PASSES, says, rule, changed)
     rule = (
         "fails where an episode that is the same in two processes differs after other episodes "
         "(one of them broken off), or while another instance plays"
@@ -90,7 +96,8 @@ def check_repeats(
             beside += _differ([before], [session.player.play(script, number, "both", another)])
         except EndedError as error:
             session.hung.append((script.name, number, str(error)))
-    kinds = [f"{len(left)} of {n} episodes differ after other ones"] if left else []
+    kinds = []
+    kinds += [f"{len(left)} of {n} episodes differ after other ones"] if left else []
     kinds += [f"{len(beside)} differ while another instance plays"] if beside else []
     says = "; ".join(kinds) or f"{n} episodes are the same after all others, and beside another one"
     session.add("reset", FAILS if left or beside else PASSES, says, rule, left or beside)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from toolgym._util.text import fold
 from toolgym.audit.processes import Move, Script
 from toolgym.audit.subjects import Facts, Item
+from toolgym.audit.texts import holds
 
 __all__ = ["ANSWER", "Floor", "constants", "floors", "hostile", "oracle", "same", "wrong_gold"]
 
@@ -137,7 +138,7 @@ def _golds(item: Item, items: Sequence[Item]) -> list[Floor]:
         found.append(Floor("wrong gold", "answers as another task is answered",
                            _say("wrong gold", wrong), wrong, whole=True))  # fmt: skip
     longer = item.golds[0] + ("73" if item.golds[0][-1:].isdigit() else "zzq")
-    if item.golds[0].strip() and not same(longer, item.golds):
+    if item.golds[0].strip() and not any(holds(longer, gold) for gold in item.golds):
         what = "answers with the gold as a part of a longer word or number"
         found.append(Floor("longer", what, _say("longer", longer), longer, whole=True))
     return found

@@ -15,7 +15,7 @@ from toolgym.audit.subjects import GymSubject, Subject, ToolSubject, rows_subjec
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.policies.base import make_policy
-from toolgym.registry import ENVIRONMENTS
+from toolgym.registry import ENVIRONMENTS, load
 
 __all__ = ["maker"]
 
@@ -88,7 +88,12 @@ def _only(env: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
 def _made(env: str, args: Mapping[str, Any]) -> gym.Env[Any, Any]:
     from toolgym.rollouts.playing import open_env
 
-    name = env.partition(":")[2] or env
+    module, _, name = env.rpartition(":")
+    if module and name.isidentifier():
+        try:
+            return load(env)(**args)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError) as error:
+            raise BadInputError(f"environment {env!r} cannot be loaded: {error}") from error
     if name in ENVIRONMENTS:
         return open_env(env, args).bare("an audit").clone()
     return gym.make(env, **args)

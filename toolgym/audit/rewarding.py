@@ -45,16 +45,17 @@ def check_oracle(session: Session, tried: Tried) -> None:
     low = [played for played in honest if not session.whole(played)]
     # Without a declared range what a gold earns may differ from task to task.
     worthless = [p for p in low if total(p) <= nothing.get(p.number, session.low) + _ROUNDING]
-    if len(low) == len(honest) and not session.facts.own_gold or session.high is None:
+    if (len(low) == len(honest) and not session.facts.own_gold) or session.high is None:
         says = "no way of writing the gold was found that earns anything"
         session.add("oracle", NOT_SHOWN, says, rule, low)
         return
     broken = low if session.facts.high is not None else worthless
     n = len(honest)
-    says = f"{n - len(low)} of {n} golds earn all ({session.high:g})"
+    all_of = f" ({session.high:g})" if session.facts.high is not None else ""
+    says = f"{n - len(low)} of {n} golds earn all{all_of}"
     if broken:
         items = {item.number: item for item in session.items}
-        said = f"{len(broken)} of {n} golds do not earn all ({session.high:g}), such as that of "
+        said = f"{len(broken)} of {n} golds do not earn all{all_of}, such as that of "
         says = said + repr(items[broken[0].number].key)
     verdict = FAILS if broken else NOT_SHOWN if low else PASSES
     session.add("oracle", verdict, says, rule, broken or low, hits=n - len(low), of=n)

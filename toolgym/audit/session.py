@@ -109,16 +109,24 @@ class Session:
         if self.high is None and totals:
             self.high = max(totals)
 
+    def most_of(self, number: int) -> float | None:
+        """What an episode of a task can earn: as declared, or else what its solution earns."""
+        honest = self.honest.get(number)
+        if self.facts.high is None and honest is not None and total(honest) > self.low:
+            return total(honest)
+        return self.high
+
     def share(self, played: Played) -> float | None:
         """What an episode earned as a share of all that there is, from 0 to 1; None: unknown."""
-        value = total(played)
-        if self.high is None or self.high <= self.low or not math.isfinite(value):
+        value, high = total(played), self.most_of(played.number)
+        if high is None or high <= self.low or not math.isfinite(value):
             return None
-        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        return min(1.0, max(0.0, (value - self.low) / (high - self.low)))
 
     def whole(self, played: Played) -> bool:
         """Whether an episode earned all."""
-        return self.high is not None and total(played) >= self.high - _ROUNDING
+        high = self.most_of(played.number)
+        return high is not None and high > self.low and total(played) >= high - _ROUNDING
 
     def keep(self, played: Iterable[Played]) -> tuple[str, ...]:
         """Record episodes as evidence; their ids."""

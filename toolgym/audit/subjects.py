@@ -301,7 +301,9 @@ def _row_score(reward: Any, rows: Sequence[Mapping[str, Any]], tasks: Sequence[I
 
 def _rubric_reward(rubric: Rubric, item: Item, reply: str) -> float:
     number = all(_is_number(gold) for gold in item.golds) and bool(item.golds)
-    task = Task(item.key, item.prompt, item.golds or ("",), answer_type="number" if number else "text")
+    task = Task(
+        item.key, item.prompt, item.golds or ("",), answer_type="number" if number else "text"
+    )
     said = [Message("user", item.prompt), Message("assistant", reply)]
     step = Step(reply, answer=reply)
     return sum(rubric.total(rubric.parts(task, Trajectory(task, said, [step], terminated=True))))
@@ -326,7 +328,9 @@ def _gold_reader(gold: str | Gold | None) -> Gold | None:
         return lambda env, info: info.get(name)
     if kind == "attr" and name:
         return lambda env, info: getattr(env.unwrapped, name, None)
-    raise BadInputError(f"a gold is info:KEY, attr:NAME or a function of env and info, not {gold!r}")
+    raise BadInputError(
+        f"a gold is info:KEY, attr:NAME or a function of env and info, not {gold!r}"
+    )
 
 
 class GymSubject(Subject):
@@ -381,9 +385,7 @@ class GymSubject(Subject):
         """One step."""
         given = self._env.step(reply)
         if not isinstance(given, tuple) or len(given) != 5:
-            raise TypeError(
-                "step() returned no (observation, reward, terminated, truncated, info)"
-            )
+            raise TypeError("step() returned no (observation, reward, terminated, truncated, info)")
         return Outcome(_as_text(given[0]), given[1], bool(given[2] or given[3]))
 
     def accepts(self, reply: str) -> bool:
@@ -420,10 +422,8 @@ class ToolSubject(Subject):
         self._env, self._name, self._policy = env, name, policy
 
     def facts(self) -> Facts:
-        """Its tasks are a finite set; the reward is at most the sum of the positive weights."""
-        low = sum(min(0.0, weight) for weight in self._env.rubric.weights.values())
-        high = sum(max(0.0, weight) for weight in self._env.rubric.weights.values())
-        told = (self._name, "toolgym", len(self._env.tasks), low, high)
+        """Its tasks are a finite set; what an episode can earn is what its solution earns."""
+        told = (self._name, "toolgym", len(self._env.tasks))
         self._env.reset(options={"task": 0})
         tools = tuple(tool["function"]["name"] for tool in self._env.trajectory.tools)
         return Facts(*told, tools=tools, oracle=self._policy is not None)
@@ -486,4 +486,3 @@ class ToolSubject(Subject):
     def close(self) -> None:
         """End sessions and child processes."""
         self._env.close()
-

@@ -117,7 +117,6 @@ def own_rate(texts: Sequence[str], items: Sequence[Item]) -> tuple[list[int], fl
     return own, others / pairs if pairs else 0.0
 
 
-
 def twins(items: Sequence[Item]) -> list[list[Item]]:
     """Groups of tasks that ask the same and have the same golds; case and blanks do not count."""
     groups: defaultdict[tuple[str, ...], list[Item]] = defaultdict(list)

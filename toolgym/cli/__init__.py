@@ -26,7 +26,7 @@ class TerminatedError(KeyboardInterrupt):
 @functools.cache
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
-    from toolgym.cli import data, episodes, evaluation, new, resources, serving, training
+    from toolgym.cli import audit, data, episodes, evaluation, new, resources, serving, training
     from toolgym.cli.shell import new_app, warn
     from toolgym.errors import in_words
     from toolgym.registry import COMMANDS
@@ -49,6 +49,8 @@ def _app() -> typer.Typer:
     made.command("selftrain")(training.practise)
     made.command("compare")(evaluation.compare_tuned)
     made.command("report")(evaluation.report_run)
+    made.command("lineage")(data.lineage)
+    made.command("audit")(audit.audit_env)
     for name in COMMANDS:
         try:
             made.add_typer(COMMANDS.get(name), name=name)
