@@ -22,8 +22,9 @@ from typing import Any
 import gymnasium as gym
 
 import toolgym
-from toolgym.audit import audit
-from toolgym.audit.subjects import Facts, Item, OneTurn
+from toolgym.auditing import audit
+from toolgym.auditing.rows import OneTurn
+from toolgym.auditing.subjects import Facts, Item
 from toolgym.evaluation.intervals import wilson
 from toolgym.formats import get_format
 from toolgym.grading.answers import overlap_f1
@@ -46,7 +47,10 @@ def sums(rng: random.Random) -> Pair:
 
 
 def names(rng: random.Random) -> Pair:
-    return f"Who founded the city of {word(rng)} in {rng.randint(900, 1900)}?", f"{word(rng)} {word(rng)}"
+    return (
+        f"Who founded the city of {word(rng)} in {rng.randint(900, 1900)}?",
+        f"{word(rng)} {word(rng)}",
+    )
 
 
 def yes_no(rng: random.Random) -> Pair:
@@ -73,7 +77,10 @@ def passage(rng: random.Random) -> Pair:
 
 def shots(rng: random.Random) -> Pair:
     a, b, c = rng.sample(range(11, 999), 3)
-    return f"Q: What is 2 * {a}? A: {2 * a}\nQ: What is 2 * {b}? A: {2 * b}\nQ: What is 2 * {c}? A:", str(2 * c)
+    return (
+        f"Q: What is 2 * {a}? A: {2 * a}\nQ: What is 2 * {b}? A: {2 * b}\nQ: What is 2 * {c}? A:",
+        str(2 * c),
+    )
 
 
 def money(rng: random.Random) -> Pair:
@@ -151,7 +158,7 @@ def _evaluated(reply: str) -> Any:
     if found[2] == "/":
         return left / int(found[3])
     if found[2] == "**":
-        return left ** (9 ** 9) if "*" in found[3] else left ** int(found[3])
+        return left ** (9**9) if "*" in found[3] else left ** int(found[3])
     return f"{left:,}" if "," in found[1] else left
 
 
@@ -172,7 +179,9 @@ _RANGES = {"one and minus one": (-1.0, 1.0)}
 
 def _leak(text: str, every: int = 1) -> Callable[[list[Pair], int], list[Pair]]:
     def spoil(pairs: list[Pair], seed: int) -> list[Pair]:
-        return [(f"{p}{text.format(g)}" if n % every == 0 else p, g) for n, (p, g) in enumerate(pairs)]
+        return [
+            (f"{p}{text.format(g)}" if n % every == 0 else p, g) for n, (p, g) in enumerate(pairs)
+        ]
 
     return spoil
 
@@ -216,7 +225,9 @@ def rows(pairs: list[Pair], reward: Callable[[str, str, str], Any], reach: tuple
 
     facts = Facts("rows", "tasks with a reward", len(pairs), *reach, turns=False, drawn=drawn)
     beside = None if others is None else (lambda count: read(others[:count]))
-    return OneTurn(facts, read(pairs), lambda reply, n: reward(reply, pairs[n][1], pairs[n][0]), beside)
+    return OneTurn(
+        facts, read(pairs), lambda reply, n: reward(reply, pairs[n][1], pairs[n][0]), beside
+    )
 
 
 class Quiz(gym.Env[str, str]):
@@ -262,7 +273,10 @@ class Quiz(gym.Env[str, str]):
         if defect == "tool document":
             tools = [{"name": "look", "description": f"Looks it up. Returns {self._gold} here."}]
             return prompt, {"gold": self._gold, "tools": tools}
-        return prompt, {"gold": self._gold, "tools": [{"name": "look", "description": "Looks it up."}]}
+        return prompt, {
+            "gold": self._gold,
+            "tools": [{"name": "look", "description": "Looks it up."}],
+        }
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         defect, right = self._defect, exact(action, self._gold)
@@ -294,7 +308,9 @@ class Quiz(gym.Env[str, str]):
         if defect == "nan at the end" and ended and not right:
             reward = float("nan")
         text = "" if ended else "That is wrong, try again."
-        if not ended and (defect == "gold in the feedback" or (defect == "gold for empty" and not action)):
+        if not ended and (
+            defect == "gold in the feedback" or (defect == "gold for empty" and not action)
+        ):
             text = f"Wrong: expected {self._gold}."
         if not ended and defect == "gold in the parser" and "tool_call" in action:
             text = f"Cannot parse (comparing with {self._gold!r})."
@@ -373,6 +389,7 @@ def planted() -> list[Case]:
     found: list[Case] = []
     for name, reward in REWARDS.items():
         numbers = ("sums", "money") if name in ("raises on words", "eval", "error pays") else None
+        numbers = ("yes_no", "names") if name == "case broken" else numbers
         for seed, domain in enumerate(numbers or ("sums", "names")):
             if name == "eval" and domain == "money":
                 continue
@@ -426,21 +443,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--json", help="file of what was found")
-    parser.add_argument("--tasks", type=int, default=30)
+    parser.add_argument("--tasks", type=int, default=24)
+    parser.add_argument("--shard", default="0/1", help="every n-th case, such as 0/2")
+    parser.add_argument("--deadline", type=float, default=3.0)
     asked = parser.parse_args()
     counts = {"found": 0, "planted": 0, "alarms": 0, "clean": 0}
     told = []
     began = time.perf_counter()
-    for name, made, given, checks in (*planted(), *clean()):
+    shard, shards = map(int, asked.shard.split("/"))
+    for name, made, given, checks in [*planted(), *clean()][shard::shards]:
         if asked.only not in name:
             continue
-        report = audit(made, tasks=asked.tasks, deadline=1.5, **given)
+        report = audit(made, tasks=asked.tasks, deadline=asked.deadline, **given)
         failed = report.failed
         good = not failed if not checks else any(f.startswith(c) for f in failed for c in checks)
         told.append({"case": name, "planted": bool(checks), "failed": failed, "right": good})
         counts["planted" if checks else "clean"] += 1
         counts["found"] += bool(checks) and good
         counts["alarms"] += not checks and not good
+        if asked.json:
+            with open(asked.json, "w", encoding="utf-8") as file:
+                json.dump({**counts, "cases": told}, file, indent=1)
         if not good:
             print(f"{'missed' if checks else 'false alarm'}: {name}: {failed}", flush=True)
     for hits, of, what in (
@@ -451,9 +474,6 @@ def main() -> None:
             low, high = wilson(hits / of, of)
             print(f"{hits} of {of} {what} ({hits / of:.1%}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{time.perf_counter() - began:.0f} s")
-    if asked.json:
-        with open(asked.json, "w", encoding="utf-8") as file:
-            json.dump({**counts, "cases": told}, file, indent=1)
 
 
 if __name__ == "__main__":

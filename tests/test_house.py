@@ -50,6 +50,7 @@ FLOORS = {
     "evaluation": 10,
     "training": 11,
     "modeldiff": 11,
+    "auditing": 11,
     "bridges": 12,
     "selftrain": 12,
     "cli": 13,

@@ -78,7 +78,7 @@ def audit_env(
 
     Exit code 0 when no check fails, 6 when one does.
     """
-    from toolgym.audit import audit
+    from toolgym.auditing import audit
 
     options.import_from_here()
     named: dict[str, Any] = {"reward": reward, "held_out": held_out, "question": question}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolgym._util.text import fold
-from toolgym.audit.processes import Move, Script
-from toolgym.audit.subjects import Facts, Item
-from toolgym.audit.texts import holds
+from toolgym.auditing.processes import Move, Script
+from toolgym.auditing.subjects import Facts, Item
+from toolgym.auditing.texts import holds
 
 __all__ = ["ANSWER", "Floor", "constants", "floors", "hostile", "oracle", "same", "wrong_gold"]
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolgym.audit.subjects import Item
+from toolgym.auditing.subjects import Item
 
 __all__ = ["Rule", "contradictions", "copying_rules", "holds", "own_rate", "shared", "twins"]
 

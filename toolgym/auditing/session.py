@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolgym.audit.floors import oracle
-from toolgym.audit.processes import EndedError, Played, Player, Script
-from toolgym.audit.report import FAILS, NOT_SHOWN, PASSES, Finding, Verdict, ids, recorded
-from toolgym.audit.subjects import Facts, Item
+from toolgym.auditing.floors import oracle
+from toolgym.auditing.processes import EndedError, Played, Player, Script
+from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES, Finding, Verdict, ids, recorded
+from toolgym.auditing.subjects import Facts, Item
 from toolgym.evaluation.intervals import wilson
 
 __all__ = ["FAIL_CONFIDENCE", "Session", "least", "most", "total"]
@@ -55,6 +55,7 @@ class Session:
         deadline: seconds a step.
         end: reading of the monotonic clock after which no episode is begun.
         form: how answers are written.
+        rest: numbers of the tasks whose prompts are read beside the first ones.
     """
 
     facts: Facts
@@ -64,6 +65,7 @@ class Session:
     deadline: float
     end: float
     form: str = "{}"
+    rest: range = range(0)
     played: list[Played] = field(default_factory=list)
     hung: list[tuple[str, int, str]] = field(default_factory=list)
     """Script, task, and what was said of each call that had to be ended."""

@@ -5,13 +5,22 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from toolgym.audit.floors import ANSWER, hostile
-from toolgym.audit.processes import EndedError, Played, Player, Script
-from toolgym.audit.report import FAILS, NOT_SHOWN, PASSES
-from toolgym.audit.session import Session
+from toolgym.auditing.floors import ANSWER, hostile
+from toolgym.auditing.processes import EndedError, Played, Player, Script
+from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES, Verdict
+from toolgym.auditing.session import Session
+from toolgym.auditing.subjects import Item
 
 __all__ = [
-    *("check_cost", "check_deadline", "check_ends", "check_repeats", "check_robust", "check_runs"),
+    *(
+        "COMPARED",
+        "check_cost",
+        "check_deadline",
+        "check_ends",
+        "check_repeats",
+        "check_robust",
+        "check_runs",
+    ),
     *("first_plays", "probes"),
 ]
 
@@ -20,7 +29,8 @@ _GROWN = 8 << 20  # bytes below which growth is noise of the allocator
 _SLOWER = 5.0
 _PAUSE = 0.1  # seconds below which being slower is noise
 _SILENT = 60  # turns
-_COMPARED = 50  # tasks whose prompts are compared between two processes
+COMPARED = 50
+"""Tasks whose prompts are compared between two processes."""
 Probe = tuple[Script, int]
 
 
@@ -36,15 +46,14 @@ def probes(session: Session) -> list[Probe]:
     return found
 
 
-def first_plays(player: Player, asked: Sequence[Probe], said: list[str]) -> list[Played | None]:
-    """The probes, each with a fresh instance."""
+def first_plays(player: Player, asked: Sequence[Probe]) -> list[Played | None]:
+    """The probes, each with a fresh instance; None where one had to be ended."""
     found: list[Played | None] = []
     for script, number in asked:
         try:
             player.ask("renew")
             found.append(player.play(script, number))
-        except EndedError as error:
-            said.append(str(error))
+        except EndedError:  # the same replies are played later, and told then
             found.append(None)
     return found
 
@@ -55,19 +64,31 @@ def _differ(before: Sequence[Played | None], after: Sequence[Played | None]) -> 
 
 
 def check_repeats(
-    session: Session, asked: Sequence[Probe], first: Sequence[Played | None], other: Player
+    session: Session,
+    tasks: Sequence[Item],
+    asked: Sequence[Probe],
+    first: Sequence[Played | None],
+    other: Player,
 ) -> None:
-    """The same twice: in another process, after other episodes, and beside another instance."""
+    """The same twice: in another process, after other episodes, and beside another instance.
+
+    Args:
+        session: of the audit.
+        tasks: that the first process read first.
+        asked: the probes, which it played next.
+        first: what came of them.
+        other: the second process, which has done nothing yet.
+    """
     rule = (
         "fails where the same seed and the same replies give another opening, observation, reward "
-        "or end in a second process, in which Python's hashes have another seed"
+        "or end in a second process that has done the same, in which Python's hashes have another "
+        "seed"
     )
-    elsewhere = first_plays(other, asked, [])
-    changed = _differ(first, elsewhere)
+    other.write_as(session.form)
+    again = other.items([item.number for item in tasks])
+    changed = _differ(first, first_plays(other, asked))
     n = len(asked)
     kinds = [f"{len(changed)} of {n} episodes differ in a second process"] if changed else []
-    tasks = sorted(session.items, key=lambda item: item.number)[:_COMPARED]
-    again = other.items([item.number for item in tasks])
     unlike = [a.key for a, b in zip(tasks, again, strict=True) if a != b]
     kinds += [f"prompts or golds of {len(unlike)} of {len(tasks)} tasks differ: "
               f"{', '.join(unlike[:5])}"] if unlike else []  # fmt: skip
@@ -96,8 +117,7 @@ def check_repeats(
             beside += _differ([before], [session.player.play(script, number, "both", another)])
         except EndedError as error:
             session.hung.append((script.name, number, str(error)))
-    kinds = []
-    kinds += [f"{len(left)} of {n} episodes differ after other ones"] if left else []
+    kinds = [f"{len(left)} of {n} episodes differ after other ones"] if left else []
     kinds += [f"{len(beside)} differ while another instance plays"] if beside else []
     says = "; ".join(kinds) or f"{n} episodes are the same after all others, and beside another one"
     session.add("reset", FAILS if left or beside else PASSES, says, rule, left or beside)
@@ -147,7 +167,10 @@ def check_robust(session: Session) -> None:
 def check_deadline(session: Session) -> None:
     """Whether each call came back by the deadline; those that did not were ended."""
     slow = [p for p in session.played if max(p.seconds, default=0.0) > session.deadline]
-    rule = f"fails where a step does not return within {session.deadline:g} s; it is ended then"
+    rule = (
+        f"fails where a step does not return within {session.deadline:g} s, and had to be ended; "
+        "not shown where one returned late: a machine that others use, too, may be why"
+    )
     says = f"every step returned within {session.deadline:g} s"
     ended = [each for each in session.hung if "return" in each[2]]
     if ended:
@@ -156,7 +179,8 @@ def check_deadline(session: Session) -> None:
     elif slow:
         says = f"{len(slow)} episodes have a step of up to {max(slow[0].seconds):.1f} s"
     tasks = [f"{name} on task {number}" for name, number, _ in ended]
-    session.add("deadline", FAILS if ended or slow else PASSES, says, rule, slow, calls=tasks)
+    verdict: Verdict = FAILS if ended else NOT_SHOWN if slow else PASSES
+    session.add("deadline", verdict, says, rule, slow, calls=tasks)
 
 
 def check_ends(session: Session) -> None:

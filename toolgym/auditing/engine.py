@@ -10,14 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 
-from toolgym.audit import behaving, rewarding
-from toolgym.audit.floors import ANSWER, oracle, wrong_gold
-from toolgym.audit.opening import maker
-from toolgym.audit.processes import EndedError, Player, Script
-from toolgym.audit.report import FAILS, NOT_SHOWN, PASSES, AuditReport
-from toolgym.audit.session import Session, least, total
-from toolgym.audit.subjects import Item, Subject
-from toolgym.audit.texts import contradictions, copying_rules, own_rate, shared, twins
+from toolgym.auditing import behaving, rewarding
+from toolgym.auditing.floors import ANSWER, oracle, wrong_gold
+from toolgym.auditing.opening import maker
+from toolgym.auditing.processes import EndedError, Player, Script
+from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES, AuditReport
+from toolgym.auditing.session import Session, least, total
+from toolgym.auditing.subjects import Item, Subject
+from toolgym.auditing.texts import contradictions, copying_rules, own_rate, shared, twins
 from toolgym.errors import BadInputError, CheckError
 
 __all__ = ["audit"]
@@ -28,6 +28,7 @@ _READ = {
     "gymnasium": 200,
     "reasoning-gym": 300,
 }  # prompts that are read
+_PIECE = 25  # tasks that are read at once
 _DRAWN = 0.05  # of drawn tasks that may stand twice
 Tell = Callable[[str, int, int, str], None]
 
@@ -61,7 +62,7 @@ def audit(
         seconds: after which no further episode is begun; what was not played is not judged.
         out: folder of the report and its episodes.
         progress: called with stage, done, planned and a note.
-        options: by kind, see `toolgym.audit.opening.maker`: ``reward``, ``held_out``, ``gold``,
+        options: by kind, see `toolgym.auditing.opening.maker`: ``reward``, ``held_out``, ``gold``,
             ``form``, ``reward_range``, ``question``, ``oracle``, ``rows``.
 
     Raises:
@@ -79,8 +80,8 @@ def audit(
     tell = progress or (lambda stage, done, planned, note: None)
     player, other = Player(make, deadline, 1), Player(make, deadline, 2)
     try:
-        session, read = _begin(player, tasks, seed, turns, deadline, seconds)
-        _check_all(session, read, other, tell)
+        session = _begin(player, turns, deadline, seconds)
+        _check_all(session, other, tasks, seed, tell)
     finally:
         player.close()
         other.close()
@@ -90,29 +91,40 @@ def audit(
     return report
 
 
-def _begin(
-    player: Player, tasks: int, seed: int, turns: int, deadline: float, seconds: float
-) -> tuple[Session, list[Item]]:
+def _begin(player: Player, turns: int, deadline: float, seconds: float) -> Session:
+    """The facts, the first tasks, and the form of answers, in a process that is fresh again."""
     facts = player.start()
     most = _READ.get(facts.kind, 500)
-    count = facts.count
-    numbers = list(range(most if count is None else min(count, most)))
-    read = player.items(numbers)
-    if not read:
+    count = most if facts.count is None else min(facts.count, most)
+    first = player.items(range(min(count, behaving.COMPARED)))
+    if not first:
         raise BadInputError(f"{facts.name} has no task")
-    chosen = random.Random(seed).sample(read, min(tasks, len(read)))
     end = time.monotonic() + seconds
-    session = Session(facts, player, chosen, turns if facts.turns else 1, deadline, end)
-    _choose_form(session)
-    return session, read
+    session = Session(facts, player, first, turns if facts.turns else 1, deadline, end)
+    if len(facts.forms) > 1 or facts.forms[0] != "{}":
+        _choose_form(session)
+        player.close()
+        player.items(range(len(first)))  # as the second process will
+    session.rest = range(len(first), count)
+    return session
+
+
+def _read_on(session: Session) -> list[Item]:
+    """The prompts of further tasks, as many as can be read in a fifth of the time that there is."""
+    end, found = time.monotonic() + (session.end - time.monotonic()) / 5, list[Item]()
+    for begin in range(0, len(session.rest), _PIECE):
+        if time.monotonic() > end:
+            break
+        found += session.player.items(session.rest[begin : begin + _PIECE])
+    return found
 
 
 def _choose_form(session: Session) -> None:
     """The way of writing an answer under which golds earn most."""
-    forms = session.facts.forms
-    best = 0, ""
-    for place, form in enumerate(forms):
-        session.player.ask("form", form)
+    forms, best = session.facts.forms, ""
+    most = -1e9
+    for form in forms:
+        session.player.write_as(form)
         earned = 0.0
         for item in session.items[:5] if len(forms) > 1 else ():
             if item.golds:
@@ -120,30 +132,31 @@ def _choose_form(session: Session) -> None:
                     earned += max(-1e9, total(session.player.play(oracle(item), item.number)))
                 except EndedError:
                     break
-        if not place or earned > best[0] + 1e-9:
-            best = (earned, form)  # type: ignore[assignment]
-    session.player.ask("form", best[1])
-    session.form = best[1]
+        if earned > most + 1e-9:
+            most, best = earned, form
+    session.player.write_as(best)
+    session.form = best
 
 
-def _check_all(session: Session, read: list[Item], other: Player, tell: Tell) -> None:
-    stages = 6
+def _check_all(session: Session, other: Player, tasks: int, seed: int, tell: Tell) -> None:
+    stages, first = 6, session.items
     tell("audit", 0, stages, "the same twice")
     asked = behaving.probes(session)
-    first = behaving.first_plays(session.player, asked, [])
-    for played in first:
-        session.played += [played] if played is not None else []
+    plays = behaving.first_plays(session.player, asked)
+    session.played += [played for played in plays if played is not None]
+    read = [*first, *_read_on(session)]
+    session.items = random.Random(seed).sample(read, min(tasks, len(read)))
     tell("audit", 1, stages, "golds")
     session.play_honest()
     tell("audit", 2, stages, "floors")
     tried = rewarding.play_floors(session)
+    rewarding.play_late(session)
     rewarding.check_oracle(session, tried)
     rewarding.check_floors(session, tried)
     rewarding.check_spread(session)
     tell("audit", 3, stages, "repeats")
-    other.ask("form", session.form)
-    behaving.check_repeats(session, asked, first, other)
-    behaving.check_cost(session, first, asked)
+    behaving.check_repeats(session, first, asked, plays, other)
+    behaving.check_cost(session, plays, asked)
     tell("audit", 4, stages, "odd replies")
     _check_errors(session)
     behaving.check_ends(session)

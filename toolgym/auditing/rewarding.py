@@ -6,16 +6,24 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from toolgym.audit.floors import Floor, floors, same
-from toolgym.audit.processes import Played
-from toolgym.audit.report import FAILS, NOT_SHOWN, PASSES
-from toolgym.audit.session import Session, least, most, total
+from toolgym.auditing.floors import Floor, floors, same, wrong_gold
+from toolgym.auditing.processes import Played, Script
+from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES
+from toolgym.auditing.session import Session, least, most, total
 
-__all__ = ["check_floors", "check_oracle", "check_range", "check_spread", "play_floors"]
+__all__ = [
+    "check_floors",
+    "check_oracle",
+    "check_range",
+    "check_spread",
+    "play_floors",
+    "play_late",
+]
 
 _PART = 0.10  # of all that can be earned: what a reward of degrees may pay for nothing
 _WHOLE = 0.05  # of tasks in which a trick earns all
 _SKEW = 2 / 3  # of tasks that one constant answers
+_LATE = 10  # tasks whose gold is said late
 _ROUNDING = 1e-9
 Tried = dict[str, list[tuple[Floor, Played]]]
 
@@ -129,12 +137,22 @@ def _bad(value: object) -> bool:
         return True
 
 
+def play_late(session: Session) -> None:
+    """Say the gold one turn late: that may not earn more than to say it at once."""
+    for item in session.items[:_LATE] if session.facts.turns else ():
+        wrong = wrong_gold(item, session.items)
+        if wrong is not None and item.number in session.honest and not session.facts.oracle:
+            moves = (("answer", wrong), ("answer", item.golds[0]))
+            session.play(Script("gold after a wrong answer", moves, 2), item.number)
+
+
 def check_range(session: Session) -> None:
-    """Whether rewards are finite numbers within their range, and nothing earns more than honesty."""
+    """Whether rewards are finite, within their range, and at most those of honesty."""
     broken = [p for p in session.played if any(_bad(o.reward) for o in p.outcomes)]
     rule = (
         "fails where any reward is not a finite number, an episode earns outside the declared "
-        "range, or a policy without merit earns more than the gold of the task"
+        "range, or a policy without merit, or one that says the gold late, earns more than the "
+        "gold of the task"
     )
     good = [p for p in session.played if not any(_bad(o.reward) for o in p.outcomes)]
     facts = session.facts

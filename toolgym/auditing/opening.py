@@ -10,8 +10,9 @@ from typing import Any
 import cloudpickle
 import gymnasium as gym
 
-from toolgym.audit import foreign
-from toolgym.audit.subjects import GymSubject, Subject, ToolSubject, rows_subject
+from toolgym.auditing import foreign
+from toolgym.auditing.rows import rows_subject
+from toolgym.auditing.subjects import GymSubject, Subject, ToolSubject
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.policies.base import make_policy
@@ -34,10 +35,10 @@ def maker(env: Any, args: Mapping[str, Any], options: Mapping[str, Any]) -> Make
     """A function that makes the subject.
 
     Args:
-        env: see `toolgym.audit.auditing.audit`.
+        env: see `toolgym.auditing.engine.audit`.
         args: keyword arguments of an environment that is named.
         options: ``reward``, ``held_out``, ``question``: of a file of tasks, see
-            `toolgym.audit.subjects.rows_subject`; ``rows``: of skyrl-gym; ``gold``, ``form`` and
+            `toolgym.auditing.rows.rows_subject`; ``rows``: of skyrl-gym; ``gold``, ``form`` and
             ``reward_range``: of an environment that does not tell them; ``oracle``: name of a
             policy that plays the reference solution of an environment of ours.
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from toolgym._util.jsonl import write_json, write_lines, write_text
 from toolgym._util.text import text_table
-from toolgym.audit.processes import Played
-from toolgym.audit.subjects import Facts, Item
+from toolgym.auditing.processes import Played
+from toolgym.auditing.subjects import Facts, Item
 from toolgym.evaluation.document import Block, Heading, Paragraph, Quote, Table
 from toolgym.evaluation.document import to_html as html_of
 from toolgym.evaluation.document import to_markdown as markdown_of
@@ -18,7 +18,7 @@ from toolgym.messages import Message
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory
 
-__all__ = ["FAILS", "NOT_SHOWN", "PASSES", "AuditReport", "Finding"]
+__all__ = ["FAILS", "NOT_SHOWN", "PASSES", "AuditReport", "Finding", "Verdict"]
 
 PASSES, FAILS, NOT_SHOWN = "passes", "fails", "not shown"
 Verdict = Literal["passes", "fails", "not shown"]

@@ -1,6 +1,6 @@
 """Environments of other packages as subjects; a package is imported when it is named.
 
-These run inside the process of the audit; see `toolgym.audit.processes`.
+These run inside the process of the audit; see `toolgym.auditing.processes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from toolgym._util.jsonl import read_rows
 from toolgym._util.optional import require_extra
-from toolgym.audit.subjects import FORMS, Facts, Item, Outcome, Subject, texts_of
+from toolgym.auditing.subjects import FORMS, Facts, Item, Outcome, Subject, texts_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import load
 
@@ -22,14 +22,14 @@ __all__ = ["open_env_subject", "reasoning_gym_subject", "skyrl_subject", "verifi
 
 _SEED = 42
 _APART = 1_000_000
-"""Between the seeds of two splits: entry n is drawn by the sum of the data set's seed and n, so that
+"""Between the seeds of two splits. Entry n is drawn by the sum of the seed and n, so that
 neighbouring seeds give the same entries (docs/audit.md)."""
 _SIZE = 500
 _READ_FIELDS = ("text", "message", "prompt", "observation", "content", "result", "output")
 
 
 class _Procedural(Subject):
-    """A data set of reasoning-gym: entries by index, drawn by the seed of the data set."""
+    """A data set of reasoning-gym: entries by index."""
 
     def __init__(self, name: str, args: Mapping[str, Any]) -> None:
         gym = require_extra("reasoning_gym", "audit")
@@ -125,7 +125,8 @@ class _SkyRL(Subject):
         found = []
         for number in numbers:
             row = self._rows[number]
-            truth = row.get("gold", row.get("reward_spec", {}).get("ground_truth"))
+            spec = row.get("reward_spec") or row.get("reward_model") or {}
+            truth = row.get("gold", spec.get("ground_truth"))
             truth = truth.get("target", truth) if isinstance(truth, Mapping) else truth
             key = str(row.get("id", f"row-{number}"))
             found.append(Item(number, key, _chat_text(row.get("prompt", "")), texts_of(truth)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym.audit.auditing import audit
-from toolgym.audit.report import AuditReport, Finding
+from toolgym.auditing.engine import audit
+from toolgym.auditing.report import AuditReport, Finding
 
 __all__ = ["AuditReport", "Finding", "audit"]

@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 
 from toolgym._workers.pool import Child, inherited
-from toolgym.audit.subjects import Facts, Item, Outcome, Subject
+from toolgym.auditing.subjects import Facts, Item, Outcome, Subject
 from toolgym.errors import BadInputError, CheckError, ToolgymError, in_words
 
 __all__ = ["EndedError", "Move", "Played", "Player", "Script"]
@@ -85,9 +85,10 @@ class Host:
     Args:
         payload: a pickled function without arguments that makes the subject.
         memory: bytes of address space that the process may have.
+        form: how answers are written.
     """
 
-    def __init__(self, payload: bytes, memory: int) -> None:
+    def __init__(self, payload: bytes, memory: int, form: str) -> None:
         import resource  # POSIX, as all our child processes
 
         hole = os.open(os.devnull, os.O_WRONLY)
@@ -96,6 +97,7 @@ class Host:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         self._make: Callable[[], Subject] = pickle.loads(payload)  # noqa: S301 - our parent wrote it
         self.subject = self._make()
+        self.subject.form = form
 
     def __call__(self, method: str, *args: Any) -> Any:
         """Call a method of the subject, or one of this host's own."""
@@ -212,7 +214,7 @@ class Player:
             ) from error
         self._deadline, self._seed = deadline, str(hash_seed)
         self._child: Child | None = None
-        self.ended: list[str] = []
+        self._form: str | None = None
 
     def start(self) -> Facts:
         """Make the subject; what is known of it.
@@ -227,6 +229,11 @@ class Player:
         """Tasks by number."""
         found: list[Item] = self._ask(_START, "items", list(numbers))
         return found
+
+    def write_as(self, form: str) -> None:
+        """Write answers in this form from now on, in a process that is started anew, too."""
+        self._form = form
+        self._ask(_START, "form", form)
 
     def ask(self, method: str, *args: Any) -> Any:
         """Call a method of the subject that needs more time than a step."""
@@ -253,12 +260,10 @@ class Player:
         except TimeoutError as error:
             self.close()
             said = f"{job[0]} did not return within {seconds:g} s and was ended"
-            self.ended.append(said)
             raise EndedError(said) from error
         except (EOFError, ValueError) as error:
             code = self.close()
             said = f"the process died in {job[0]} (exit code {code})"
-            self.ended.append(said)
             raise EndedError(said) from error
         if isinstance(answer, Exception):
             if isinstance(answer, ToolgymError):
@@ -269,7 +274,7 @@ class Player:
     def _started(self, end: float) -> Child:
         if self._child is None:
             self._child = Child("child", environment={**inherited(), "PYTHONHASHSEED": self._seed})
-            made = pickle.dumps((Host, (self._payload, _MEMORY)))
+            made = pickle.dumps((Host, (self._payload, _MEMORY, self._form or "{}")))
             self._child.send(made, end=end)
         return self._child
 
