@@ -396,7 +396,7 @@ def planted() -> list[Case]:
             made = partial(rows, tasks_of(domain, seed), reward, (0.0, 1.0), None)
             found.append((f"{name} ({domain})", made, {}, FOUND_BY[name]))
     for name, spoil in TASKS.items():
-        for seed, domain in enumerate(("sums", "names", "passage")):
+        for seed, domain in enumerate(("sums", "names")):
             pairs = spoil(tasks_of(domain, seed), seed)
             made = partial(rows, pairs, CLEAN["exact"], (0.0, 1.0), None)
             found.append((f"{name} ({domain})", made, {}, FOUND_BY[name]))
@@ -443,7 +443,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--json", help="file of what was found")
-    parser.add_argument("--tasks", type=int, default=24)
+    parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument("--shard", default="0/1", help="every n-th case, such as 0/2")
     parser.add_argument("--deadline", type=float, default=3.0)
     asked = parser.parse_args()
@@ -451,7 +451,9 @@ def main() -> None:
     told = []
     began = time.perf_counter()
     shard, shards = map(int, asked.shard.split("/"))
-    for name, made, given, checks in [*planted(), *clean()][shard::shards]:
+    cases = [*planted(), *clean()]
+    random.Random(0).shuffle(cases)  # what was done when it was stopped is a fair sample of all
+    for name, made, given, checks in cases[shard::shards]:
         if asked.only not in name:
             continue
         report = audit(made, tasks=asked.tasks, deadline=asked.deadline, **given)

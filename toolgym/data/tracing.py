@@ -11,11 +11,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from toolgym._util.frames import standing
 from toolgym._util.jsonl import file_hash, parse_line, read_json, read_lines, value_hash
 from toolgym._util.text import markdown_table
 from toolgym.data.lineage import LINEAGE, LINKS, lines_of_run
 from toolgym.errors import BadInputError, MissingFileError
-from toolgym.rollouts.runs import SETTINGS
+from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
 
 __all__ = ["Lineage", "Link", "ModelNode", "trace"]
 
@@ -313,6 +314,8 @@ class _Walk:
     ) -> None:
         place = (beside / told["folder"]).resolve()
         self._file(place / SETTINGS, told["hash"], "runs")
+        if not standing(place / TRAJECTORIES).is_file():
+            raise BadInputError(f"broken link: {str(place)!r} has no episodes; {_NOT_FOUND}")
         found = lines_of_run(place, set(needed))
         for name, (digest, _, task) in needed.items():
             what = f"episode {name!r} of {str(place)!r}"
