@@ -11,7 +11,7 @@ from toolgym.auditing.subjects import Item
 
 __all__ = ["Rule", "contradictions", "copying_rules", "holds", "own_rate", "shared", "twins"]
 
-_CONTEXT = 14  # characters before the gold that a rule looks for
+_CONTEXTS = (14, 8, 5)  # characters before the gold that a rule looks for
 _WORD = re.compile(r"\w")
 
 
@@ -73,10 +73,12 @@ def copying_rules(items: Sequence[Item]) -> list[Rule]:
         seen = set()
         for gold in item.golds:
             for place in _places(item.prompt, gold):
-                context = item.prompt[max(0, place - _CONTEXT) : place]
-                # Alone at the beginning of a line there is nothing to look for.
-                if sum(map(str.isalpha, context)) >= 3 or re.search(r"[#=:>]\s*$", context):
-                    seen |= {context, context[-8:]}
+                for length in _CONTEXTS:
+                    context = item.prompt[max(0, place - length) : place]
+                    # Alone at the beginning of a line there is nothing to look for.
+                    words = sum(map(str.isalpha, context)) >= 3
+                    if words or re.search(r"[#=:>]\s*$", context):
+                        seen.add(context)
         counts.update(text for text in seen if len(text) >= 3)
     rules = []
     for context, _ in counts.most_common(40):
