@@ -153,7 +153,7 @@ def _check_all(session: Session, other: Player, tasks: int, seed: int, tell: Tel
     rewarding.play_late(session)
     rewarding.check_oracle(session, tried)
     rewarding.check_floors(session, tried)
-    rewarding.check_spread(session)
+    rewarding.check_spread(session, read)
     tell("audit", 3, stages, "repeats")
     behaving.check_repeats(session, first, asked, plays, other)
     behaving.check_cost(session, plays, asked)

@@ -10,6 +10,7 @@ from toolgym.auditing.floors import Floor, floors, same, wrong_gold
 from toolgym.auditing.processes import Played, Script
 from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES
 from toolgym.auditing.session import Session, least, most, total
+from toolgym.auditing.subjects import Item
 
 __all__ = [
     "check_floors",
@@ -111,9 +112,14 @@ def check_floors(session: Session, tried: Tried) -> None:
     session.judge("floor: constant", hits, n, _PART, says, rule, shown)
 
 
-def check_spread(session: Session) -> None:
-    """Whether one answer is the gold of most tasks: a constant then looks like skill."""
-    golds = [item.golds[0] for item in session.items if item.golds]
+def check_spread(session: Session, read: Sequence[Item]) -> None:
+    """Whether one answer is the gold of most tasks: a constant then looks like skill.
+
+    Args:
+        session: of the audit.
+        read: all tasks whose golds are known, also those that are not played.
+    """
+    golds = [item.golds[0] for item in read if item.golds]
     rule = (
         "the share of tasks with the most common gold; fails where its 99.9 % interval lies above "
         "two of three, for then one constant answer earns more than any learning can add; yes and "

@@ -282,16 +282,16 @@ def _graph(found: Lineage) -> str:
         parts.append(text(x, 16, words))
     for number, node in enumerate(found.models):
         begun = y
+        middle = y + _STEP * max(0, len(node.runs) - 1) / 2
         for run, player in zip(node.runs, node.players or [None] * len(node.runs), strict=False):
-            parts.append(line(_LEFT[0] + 90, y, _LEFT[1] - 90, y))
-            parts.append(line(_LEFT[1] + 90, y, _LEFT[2] - 50, y))
+            parts.append(line(_LEFT[0] + 95, y, _LEFT[1] - 105, y))
+            parts.append(line(_LEFT[1] + 105, y, _LEFT[2] - 45, middle))
             parts.append(text(_LEFT[0], y + 4, Path(str(run["source"])).name[:26]))
             played = "" if player is None else f", played by {player}"
             parts.append(
                 text(_LEFT[1], y + 4, f"{run['episodes']} of {run['tasks']} tasks{played}")
             )
             y += _STEP
-        middle = (begun + max(begun, y - _STEP)) / 2
         if node.count:
             parts.append(text(_LEFT[2], middle + 4, f"{node.count} rows"))
             parts.append(line(_LEFT[2] + 50, middle, _LEFT[3] - 70, middle))
