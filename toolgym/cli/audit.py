@@ -25,53 +25,65 @@ Env = Annotated[
 ]
 
 
+Reward = Annotated[
+    str | None,
+    typer.Option("--reward", help="Of a file of tasks: a reward's name, or module:function."),
+]
+HeldOut = Annotated[
+    str | None, typer.Option("--held-out", help="File of the other split, for overlap.")
+]
+Question = Annotated[
+    str | None, typer.Option("--question", help="Column of the prompt, in a file of tasks.")
+]
+Gold = Annotated[
+    str | None,
+    typer.Option(
+        "--gold", help="Column of the gold answers; of an environment info:KEY or attr:NAME."
+    ),
+]
+Form = Annotated[
+    str | None,
+    typer.Option("--form", help="How an answer is written, such as '#### {}'; default: tried."),
+]
+Range = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--range", help="Least and greatest reward of an episode."),
+]
+Rows = Annotated[str | None, typer.Option("--rows", help="File of rows, for skyrl: environments.")]
+Oracle = Annotated[
+    str | None,
+    typer.Option("--oracle", help="Policy that plays the reference solution, of ours."),
+]
+Tasks = Annotated[int, typer.Option("--tasks", help="Tasks that are played, at least 3.")]
+Seed = Annotated[int, typer.Option("--seed", help="Chooses the tasks.")]
+Turns = Annotated[int, typer.Option("--turns", help="Most turns of an episode.")]
+Deadline = Annotated[float, typer.Option("--deadline", help="Seconds a step may take.")]
+Seconds = Annotated[
+    float, typer.Option("--seconds", help="After which no further episode is begun.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of the report and the episodes that show it."),
+]
+
+
 def audit_env(
     env: Env,
-    reward: Annotated[
-        str | None,
-        typer.Option(
-            "--reward", help="Of a file of tasks: a reward's name, or module:function of yours."
-        ),
-    ] = None,
-    held_out: Annotated[
-        str | None, typer.Option("--held-out", help="File of the other split, for overlap.")
-    ] = None,
-    question: Annotated[
-        str | None, typer.Option("--question", help="Column of the prompt, in a file of tasks.")
-    ] = None,
-    gold: Annotated[
-        str | None,
-        typer.Option(
-            "--gold", help="Column of the gold answers; of an environment info:KEY or attr:NAME."
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--form", help="How an answer is written, such as '#### {}'; default: tried."),
-    ] = None,
-    reward_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--range", help="Least and greatest reward of an episode."),
-    ] = None,
-    rows: Annotated[
-        str | None, typer.Option("--rows", help="File of rows, for skyrl: environments.")
-    ] = None,
-    oracle: Annotated[
-        str | None,
-        typer.Option("--oracle", help="Policy that plays the reference solution, of ours."),
-    ] = None,
-    tasks: Annotated[int, typer.Option("--tasks", help="Tasks that are played, at least 3.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the tasks.")] = 0,
-    turns: Annotated[int, typer.Option("--turns", help="Most turns of an episode.")] = 8,
-    deadline: Annotated[float, typer.Option("--deadline", help="Seconds a step may take.")] = 10.0,
-    seconds: Annotated[
-        float, typer.Option("--seconds", help="After which no further episode is begun.")
-    ] = 600.0,
+    reward: Reward = None,
+    held_out: HeldOut = None,
+    question: Question = None,
+    gold: Gold = None,
+    form: Form = None,
+    reward_range: Range = None,
+    rows: Rows = None,
+    oracle: Oracle = None,
+    tasks: Tasks = 50,
+    seed: Seed = 0,
+    turns: Turns = 8,
+    deadline: Deadline = 10.0,
+    seconds: Seconds = 600.0,
     env_arg: options.EnvArgOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder of the report and the episodes that show it."),
-    ] = None,
+    out: Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Check an environment, or tasks with a reward, for what makes training on it go wrong.
