@@ -14,9 +14,9 @@ from toolgym.auditing import behaving, rewarding
 from toolgym.auditing.floors import ANSWER, oracle, wrong_gold
 from toolgym.auditing.opening import maker
 from toolgym.auditing.processes import EndedError, Player, Script
-from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES, AuditReport
+from toolgym.auditing.report import FAILS, NOT_SHOWN, PASSES, AuditReport, Finding
 from toolgym.auditing.session import Session, least, total
-from toolgym.auditing.subjects import Item, Subject
+from toolgym.auditing.subjects import Facts, Item, Subject
 from toolgym.auditing.texts import contradictions, copying_rules, own_rate, shared, twins
 from toolgym.errors import BadInputError, CheckError
 
@@ -80,7 +80,13 @@ def audit(
     tell = progress or (lambda stage, done, planned, note: None)
     player, other = Player(make, deadline, 1), Player(make, deadline, 2)
     try:
-        session = _begin(player, turns, deadline, seconds)
+        facts = player.start()
+        try:
+            session = _begin(facts, player, turns, deadline, seconds)
+        except EndedError as error:  # nothing can be played, which is what has to be told
+            rule = "fails where a reset, by which prompts are read, does not return"
+            hangs = Finding("deadline", FAILS, f"no prompt could be read: {error}", rule)
+            return AuditReport(facts, told, [hangs])
         _check_all(session, other, tasks, seed, tell)
     finally:
         player.close()
@@ -91,9 +97,8 @@ def audit(
     return report
 
 
-def _begin(player: Player, turns: int, deadline: float, seconds: float) -> Session:
-    """The facts, the first tasks, and the form of answers, in a process that is fresh again."""
-    facts = player.start()
+def _begin(facts: Facts, player: Player, turns: int, deadline: float, seconds: float) -> Session:
+    """The first tasks, and the form of answers, in a process that is fresh again."""
     most = _READ.get(facts.kind, 500)
     count = most if facts.count is None else min(facts.count, most)
     first = player.items(range(min(count, behaving.COMPARED)))
@@ -115,7 +120,11 @@ def _read_on(session: Session) -> list[Item]:
     for begin in range(0, len(session.rest), _PIECE):
         if time.monotonic() > end:
             break
-        found += session.player.items(session.rest[begin : begin + _PIECE])
+        try:
+            found += session.player.items(session.rest[begin : begin + _PIECE])
+        except EndedError as error:
+            session.hung.append(("reading of prompts", session.rest[begin], str(error)))
+            break
     return found
 
 
@@ -284,6 +293,9 @@ def _check_overlap(session: Session, read: Sequence[Item]) -> None:
     """Tasks of the other split that stand in this one."""
     try:
         others = session.player.ask("held_out", max(300, len(read)))
+    except EndedError as error:
+        session.add("overlap", NOT_SHOWN, f"the other split was not read in time: {error}")
+        return
     except CheckError as error:
         session.add("overlap", FAILS, f"the other split cannot be read: {error}")
         return

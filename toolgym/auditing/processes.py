@@ -18,6 +18,7 @@ from toolgym.errors import BadInputError, CheckError, ToolgymError, in_words
 __all__ = ["EndedError", "Move", "Played", "Player", "Script"]
 
 _START = 180.0  # seconds in which an environment has to be made: indexes are built, libraries read
+_READING = 20.0  # seconds that reading a few prompts has in any case
 _MEMORY = 8 << 30  # bytes of address space
 Move = tuple[str, ...]
 """A turn of a script: ``("say", text)`` as it is, ``("answer", text)`` in the subject's form,
@@ -226,8 +227,13 @@ class Player:
         return found
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
-        """Tasks by number."""
-        found: list[Item] = self._ask(_START, "items", list(numbers))
+        """Tasks by number, each of which may take as long as a step.
+
+        Raises:
+            EndedError: a reset did not return, or the process died.
+        """
+        seconds = min(_START, max(_READING, self._deadline * len(numbers)))
+        found: list[Item] = self._ask(seconds, "items", list(numbers))
         return found
 
     def write_as(self, form: str) -> None:
