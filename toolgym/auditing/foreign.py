@@ -117,8 +117,9 @@ class _SkyRL(Subject):
 
     def facts(self) -> Facts:
         """One task a row."""
-        told = (f"skyrl:{self._name}", "skyrl-gym", len(self._rows), *self._range)
-        return Facts(*told, forms=self._forms)
+        told = (f"skyrl:{self._name}", "skyrl-gym", len(self._rows))
+        low, high = self._range
+        return Facts(*told, low, high, forms=self._forms)
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
         """Prompt and ground truth of each row; a column ``gold`` overrules the latter."""
@@ -206,8 +207,11 @@ class _OpenEnv(Subject):
 
     def facts(self) -> Facts:
         """Tasks are seeds."""
-        told = (f"openenv:{self._name}", "openenv", None, *self._range)
-        return Facts(*told, drawn=True, forms=self._forms, own_gold=self._gold is not None)
+        told = (f"openenv:{self._name}", "openenv", None)
+        low, high = self._range
+        return Facts(
+            *told, low, high, drawn=True, forms=self._forms, own_gold=self._gold is not None
+        )
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
         """Each seed's opening, and its gold, where an attribute has it."""
@@ -310,9 +314,10 @@ class _Verifiers(Subject):
 
     def facts(self) -> Facts:
         """One reply a task."""
-        told = (f"verifiers:{self._target}", "verifiers", len(self._tasks), *self._range)
+        told = (f"verifiers:{self._target}", "verifiers", len(self._tasks))
+        low, high = self._range
         known = self._gold is not None
-        return Facts(*told, turns=False, forms=self._forms, own_gold=known)
+        return Facts(*told, low, high, turns=False, forms=self._forms, own_gold=known)
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
         """Prompt and the column of the gold of each task."""

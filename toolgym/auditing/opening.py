@@ -74,6 +74,10 @@ def _named(env: str, args: dict[str, Any], given: dict[str, Any]) -> Make:
         _only(env, given, known)
         return partial(make, name, args, **given)
     _only(env, given, _GYM)
+    if not (kind and name.isidentifier()):
+        from toolgym.rollouts.playing import spec_of
+
+        spec_of(env)  # an unknown id is told before a process is started
     return partial(_wrapped, partial(_made, env, args), given, env)
 
 

@@ -199,8 +199,11 @@ class GymSubject(Subject):
 
     def facts(self) -> Facts:
         """Drawn by seed; nothing is known of the reward unless it was said."""
-        told = (self._name, "gymnasium", None, *self._range)
-        return Facts(*told, drawn=True, forms=self._forms, own_gold=self._gold is not None)
+        told = (self._name, "gymnasium", None)
+        low, high = self._range
+        return Facts(
+            *told, low, high, drawn=True, forms=self._forms, own_gold=self._gold is not None
+        )
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
         """Each seed's opening, and its gold."""
