@@ -9,7 +9,7 @@ import asyncio
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolgym._util.jsonl import read_rows
@@ -32,7 +32,7 @@ class _Procedural(Subject):
     """A data set of reasoning-gym: entries by index."""
 
     def __init__(self, name: str, args: Mapping[str, Any]) -> None:
-        gym = require_extra("reasoning_gym", "audit")
+        gym: Any = require_extra("reasoning_gym", "audit")
         factory = require_extra("reasoning_gym.factory", "audit")
         if name not in factory.DATASETS:
             raise BadInputError(
@@ -42,7 +42,9 @@ class _Procedural(Subject):
         given = {"seed": _SEED, "size": _SIZE, **args}
         self._name, self._entries = name, dict[int, Any]()
         self._data = gym.create_dataset(name, **given)
-        self._others = lambda: gym.create_dataset(name, **{**given, "seed": given["seed"] + _APART})
+        self._others: Callable[[], Any] = lambda: gym.create_dataset(
+            name, **{**given, "seed": given["seed"] + _APART}
+        )
         self._number = 0
 
     def facts(self) -> Facts:
@@ -196,7 +198,7 @@ class _OpenEnv(Subject):
         self._forms = (form,) if form else FORMS
         self._range = reward_range or (None, None)
         hints = typing.get_type_hints(type(made).step)
-        self._action = hints.get("action")
+        self._action: Any = hints.get("action")
         fields = getattr(self._action, "model_fields", {})
         texts = [key for key, field in fields.items() if field.annotation is str]
         if not texts:

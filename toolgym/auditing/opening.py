@@ -112,8 +112,8 @@ def _wrapped(make: Callable[[], Any], given: Mapping[str, Any], env: str = "") -
     if not isinstance(made, gym.Env):
         raise BadInputError(f"what was made is {type(made).__name__}, not an environment")
     name = env or (made.spec.id if made.spec is not None else type(made.unwrapped).__name__)
-    bare = made.unwrapped
-    if isinstance(bare, ToolEnv) and made is bare:
+    if isinstance(made, ToolEnv):  # without wrappers
+        bare: ToolEnv = made
         policy = given.get("oracle") or ENVIRONMENTS.oracle(name, bare.tasks.source)
         return ToolSubject(bare, name, make_policy(policy) if policy else None)
     return GymSubject(made, name, given.get("gold"), given.get("form"), given.get("reward_range"))

@@ -102,7 +102,12 @@ class Host:
 
     def __call__(self, method: str, *args: Any) -> Any:
         """Call a method of the subject, or one of this host's own."""
-        own = {"play": self.play, "renew": self.renew, "both": self.both, "form": self.form}
+        own: dict[str, Callable[..., Any]] = {
+            "play": self.play,
+            "renew": self.renew,
+            "both": self.both,
+            "form": self.form,
+        }
         if method == "held":
             return _resident()
         return own[method](*args) if method in own else getattr(self.subject, method)(*args)

@@ -20,8 +20,10 @@ from toolgym.trajectory import Step, Trajectory
 
 __all__ = ["FAILS", "NOT_SHOWN", "PASSES", "AuditReport", "Finding", "Verdict"]
 
-PASSES, FAILS, NOT_SHOWN = "passes", "fails", "not shown"
 Verdict = Literal["passes", "fails", "not shown"]
+PASSES: Verdict = "passes"
+FAILS: Verdict = "fails"
+NOT_SHOWN: Verdict = "not shown"
 EPISODES = "trajectories.jsonl"
 _SHOWN = 5  # episodes of a finding
 _WIDTH = 1200  # characters of an episode on the page

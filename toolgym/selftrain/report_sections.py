@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ def _graph(found: Lineage) -> str:
     for number, node in enumerate(found.models):
         begun = y
         middle = y + _STEP * max(0, len(node.runs) - 1) / 2
-        for run, player in zip(node.runs, node.players or [None] * len(node.runs), strict=False):
+        for run, player in zip_longest(node.runs, node.players[: len(node.runs)]):
             parts.append(line(_LEFT[0] + 95, y, _LEFT[1] - 105, y))
             parts.append(line(_LEFT[1] + 105, y, _LEFT[2] - 45, middle))
             parts.append(text(_LEFT[0], y + 4, Path(str(run["source"])).name[:26]))
