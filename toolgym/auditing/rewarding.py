@@ -144,12 +144,13 @@ def _bad(value: object) -> bool:
 
 
 def play_late(session: Session) -> None:
-    """Say the gold one turn late: that may not earn more than to say it at once."""
+    """Say the gold one turn late, or again and again: neither may earn more than to say it once."""
     for item in session.items[:_LATE] if session.facts.turns else ():
         wrong = wrong_gold(item, session.items)
         if wrong is not None and item.number in session.honest and not session.facts.oracle:
             moves = (("answer", wrong), ("answer", item.golds[0]))
             session.play(Script("gold after a wrong answer", moves, 2), item.number)
+            session.play(Script("gold again and again", moves[1:], 3), item.number)
 
 
 def check_range(session: Session) -> None:
@@ -157,8 +158,8 @@ def check_range(session: Session) -> None:
     broken = [p for p in session.played if any(_bad(o.reward) for o in p.outcomes)]
     rule = (
         "fails where any reward is not a finite number, an episode earns outside the declared "
-        "range, or a policy without merit, or one that says the gold late, earns more than the "
-        "gold of the task"
+        "range, or a policy without merit, or one that says the gold late or several times, earns "
+        "more than the gold of the task"
     )
     good = [p for p in session.played if not any(_bad(o.reward) for o in p.outcomes)]
     facts = session.facts
