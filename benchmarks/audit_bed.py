@@ -7,6 +7,7 @@ beside it; any failing check of a clean variant is a false alarm.
     python -m benchmarks.audit_bed [--only NAME] [--json FILE]
 """
 
+# ruff: noqa: E501 - a spoiled grader a line reads best
 from __future__ import annotations
 
 import argparse
@@ -38,15 +39,18 @@ _SYLLABLES = ("ka", "lo", "mir", "tan", "ves", "dor", "phi", "que", "rus", "bel"
 
 
 def word(rng: random.Random) -> str:
+    """An invented word."""
     return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 4))).capitalize()
 
 
 def sums(rng: random.Random) -> Pair:
+    """A sum of two numbers."""
     a, b = rng.randint(100, 9999), rng.randint(100, 9999)
     return f"What is {a} + {b}?", str(a + b)
 
 
 def names(rng: random.Random) -> Pair:
+    """A name that nobody can know."""
     return (
         f"Who founded the city of {word(rng)} in {rng.randint(900, 1900)}?",
         f"{word(rng)} {word(rng)}",
@@ -54,21 +58,25 @@ def names(rng: random.Random) -> Pair:
 
 
 def yes_no(rng: random.Random) -> Pair:
+    """Even or odd, in equal parts."""
     n = rng.randint(1000, 99999)
     return f"Is {n} divisible by two? Answer yes or no.", "no" if n % 2 else "yes"
 
 
 def letters(rng: random.Random) -> Pair:
+    """One letter of four."""
     shown = [f"{name}) {word(rng)} {rng.randint(1, 99)}" for name in "ABCD"]
     return f"Which of these is the {word(rng)}?\n" + "\n".join(shown), rng.choice("ABCD")
 
 
 def larger(rng: random.Random) -> Pair:
+    """One of two numbers that stand in the prompt."""
     a, b = rng.sample(range(100, 9999), 2)
     return f"Which number is larger: {a} or {b}?", str(max(a, b))
 
 
 def passage(rng: random.Random) -> Pair:
+    """A number of a passage."""
     people = [(word(rng), rng.randint(20, 99)) for _ in range(4)]
     told = " ".join(f"{name} is {age} years old." for name, age in people)
     name, age = rng.choice(people)
@@ -76,6 +84,7 @@ def passage(rng: random.Random) -> Pair:
 
 
 def shots(rng: random.Random) -> Pair:
+    """A product behind worked examples."""
     a, b, c = rng.sample(range(11, 999), 3)
     return (
         f"Q: What is 2 * {a}? A: {2 * a}\nQ: What is 2 * {b}? A: {2 * b}\nQ: What is 2 * {c}? A:",
@@ -84,6 +93,7 @@ def shots(rng: random.Random) -> Pair:
 
 
 def money(rng: random.Random) -> Pair:
+    """A number with separators."""
     a = rng.randint(1000, 99999)
     return f"A {word(rng)} costs ${a:,}. What do two cost?", f"{2 * a:,}"
 
@@ -98,12 +108,14 @@ def tasks_of(domain: str, seed: int, count: int = COUNT) -> list[Pair]:
     rng = random.Random(f"{domain} {seed}")
     found: dict[str, str] = {}
     while len(found) < count:
+    """So many different tasks of a domain."""
         prompt, gold = DOMAINS[domain](rng)
         found.setdefault(prompt, gold)
     return list(found.items())
 
 
 def exact(reply: str, gold: str) -> float:
+    """1 for the gold, in any case."""
     return float(reply.strip().casefold() == gold.strip().casefold())
 
 
@@ -221,6 +233,7 @@ TASKS: dict[str, Callable[[list[Pair], int], list[Pair]]] = {
 def rows(pairs: list[Pair], reward: Callable[[str, str, str], Any], reach: tuple[Any, Any],
          others: list[Pair] | None, drawn: bool = False) -> OneTurn:  # fmt: skip
     def read(found: list[Pair]) -> list[Item]:
+    """Tasks with a reward function."""
         return [Item(n, f"t{n}", p, (g,) if g else ()) for n, (p, g) in enumerate(found)]
 
     facts = Facts("rows", "tasks with a reward", len(pairs), *reach, turns=False, drawn=drawn)
@@ -244,6 +257,7 @@ class Quiz(gym.Env[str, str]):
         self._earned: dict[str, float] = {}
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        """A task by seed."""
         super().reset(seed=seed)
         defect, space = self._defect, 40 if self._defect == "few tasks" else 10**9
         self._episodes += 1
@@ -279,6 +293,7 @@ class Quiz(gym.Env[str, str]):
         }
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        """A try."""
         defect, right = self._defect, exact(action, self._gold)
         self._turn += 1
         if defect == "memory":
@@ -318,6 +333,7 @@ class Quiz(gym.Env[str, str]):
 
 
 def tool_env(pairs: list[Pair], rubric: dict[str, Any] | None = None) -> toolgym.ToolEnv:
+    """An environment of ours with one tool."""
     asked = [Task(f"t{n}", p, (g,)) for n, (p, g) in enumerate(pairs)]
     fmt = get_format("react", "tools_multi_step")
 
@@ -411,6 +427,7 @@ def planted() -> list[Case]:
             made = partial(Quiz, domain, seed, defect)
             found.append((f"quiz: {name} ({domain})", made, given, FOUND_BY[name]))
     for name, (reward, checks) in TOOL_DEFECTS.items():
+    """All cases with a defect."""
         made = partial(tool_env, tasks_of("names", 3), {"planted": (reward, 1.0)})
         found.append((f"tools: {name}", made, {}, checks))
     return found
@@ -434,6 +451,7 @@ def clean() -> list[Case]:
             found.append((f"clean: quiz ({domain}, {seed})", made, given, ()))
     for seed in range(2):
         for domain in DOMAINS:
+    """All cases without one."""
             made = partial(tool_env, tasks_of(domain, 400 + seed))
             found.append((f"clean: tools ({domain}, {seed})", made, {}, ()))
     return found
@@ -473,6 +491,7 @@ def main() -> None:
         (counts["alarms"], counts["clean"], "clean variants with a false alarm"),
     ):
         if of:
+    """Audit them, and count."""
             low, high = wilson(hits / of, of)
             print(f"{hits} of {of} {what} ({hits / of:.1%}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{time.perf_counter() - began:.0f} s")
