@@ -105,10 +105,10 @@ COUNT = 120
 
 
 def tasks_of(domain: str, seed: int, count: int = COUNT) -> list[Pair]:
+    """So many different tasks of a domain."""
     rng = random.Random(f"{domain} {seed}")
     found: dict[str, str] = {}
     while len(found) < count:
-    """So many different tasks of a domain."""
         prompt, gold = DOMAINS[domain](rng)
         found.setdefault(prompt, gold)
     return list(found.items())
@@ -232,8 +232,9 @@ TASKS: dict[str, Callable[[list[Pair], int], list[Pair]]] = {
 
 def rows(pairs: list[Pair], reward: Callable[[str, str, str], Any], reach: tuple[Any, Any],
          others: list[Pair] | None, drawn: bool = False) -> OneTurn:  # fmt: skip
-    def read(found: list[Pair]) -> list[Item]:
     """Tasks with a reward function."""
+
+    def read(found: list[Pair]) -> list[Item]:
         return [Item(n, f"t{n}", p, (g,) if g else ()) for n, (p, g) in enumerate(found)]
 
     facts = Facts("rows", "tasks with a reward", len(pairs), *reach, turns=False, drawn=drawn)
@@ -402,6 +403,7 @@ Case = tuple[str, Any, dict[str, Any], tuple[str, ...]]
 
 
 def planted() -> list[Case]:
+    """All cases with a defect."""
     found: list[Case] = []
     for name, reward in REWARDS.items():
         numbers = ("sums", "money") if name in ("raises on words", "eval", "error pays") else None
@@ -427,13 +429,13 @@ def planted() -> list[Case]:
             made = partial(Quiz, domain, seed, defect)
             found.append((f"quiz: {name} ({domain})", made, given, FOUND_BY[name]))
     for name, (reward, checks) in TOOL_DEFECTS.items():
-    """All cases with a defect."""
         made = partial(tool_env, tasks_of("names", 3), {"planted": (reward, 1.0)})
         found.append((f"tools: {name}", made, {}, checks))
     return found
 
 
 def clean() -> list[Case]:
+    """All cases without one."""
     found: list[Case] = []
     for seed in range(2):
         for domain in DOMAINS:
@@ -451,13 +453,13 @@ def clean() -> list[Case]:
             found.append((f"clean: quiz ({domain}, {seed})", made, given, ()))
     for seed in range(2):
         for domain in DOMAINS:
-    """All cases without one."""
             made = partial(tool_env, tasks_of(domain, 400 + seed))
             found.append((f"clean: tools ({domain}, {seed})", made, {}, ()))
     return found
 
 
 def main() -> None:
+    """Audit them, and count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--json", help="file of what was found")
@@ -491,7 +493,6 @@ def main() -> None:
         (counts["alarms"], counts["clean"], "clean variants with a false alarm"),
     ):
         if of:
-    """Audit them, and count."""
             low, high = wilson(hits / of, of)
             print(f"{hits} of {of} {what} ({hits / of:.1%}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{time.perf_counter() - began:.0f} s")
