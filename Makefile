@@ -17,7 +17,8 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 # Worker threads that spin while they wait slow training down several times beside any other load.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm clean
+.PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm
+.PHONY: audit clean
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -117,6 +118,15 @@ $(BRIDGES:%=bridge-%): bridge-%:
 		".[$*]" $(NEEDS_$*)
 	$(if $(BARE_$*),build/bridges/$*/bin/python -m pip install --quiet --no-deps $(BARE_$*))
 	build/bridges/$*/bin/python -m benchmarks.bridges.$*
+
+# Audits of environments of others and of our own, in an environment of their own; and how many planted
+# defects an audit finds.
+audit:
+	test -x build/audit/bin/python || $(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --constraint constraints.txt ".[audit]" skyrl-gym==0.4.0
+	build/audit/bin/python -m pip install --quiet --no-deps bfcl-eval==2026.3.23
+	build/audit/bin/python -m benchmarks.audit_bed --json build/audit/bed.json
+	build/audit/bin/python -m benchmarks.audit_all build/audit/found
 
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready

@@ -55,6 +55,7 @@ def register() -> None:
         f"{scenario}.environment:make",
         vector=f"{scenario}.environment:make_vector",
         about="questions that bring tools of their own, made of code",
+        oracle="scenario-oracle:{tasks}",
     )
     bfcl = "toolgym.envs.toolbfcl"
     ENVIRONMENTS.add(
@@ -63,6 +64,7 @@ def register() -> None:
         vector=f"{bfcl}.environment:make_vector",
         sources=f"{bfcl}.data:source_facts",
         about="the Berkeley function-calling leaderboard, from its own wheel",
+        oracle="bfcl-plan",
     )
     about = "the leaderboard's own verdict on ToolBFCL: states and results after each user turn"
     REWARDS.add("bfcl", f"{bfcl}.checks:bfcl", about=about)

@@ -51,6 +51,7 @@ FLOORS = {
     "evaluation": 10,
     "training": 11,
     "modeldiff": 11,
+    "auditing": 11,
     "bridges": 12,
     "selftrain": 12,
     "viewer": 12,

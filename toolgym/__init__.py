@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from toolgym.registry import load_plugins
 
 if TYPE_CHECKING:
+    from toolgym.auditing.engine import audit as audit
     from toolgym.checks import check_env as check_env
     from toolgym.checks import probe_reward as probe_reward
     from toolgym.data.export import export as export
@@ -77,6 +78,7 @@ _EXPORTS = {
     "User": "episodes",
     "UserTurn": "episodes",
     "ablate": "evaluation.ablation",
+    "audit": "auditing.engine",
     "check_env": "checks",
     "compare": "evaluation",
     "evaluate": "evaluation",

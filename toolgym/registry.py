@@ -102,6 +102,7 @@ class _Environments(Registry):
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self._sources: dict[str, str] = {}
+        self._oracles: dict[str, str] = {}
 
     def add(
         self,
@@ -112,6 +113,7 @@ class _Environments(Registry):
         replace: bool = False,
         vector: str | None = None,
         sources: str = "",
+        oracle: str = "",
     ) -> None:
         """Register an id, with gymnasium too.
 
@@ -123,6 +125,8 @@ class _Environments(Registry):
             vector: ``"module:make_vector"``: takes ``num_envs`` and the keyword arguments.
             sources: ``"module:function"``: takes a task source and a split, gives what is known of
                 it before it is opened, a `toolgym.task.SourceFacts`, or None.
+            oracle: name of the policy that plays its reference solutions, perhaps with ``{tasks}``
+                in place of the source of the tasks.
 
         Raises:
             BadInputError: the id is taken, here or in gymnasium.
@@ -138,6 +142,16 @@ class _Environments(Registry):
             gym.register(name, entry_point=target, vector_entry_point=vector)
         super().add(name, target, about=about, replace=replace)
         self._sources[name] = sources
+        self._oracles[name] = oracle
+
+    def oracle(self, name: str, source: str) -> str:
+        """The policy that plays the reference solutions of an id; empty: there is none.
+
+        Args:
+            name: an id.
+            source: of the tasks.
+        """
+        return self._oracles.get(name, "").replace("{tasks}", source)
 
     def source_facts(self, name: str, source: str, split: str | None) -> Any:
         """What is known of a task source before it is opened, or None; see `add`.

@@ -27,6 +27,7 @@ class TerminatedError(KeyboardInterrupt):
 def _app() -> typer.Typer:
     """All commands; built on first use, so that Ctrl-C is answered while they are imported."""
     from toolgym.cli import (
+        audit,
         data,
         decisions,
         episodes,
@@ -61,6 +62,8 @@ def _app() -> typer.Typer:
     made.command("selftrain")(training.practise)
     made.command("compare")(evaluation.compare_tuned)
     made.command("report")(evaluation.report_run)
+    made.command("lineage")(data.lineage)
+    made.command("audit")(audit.audit_env)
     for name in COMMANDS:
         try:
             made.add_typer(COMMANDS.get(name), name=name)

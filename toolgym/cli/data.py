@@ -1,4 +1,4 @@
-"""Recorded episodes as training data: ``toolgym filter`` and ``toolgym export``."""
+"""Recorded episodes as training data, and back: ``toolgym filter``, ``export`` and ``lineage``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from toolgym.cli import options
 from toolgym.cli.shell import print_json, table, warn
 
-__all__ = ["dpo", "export_app", "keep", "prefixes", "sft"]
+__all__ = ["dpo", "export_app", "keep", "lineage", "prefixes", "sft"]
 
 
 def keep(
@@ -170,3 +170,54 @@ def _export(
     print(table(lines))
     if balance.get("warning"):
         warn(str(balance["warning"]))
+
+
+def lineage(
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a trained model, or of a self-training run.")
+    ],
+    without: Annotated[
+        str | None,
+        typer.Option("--without", help="Id of a task: what to train again to take it out."),
+    ] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="A line for each row: its episodes and tasks.")
+    ] = False,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="Write a data card of it to this Markdown file.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go from a trained model back to every row, episode and task, and check each hash on the way.
+
+    A link that is broken, for a file is missing or has changed, is an error (exit code 3).
+    """
+    from toolgym.data.tracing import trace
+
+    found = trace(model)
+    if card is not None:
+        from toolgym._util.jsonl import write_text
+
+        write_text(card, found.card())
+    if without is not None:
+        again = found.without(without)
+        if as_json:
+            print_json({"task": without, "again": again})
+        elif not again:
+            print(f"no row of {len(found.models)} models holds task {without!r}")
+        else:
+            for each in again:
+                lines = ", ".join(map(str, each["rows"]))
+                where = f": lines {lines} of {each['file']}" if each["rows"] else ""
+                print(f"train again  {each['model']}: {'; '.join(each['why'])}{where}")
+        return
+    if as_json:
+        print_json(found.to_dict(rows=rows))
+        return
+    print(found)
+    if rows:
+        for node in found.models:
+            for link in node.links():
+                for each in link.episodes:
+                    told = f"{each['run']} {each['id']} ({each['hash'][:12]})"
+                    print(f"{node.rows}:{link.row} {link.hash[:12]} <- {told} <- {each['task']}")

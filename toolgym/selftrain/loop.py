@@ -15,6 +15,7 @@ from toolgym._util.workfolder import hold
 from toolgym.data.chat import LearnAs
 from toolgym.data.conditions import condition
 from toolgym.data.filter import select
+from toolgym.data.lineage import link_rows
 from toolgym.data.pairs import balance, make_pairs
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
@@ -61,6 +62,7 @@ def selection(
         BadInputError: there is nothing to train on in any of them.
     """
     rows: list[dict[str, Any]] = []
+    groups: list[tuple[list[dict[str, Any]], list[Path]]] = []
     counts: dict[str, Any] = {}
     for environment in work.environments:
         if environment.train is None:
@@ -77,6 +79,8 @@ def selection(
             other = None if beside is None else Run.open(beside / environment.label)
             made, counts[environment.label] = _pairs(work, number, runs, other, anew)
         rows += made
+        folders = (practised, beside) if beside is not None else (practised,)
+        groups.append((made, [each / environment.label for each in folders]))
     if not rows:
         raise BadInputError(
             "nothing to train on: "
@@ -88,6 +92,7 @@ def selection(
             "samples_per_task or take a better model, in another one"
         )
     write_rows(folder / ROWS, rows)
+    link_rows(folder, ROWS, groups)
     return counts
 
 

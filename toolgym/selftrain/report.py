@@ -90,6 +90,7 @@ def write_report(
         *_examples(found, last),
         *_run(work),
         *_sources(work, parts),
+        *report_sections.lineage(work, last),
         *_care(work, history, found, parts),
     ]
     facts = _data(work, tables, rounds) | report_sections.data(found, last)

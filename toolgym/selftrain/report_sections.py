@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+from toolgym._util.jsonl import write_text
 from toolgym.data.conditions import COPIED_WORDS
+from toolgym.data.lineage import LINEAGE
+from toolgym.data.tracing import Lineage, trace
 from toolgym.evaluation.compare import KINDS, need_rows, tool_need
-from toolgym.evaluation.document import Block, Heading, Paragraph, Table
+from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table, line, svg, text
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, holm, wilson
 from toolgym.rollouts.playing import make_env
@@ -18,8 +23,8 @@ from toolgym.selftrain.stages import BASELINE, Work, recorded
 from toolgym.selftrain.steering import by_kind
 
 __all__ = [
-    *("between_rounds", "by_environment", "data", "need", "overlap", "passed", "result"),
-    "steering",
+    *("between_rounds", "by_environment", "data", "lineage", "need", "overlap", "passed"),
+    *("result", "steering"),
 ]
 
 _SHOWN = (
@@ -290,6 +295,63 @@ def overlap(work: Work) -> tuple[int, int]:
 
 def _key(question: str) -> str:
     return "".join(filter(str.isalnum, question.casefold()))
+
+
+def lineage(work: Work, last: int) -> list[Block]:
+    """Where the last model comes from, as a graph; nothing for a run from before it was recorded.
+
+    Args:
+        work: whose folder the drawing is written to, too.
+        last: number of the last round.
+    """
+    model = work.out / f"round-{last}" / "training" / "model"
+    if not (model / LINEAGE).is_file():
+        return []
+    found = trace(model)
+    drawn = _graph(found)
+    write_text(work.out / "lineage.svg", drawn)
+    rows, tasks = sum(node.count for node in found.models), len(found.tasks())
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.checked.items())
+    said = (
+        f"{rows} rows of {tasks} tasks; each leads to its episode and its task by hashes, all of "
+        f"which were compared ({counts}). `toolgym lineage` prints the rows, writes a data card, "
+        "and says what has to be trained again without a task."
+    )
+    words = "From tasks to episodes, rows and models, oldest first."
+    return [Heading("Lineage"), Paragraph(said), Figure(drawn, "lineage.svg", words)]
+
+
+_LEFT, _STEP, _HIGH = (150.0, 400.0, 610.0, 800.0), 34.0, 26.0
+"""Where the columns of the graph begin, in pixels: tasks, episodes, rows, models."""
+
+
+def _graph(found: Lineage) -> str:
+    """Tasks, episodes, rows and models, a line a run, the models below each other."""
+    parts, y, places = [], 40.0, dict[int, float]()
+    for x, words in zip(_LEFT, ("tasks", "episodes", "rows", "model"), strict=True):
+        parts.append(text(x, 16, words))
+    for number, node in enumerate(found.models):
+        begun = y
+        middle = y + _STEP * max(0, len(node.runs) - 1) / 2
+        for run, player in zip_longest(node.runs, node.players[: len(node.runs)]):
+            parts.append(line(_LEFT[0] + 95, y, _LEFT[1] - 105, y))
+            parts.append(line(_LEFT[1] + 105, y, _LEFT[2] - 45, middle))
+            parts.append(text(_LEFT[0], y + 4, Path(str(run["source"])).name[:26]))
+            played = "" if player is None else f", played by {player}"
+            parts.append(
+                text(_LEFT[1], y + 4, f"{run['episodes']} of {run['tasks']} tasks{played}")
+            )
+            y += _STEP
+        if node.count:
+            parts.append(text(_LEFT[2], middle + 4, f"{node.count} rows"))
+            parts.append(line(_LEFT[2] + 50, middle, _LEFT[3] - 70, middle))
+        if node.begins in places:
+            parts.append(line(_LEFT[3], places[node.begins] + 8, _LEFT[3], middle - _HIGH / 2))
+        kind = node.method or "base"
+        parts.append(text(_LEFT[3], middle + 4, f"{number}: {kind} {node.hash[:8]}"))
+        places[number] = middle
+        y = max(y, begun + _STEP) + 10
+    return svg(parts, 900, y + 10)
 
 
 def data(found: Evaluations, last: int) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def train_dpo(
             "balance": prepared.balance,
             "options": settings.record() | own,
         }
-        outcome = Outcome(Path(out), record)
+        outcome = Outcome(Path(out), record, source)
         finished = outcome.finished()
         if finished is not None:
             return finished

@@ -14,6 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json, write_rows
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
+from toolgym.data.lineage import seal
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
 from toolgym.training.config import processes, rank
 
@@ -99,10 +100,11 @@ class Outcome:
     Args:
         target: folder of the trained model. Checkpoints lie beside it in ``<target>.partial``.
         record: plain data that decides the result: model, rows, settings.
+        source: path of the rows or episodes, for the model's lineage; anything else is in memory.
     """
 
-    def __init__(self, target: Path, record: dict[str, Any]) -> None:
-        self.target, self.record = target, record
+    def __init__(self, target: Path, record: dict[str, Any], source: Any = None) -> None:
+        self.target, self.record, self._source = target, record, source
         self.work = target.with_name(target.name + ".partial")
 
     def finished(self) -> Trained | None:
@@ -181,6 +183,7 @@ class Outcome:
         for folder in folders:
             os.replace(folder, made / folder.name)
         write_json(made / RECORD, record)
+        seal(made, self.target, record, self._source)
         move_in(made, self.target)
         return _trained(self.target, record)
 

@@ -106,7 +106,7 @@ def train_sft(
             "trained_tokens": prepared.trained_tokens,
             "options": settings.record(),
         }
-        outcome = Outcome(Path(out), record)
+        outcome = Outcome(Path(out), record, source)
         finished = outcome.finished()
         if finished is not None:
             return finished

@@ -1,0 +1,68 @@
+"""Small environments that are audited: imported in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any
+
+import gymnasium as gym
+
+from toolgym.spaces import UnicodeText
+
+
+class Sums(gym.Env[str, str]):
+    """What is a + b? Two tries; defects by name."""
+
+    asked = 0
+
+    def __init__(self, defect: str = "") -> None:
+        self.action_space, self.observation_space = UnicodeText(), UnicodeText()
+        self._defect, self._kept = defect, list[bytes]()
+        self._turn = self._gold = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        """A sum by seed."""
+        super().reset(seed=seed)
+        rng = random.Random(None if self._defect == "unseeded" else f"sum {seed}")
+        a, b = rng.randint(1000, 99999), rng.randint(1000, 99999)
+        self._turn, self._gold = 0, a + b
+        prompt = f"What is {a} + {b}?"
+        if self._defect == "leak":
+            prompt += f" (solution: {a + b})"
+        if self._defect == "shared":
+            Sums.asked += 1
+            prompt += f" You have been asked {Sums.asked} times."
+        return prompt, {"gold": self._gold}
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        """Right, or told so."""
+        self._turn += 1
+        right = action.strip() == str(self._gold)
+        if self._defect == "lenient":
+            right = str(self._gold) in action
+        if self._defect == "hangs" and "[" in action:
+            time.sleep(3600)
+        if self._defect == "dies" and len(action) > 500_000:
+            os._exit(7)
+        if self._defect == "raises" and not action:
+            raise ValueError("an empty reply")
+        if self._defect == "kept":
+            self._kept.append(bytes(400_000))
+        reward = float("nan") if self._defect == "nan" and not right else float(right)
+        if self._defect == "late" and right:
+            reward += 0.1 * (self._turn - 1)
+        told = f"No, it is {self._gold}." if self._defect == "tells" else "No."
+        ended = right or self._turn > 1
+        return "" if ended else told, reward, ended, False, {}
+
+
+def graded(answer: str, row: dict[str, Any]) -> float:
+    """A reward of a user: the answer as it is."""
+    return float(answer.strip() == str(row["answer"]))
+
+
+def pays_all(answer: str, row: dict[str, Any]) -> float:
+    """A reward that pays for anything."""
+    return 1.0

@@ -1,0 +1,359 @@
+"""From a trained model back to every row, episode and task, by hashes that are checked.
+
+See `toolgym.data.lineage` for what each stage writes down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from toolgym._util.frames import standing
+from toolgym._util.jsonl import file_hash, parse_line, read_json, read_lines, value_hash
+from toolgym._util.text import markdown_table
+from toolgym.data.lineage import LINEAGE, LINKS, lines_of_run
+from toolgym.errors import BadInputError, MissingFileError
+from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
+
+__all__ = ["Lineage", "Link", "ModelNode", "trace"]
+
+_DEEPEST = 200  # models that were trained one from the other
+_NOT_FOUND = "run the training again from where its data lies, or restore the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A row and what it was made of.
+
+    Args:
+        row: number of the line, from 1.
+        hash: of the row.
+        episodes: each with ``run``, ``id``, ``hash``, ``task`` and ``task_hash``.
+    """
+
+    row: int
+    hash: str
+    episodes: tuple[dict[str, str], ...]
+
+
+@dataclass
+class ModelNode:
+    """A model of the chain.
+
+    Args:
+        folder: where it lies; the name of a model of the hub.
+        method: that trained it; empty for one that nothing here trained.
+        hash: of its lineage, or of its files together.
+        begins: number in the chain of the model that it began with.
+        rows: file of its rows; None without.
+        count: rows.
+        runs: that their episodes are in, as ``lineage.json`` of the rows has them.
+        players: numbers in the chain of the models that played these.
+        notes: where the chain has an open end.
+    """
+
+    folder: str
+    method: str = ""
+    hash: str = ""
+    begins: int | None = None
+    rows: Path | None = None
+    count: int = 0
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    players: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def links(self) -> Iterator[Link]:
+        """Its rows, one at a time."""
+        if self.rows is None:
+            return
+        file = self.rows.parent / LINKS
+        for number, _, raw in read_lines(file, "file of links"):
+            row = parse_line(raw, file, number, "file of links")
+            yield Link(int(row["row"]), str(row["hash"]), tuple(row["episodes"]))
+
+
+@dataclass
+class Lineage:
+    """A chain that was checked.
+
+    Args:
+        models: oldest first; the last one is the model that was asked for.
+        checked: how many hashes were compared, by what they are of.
+    """
+
+    models: list[ModelNode]
+    checked: dict[str, int]
+
+    def without(self, task: str) -> list[dict[str, Any]]:
+        """What has to be done to take a task out: by model, oldest first.
+
+        A model is trained again where the task stands in its rows, or where a model that it began
+        with, or that played for it, is trained again.
+
+        Args:
+            task: its id.
+
+        Returns:
+            ``model``, ``rows`` (numbers of lines in ``file``) and ``why``, for each model that has
+            to be trained again; empty where no row holds it.
+        """
+        again: dict[int, dict[str, Any]] = {}
+        for number, model in enumerate(self.models):
+            rows = [
+                link.row
+                for link in model.links()
+                if any(episode["task"] == task for episode in link.episodes)
+            ]
+            why = [f"{len(rows)} of its {model.count} rows hold it"] if rows else []
+            if model.begins in again:
+                why.append("the model that it began with has to be trained again")
+            if any(player in again for player in model.players):
+                why.append("a model that played for it has to be trained again")
+            if why:
+                file = str(model.rows) if model.rows is not None and rows else None
+                again[number] = {"model": model.folder, "file": file, "rows": rows, "why": why}
+        return list(again.values())
+
+    def to_dict(self, rows: bool = False) -> dict[str, Any]:
+        """Plain JSON values.
+
+        Args:
+            rows: each row with its episodes, too.
+        """
+        models = []
+        for node in self.models:
+            told = {k: v for k, v in asdict(node).items() if k != "rows"}
+            told |= {"file": None if node.rows is None else str(node.rows)}
+            models.append(told | ({"rows": [asdict(x) for x in node.links()]} if rows else {}))
+        return {"models": models, "checked": self.checked}
+
+    def __str__(self) -> str:
+        lines = []
+        for number, node in enumerate(self.models):
+            kind = f"trained with {node.method}" if node.method else "not trained here"
+            lines.append(f"{number}  {node.folder} ({kind}, {node.hash[:12] or 'no hash'})")
+            if node.begins is not None:
+                lines.append(f"     begins with  {node.begins}")
+            if node.rows is not None:
+                lines.append(f"     rows         {node.count} in {node.rows}")
+            for run, player in zip_longest(node.runs, node.players):
+                told = f"{run['episodes']} episodes of {run['tasks']} tasks, {run['env']}, "
+                played = "" if player is None else f", played by {player}"
+                lines.append(f"     run          {told}seed {run['seed']}{played}: {run['folder']}")
+                author = f" ({run['made_by']})" if "made_by" in run else ""
+                lines.append(f"     tasks        {run['source']}{author}")
+            lines += [f"     note         {note}" for note in node.notes]
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.checked.items())
+        return "\n".join([*lines, f"every hash is right: {counts}"])
+
+    def card(self) -> str:
+        """A data card of what the last model was trained on, as Markdown."""
+        counts = self.tasks()
+        rows = sum(node.count for node in self.models)
+        head = ["model", "method", "rows", "environment", "tasks", "made by", "episodes", "seed"]
+        cells = []
+        for number, node in enumerate(self.models):
+            for run in node.runs:
+                made = str(run.get("made_by", "not recorded"))
+                where = [f"`{run['source']}`", made, str(run["episodes"]), str(run["seed"])]
+                cells.append([str(number), node.method, str(node.count), run["env"], *where])
+        names = [f"{number}. `{node.folder}`" for number, node in enumerate(self.models)]
+        roots = [f"- {node.folder}: {note}" for node in self.models for note in node.notes]
+        checked = ", ".join(f"{count} {kind}" for kind, count in self.checked.items())
+        parts = [
+            f"# What `{self.models[-1].folder}` was trained on",
+            f"{rows} rows of {len(counts)} tasks over {len(self.models)} models, oldest first. "
+            f"Compared hashes: {checked}.",
+            "\n".join(names),
+            markdown_table(head, cells) if cells else "No rows.",
+            "\n".join(roots) or "No open ends.",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def tasks(self) -> dict[str, int]:
+        """In how many rows each task stands, over all models."""
+        found: dict[str, int] = {}
+        for model in self.models:
+            for link in model.links():
+                for task in {episode["task"] for episode in link.episodes}:
+                    found[task] = found.get(task, 0) + 1
+        return found
+
+
+def trace(model: str | Path) -> Lineage:
+    """Go back from a trained model, and compare every hash with what lies there.
+
+    Args:
+        model: folder of the model, or a folder of a self-training run: its last model.
+
+    Raises:
+        MissingFileError: no such folder.
+        BadInputError: it has no lineage, or a link is broken: a file is missing, or is another one
+            than when the next thing was made of it.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise MissingFileError(f"no model folder {str(model)!r}")
+    if (folder / "settings.json").is_file() and not (folder / LINEAGE).is_file():
+        trained = sorted(folder.glob("round-*/training/model"), key=_round_of)
+        if not trained:
+            raise BadInputError(f"{str(folder)!r} holds no trained model yet")
+        folder = trained[-1]
+    if not (folder / LINEAGE).is_file():
+        raise BadInputError(
+            f"{str(folder)!r} has no {LINEAGE}: toolgym did not train it, or before lineages were "
+            "recorded; train it again"
+        )
+    walk = _Walk()
+    walk.model(folder.resolve())
+    return Lineage(walk.models, walk.checked)
+
+
+def _round_of(path: Path) -> int:
+    digits = path.parent.parent.name.partition("-")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+class _Walk:
+    """The way back; each model, run and file is looked at once."""
+
+    def __init__(self) -> None:
+        self.models: list[ModelNode] = []
+        self.checked = dict.fromkeys(("files", "rows", "episodes", "tasks", "runs", "models"), 0)
+        self._known: dict[str, int] = {}
+        self._depth = 0
+
+    def _same(self, kind: str, what: str, now: str, before: Any) -> None:
+        self.checked[kind] += 1
+        if now != before:
+            raise BadInputError(
+                f"broken link: {what} is not what it was when the next thing was made of it "
+                f"(hash {now[:12]}, recorded {str(before)[:12]}); {_NOT_FOUND}"
+            )
+
+    def _file(self, path: Path, before: Any, kind: str = "files") -> None:
+        if not path.is_file():
+            raise BadInputError(f"broken link: {str(path)!r} is missing; {_NOT_FOUND}")
+        self._same(kind, repr(str(path)), file_hash(path), before)
+
+    def model(self, folder: Path) -> int:
+        """A model that was trained here; its number in the chain."""
+        key = str(folder)
+        if key in self._known:
+            return self._known[key]
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise BadInputError(f"broken link: {key!r} is trained from itself")
+        told = read_json(folder / LINEAGE)
+        for name, before in told["files"].items():
+            self._file(folder / name, before)
+        node = ModelNode(key, told["method"], file_hash(folder / LINEAGE))
+        node.begins = self._identity(told["base"], folder)
+        if "rows" in told:
+            self._rows(node, (folder / told["rows"]).resolve(), told["rows_hash"])
+        elif "source" in told:
+            if told["source_hash"] is not None:
+                self._file((folder / told["source"]).resolve(), told["source_hash"])
+            node.notes.append(
+                f"trained on {told['source']!r}, whose rows have no links to episodes: the chain "
+                "ends at this file"
+            )
+        if "tasks" in told:
+            sources = ", ".join(map(str, told["tasks"]["sources"]))
+            node.notes.append(f"played while it was trained, tasks of {sources}")
+        self._known[key] = len(self.models)
+        self.models.append(node)
+        self.checked["models"] += 1
+        self._depth -= 1
+        return self._known[key]
+
+    def _identity(self, told: Mapping[str, Any], beside: Path) -> int:
+        """The number of a model that is named by its hashes."""
+        if "folder" not in told:
+            return self._root(str(told["name"]), "", ["a model by its name: there is no hash"])
+        folder = (beside / told["folder"]).resolve()
+        if "lineage" in told:
+            self._file(folder / LINEAGE, told["lineage"])
+            return self.model(folder)
+        for name, before in told["files"].items():
+            self._file(folder / name, before)
+        return self._root(str(folder), value_hash(told["files"]), _maker(folder))
+
+    def _root(self, name: str, digest: str, notes: list[str]) -> int:
+        if name not in self._known:
+            self._known[name] = len(self.models)
+            self.models.append(ModelNode(name, hash=digest, notes=notes))
+        return self._known[name]
+
+    def _rows(self, node: ModelNode, folder: Path, before: str) -> None:
+        self._file(folder / LINEAGE, before)
+        told = read_json(folder / LINEAGE)
+        node.rows, node.count = folder / told["file"], int(told["rows"])
+        self._file(node.rows, told["hash"])
+        self._file(folder / LINKS, told["links"])
+        needed: dict[str, dict[str, tuple[str, str, str]]] = {}
+        numbered = read_lines(node.rows, "file of rows")
+        for link, (number, _, raw) in zip(node.links(), numbered, strict=True):
+            row = parse_line(raw, node.rows, number, "file of rows")
+            self._same("rows", f"row {link.row} of {str(node.rows)!r}", value_hash(row), link.hash)
+            for each in link.episodes:
+                place = needed.setdefault(each["run"], {})
+                place[each["id"]] = each["hash"], each["task"], each["task_hash"]
+        for run in told["runs"]:
+            self._run(node, folder, run, needed.get(run["folder"], {}))
+
+    def _run(
+        self,
+        node: ModelNode,
+        beside: Path,
+        told: Mapping[str, Any],
+        needed: dict[str, tuple[str, str, str]],
+    ) -> None:
+        place = (beside / told["folder"]).resolve()
+        self._file(place / SETTINGS, told["hash"], "runs")
+        if not standing(place / TRAJECTORIES).is_file():
+            raise BadInputError(f"broken link: {str(place)!r} has no episodes; {_NOT_FOUND}")
+        found = lines_of_run(place, set(needed))
+        for name, (digest, _, task) in needed.items():
+            what = f"episode {name!r} of {str(place)!r}"
+            if name not in found:
+                raise BadInputError(f"broken link: {what} is missing; {_NOT_FOUND}")
+            self._same("episodes", what, found[name]["hash"], digest)
+            self._same("tasks", f"the task of {what}", found[name]["task_hash"], task)
+        source = str(told["source"])
+        about = {"folder": str(place), "env": told["env"], "seed": told["seed"], "source": source}
+        if told["source_hash"] is not None:
+            path = (beside / source).resolve()
+            self._file(path, told["source_hash"])
+            about |= {"source": str(path), "made_by": _author(path)}
+        about |= {"episodes": len(needed), "tasks": len({t for _, t, _ in needed.values()})}
+        node.runs.append(about)
+        if "player" in told:
+            node.players.append(self._identity(told["player"], beside))
+
+
+def _maker(folder: Path) -> list[str]:
+    """What a model that was not trained here says of itself."""
+    for path in sorted(folder.glob("*.json")):
+        told = read_json(path) if path.stat().st_size < 1 << 20 else {}
+        if isinstance(told.get("about"), str):
+            return [f"{told['about']}; seed {told.get('seed')}"]
+    return ["where it comes from is not recorded"]
+
+
+def _author(path: Path) -> str:
+    """Who made a file of tasks, as far as its build, or the folder that it lies in, says so."""
+    build = path.with_name(path.name + ".build") / "build.json"
+    if build.is_file():
+        author = dict(read_json(build).get("author", {}))
+        seed = dict(author.get("settings", {})).get("seed")
+        return f"author {author.get('name')!r}, seed {seed}"
+    settings = path.parent.parent.parent / "settings.json"
+    if path.parent.parent.name == "base" and settings.is_file():
+        told = read_json(settings)
+        seed = dict(told.get("build") or {}).get("seed", told.get("seed"))
+        return f"preset {told.get('model')!r}, seed {seed}"
+    return "not recorded"
