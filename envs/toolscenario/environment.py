@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym.env import ToolEnv, offers_own_tools, refuse_unknown
-from toolgym.envs.toolscenario.files import Playable, open_scenarios
+from toolgym.envs.toolscenario.files import GivenScenarios, Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import WorldToolset, check_sandbox, make_tools
 from toolgym.envs.toolscenario.user import CompiledUser
 from toolgym.episodes.users import User
@@ -162,13 +162,7 @@ def scenario_file(tasks: str | Path) -> Path:
 
     Raises:
         MissingFileError: it names no file.
-        BadInputError: it is something else.
     """
-    if not isinstance(tasks, str | Path):
-        raise BadInputError(
-            f"{ID} reads scenarios from a file: write yours with write_scenarios (of "
-            f"toolgym.envs.toolscenario.files) and give its path as tasks, not {tasks!r:.80}"
-        )
     if tasks == "sample":
         return Resource("toolgym.envs.toolscenario", SAMPLE).path()
     if tasks in TASKS:
@@ -186,7 +180,7 @@ def scenario_file(tasks: str | Path) -> Path:
 
 
 def make(
-    tasks: str | Path = "sample",
+    tasks: Any = "sample",
     split: str | None = None,
     tools: Sequence[str] | None = None,
     prompt: str = "tools_multi_step",
@@ -205,7 +199,8 @@ def make(
     """Make an environment; all arguments are plain data.
 
     Args:
-        tasks: ``sample``, or a ``.jsonl`` file of scenarios, ours or of the published format.
+        tasks: ``sample``, a ``.jsonl`` file of scenarios, ours or of the published format, or
+            scenarios that stand in memory, see `toolgym.envs.toolscenario.files.given_scenarios`.
         split: one split of it; default: all.
         tools: None for each task's own; an empty list for none, to see what a policy does alone.
         prompt: the prompting strategy.
@@ -241,9 +236,10 @@ def make(
     codec = get_format(format, prompt)
     settings = check_sandbox({} if sandbox is None else sandbox)
     served = None if service is None else check_service(service)
-    file = scenario_file(tasks)
-    scenarios = open_scenarios(file)
-    every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
+    named = isinstance(tasks, str | Path)
+    scenarios = open_scenarios(scenario_file(tasks)) if named else GivenScenarios(tasks)
+    source = str(tasks) if named else str(scenarios.path)
+    every = TaskSet(scenarios.tasks, source=source, name="Scenario")
     provider: _Service | None = None
     if offered and served:
         provider = _Service(settings, served, every.fingerprint(), preset)
@@ -253,7 +249,7 @@ def make(
         every.split(split) if split else every,
         scenarios,
         codec,
-        make_rubric(_reward(every, str(file)) if reward is None else reward),
+        make_rubric(_reward(every, str(scenarios.path)) if reward is None else reward),
         provider,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,

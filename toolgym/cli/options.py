@@ -37,7 +37,9 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder that `toolgym rollou
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 TasksOption = Annotated[
     str | None,
-    typer.Option("--tasks", help="Task source: sample, a .jsonl path, or hub. [default: sample]"),
+    typer.Option(
+        "--tasks", help="Task source: sample, a .jsonl or .csv path, or hub. [default: sample]"
+    ),
 ]
 CorpusOption = Annotated[
     str | None,
