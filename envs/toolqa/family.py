@@ -201,6 +201,10 @@ class Family:
         service: Mapping[str, Any] | None = None,
         examples: Any = 0,
         user: UserMaker | None = None,
+        system: str | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
         **unknown: Any,
     ) -> ToolEnv:
         """Make an environment.
@@ -228,6 +232,11 @@ class Family:
             examples: worked examples before the question: how many of the bundled ones, the path
                 of a file, or a list; see `toolgym.formats.example_files.read_examples`.
             user: makes who speaks after the policy's answers, see `toolgym.episodes.users`.
+            system: text of the system message, before the format's instructions, or around them
+                where it says ``{instructions}``.
+            descriptions: what the policy is told of a tool, by its name.
+            max_calls: tool calls of an episode.
+            max_tokens: tokens that the policy writes in an episode.
             unknown: refused with near names.
 
         Raises:
@@ -261,6 +270,10 @@ class Family:
             examples=examples,
             bundled=self.examples,
             user=user,
+            system=system,
+            descriptions=descriptions,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
         )
 
     def make_vector(self, num_envs: int, **kwargs: Any) -> ToolVectorEnv:

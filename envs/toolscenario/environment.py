@@ -23,7 +23,7 @@ from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.service import Faults, ServedToolset, check_service
-from toolgym.tools.toolset import Toolset
+from toolgym.tools.toolset import Toolset, refuse_descriptions
 from toolgym.vector import ToolVectorEnv
 
 __all__ = ["ID", "ScenarioEnv", "make", "make_vector", "scenario_file"]
@@ -57,6 +57,10 @@ class ScenarioEnv(ToolEnv):
     ) -> None:
         super().__init__(tasks, Toolset(), format, rubric, **bounds)
         self._scenarios, self._service = scenarios, service
+        if self.descriptions and service is not None:  # else no file is read to its end here
+            found = scenarios.values()
+            known = {str(d["name"]): "" for each in found for d in each.documents}
+            refuse_descriptions(self.descriptions, known)
         example = self.tools_for(tasks[0]) if format.strategy.tools else Toolset()
         self.action_space = UnicodeText(sampler=ActionSampler(format, example))
 
@@ -194,6 +198,10 @@ def make(
     sandbox: Mapping[str, Any] | None = None,
     preset: str | None = None,
     examples: Any = 0,
+    system: str | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    max_calls: int | None = None,
+    max_tokens: int | None = None,
     **unknown: Any,
 ) -> ScenarioEnv:
     """Make an environment; all arguments are plain data.
@@ -220,6 +228,11 @@ def make(
         examples: worked examples before the question, each with tools of its own: how many of the
             bundled ones, the path of a file, or a list; see
             `toolgym.formats.example_files.read_examples`.
+        system: text of the system message, before the format's instructions, or around them
+            where it says ``{instructions}``.
+        descriptions: what the policy is told of a tool, by its name.
+        max_calls: tool calls of an episode.
+        max_tokens: tokens that the policy writes in an episode.
         unknown: refused with near names.
 
     Raises:
@@ -257,6 +270,10 @@ def make(
         render_mode=render_mode,
         examples=examples,
         bundled=Resource("toolgym.envs.toolscenario", "samples/examples.jsonl"),
+        system=system,
+        descriptions=descriptions,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
     )
 
 

@@ -50,6 +50,8 @@ class Request:
         episode: ``task id#sample``, unique within a run: a key for state kept between turns.
         turn: number of this turn, from 0.
         examples: worked examples before the question: their replies are nobody's own.
+        tokens_left: tokens that may still be written in the episode; None: any number. A policy
+            that can holds its reply to it.
     """
 
     messages: list[Chat]
@@ -59,6 +61,7 @@ class Request:
     episode: str = ""
     turn: int = 0
     examples: int = 0
+    tokens_left: int | None = None
 
     @property
     def opening(self) -> int:
@@ -93,17 +96,25 @@ class Reply:
         tokens: the same in token ids, when the policy knows them.
         cut: it ended at the limit of its length, in the middle.
         said: what it says, where that came as a message with native calls and not as text.
+        count: tokens that were written for it, where they are known; those of ``tokens`` count
+            first.
     """
 
     text: str
     tokens: ReplyTokens | None = None
     cut: bool = False
     said: Action | None = None
+    count: int | None = None
 
     @property
     def turn(self) -> str:
         """The text as an action that carries what text cannot say."""
-        return Turn(self.text, self.said, self.cut) if self.cut or self.said else self.text
+        written = self.count
+        if isinstance(self.tokens, ReplyTokens) and isinstance(self.tokens.completion_ids, list):
+            written = len(self.tokens.completion_ids)
+        if self.cut or self.said or written is not None:
+            return Turn(self.text, self.said, self.cut, written)
+        return self.text
 
 
 def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:

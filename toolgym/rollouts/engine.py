@@ -74,6 +74,7 @@ class _Episode:
             episode=self.job.key,
             turn=turn,
             examples=self.info.get("examples", 0),
+            tokens_left=self.playing.env.tokens_left,
         )
 
     def record(self, tokenizer: str) -> Trajectory:

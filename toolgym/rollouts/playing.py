@@ -162,6 +162,9 @@ def _made_with(env: ToolEnv) -> dict[str, Any]:
         "max_reply_chars": env.max_reply_chars,
         "max_result_chars": env.max_result_chars,
         **({"examples": len(env.examples)} if env.examples else {}),
+        **({"system": env.system} if env.system is not None else {}),
+        **({"descriptions": env.descriptions} if env.descriptions else {}),
+        **env.limits.describe(),
     }
 
 

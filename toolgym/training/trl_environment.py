@@ -286,6 +286,12 @@ def _opened(env: str | gym.Env[str, str], env_args: Mapping[str, Any] | None) ->
             "TRL writes these conversations itself, without worked examples: leave examples out, "
             "or train with toolgym.training.grpo.train_grpo, which plays them"
         )
+    if made.system is not None or made.limits.describe():
+        raise BadInputError(
+            "TRL writes these conversations itself: give system to trl_environment(), leave "
+            "max_calls and max_tokens out (max_completion_length of GRPOConfig bounds a reply), or "
+            "train with toolgym.training.grpo.train_grpo, which keeps to them"
+        )
     if any(made.user_for(task) is not None for task in made.tasks):
         raise BadInputError(
             "TRL's own loop ends with the first reply without a call, and here a user speaks "
