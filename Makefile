@@ -18,6 +18,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: selftrain selftrain-real test lint types tests wheel installed docs bfcl ray mcp vllm clean
+.PHONY: clients agents
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -110,6 +111,13 @@ $(BRIDGES:%=bridge-%): bridge-%:
 		".[$*]" $(NEEDS_$*)
 	$(if $(BARE_$*),build/bridges/$*/bin/python -m pip install --quiet --no-deps $(BARE_$*))
 	build/bridges/$*/bin/python -m benchmarks.bridges.$*
+
+# Clients of model services as policies, against a service on this machine: the real packages, in an
+# environment of their own, since LiteLLM pins what others need in other versions.
+clients:
+	test -x build/clients/bin/python || $(PYTHON) -m venv build/clients
+	build/clients/bin/python -m pip install --quiet ".[openai,anthropic,litellm]"
+	build/clients/bin/python benchmarks/clients.py
 
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready

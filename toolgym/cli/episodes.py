@@ -80,14 +80,9 @@ def play(
     """Let a policy play episodes and record every one of them in a run folder."""
     from toolgym.rollouts.plan import plan
 
-    named: dict[str, Any] = {
-        "tasks": tasks,
-        "corpus": corpus,
-        "split": split,
-        "prompt": prompt,
-        "format": format,
-    }
-    named |= {"max_steps": max_steps, "examples": examples, "system": options.text_of(system)}
+    named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt}
+    named |= {"format": format, "max_steps": max_steps, "examples": examples}
+    named["system"] = options.text_of(system)
     named |= {"descriptions": options.descriptions_of(description), "max_calls": max_calls}
     named["max_tokens"] = max_tokens
     arguments = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)

@@ -132,10 +132,10 @@ def begin_turn(
         return Begun(str(action), read, cut=cut)
     ids = [f"call_{number}" for number in range(first, first + len(read.calls))]
     if said is None and [call.id for call in read.calls] == ids:
-        return Begun(str(action), read, (), cut, refused)
+        return Begun(str(action), read, read.calls if codec.native else (), cut, refused)
     both = zip(ids, read.calls, strict=True)
     calls = [ToolCall(number, call.name, call.arguments) for number, call in both]
-    native: tuple[ToolCall, ...] = ()
+    native: tuple[ToolCall, ...] = tuple(calls) if codec.native else ()
     if said is not None:
         own = zip(calls, [call.id for call in read.calls], strict=True)
         native = tuple(ToolCall(given or c.id, c.name, c.arguments) for c, given in own)

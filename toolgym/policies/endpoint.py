@@ -70,7 +70,7 @@ class EndpointPolicy(Policy):
             can be reached; 0 counts an outage as failed tries.
         tokens: ask for the token ids and log-probabilities of each turn, for `Trajectory.tokens`.
         native_tools: give the tools to the server and read its ``tool_calls``; else they stand in
-            the format's own text.
+            the format's own text. With the format ``native`` it is always so.
         guided: send the grammar of the format, in llguidance's Lark dialect, in this field: True or
             ``structured_outputs`` for vLLM, ``guided_grammar`` for vLLM before 0.12, ``grammar``
             for llama.cpp's server, ``ebnf`` for SGLang.
@@ -218,7 +218,7 @@ class EndpointPolicy(Policy):
             request,
             self._name,
             sampling,
-            native_tools=self._native,
+            native_tools=self._native or request.format.native,
             reasoning=self._reasoning,
         )
         if self._guide:
