@@ -123,7 +123,7 @@ def _message(text: str) -> dict[str, Any] | None:
 
 def _call(item: Any) -> dict[str, Any] | None:
     """A call in short, also where it is written as clients do; None: it is none."""
-    inner = item.get("function", item) if isinstance(item, Mapping) else None
+    inner: Any = item.get("function", item) if isinstance(item, Mapping) else None
     name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str) or not name.strip():
         return None
