@@ -119,6 +119,27 @@ clients:
 	build/clients/bin/python -m pip install --quiet ".[openai,anthropic,litellm]"
 	build/clients/bin/python benchmarks/clients.py
 
+# The pages' blocks for agents, trackers and logs of others, each where its packages are installed.
+AGENTS := langgraph smolagents inspect trackers lm-eval
+NEEDS_langgraph := langgraph==1.2.24 langchain
+NEEDS_smolagents := smolagents==1.26.0
+NEEDS_inspect := inspect-ai==0.3.285
+NEEDS_trackers := wandb==0.31.0 mlflow-skinny==3.17.2 tensorboardX==2.6.5
+RUN_langgraph := docs/agents.md LangGraph
+RUN_smolagents := docs/agents.md smolagents
+RUN_inspect := docs/agents.md Inspect
+RUN_trackers := docs/evaluation.md "Figures elsewhere"
+RUN_lm-eval := logs lm-eval
+agents: $(AGENTS:%=agent-%)
+
+.PHONY: $(AGENTS:%=agent-%)
+$(AGENTS:%=agent-%): agent-%:
+	test -x build/agents/$*/bin/python || $(PYTHON) -m venv build/agents/$*
+	$(if $(filter lm-eval,$*),build/agents/$*/bin/python -m pip install --quiet $(TORCH_ARGS) torch)
+	build/agents/$*/bin/python -m pip install --quiet "$(if $(filter lm-eval,$*),.[lm-eval],.)" $(NEEDS_$*)
+	build/agents/$*/bin/python benchmarks/pages.py $(RUN_$*)
+	$(if $(filter inspect,$*),build/agents/$*/bin/python benchmarks/pages.py logs inspect)
+
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready
 	npm install --silent --no-fund --no-audit --prefix build/mcp \
