@@ -136,7 +136,7 @@ class ToolEnv(Branching):
         self.examples = read_examples(examples, format, toolset if alike else None, bundled)
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
-        self._user = user
+        self.user = user
         self._episode: Episode | None = None
         self._finished: Trajectory | None = None
         self._ended = True
@@ -147,7 +147,7 @@ class ToolEnv(Branching):
 
     def user_for(self, task: Task) -> User | None:
         """Who speaks in an episode of a task; None: nobody, an answer ends it."""
-        return self._user(task) if self._user is not None else None
+        return self.user(task) if self.user is not None else None
 
     @property
     def trajectory(self) -> Trajectory:

@@ -165,6 +165,7 @@ def _made_with(env: ToolEnv) -> dict[str, Any]:
         **({"system": env.system} if env.system is not None else {}),
         **({"descriptions": env.descriptions} if env.descriptions else {}),
         **env.limits.describe(),
+        **({"user": plain(env.user, "user")} if env.user is not None else {}),
     }
 
 
