@@ -19,6 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm
 .PHONY: audit clean
+.PHONY: clients agents
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -127,6 +128,34 @@ audit:
 	build/audit/bin/python -m pip install --quiet --no-deps bfcl-eval==2026.3.23
 	build/audit/bin/python -m benchmarks.audit_bed --json build/audit/bed.json
 	build/audit/bin/python -m benchmarks.audit_all build/audit/found
+
+# Clients of model services as policies, against a service on this machine: the real packages, in an
+# environment of their own, since LiteLLM pins what others need in other versions.
+clients:
+	test -x build/clients/bin/python || $(PYTHON) -m venv build/clients
+	build/clients/bin/python -m pip install --quiet ".[openai,anthropic,litellm]"
+	build/clients/bin/python benchmarks/clients.py
+
+# The pages' blocks for agents, trackers and logs of others, each where its packages are installed.
+AGENTS := langgraph smolagents inspect trackers lm-eval
+NEEDS_langgraph := langgraph==1.2.24 langchain
+NEEDS_smolagents := smolagents==1.26.0
+NEEDS_inspect := inspect-ai==0.3.285
+NEEDS_trackers := wandb==0.31.0 mlflow-skinny==3.17.2 tensorboardX==2.6.5
+RUN_langgraph := docs/agents.md LangGraph
+RUN_smolagents := docs/agents.md smolagents
+RUN_inspect := docs/agents.md Inspect
+RUN_trackers := docs/evaluation.md "Figures elsewhere"
+RUN_lm-eval := logs lm-eval
+agents: $(AGENTS:%=agent-%)
+
+.PHONY: $(AGENTS:%=agent-%)
+$(AGENTS:%=agent-%): agent-%:
+	test -x build/agents/$*/bin/python || $(PYTHON) -m venv build/agents/$*
+	$(if $(filter lm-eval,$*),build/agents/$*/bin/python -m pip install --quiet $(TORCH_ARGS) torch)
+	build/agents/$*/bin/python -m pip install --quiet "$(if $(filter lm-eval,$*),.[lm-eval],.)" $(NEEDS_$*)
+	build/agents/$*/bin/python benchmarks/pages.py $(RUN_$*)
+	$(if $(filter inspect,$*),build/agents/$*/bin/python benchmarks/pages.py logs inspect)
 
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready

@@ -19,6 +19,7 @@ _MODULES = {
         "no_harm": "takes 1 where something else was changed, or a rule was broken",
     },
     "solve": {
+        "calls": "minus 1 for each tool call: a cost",
         "execution_precision": "calls that did not fail, of all that were tried",
         "solve_precision": "sub-answers found, by calls made",
         "solve_rate": "sub-answers found, of all",

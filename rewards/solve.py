@@ -7,11 +7,11 @@ from itertools import accumulate, pairwise
 
 from toolgym.errors import BadInputError
 from toolgym.grading.solving import Solving, Turn, count_calls, turns
-from toolgym.task import SUB_ANSWERS, Task
+from toolgym.task import SUB_ANSWERS, Task, whole_number
 from toolgym.trajectory import MALFORMED_CALLS, Step, Trajectory
 
 __all__ = [
-    *("execution_precision", "published_without_calls", "solve_f1", "solve_precision"),
+    *("calls", "execution_precision", "published_without_calls", "solve_f1", "solve_precision"),
     *("solve_product", "solve_rate", "solve_values"),
 ]
 
@@ -42,6 +42,31 @@ def execution_precision(task: Task, trajectory: Trajectory, *, bounded: bool = T
         made, succeeded = made + counts.attempts, succeeded + counts.succeeded
         so_far.append(succeeded / made if made else 0.0)
     return [after - before for before, after in pairwise(so_far)]
+
+
+def calls(task: Task, trajectory: Trajectory, *, free: int = 0) -> list[float]:
+    """What the calls of each turn cost: minus 1 for each, also for attempts that were not read.
+
+    A cost is for beside a reward of the answer, with a small weight: ``{"accuracy": 1.0, "calls":
+    0.05}``. Alone it is highest for a policy that does nothing.
+
+    Args:
+        task: not read.
+        trajectory: the record so far.
+        free: calls of an episode that cost nothing.
+
+    Returns:
+        [steps] minus the number of calls beyond those that are free; 0.0 at most.
+
+    Raises:
+        BadInputError: ``free`` is not a whole number of at least 0.
+    """
+    left, costs = whole_number("free", free), []
+    for step in trajectory.steps:
+        made = count_calls([step]).attempts
+        costs.append(-float(max(0, made - left)) if made > left else 0.0)
+        left = max(0, left - made)
+    return costs
 
 
 Formula = Callable[[int, int, int, int], float]

@@ -24,7 +24,8 @@ from toolgym.errors import (
 )
 from toolgym.messages import to_chats
 from toolgym.registry import ENVIRONMENTS, Registry, Resource
-from toolgym.task import read_tasks, task_from_row
+from toolgym.task import task_from_row
+from toolgym.tasksource import read_tasks
 from toolgym.trajectory import Problem, Step, Tokens, read_trajectories
 
 # Any text at all, lone surrogates and NUL included: models write them.

@@ -26,6 +26,7 @@ FLOORS = {
     "_builtin": 2,
     "_workers": 2,
     "task": 2,
+    "tasksource": 3,
     "executors": 3,
     "trajectory": 3,
     "tools": 3,

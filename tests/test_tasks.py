@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from toolgym import Task
 from toolgym.errors import BadInputError
-from toolgym.task import read_tasks, task_from_row, whole_number
+from toolgym.task import task_from_row, whole_number
+from toolgym.tasksource import read_tasks
 
 
 def read(path: Path, **row: Any) -> Task:

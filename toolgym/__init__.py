@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from toolgym.rollouts.samples import sample_run as sample_run
     from toolgym.task import Task as Task
     from toolgym.task import TaskSet as TaskSet
-    from toolgym.task import read_tasks as read_tasks
+    from toolgym.tasksource import read_tasks as read_tasks
     from toolgym.tools.base import Tool as Tool
     from toolgym.tools.base import tool as tool
     from toolgym.tools.mcp.server import MCP as MCP
@@ -87,7 +87,7 @@ _EXPORTS = {
     "merge": "rollouts.merging",
     "plan": "rollouts.plan",
     "probe_reward": "checks",
-    "read_tasks": "task",
+    "read_tasks": "tasksource",
     "rollout": "rollouts.engine",
     "sample_run": "rollouts.samples",
     "score": "evaluation.score",

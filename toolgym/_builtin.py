@@ -20,6 +20,7 @@ _FORMATS = (
     ("tags", "tags:TagsFormat", "calls and answer between tags"),
     ("hermes", "hermes:HermesFormat", "JSON calls between <tool_call> tags, as Qwen's and Hermes'"),
     ("hermes-paper", "hermes:PaperHermesFormat", "hermes as arXiv 2508.08791 parses it"),
+    ("native", "native:NativeFormat", "tool_calls and role tool, for servers that parse calls"),
     ("llama3", "json_calls:Llama3Format", "bare JSON calls, as Llama 3's"),
 )
 _PROMPTS = (
@@ -42,6 +43,9 @@ _POLICIES = (
     ("scripted", "scripted:ScriptedPolicy", "given replies, one after the other"),
     ("transformers", "local.transformers:TransformersPolicy", "a local model (transformers:MODEL)"),
     ("endpoint", "endpoint:EndpointPolicy", "an OpenAI-compatible server"),
+    ("openai", "clients:OpenAIPolicy", "OpenAI's client, of any address (openai:MODEL)"),
+    ("anthropic", "clients:AnthropicPolicy", "Anthropic's client (anthropic:MODEL)"),
+    ("litellm", "clients:LiteLLMPolicy", "any provider through LiteLLM (litellm:PROVIDER/MODEL)"),
     ("token-endpoint", "local.served:TokenEndpointPolicy", "a server of vLLM or SGLang, by ids"),
 )
 

@@ -10,18 +10,20 @@ from typing import Any
 
 from toolgym.episodes.branching import Branching
 from toolgym.episodes.episode import Episode, Info
+from toolgym.episodes.limits import Limits, check_system, refusals, with_system
 from toolgym.episodes.users import User, UserMaker
 from toolgym.errors import BadInputError, EpisodeEndedError, did_you_mean
 from toolgym.formats import Format
 from toolgym.formats.example_files import read_examples
 from toolgym.formats.examples import opening
-from toolgym.formats.turn import begin_turn
+from toolgym.formats.turn import Turn, begin_turn
 from toolgym.grading.rubric import Rubric
-from toolgym.messages import ToolCall, ToolResult
+from toolgym.messages import Message, ToolCall, ToolResult
 from toolgym.registry import Resource
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet, whole_number
-from toolgym.tools.toolset import Toolset
+from toolgym.tools.base import Schema
+from toolgym.tools.toolset import Toolset, check_descriptions
 from toolgym.trajectory import Trajectory
 
 __all__ = ["ToolEnv", "offers_own_tools", "refuse_unknown"]
@@ -85,8 +87,14 @@ class ToolEnv(Branching):
         bundled: file of those that a number takes.
         user: makes who speaks to the policy after its answers, by task; None: an answer ends the
             episode. See `toolgym.episodes.users`.
+        system: text of the system message; the format's instructions follow it, or stand where it
+            says ``{instructions}``.
+        descriptions: what the policy is told of a tool in place of its own description, by name.
+        max_calls: tool calls of an episode; see `toolgym.episodes.limits.Limits`.
+        max_tokens: tokens that the policy writes in an episode; as before.
 
     Raises:
+        UnknownNameError: a description of a tool that there is not.
         BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
     """
 
@@ -106,6 +114,10 @@ class ToolEnv(Branching):
         examples: Any = 0,
         bundled: Resource | None = None,
         user: UserMaker | None = None,
+        system: str | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         bounds = {"max_steps": max_steps, "max_reply_chars": max_reply_chars}
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
@@ -113,14 +125,18 @@ class ToolEnv(Branching):
                 raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
         if render_mode not in (None, "ansi"):
             raise BadInputError(f"render_mode is 'ansi' (text) or None, not {render_mode!r}")
+        alike = type(self).tools_for is ToolEnv.tools_for
+        self.system, self.limits = check_system(system), Limits(max_calls, max_tokens)
+        self.descriptions = check_descriptions(descriptions)
+        if self.descriptions and alike and format.strategy.tools:
+            toolset = toolset.described(self.descriptions)
         self.tasks, self._toolset, self.format, self.rubric = tasks, toolset, format, rubric
         self.max_steps, self.render_mode = max_steps, render_mode
         self.max_reply_chars, self.max_result_chars = max_reply_chars, max_result_chars
-        alike = type(self).tools_for is ToolEnv.tools_for
         self.examples = read_examples(examples, format, toolset if alike else None, bundled)
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
-        self._user = user
+        self.user = user
         self._episode: Episode | None = None
         self._finished: Trajectory | None = None
         self._ended = True
@@ -131,7 +147,7 @@ class ToolEnv(Branching):
 
     def user_for(self, task: Task) -> User | None:
         """Who speaks in an episode of a task; None: nobody, an answer ends it."""
-        return self._user(task) if self._user is not None else None
+        return self.user(task) if self.user is not None else None
 
     @property
     def trajectory(self) -> Trajectory:
@@ -215,7 +231,7 @@ class ToolEnv(Branching):
         tools, hidden = self.open_tools(task), list(self.hidden_for(task))
         episode = self._episode = Episode(record, tools, hidden, self.user_for(task))
         record.tools = episode.schemas
-        record.messages = opening(self.format, episode.schemas, task.question, self.examples)
+        record.messages = self.opening(episode.schemas, task.question)
         self._ended = False
         return "\n\n".join(message.content for message in record.messages), episode.info()
 
@@ -264,16 +280,12 @@ class ToolEnv(Branching):
             raise EpisodeEndedError(f"{why}: call reset() before step()")
         episode, most = self._episode, self.format.strategy.tool_turns
         refused = most is not None and episode.tool_turns >= most
-        begun = begin_turn(
-            action,
-            self.format,
-            episode.schemas,
-            self.max_reply_chars,
-            episode.call_count,
-            refused,
-        )
+        limit, count = self.max_reply_chars, episode.call_count
+        begun = begin_turn(action, self.format, episode.schemas, limit, count, refused)
+        written = action.written if isinstance(action, Turn) else None
+        self.limits.hold(begun, count, episode.tokens, written)
         episode.begun = begun
-        return [] if begun.refused else list(begun.parsed.calls)
+        return begun.made
 
     def finish(
         self, results: Sequence[ToolResult], seconds: float = 0.0
@@ -296,15 +308,13 @@ class ToolEnv(Branching):
         if episode is None or begun is None:
             raise EpisodeEndedError("no step was begun: call begin() before finish()")
         episode.begun = None
-        calls, results = begun.parsed.calls, list(results)
-        if begun.refused:
-            text = "Error: tools may not be called again; answer now."
-            results += [ToolResult(call.id, text, "refused") for call in calls]
+        calls, results = begun.parsed.calls, [*results, *refusals(begun)]
         if len(results) != len(calls):
             raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
         shown, record = list(map(self.shown, results)), episode.record
         step = episode.add(begun, shown, seconds, self.format, self.max_reply_chars)
         record.terminated, cut = self.ends(record)
+        cut = cut or self.tokens_left == 0
         record.truncated = cut and not record.terminated
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
@@ -312,6 +322,21 @@ class ToolEnv(Branching):
             self._finished = record
             episode.every.end()
         return step.observation, step.reward, record.terminated, record.truncated, episode.info()
+
+    def opening(self, schemas: Sequence[Schema], question: str) -> list[Message]:
+        """The beginning of a conversation: system text, instructions, worked examples, question.
+
+        Args:
+            schemas: function-calling documents of the tools.
+            question: of the task.
+        """
+        messages = opening(self.format, schemas, question, self.examples)
+        return with_system(messages, self.system, self.limits.told(bool(schemas)))
+
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens that the policy may still write in this episode; None: any number."""
+        return self.limits.tokens_left(self._episode.tokens if self._episode is not None else 0)
 
     def ends(self, record: Trajectory) -> tuple[bool, bool]:
         """Whether the last step ends the episode, by itself or at a limit; others may see more.

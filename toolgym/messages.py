@@ -51,7 +51,8 @@ class ToolResult:
         content: the text that the policy reads, also when the call failed.
         error: None, or the kind of failure: ``unknown_tool``, ``invalid_arguments``,
             ``tool_error``, ``timeout``, ``bug`` (an exception that the tool's author did not
-            intend); ``injected_timeout`` or ``injected_tool_error`` (`toolgym.tools.service`).
+            intend); ``refused`` or ``over_budget`` (not made: its turn, or the episode, may have no
+            more); ``injected_timeout`` or ``injected_tool_error`` (`toolgym.tools.service`).
         detail: for the record only, never shown to the policy: the traceback of a bug.
         fault: the kind of the fault that was put between tool and policy, or None.
         added_seconds: latency that a fault adds to the record, though nobody waited for it.

@@ -7,19 +7,18 @@ import operator
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Literal, overload
 
-from toolgym._util.jsonl import read_rows, rows_hash
-from toolgym.errors import BadInputError
+from toolgym._util.jsonl import rows_hash
+from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
-    *("SUB_ANSWERS", "SourceFacts", "SubAnswer", "Task", "TaskSet", "given_tasks", "read_tasks"),
-    *("task_from_row", "whole_number"),
+    *("SUB_ANSWERS", "RowReader", "SourceFacts", "SubAnswer", "Task", "TaskSet", "task_from_row"),
+    "whole_number",
 ]
 
 AnswerType = Literal["text", "number"]
@@ -161,18 +160,22 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     Raises:
         BadInputError: a column is missing or of the wrong type, or no answer could be right.
     """
+    if "question" not in row:
+        raise _no_column("question", row)
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
         raise BadInputError(f"column 'question' must be a string, found {question!r:.80}")
     answers = row.get("answers")
     answers = row.get("answer") if answers is None else answers
+    if answers is None and not {"answers", "answer"} & row.keys():
+        raise _no_column("answers", row)
     golds = [answers] if isinstance(answers, str | Real) else answers
     if not isinstance(golds, list | tuple) or not golds:
         raise BadInputError(
             f"column 'answers' must be a list with an answer, found {answers!r:.80}"
         )
     texts = tuple(map(_gold, golds))
-    answer_type = row.get("answer_type", "text")
+    answer_type: AnswerType = "text" if row.get("answer_type") is None else row["answer_type"]
     if answer_type not in ("text", "number"):
         raise BadInputError(f"column 'answer_type' must be 'text' or 'number', not {answer_type!r}")
     if answer_type == "number":
@@ -193,6 +196,27 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
         metadata=metadata,
         split=split or "",
         answer_type=answer_type,
+    )
+
+
+_MEANT = {
+    "question": ("prompt", "query", "problem", "input", "instruction", "text"),
+    "answers": (
+        *("gold", "golds", "gold_answer", "target", "targets", "label", "labels", "output"),
+        *("expected", "expected_answer", "solution", "reference", "response", "completion"),
+    ),
+}
+"""What others call our columns."""
+
+
+def _no_column(name: str, row: Mapping[str, Any]) -> BadInputError:
+    columns = list(map(str, row))
+    meant = [column for column in columns if column.casefold() in _MEANT[name]]
+    near = did_you_mean(name, columns, cutoff=0.7) or "".join(
+        f" (is it {column!r}? rename that)" for column in meant[:1]
+    )
+    return BadInputError(
+        f"there is no column {name!r}{near}; columns: {', '.join(columns) or 'none'}"[:400]
     )
 
 
@@ -339,62 +363,3 @@ class SourceFacts:
     source: str
     tasks: int | None = None
     dataset: str = ""
-
-
-def given_tasks(given: Any, reader: RowReader = task_from_row, *, name: str = "tasks") -> TaskSet:
-    """Tasks that stand in memory.
-
-    Args:
-        given: a `TaskSet`, or `Task` objects or rows: a list, or a data set of the hub.
-        reader: turns a row into a task.
-        name: the family.
-
-    Raises:
-        BadInputError: something else, or a row that is not a task; its place is named.
-    """
-    if isinstance(given, TaskSet):
-        return given
-    if isinstance(given, Mapping | Task) or not isinstance(given, Iterable):
-        raise BadInputError(
-            "tasks are 'sample', 'hub', a registered name, a path, or a list of rows or tasks, "
-            f"not {given!r:.80}"
-        )
-    tasks = []
-    for number, row in enumerate(given):
-        if isinstance(row, Task):
-            tasks.append(row)
-            continue
-        if not isinstance(row, Mapping):
-            raise BadInputError(
-                f"row {number} of the tasks is {row!r:.80}, not a mapping of columns; of a data "
-                "frame give frame.to_dict('records'), of a DatasetDict one of its splits"
-            )
-        try:
-            tasks.append(reader(row, f"row-{number}"))
-        except BadInputError as error:
-            raise BadInputError(f"row {number} of the tasks: {error}") from error
-    return TaskSet(tasks, source=f"given by a {type(given).__name__}", name=name)
-
-
-def read_tasks(
-    path: str | Path, reader: RowReader = task_from_row, *, source: str = "", name: str = "tasks"
-) -> TaskSet:
-    """Read a ``.jsonl`` file of tasks.
-
-    Args:
-        path: one JSON object a line.
-        reader: turns a row into a task; families read the columns of their data sets.
-        source: for reports; default: the path.
-        name: the family.
-
-    Raises:
-        MissingFileError: no such file.
-        BadInputError: a broken line (its number is named), an id twice, or no task at all.
-    """
-    tasks = []
-    for number, row in read_rows(path, "task file"):
-        try:
-            tasks.append(reader(row, f"line-{number}"))
-        except BadInputError as error:
-            raise BadInputError(f"task file {str(path)!r}, line {number}: {error}") from error
-    return TaskSet(tasks, source=source or str(path), name=name)

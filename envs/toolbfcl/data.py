@@ -19,7 +19,8 @@ from toolgym._util.jsonl import copy_json, read_rows
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean, explain
 from toolgym.registry import TASKS
-from toolgym.task import SourceFacts, Task, TaskSet, given_tasks, read_tasks, task_from_row
+from toolgym.task import SourceFacts, Task, TaskSet, task_from_row
+from toolgym.tasksource import given_tasks, names_file, read_tasks
 
 __all__ = [
     *("CLASSES", "GROUPS", "SHOWN", "documents_of", "gold_plan", "open_tasks", "published"),
@@ -119,7 +120,7 @@ def open_tasks(source: Any = "multi_turn", split: str | None = None) -> TaskSet:
     else:
         if source in TASKS:
             path: str | Path = TASKS.get(str(source)).path()
-        elif str(source).endswith(".jsonl") or Path(source).is_file():
+        elif names_file(source):
             path = source
         else:
             known = [*GROUPS, *GROUPS["all"], *TASKS]

@@ -19,7 +19,7 @@ from toolgym.messages import ToolCall
 from toolgym.policies.base import Policy, Reply, Request
 from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, whole_number
-from toolgym.tools.toolset import Toolset
+from toolgym.tools.toolset import Toolset, refuse_descriptions
 from toolgym.trajectory import Trajectory
 from toolgym.vector import ToolVectorEnv
 
@@ -47,6 +47,9 @@ class BFCLEnv(ToolEnv):
     ) -> None:
         super().__init__(*given, **bounds)
         self._offered = offered and self.format.strategy.tools
+        if self.descriptions and self._offered:
+            known = {name: "" for task in self.tasks for name in tools_of(task).names}
+            refuse_descriptions(self.descriptions, known)
         self.turn_steps = whole_number("turn_steps", turn_steps, least=1)
         sampler = ActionSampler(self.format, self.tools_for(self.tasks[0]))
         self.action_space = UnicodeText(sampler=sampler)
@@ -93,6 +96,10 @@ def make(
     max_result_chars: int = 100_000,
     render_mode: str | None = None,
     examples: Any = 0,
+    system: str | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    max_calls: int | None = None,
+    max_tokens: int | None = None,
     **unknown: Any,
 ) -> BFCLEnv:
     """Make an environment; the data come from the installed ``bfcl-eval``.
@@ -112,6 +119,11 @@ def make(
         max_result_chars: characters of a tool result that the policy sees.
         render_mode: ``ansi`` or None.
         examples: worked examples: the path of a file, or a list; none is bundled.
+        system: text of the system message, before the format's instructions, or around them
+            where it says ``{instructions}``.
+        descriptions: what the policy is told of a tool, by its name.
+        max_calls: tool calls of an episode.
+        max_tokens: tokens that the policy writes in an episode.
         unknown: refused with near names.
 
     Raises:
@@ -133,6 +145,10 @@ def make(
         max_result_chars=max_result_chars,
         render_mode=render_mode,
         examples=examples,
+        system=system,
+        descriptions=descriptions,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
     )
 
 

@@ -82,7 +82,7 @@ _NUMBER = re.compile(r"\s*[-+]?\s*[$€£]?\s*[-+]?[\d.,]*\d[\d.,]*\s*%?\s*")
 
 def _gsm8k_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     """Our schema, or the set's own: a solution text that ends in ``#### number``."""
-    own = dict(row)
+    own = {k: v for k, v in row.items() if k != "answer_type" or v is not None}
     answer = row.get("answer")
     if "answers" not in row and isinstance(answer, str) and _MARK in answer:
         solution, _, number = answer.rpartition(_MARK)

@@ -17,15 +17,8 @@ from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.formats import get_format
 from toolgym.grading.rubric import make_rubric
 from toolgym.registry import TASKS, Resource
-from toolgym.task import (
-    RowReader,
-    SourceFacts,
-    Task,
-    TaskSet,
-    given_tasks,
-    read_tasks,
-    task_from_row,
-)
+from toolgym.task import RowReader, SourceFacts, Task, TaskSet, task_from_row
+from toolgym.tasksource import given_tasks, names_file, read_tasks
 from toolgym.tools.base import Tool
 from toolgym.tools.service import check_service, serve_toolset
 from toolgym.tools.session import SessionSpec
@@ -161,8 +154,8 @@ class Family:
         """Open a task source.
 
         Args:
-            source: ``sample`` (bundled), a registered name, a ``.jsonl`` path, ``hub``, or tasks
-                that stand in memory, see `toolgym.task.given_tasks`.
+            source: ``sample`` (bundled), a registered name, the path of a ``.jsonl`` or ``.csv``
+                file, ``hub``, or tasks that stand in memory, see `toolgym.tasksource.given_tasks`.
             split: one split of it; default: all tasks, for the hub the ``test`` split.
 
         Raises:
@@ -181,13 +174,13 @@ class Family:
             path: str | Path = sample.path()
         elif source in TASKS:
             path = TASKS.get(str(source)).path()
-        elif str(source).endswith(".jsonl") or Path(source).is_file():
+        elif names_file(source):
             path = source
         else:
             known = ["sample", *(["hub"] if self.hub is not None else []), *TASKS]
             raise MissingFileError(
                 f"task source {str(source)!r} is none of {', '.join(map(repr, known))} or the path "
-                f"of a .jsonl file{did_you_mean(str(source), known)}"
+                f"of a .jsonl or .csv file{did_you_mean(str(source), known)}"
             )
         tasks = read_tasks(path, self.reader, source=str(source), name=self.name)
         return tasks.split(split) if split else tasks
@@ -208,6 +201,10 @@ class Family:
         service: Mapping[str, Any] | None = None,
         examples: Any = 0,
         user: UserMaker | None = None,
+        system: str | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
         **unknown: Any,
     ) -> ToolEnv:
         """Make an environment.
@@ -216,8 +213,8 @@ class Family:
         have to pickle where environments run in processes.
 
         Args:
-            tasks: ``sample``, a registered name, a ``.jsonl`` path, ``hub``, or a list of rows or
-                tasks, or a data set of the hub.
+            tasks: ``sample``, a registered name, the path of a ``.jsonl`` or ``.csv`` file,
+                ``hub``, or a list of dicts or tasks, a data frame, or a data set of the hub.
             split: ``train``, ``validation`` or ``test``; see `tasks`.
             corpus: what WikipediaSearch searches: ``sample``, a ``.jsonl`` of passages, or an index
                 folder.
@@ -235,6 +232,11 @@ class Family:
             examples: worked examples before the question: how many of the bundled ones, the path
                 of a file, or a list; see `toolgym.formats.example_files.read_examples`.
             user: makes who speaks after the policy's answers, see `toolgym.episodes.users`.
+            system: text of the system message, before the format's instructions, or around them
+                where it says ``{instructions}``.
+            descriptions: what the policy is told of a tool, by its name.
+            max_calls: tool calls of an episode.
+            max_tokens: tokens that the policy writes in an episode.
             unknown: refused with near names.
 
         Raises:
@@ -268,6 +270,10 @@ class Family:
             examples=examples,
             bundled=self.examples,
             user=user,
+            system=system,
+            descriptions=descriptions,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
         )
 
     def make_vector(self, num_envs: int, **kwargs: Any) -> ToolVectorEnv:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolgym.env import ToolEnv, offers_own_tools, refuse_unknown
-from toolgym.envs.toolscenario.files import Playable, open_scenarios
+from toolgym.envs.toolscenario.files import GivenScenarios, Playable, open_scenarios
 from toolgym.envs.toolscenario.tool import WorldToolset, check_sandbox, make_tools
 from toolgym.envs.toolscenario.user import CompiledUser
 from toolgym.episodes.users import User
@@ -23,7 +23,7 @@ from toolgym.spaces import ActionSampler, UnicodeText
 from toolgym.task import Task, TaskSet
 from toolgym.tools.cassette import Recorder, Replayer
 from toolgym.tools.service import Faults, ServedToolset, check_service
-from toolgym.tools.toolset import Toolset
+from toolgym.tools.toolset import Toolset, refuse_descriptions
 from toolgym.vector import ToolVectorEnv
 
 __all__ = ["ID", "ScenarioEnv", "make", "make_vector", "scenario_file"]
@@ -57,6 +57,10 @@ class ScenarioEnv(ToolEnv):
     ) -> None:
         super().__init__(tasks, Toolset(), format, rubric, **bounds)
         self._scenarios, self._service = scenarios, service
+        if self.descriptions and service is not None:  # else no file is read to its end here
+            found = scenarios.values()
+            known = {str(d["name"]): "" for each in found for d in each.documents}
+            refuse_descriptions(self.descriptions, known)
         example = self.tools_for(tasks[0]) if format.strategy.tools else Toolset()
         self.action_space = UnicodeText(sampler=ActionSampler(format, example))
 
@@ -162,13 +166,7 @@ def scenario_file(tasks: str | Path) -> Path:
 
     Raises:
         MissingFileError: it names no file.
-        BadInputError: it is something else.
     """
-    if not isinstance(tasks, str | Path):
-        raise BadInputError(
-            f"{ID} reads scenarios from a file: write yours with write_scenarios (of "
-            f"toolgym.envs.toolscenario.files) and give its path as tasks, not {tasks!r:.80}"
-        )
     if tasks == "sample":
         return Resource("toolgym.envs.toolscenario", SAMPLE).path()
     if tasks in TASKS:
@@ -186,7 +184,7 @@ def scenario_file(tasks: str | Path) -> Path:
 
 
 def make(
-    tasks: str | Path = "sample",
+    tasks: Any = "sample",
     split: str | None = None,
     tools: Sequence[str] | None = None,
     prompt: str = "tools_multi_step",
@@ -200,12 +198,17 @@ def make(
     sandbox: Mapping[str, Any] | None = None,
     preset: str | None = None,
     examples: Any = 0,
+    system: str | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    max_calls: int | None = None,
+    max_tokens: int | None = None,
     **unknown: Any,
 ) -> ScenarioEnv:
     """Make an environment; all arguments are plain data.
 
     Args:
-        tasks: ``sample``, or a ``.jsonl`` file of scenarios, ours or of the published format.
+        tasks: ``sample``, a ``.jsonl`` file of scenarios, ours or of the published format, or
+            scenarios that stand in memory, see `toolgym.envs.toolscenario.files.given_scenarios`.
         split: one split of it; default: all.
         tools: None for each task's own; an empty list for none, to see what a policy does alone.
         prompt: the prompting strategy.
@@ -225,6 +228,11 @@ def make(
         examples: worked examples before the question, each with tools of its own: how many of the
             bundled ones, the path of a file, or a list; see
             `toolgym.formats.example_files.read_examples`.
+        system: text of the system message, before the format's instructions, or around them
+            where it says ``{instructions}``.
+        descriptions: what the policy is told of a tool, by its name.
+        max_calls: tool calls of an episode.
+        max_tokens: tokens that the policy writes in an episode.
         unknown: refused with near names.
 
     Raises:
@@ -241,9 +249,10 @@ def make(
     codec = get_format(format, prompt)
     settings = check_sandbox({} if sandbox is None else sandbox)
     served = None if service is None else check_service(service)
-    file = scenario_file(tasks)
-    scenarios = open_scenarios(file)
-    every = TaskSet(scenarios.tasks, source=str(tasks), name="Scenario")
+    named = isinstance(tasks, str | Path)
+    scenarios = open_scenarios(scenario_file(tasks)) if named else GivenScenarios(tasks)
+    source = str(tasks) if named else str(scenarios.path)
+    every = TaskSet(scenarios.tasks, source=source, name="Scenario")
     provider: _Service | None = None
     if offered and served:
         provider = _Service(settings, served, every.fingerprint(), preset)
@@ -253,7 +262,7 @@ def make(
         every.split(split) if split else every,
         scenarios,
         codec,
-        make_rubric(_reward(every, str(file)) if reward is None else reward),
+        make_rubric(_reward(every, str(scenarios.path)) if reward is None else reward),
         provider,
         max_steps=max_steps,
         max_reply_chars=max_reply_chars,
@@ -261,6 +270,10 @@ def make(
         render_mode=render_mode,
         examples=examples,
         bundled=Resource("toolgym.envs.toolscenario", "samples/examples.jsonl"),
+        system=system,
+        descriptions=descriptions,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
     )
 
 

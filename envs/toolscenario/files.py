@@ -24,10 +24,11 @@ from toolgym.envs.toolscenario.world import DONE, World
 from toolgym.errors import BadInputError
 from toolgym.scenario import Scenario
 from toolgym.task import SUB_ANSWERS, AnswerType, SubAnswer, Task
+from toolgym.tasksource import given_rows
 
 __all__ = [
-    *("Playable", "Read", "ScenarioFile", "open_scenarios", "playable", "read_scenarios"),
-    "write_scenarios",
+    *("GivenScenarios", "Playable", "Read", "ScenarioFile", "given_scenarios", "open_scenarios"),
+    *("playable", "read_scenarios", "write_scenarios"),
 ]
 
 _WHAT = "scenario file"
@@ -105,11 +106,13 @@ def _refuse_empty(path: str | Path, count: int) -> None:
 
 def _read_row(row: Mapping[str, Any], path: str | Path, number: int) -> Read:
     try:
-        if is_public(row):
-            return PublicScenario.from_row(row, f"line-{number}")
-        return _own(row)
+        return _row(row, f"line-{number}")
     except BadInputError as error:
         raise BadInputError(f"{_WHAT} {str(path)!r}, line {number}: {error}") from error
+
+
+def _row(row: Mapping[str, Any], fallback_id: str) -> Read:
+    return PublicScenario.from_row(row, fallback_id) if is_public(row) else _own(row)
 
 
 def _own(row: Mapping[str, Any]) -> Scenario | World:
@@ -243,6 +246,53 @@ class ScenarioFile(Mapping[str, Playable]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class GivenScenarios(dict[str, Playable]):
+    """Scenarios that stand in memory, by id.
+
+    Args:
+        given: see `given_scenarios`.
+
+    Raises:
+        BadInputError: see `given_scenarios`.
+    """
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.path = f"given by a {type(given).__name__}"
+        self.tasks: list[Task] = []
+        for scenario in given_scenarios(given):
+            item = playable(scenario)
+            if item.id in self:
+                raise BadInputError(f"scenario id {item.id!r} stands twice among those given")
+            self[item.id] = item
+            self.tasks.append(item.to_task())
+        if not self:
+            raise BadInputError("no scenarios were given: an environment needs at least one")
+
+
+def given_scenarios(given: Any) -> Iterator[Read]:
+    """Scenarios that stand in memory.
+
+    Args:
+        given: rows of our own or of the published format, or `Scenario` and `World` objects: a
+            list, a data frame, or a ``datasets.Dataset``.
+
+    Raises:
+        BadInputError: something else, or a row that is not a scenario; its place is named.
+    """
+    for fallback, row in given_rows(given):
+        if isinstance(row, Read):
+            yield row
+            continue
+        place = fallback.removeprefix("row-")
+        try:
+            if not isinstance(row, Mapping):
+                raise BadInputError(f"it is a {type(row).__name__}, and no scenario")
+            yield _row(row, fallback)
+        except BadInputError as error:
+            raise BadInputError(f"row {place} of the scenarios: {error}") from error
 
 
 def open_scenarios(path: str | Path) -> ScenarioFile:

@@ -6,10 +6,11 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from toolgym.envs.toolscenario.environment import scenario_file
-from toolgym.envs.toolscenario.files import read_scenarios
+from toolgym.envs.toolscenario.files import given_scenarios, read_scenarios
 from toolgym.envs.toolscenario.plans import play
 from toolgym.envs.toolscenario.probing import entities, plausible
 from toolgym.envs.toolscenario.records import PublicScenario, RejectedError, to_own
@@ -36,7 +37,7 @@ class OraclePolicy(Policy):
     In a world it plays the gold plan; where a user speaks, it asks him for each fact first.
 
     Args:
-        tasks: the file that the environment plays, or ``sample``.
+        tasks: as the environment's argument: a file, ``sample``, or scenarios in memory.
         parallel: False makes one call a turn.
 
     Raises:
@@ -46,8 +47,10 @@ class OraclePolicy(Policy):
 
     batched: ClassVar[bool] = True
 
-    def __init__(self, tasks: str = "sample", parallel: bool = True) -> None:
-        self._tasks, self._parallel = tasks, parallel
+    def __init__(self, tasks: Any = "sample", parallel: bool = True) -> None:
+        named = isinstance(tasks, str | Path)
+        self._tasks = tasks if named else f"given by a {type(tasks).__name__}"
+        self._parallel = parallel
         self._scenarios = {scenario.id: scenario for scenario in _own_scenarios(tasks)}
         self._plans: dict[str, list[Action]] = {}
 
@@ -111,14 +114,17 @@ def _calls(scenario: Scenario | World) -> Iterator[tuple[str, Iterable[str], Too
         yield item.id, item.needs, call
 
 
-def _own_scenarios(tasks: str) -> list[Scenario | World]:
-    file = scenario_file(tasks)
+def _own_scenarios(tasks: Any) -> list[Scenario | World]:
+    named = isinstance(tasks, str | Path)
+    file = scenario_file(tasks) if named else None
+    numbered = read_scenarios(file) if file is not None else enumerate(given_scenarios(tasks))
+    place = f"scenario file {str(file)!r}, line" if named else "scenario"
     found: list[Scenario | World] = []
-    for number, scenario in read_scenarios(file):
+    for number, scenario in numbered:
         try:
             own = to_own(scenario) if isinstance(scenario, PublicScenario) else scenario
         except BadInputError as error:
-            raise BadInputError(f"scenario file {str(file)!r}, line {number}: {error}") from error
+            raise BadInputError(f"{place} {number}: {error}") from error
         found.append(own)
     return found
 

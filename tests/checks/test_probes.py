@@ -19,8 +19,9 @@ from toolgym.trajectory import Step
 EVERY = (*adversaries(), *state_adversaries())
 ADVERSARIES = {adversary.name: adversary for adversary in EVERY}
 OURS: list[Any] = [
-    *(name for name in NAMES if name != "no_harm"),
-    {"goal_reached": 1.0, "no_harm": 1.0},  # one that only takes shows nothing by itself
+    *(name for name in NAMES if name not in ("no_harm", "calls")),
+    {"goal_reached": 1.0, "no_harm": 1.0},  # those that only take show nothing by themselves
+    {"solve_f1": 1.0, "calls": 0.05},
     *({name: {"bounded": True}} for name in ("solve_precision", "solve_product", "solve_f1")),
     {"solve_f1": 1.0, "task_completion": 1.0},
 ]
@@ -51,6 +52,7 @@ FAILURES: list[tuple[Any, set[str]]] = [
         for name in ("solve_precision", "solve_rate", "solve_product", "solve_f1")
     ),
     ({"solve_f1": {"preset": "paper", "harmonic": True}}, PAPER),
+    ({"accuracy": 1.0, "calls": 0.05}, {"unearned_answer"}),
     ({"goal_reached": {"strict": False}}, {"does_everything", "one_thing_more", "forbidden_way"}),
 ]
 

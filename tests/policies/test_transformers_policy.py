@@ -142,6 +142,22 @@ class TestSampling:
                 assert not reply.cut or len(ids) == limit
             assert any(reply.cut for reply in replies if isinstance(reply, Reply))
 
+    @pytest.mark.parametrize("plain", [True, False])
+    def test_what_is_left_of_an_episodes_budget_bounds_a_reply(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, plain: bool
+    ) -> None:
+        monkeypatch.setattr("toolgym.policies.local.generation._is_plain", lambda model: plain)
+        policy = TransformersPolicy(folder, max_new_tokens=12, logprobs=True)
+        lefts = [3, 12, 40, None] * 4
+        replies = policy.act([asked("x", seed=n, tokens_left=k) for n, k in enumerate(lefts)])
+        free = policy.act([asked("x", seed=n) for n in range(len(lefts))])
+        for left, made, whole in zip(lefts, replies, free, strict=True):
+            assert isinstance(made, Reply)
+            ids = tokens(made).completion_ids
+            assert ids == tokens(whole).completion_ids[: min(left or 12, 12)]
+            assert len(tokens(made).logprobs or ()) == len(ids)
+            assert made.cut == (ids[-1] not in policy._chat.end_ids)
+
     def test_the_seed_decides(self, folder: Path) -> None:
         policy = TransformersPolicy(folder, max_new_tokens=12)
         torch.manual_seed(1)

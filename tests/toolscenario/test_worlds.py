@@ -32,7 +32,7 @@ from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.formats import get_format
 from toolgym.grading.rubric import make_rubric
 from toolgym.policies import make_policy
-from toolgym.task import given_tasks
+from toolgym.tasksource import given_tasks
 from toolgym.tools.toolset import Toolset
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs seccomp")

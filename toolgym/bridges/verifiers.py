@@ -19,7 +19,6 @@ from toolgym._util.optional import require_extra
 from toolgym.bridges.episode import next_sample, opened
 from toolgym.episodes.episode import Info
 from toolgym.errors import BadInputError, EndpointError
-from toolgym.formats.examples import opening
 from toolgym.messages import Chat, to_chats
 from toolgym.policies.completions import MOST_STOPS, reasoning_of, reply_of
 from toolgym.policies.requests import Reply, Request, at, with_text_arguments
@@ -118,7 +117,7 @@ class ToolgymTaskset(_vf.Taskset[ToolgymTask, ToolgymTasksetConfig]):  # type: i
         for task in env.tasks:
             tools = env.tools_for(task) if env.format.strategy.tools else Toolset()
             schemas = tools.without(env.hidden_for(task)).schemas()
-            chats = to_chats(opening(env.format, schemas, task.question, env.examples))
+            chats = to_chats(env.opening(schemas, task.question))
             system = chats.pop(0)["content"] if chats[0]["role"] == "system" else None
             several = [_dialect.parse_message(with_text_arguments(chat)) for chat in chats]
             yield ToolgymTask(

@@ -10,7 +10,8 @@ import typer
 from toolgym.cli import options
 from toolgym.cli.shell import print_json, table, warn
 
-__all__ = ["dpo", "export_app", "keep", "lineage", "prefixes", "sft"]
+__all__ = ["dpo", "export_app", "inspect_log", "keep", "lineage", "lm_eval_log", "prefixes"]
+__all__ += ["sft"]
 
 
 def keep(
@@ -142,6 +143,31 @@ def prefixes(
     """A row for each turn: all before it, the turn, its reward, and what was still open."""
     shape = {"style": style, "reasoning": reasoning, "where": where}
     _export(source, "prefixes", learn_as, out, as_json, shape)
+
+
+@export_app.command("inspect")
+def inspect_log(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .json file.")] = Path("log.json"),
+    where: WhereOption = None,
+) -> None:
+    """A log that `inspect view` shows, an episode a sample."""
+    from toolgym.data.logs import write_inspect_log
+
+    file = write_inspect_log(source, out, where=where)
+    print(table([("file", str(file)), ("next", f"inspect view start --log-dir {file.parent}")]))
+
+
+@export_app.command("lm-eval")
+def lm_eval_log(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder.")] = Path("lm-eval"),
+    where: WhereOption = None,
+) -> None:
+    """Results and samples as `lm_eval --output_path --log_samples` leaves them."""
+    from toolgym.data.logs import write_lm_eval_log
+
+    print(table([("results", str(write_lm_eval_log(source, out, where=where)))]))
 
 
 def _export(

@@ -35,6 +35,10 @@ def play(
     reward: options.RewardOption = None,
     max_steps: options.MaxStepsOption = None,
     examples: options.ExamplesOption = None,
+    system: options.SystemOption = None,
+    description: options.DescriptionOption = None,
+    max_calls: options.MaxCallsOption = None,
+    max_tokens: options.MaxTokensOption = None,
     env_arg: options.EnvArgOption = None,
     cassette: options.CassetteOption = None,
     record: options.RecordOption = None,
@@ -55,13 +59,12 @@ def play(
     """Let a policy play episodes and record every one of them in a run folder."""
     from toolgym.rollouts.plan import plan
 
-    named = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt, "format": format}
-    arguments = environment_arguments(
-        named | {"max_steps": max_steps, "examples": examples},
-        tool=tool,
-        reward=reward,
-        env_arg=env_arg,
-    )
+    named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt}
+    named |= {"format": format, "max_steps": max_steps, "examples": examples}
+    named["system"] = options.text_of(system)
+    named |= {"descriptions": options.descriptions_of(description), "max_calls": max_calls}
+    named["max_tokens"] = max_tokens
+    arguments = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)
     service = options.service_settings(cassette, record, fault)
     if service is not None:  # joined with what --env-arg says, such as {"cache": false}
         given = arguments.get("service", {})

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from toolgym.executors import Executor
 
 __all__ = [
+    "descriptions_of",
     "executing",
     "import_from_here",
     "key_values",
     "named_weights",
     "service_settings",
+    "text_of",
     "tool_list",
     "with_fields",
 ]
@@ -58,7 +60,9 @@ RunFolder = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 TasksOption = Annotated[
     str | None,
-    typer.Option("--tasks", help="Task source: sample, a .jsonl path, or hub. [default: sample]"),
+    typer.Option(
+        "--tasks", help="Task source: sample, a .jsonl or .csv path, or hub. [default: sample]"
+    ),
 ]
 CorpusOption = Annotated[
     str | None,
@@ -114,6 +118,22 @@ ExamplesOption = Annotated[
         metavar="N|FILE",
         help="Worked examples before the question: so many bundled ones, or a .json(l) file.",
     ),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option(
+        "--system", help="System text, before the instructions or around {instructions}; @FILE."
+    ),
+]
+DescriptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--description", metavar="TOOL=TEXT", help="What is told of a tool (repeat)."),
+]
+MaxCallsOption = Annotated[
+    int | None, typer.Option("--max-calls", help="Tool calls of an episode at most.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-tokens", help="Tokens that a policy writes in an episode.")
 ]
 LearnAsOption = Annotated[
     list[str] | None,
@@ -199,6 +219,35 @@ def _value(text: str) -> Any:
         return json.loads(text, parse_constant=str)
     except ValueError:
         return text
+
+
+def text_of(text: str | None) -> str | None:
+    """A text, or with ``@`` before it the content of that file.
+
+    Raises:
+        typer.BadParameter: the file cannot be read.
+    """
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{text[1:]!r} cannot be read as text: {error}") from error
+
+
+def descriptions_of(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """``TOOL=TEXT`` texts by tool; None when there are none.
+
+    Raises:
+        typer.BadParameter: a text without ``=``, or without a name before it.
+    """
+    read = {}
+    for text in texts or ():
+        name, found, told = text.partition("=")
+        if not found or not name.strip():
+            raise typer.BadParameter(f"--description needs TOOL=TEXT, not {text!r}")
+        read[name.strip()] = told
+    return read or None
 
 
 def named_weights(texts: Sequence[str] | None) -> dict[str, float]:

@@ -40,6 +40,7 @@ __all__ = [
 
 STYLES = ("auto", "as_played", "native")
 # Formats whose calls are those of models with a tool-aware chat template.
+_MESSAGES = "native"  # the format whose messages have calls as such, in rows as they were played
 _NATIVE_FORMATS = ("hermes", "hermes-paper", "llama3")
 _REASONING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
@@ -170,7 +171,7 @@ def conversation(
         chats = to_chats(trajectory.messages)
         opening, rest = chats[:cut], chats[cut:]
         # Native calls were played as such: whoever renders them has to know the tools, too.
-        native = any("tool_calls" in chat for chat in rest)
+        native = trajectory.format == _MESSAGES or any("tool_calls" in chat for chat in rest)
         tools = json.dumps(trajectory.tools, ensure_ascii=False) if native else None
     else:
         opening = [Message("user", trajectory.task.question).to_chat()]
@@ -209,6 +210,8 @@ def _native(step: Step, trajectory: Trajectory, codec: Format) -> list[Message]:
 def _thought(action: str, trajectory: Trajectory, codec: Format) -> str:
     """What stands before the calls or the answer, with the reasoning that formats pass over."""
     thought = codec.parse(action, trajectory.documents).thought
+    if codec.native:
+        return thought
     shown = without_think(action).strip()
     begin = action.rfind(shown) if shown else len(action)
     # Reasoning between visible words has no one place: then its blocks are put in front.

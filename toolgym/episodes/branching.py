@@ -30,6 +30,7 @@ class Branching(gym.Env[str, str]):
     """What an environment holds of the episode that it plays, and how that is copied."""
 
     format: Format
+    descriptions: dict[str, str]
     _toolset: Toolset
     _episode: Episode | None
     _finished: Trajectory | None
@@ -153,7 +154,11 @@ class Branching(gym.Env[str, str]):
         return self._tools_of(task).open(task)
 
     def _tools_of(self, task: Task) -> Toolset:
-        return self.tools_for(task) if self.format.strategy.tools else Toolset()
+        if not self.format.strategy.tools:
+            return Toolset()
+        tools = self.tools_for(task)
+        own = self.descriptions if tools is not self._toolset else {}
+        return tools.described(own, some=True) if own else tools
 
     def end(self) -> None:
         """End what the tools of the episode remember; all else can be played on."""

@@ -46,7 +46,7 @@ class Episode:
         # What the policy is told is not what parses and records: it may change its documents.
         self.schemas, self.told = self.tools.schemas(), self.tools.schemas()
         self.begun: Begun | None = None
-        self.tool_turns = self.call_count = 0
+        self.tool_turns = self.call_count = self.tokens = 0
         record.state = tools.state()
 
     def add(
@@ -67,6 +67,12 @@ class Episode:
         record, parsed = self.record, begun.parsed
         self.tool_turns += bool(parsed.calls)
         self.call_count += len(parsed.calls)
+        if begun.tokens:
+            self.tokens += begun.tokens
+            record.metrics["tokens_written"] = float(self.tokens)
+        if begun.estimated:
+            before_it = record.metrics.get("tokens_estimated", 0.0)
+            record.metrics["tokens_estimated"] = before_it + begun.tokens
         before = len(record.messages)
         record.messages += begun.messages(results, codec, self.schemas, limit)
         step = Step(

@@ -53,6 +53,8 @@ class Format(ABC):
     name: ClassVar[str]
     stop: ClassVar[tuple[str, ...]] = ()
     """Texts after which a policy should stop writing."""
+    native: ClassVar[bool] = False
+    """Whether calls stand in messages as ``tool_calls``, and the tools beside the conversation."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolgym._util.jsonl import not_json
 from toolgym.formats.base import MAX_CALLS, Action
-from toolgym.formats.repair import FENCE, UNCLEAR, Budget, dumped, read_value
+from toolgym.formats.repair import FENCE, UNCLEAR, Budget, dumped, read_value, repaired
 from toolgym.formats.scan import Scanner
 from toolgym.messages import ToolCall
 from toolgym.trajectory import Problem
 
-__all__ = ["KEYS", "REPAIRED", "Calls", "NativeCall", "arguments_text", "native_call", "outcome"]
+__all__ = [
+    *("KEYS", "REPAIRED", "Calls", "NativeCall", "add_native", "arguments_text", "native_call"),
+    "outcome",
+]
 
 REPAIRED = "repaired_json"
 _MOST_TRIES = 256  # calls of a reply that are read at all
@@ -26,6 +30,7 @@ _BESIDE = frozenset({*_NAMES, *_ARGUMENTS, "id", "type", "index", "call_id"})
 _ATTEMPT = re.compile(r"\{\s*(?:[\"'}]|[A-Za-z_]\w*\s*:)")
 _BETWEEN = re.compile(r"[\s;,]*+")
 _TIMES_ENCODED = 3
+_WHOLE = re.compile(r"\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,3 +354,41 @@ def outcome(
     if answer is None and all(problem.kind in _ASIDE for problem in problems):
         problems.append(missing)
     return Action(thought, (), answer, tuple(problems))
+
+
+def add_native(calls: Calls, name: str, given: Any, *, complete: bool) -> ToolCall:
+    """Make or refuse a call by the rules of those in text; gives it as it was written.
+
+    Args:
+        calls: that it is made or refused in.
+        name: of the tool.
+        given: its arguments: an object, its JSON text, or whatever came.
+        complete: whether the message was not cut.
+    """
+    if isinstance(given, Mapping):
+        given = dict(given)
+    if not isinstance(given, str):
+        why = not_json(given)
+        if why:
+            calls.fail("bad_json", f"{{call}} is not valid JSON (its argument {why})")
+            return NativeCall("", name, {}, "(what JSON cannot hold)")
+        calls.add_arguments(name, given)
+        return native_call(name, given, 0)
+    value, notes = None, list[str]()
+    if given.strip():
+        try:
+            value, notes = _decoded(given.strip(), complete, calls.budget)
+        except ValueError as error:
+            calls.fail("bad_json", f"the arguments of {{call}} are not valid JSON ({error})")
+            return NativeCall("", name, {}, given)
+    calls.add_arguments(name, value, notes)
+    return native_call(name, given, 0)
+
+
+def _decoded(text: str, complete: bool, budget: Budget) -> tuple[Any, list[str]]:
+    if text.startswith("`"):  # a code fence
+        return repaired(text, complete=complete)
+    value, end, notes = read_value(text, 0, _WHOLE, complete=complete, budget=budget)
+    if end != len(text):
+        raise ValueError(f"more follows behind character {end}")
+    return value, notes

@@ -74,6 +74,8 @@ class ExampleTurn(_Data):
         action = Action(thought, tuple(calls), self.answer)
         if self.text is not None:
             return self.text, action
+        if codec.native and codec.strategy.reasoning and thought:
+            action = replace(action, thought=f"<think>\n{thought}\n</think>\n")
         text = codec.write(action, tools)
         if codec.strategy.reasoning and thought and "<think>" not in text:
             rest = codec.write(replace(action, thought=""), tools)
@@ -145,7 +147,8 @@ class Example(_Data):
         alone = self.turns[-1].model_copy(update={"thought": ""})
         for turn in self.turns if offered else [alone]:
             text, action = turn.write(codec, tools, first)
-            found.append(Message("assistant", text))
+            said = action.calls if codec.native else ()
+            found.append(Message("assistant", action.thought if said else text, said))
             if action.calls:
                 pairs = zip(action.calls, turn.calls, strict=True)
                 results = [ToolResult(call.id, made.result) for call, made in pairs]

@@ -22,15 +22,23 @@ class Turn(str):
         text: the reply, as the record keeps it.
         said: what it says, where that came as a message with native calls; None: read the text.
         cut: the reply ended at the limit of its length, in the middle.
+        written: tokens that the policy wrote for it, where it says them.
     """
 
     said: Action | None
     cut: bool
+    written: int | None
 
-    def __new__(cls, text: str, said: Action | None = None, cut: bool = False) -> Turn:
+    def __new__(
+        cls,
+        text: str,
+        said: Action | None = None,
+        cut: bool = False,
+        written: int | None = None,
+    ) -> Turn:
         """Make one."""
         turn = super().__new__(cls, text)
-        turn.said, turn.cut = said, cut
+        turn.said, turn.cut, turn.written = said, cut, written
         return turn
 
 
@@ -44,6 +52,10 @@ class Begun:
         native: its calls under the ids that came with them, where they came as such.
         cut: the reply ended at the limit of its length.
         refused: whether its calls may not be made.
+        allowed: how many of its calls may be made; None: all.
+        why: no more of them are.
+        tokens: that it counts in a budget of tokens.
+        estimated: whether that number is an estimate.
     """
 
     action: str
@@ -51,6 +63,15 @@ class Begun:
     native: tuple[ToolCall, ...] = ()
     cut: bool = False
     refused: bool = False
+    allowed: int | None = None
+    why: str = ""
+    tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def made(self) -> list[ToolCall]:
+        """Its calls that are made."""
+        return [] if self.refused else list(self.parsed.calls[: self.allowed])
 
     def messages(
         self, results: Sequence[ToolResult], codec: Format, tools: Sequence[Schema], limit: int
@@ -111,10 +132,10 @@ def begin_turn(
         return Begun(str(action), read, cut=cut)
     ids = [f"call_{number}" for number in range(first, first + len(read.calls))]
     if said is None and [call.id for call in read.calls] == ids:
-        return Begun(str(action), read, (), cut, refused)
+        return Begun(str(action), read, read.calls if codec.native else (), cut, refused)
     both = zip(ids, read.calls, strict=True)
     calls = [ToolCall(number, call.name, call.arguments) for number, call in both]
-    native: tuple[ToolCall, ...] = ()
+    native: tuple[ToolCall, ...] = tuple(calls) if codec.native else ()
     if said is not None:
         own = zip(calls, [call.id for call in read.calls], strict=True)
         native = tuple(ToolCall(given or c.id, c.name, c.arguments) for c, given in own)

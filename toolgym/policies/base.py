@@ -157,10 +157,10 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
     """A policy from whatever a user may write.
 
     Args:
-        policy: a `Policy`, a callable, ``name`` or ``name:argument`` of a registered policy (such
-            as ``lookup``, ``replay:runs/first``, ``transformers:path/to/model``), or
-            ``module:function`` of the user's own.
-        options: passed to a registered policy's factory.
+        policy: a `Policy`, a callable, a client of OpenAI's or Anthropic's, ``name`` or
+            ``name:argument`` of a registered policy (such as ``lookup``, ``replay:runs/first``,
+            ``transformers:path/to/model``), or ``module:function`` of the user's own.
+        options: passed to a registered policy's factory; of a client its ``model`` and sampling.
 
     Raises:
         UnknownNameError: no policy has that name and no module of that name exists.
@@ -169,6 +169,11 @@ def make_policy(policy: Policy | PolicyFunction | str, **options: Any) -> Policy
     if isinstance(policy, Policy):
         return policy
     if not isinstance(policy, str):
+        from toolgym.policies.clients import policy_of_client  # which imports this module
+
+        client = policy_of_client(policy, options)
+        if client is not None:
+            return client
         _require_callable(policy)
         return CallablePolicy(policy)
     name, _, argument = policy.partition(":")

@@ -34,6 +34,7 @@ _EPISODES = 16  # that a rollout runs at once for each server, where nobody says
 _TOKENS = ("return_token_ids", "logprobs", "return_prompt_token_ids", "return_meta_info")
 _PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
 _BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
+_MANY = 1 << 31
 _LEAST_LIMIT, _MOST_LIMIT = 1 << 20, 1 << 24  # bytes
 
 
@@ -69,7 +70,7 @@ class EndpointPolicy(Policy):
             can be reached; 0 counts an outage as failed tries.
         tokens: ask for the token ids and log-probabilities of each turn, for `Trajectory.tokens`.
         native_tools: give the tools to the server and read its ``tool_calls``; else they stand in
-            the format's own text.
+            the format's own text. With the format ``native`` it is always so.
         guided: send the grammar of the format, in llguidance's Lark dialect, in this field: True or
             ``structured_outputs`` for vLLM, ``guided_grammar`` for vLLM before 0.12, ``grammar``
             for llama.cpp's server, ``ebnf`` for SGLang.
@@ -210,11 +211,14 @@ class EndpointPolicy(Policy):
             PolicyError: it cannot be sent.
             BadInputError: replies are guided, and the request's format has no grammar.
         """
+        sampling = dict(self._sampling)
+        if request.tokens_left is not None:
+            sampling["max_tokens"] = min(sampling["max_tokens"] or _MANY, request.tokens_left)
         fields = body_of(
             request,
             self._name,
-            self._sampling,
-            native_tools=self._native,
+            sampling,
+            native_tools=self._native or request.format.native,
             reasoning=self._reasoning,
         )
         if self._guide:
@@ -230,7 +234,10 @@ class EndpointPolicy(Policy):
             EndpointError: it is not a completion.
             NothingError: it holds nothing.
         """
-        reply = reply_of(completion, request)
+        count = at(at(completion, "usage"), "completion_tokens")
+        reply = replace(
+            reply_of(completion, request), count=count if isinstance(count, int) else None
+        )
         self._look(reply, request)
         message = at(at(at(completion, "choices"), 0), "message")
         self._reasoning = reasoning_of(message)[1] or self._reasoning

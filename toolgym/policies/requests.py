@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolgym._util.jsonl import not_json
 from toolgym.errors import PolicyError
 from toolgym.formats import Action, Format
-from toolgym.formats.calls import Calls, NativeCall, native_call
-from toolgym.formats.repair import Budget, read_value, repaired
+from toolgym.formats.calls import Calls, add_native
 from toolgym.formats.turn import Turn
 from toolgym.messages import Chat, Message, ToolCall, opening_length
 from toolgym.tools.base import Schema
@@ -34,7 +31,6 @@ __all__ = [
 
 # OpenAI and vLLM; Anthropic; Mistral; and filters, which leave out what they do not like.
 _CUT = ("length", "max_tokens", "model_length", "content_filter", "safety", "recitation")
-_END = re.compile(r"\Z")
 _FIELDS = ("content", "tool_calls", "function_call")  # one of them makes a mapping a message
 
 
@@ -50,6 +46,8 @@ class Request:
         episode: ``task id#sample``, unique within a run: a key for state kept between turns.
         turn: number of this turn, from 0.
         examples: worked examples before the question: their replies are nobody's own.
+        tokens_left: tokens that may still be written in the episode; None: any number. A policy
+            that can holds its reply to it.
     """
 
     messages: list[Chat]
@@ -59,6 +57,7 @@ class Request:
     episode: str = ""
     turn: int = 0
     examples: int = 0
+    tokens_left: int | None = None
 
     @property
     def opening(self) -> int:
@@ -93,17 +92,25 @@ class Reply:
         tokens: the same in token ids, when the policy knows them.
         cut: it ended at the limit of its length, in the middle.
         said: what it says, where that came as a message with native calls and not as text.
+        count: tokens that were written for it, where they are known; those of ``tokens`` count
+            first.
     """
 
     text: str
     tokens: ReplyTokens | None = None
     cut: bool = False
     said: Action | None = None
+    count: int | None = None
 
     @property
     def turn(self) -> str:
         """The text as an action that carries what text cannot say."""
-        return Turn(self.text, self.said, self.cut) if self.cut or self.said else self.text
+        written = self.count
+        if isinstance(self.tokens, ReplyTokens) and isinstance(self.tokens.completion_ids, list):
+            written = len(self.tokens.completion_ids)
+        if self.cut or self.said or written is not None:
+            return Turn(self.text, self.said, self.cut, written)
+        return self.text
 
 
 def join_tokens(turns: Sequence[ReplyTokens | None], tokenizer: str) -> Tokens | None:
@@ -235,7 +242,7 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     read, written, taken = list[ToolCall](), list[ToolCall](), {""}
     for call_id, name, given in found:
         before = len(calls.made)
-        written.append(_add(calls, name, given, complete=not cut))
+        written.append(add_native(calls, name, given, complete=not cut))
         if len(calls.made) > before:
             # The same id twice cannot tell calls apart.
             known = own_ids and isinstance(call_id, str) and call_id not in taken
@@ -244,37 +251,6 @@ def read_native(value: Any, request: Request, *, own_ids: bool = True) -> Reply:
     said = Action(thought, tuple(read), None, tuple(calls.problems))
     whole = request.format.write(Action(thought, tuple(written)), request.tools)
     return Reply(whole, cut=cut, said=said)
-
-
-def _add(calls: Calls, name: str, given: Any, *, complete: bool) -> ToolCall:
-    """Make or refuse a call by the rules of those in text; gives it as it was written."""
-    if isinstance(given, Mapping):
-        given = dict(given)
-    if not isinstance(given, str):
-        why = not_json(given)
-        if why:
-            calls.fail("bad_json", f"{{call}} is not valid JSON (its argument {why})")
-            return NativeCall("", name, {}, "(what JSON cannot hold)")
-        calls.add_arguments(name, given)
-        return native_call(name, given, 0)
-    value, notes = None, list[str]()
-    if given.strip():
-        try:
-            value, notes = _decoded(given.strip(), complete, calls.budget)
-        except ValueError as error:
-            calls.fail("bad_json", f"the arguments of {{call}} are not valid JSON ({error})")
-            return NativeCall("", name, {}, given)
-    calls.add_arguments(name, value, notes)
-    return native_call(name, given, 0)
-
-
-def _decoded(text: str, complete: bool, budget: Budget) -> tuple[Any, list[str]]:
-    if text.startswith("`"):  # a code fence
-        return repaired(text, complete=complete)
-    value, end, notes = read_value(text, 0, _END, complete=complete, budget=budget)
-    if end != len(text):
-        raise ValueError(f"more follows behind character {end}")
-    return value, notes
 
 
 def _unwrapped(value: Any) -> tuple[Any, bool]:

@@ -166,6 +166,10 @@ def _made_with(env: ToolEnv) -> dict[str, Any]:
         "max_reply_chars": env.max_reply_chars,
         "max_result_chars": env.max_result_chars,
         **({"examples": len(env.examples)} if env.examples else {}),
+        **({"system": env.system} if env.system is not None else {}),
+        **({"descriptions": env.descriptions} if env.descriptions else {}),
+        **env.limits.describe(),
+        **({"user": plain(env.user, "user")} if env.user is not None else {}),
     }
 
 
@@ -347,6 +351,7 @@ class Episode:
             episode=self.job.key,
             turn=turn,
             examples=self.info.get("examples", 0),
+            tokens_left=self.playing.env.tokens_left,
         )
 
     def record(self, tokenizer: str) -> Trajectory:

@@ -98,6 +98,23 @@ class Toolset:
         twin._tools = {name: item.fork() for name, item in self._tools.items()}
         return twin
 
+    def described(self, descriptions: Mapping[str, str], some: bool = False) -> Toolset:
+        """The same tools under other descriptions.
+
+        Args:
+            descriptions: by tool name.
+            some: pass over names that are not among the tools.
+
+        Raises:
+            UnknownNameError: there is no such tool.
+        """
+        if not some:
+            refuse_descriptions(descriptions, self._tools)
+        twin = self.fork()
+        for name in descriptions.keys() & twin._tools.keys():
+            twin[name].description = descriptions[name]
+        return twin
+
     @property
     def sessions(self) -> list[str]:
         """Names of the classes whose instances remember."""
@@ -290,6 +307,42 @@ def make_toolset(
     if cassette is None:
         return Toolset(made)
     return Toolset(getattr(item, "told_by", lambda _, item=item: item)(cassette) for item in made)
+
+
+def check_descriptions(descriptions: Any) -> dict[str, str]:
+    """The argument ``descriptions`` of environments.
+
+    Args:
+        descriptions: texts by tool name, or None.
+
+    Raises:
+        BadInputError: it is something else.
+    """
+    if descriptions is None:
+        return {}
+    said = descriptions.values() if isinstance(descriptions, Mapping) else [None]
+    if not all(isinstance(text, str) and text.strip() for text in said):
+        raise BadInputError(
+            "descriptions are texts by tool name, such as {'Calculator': 'Adds numbers.'}, not "
+            f"{descriptions!r:.80}"
+        )
+    return dict(descriptions)
+
+
+def refuse_descriptions(descriptions: Mapping[str, str], known: Iterable[str]) -> None:
+    """Refuse descriptions of tools that there are not.
+
+    Args:
+        descriptions: by tool name.
+        known: names of the tools.
+
+    Raises:
+        UnknownNameError: the first that is not among them; near names stand in the message.
+    """
+    names = list(known)
+    for name in descriptions:
+        if name not in names:
+            raise UnknownNameError("described tool", name, names)
 
 
 def tell_tools(tools: Any) -> Any:

@@ -16,7 +16,7 @@ import gymnasium as gym
 from toolgym._util.jsonl import copy_json, not_json, value_hash
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError
-from toolgym.formats import Strategy
+from toolgym.formats.native import told_of_tools
 from toolgym.messages import Chat, Message, ToolCall
 from toolgym.rollouts.playing import open_env
 from toolgym.task import Task
@@ -286,16 +286,22 @@ def _opened(env: str | gym.Env[str, str], env_args: Mapping[str, Any] | None) ->
             "TRL writes these conversations itself, without worked examples: leave examples out, "
             "or train with toolgym.training.grpo.train_grpo, which plays them"
         )
+    if made.system is not None or made.limits.describe():
+        raise BadInputError(
+            "TRL writes these conversations itself: give system to trl_environment(), leave "
+            "max_calls and max_tokens out (max_completion_length of GRPOConfig bounds a reply), or "
+            "train with toolgym.training.grpo.train_grpo, which keeps to them"
+        )
     if any(made.user_for(task) is not None for task in made.tasks):
         raise BadInputError(
             "TRL's own loop ends with the first reply without a call, and here a user speaks "
             "again: train with toolgym.training.grpo.train_grpo, which plays such episodes"
         )
-    if made.format.name not in NATIVE:
+    if made.format.name not in NATIVE and not made.format.native:
         raise BadInputError(
             f"format {made.format.name!r} writes calls as text of its own, and TRL reads them with "
-            f"the model's chat template: use format {' or '.join(map(repr, NATIVE))}, or train "
-            "with toolgym.training.grpo.train_grpo, which plays every format"
+            f"the model's chat template: use format {', '.join(map(repr, NATIVE))} or 'native', or "
+            "train with toolgym.training.grpo.train_grpo, which plays every format"
         )
     return made
 
@@ -304,7 +310,7 @@ def _add_rows(
     rows: list[dict[str, Any]], world: ToolEnv, system: str | None, before: int
 ) -> dict[str, Factory]:
     """Rows of all tasks, and a class for each set of tools among them."""
-    text = _instructions(world.format.strategy) if system is None else system
+    text = told_of_tools(world.format.strategy) if system is None else system
     opening: list[Chat] = [{"role": "system", "content": text}] if text else []
     label = world.spec.id if world.spec is not None else world.tasks.name
     names: dict[str, str] = {}
@@ -324,19 +330,6 @@ def _add_rows(
         row = {"prompt": prompt, "task": task.id, "split": task.split, "environment": last[1]}
         rows.append(row)
     return found
-
-
-def _instructions(strategy: Strategy) -> str:
-    """The system text of a strategy for models that are shown tools by their chat template."""
-    if not strategy.instructions:
-        return ""
-    answer = (
-        f"{strategy.thinking()} the final answer, in a few words, on a last line 'Answer: ...'."
-    )
-    if not strategy.tools:
-        return f"Answer the question from what you know. {answer}"
-    turns = "in one turn only" if strategy.tool_turns == 1 else "in as many turns as you want"
-    return f"Answer the question. You may call functions {turns}. When you know it: {answer}"
 
 
 def _part(name: str, owned: frozenset[Factory], first: bool) -> RewardPart:

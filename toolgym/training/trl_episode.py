@@ -110,6 +110,7 @@ class _Episode:
             episode=self.key,
             turn=turn,
             examples=self.info.get("examples", 0),
+            tokens_left=self.env.tokens_left,
         )
 
     def spent(self) -> int:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenChat", "apply_template", "tokenizer_hash"]
 
+_NOT_NATIVE = (
+    "format 'native' is for servers and clients that parse calls themselves; a local model's text "
+    "is read by its own format, such as hermes or llama3, with pass_tools=True for its template"
+)
 _MARK = "\ue000toolgym\ue000"
 
 
@@ -92,6 +96,9 @@ class TokenChat:
         texts: list[str] = []
         plans: list[tuple[int, str, _Kept | None]] = []
         for place, request in enumerate(requests):
+            if request.format.native:
+                prompts.append(PolicyError(_NOT_NATIVE))
+                continue
             try:
                 rendered = self._render(request.messages, request.tools)
             except TemplateError as error:

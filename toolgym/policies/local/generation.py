@@ -46,6 +46,7 @@ class Row:
         logprobs: [reply] at temperature 1; empty when not asked for.
         ended: by an end token or a stop text; else it was cut.
         place: in the batch.
+        limit: of its tokens, where it is below the batch's.
     """
 
     key: Hashable
@@ -58,6 +59,11 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
     place: Place = field(default_factory=lambda: Place([]))
+    limit: int | None = None
+
+    def most(self, limit: int) -> int:
+        """Tokens that its reply may have at most, in a batch with that limit."""
+        return limit if self.limit is None else min(limit, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,8 @@ class Batch(ABC):
 
     def _ended(self, row: Row) -> bool:
         """Whether a row's reply is complete; what stands after its end is cut off."""
-        ends, limit = self.settings.ends, self.settings.max_new_tokens
+        ends, limit = self.settings.ends, row.most(self.settings.max_new_tokens)
+        del row.ids[limit:], row.logprobs[limit:]
         first = next((n for n, i in enumerate(row.ids) if i in ends), None)
         count = None if first is None else first + 1
         stop = row.stopped(row.ids[:count])
@@ -216,7 +223,8 @@ class PackedBatch(Batch):
             row.ids.append(token)
             row.place.fresh = [token]
             row.logprobs += [column[n] for column in logprobs]
-            look = token in self.settings.ends or len(row.ids) == self.settings.max_new_tokens
+            most = row.most(self.settings.max_new_tokens)
+            look = token in self.settings.ends or len(row.ids) == most
             if (look or len(row.ids) % _LOOK == 0) and self._ended(row):
                 ended.append(n)
         return self._leave(ended) if ended else []

@@ -71,7 +71,9 @@ class RowStream(Stream):
             self._requests[key] = request
             ids = prompt[-self._longest :] or [self._generator.pad]
             stopped = partial(self._stopped, request.format.stop)
-            rows.append(Row(key, ids, request.seed, stopped, request.episode, guide))
+            row = Row(key, ids, request.seed, stopped, request.episode, guide)
+            row.limit = request.tokens_left
+            rows.append(row)
         later = [row for row in rows if self._requests[row.key].turn]
         self._waiting.extendleft(reversed(later))
         self._waiting.extend(row for row in rows if not self._requests[row.key].turn)
