@@ -137,8 +137,8 @@ def rollout(
         if shard is not None:
             writer.keep_plan((job.key for job in made.jobs), len(made.jobs))
         open_jobs = Queue(made.jobs, writer.before)
-        told = shown(progress, "episodes")
-        engine = _Engine(writer, player, max_failures, len(made.jobs), told, pulse)
+        bar = shown(progress, "episodes")
+        engine = _Engine(writer, player, max_failures, len(made.jobs), bar, pulse)
         if wish is not None:
             engine.deciding = Deciding(wish, made.jobs, open_jobs, samples_per_task, run)
         width = max(1, min(wanted, len(open_jobs)))

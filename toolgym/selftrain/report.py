@@ -151,7 +151,8 @@ def _parts(work: Work, last: int) -> list[tuple[str, str, Used]]:
     for environment in work.environments:
         label = environment.label
         rounds = [work.out / f"round-{number}" / "practice" for number in range(1, last + 1)]
-        practised = [run.path for folder in rounds for run in recorded(folder, label)]
+        runs = [run for folder in rounds for run in recorded(folder, label)]
+        practised = [run.path for run in runs if run.path is not None]
         evaluated = [
             work.out / f"evaluation-{number}" / f"{label}-{way}"
             for number in range(last + 1)

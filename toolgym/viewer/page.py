@@ -18,12 +18,12 @@ from toolgym._util.optional import require_extra
 from toolgym._util.text import shortened
 from toolgym._util.workfolder import publish
 from toolgym.data.conditions import condition
-from toolgym.data.export import source_sentence
 from toolgym.errors import BadInputError
 from toolgym.evaluation.compare import compare
 from toolgym.evaluation.score import task_key
 from toolgym.registry import REWARDS
 from toolgym.rollouts.runs import Episodes, Recording, Run, some_episodes
+from toolgym.rollouts.tables import source_sentence
 from toolgym.trajectory import Trajectory
 from toolgym.viewer.episodes import Columns, Reader
 from toolgym.viewer.rows import (

@@ -109,7 +109,7 @@ class OfflineAuthor:
         """So many questions to be drawn, the shapes by turns; texts come with stage 1."""
         for turn in range(count):
             whole, which = divmod(turn, len(self._shapes))
-            place = whole * len(SHAPES) + SHAPES.index(self._shapes[which])  # type: ignore[arg-type]
+            place = whole * len(SHAPES) + SHAPES.index(self._shapes[which])
             yield Question(
                 id=f"{self._stem}-{self._seed}-{place:06d}",
                 split=_SPLITS[place // len(SHAPES) % len(_SPLITS)],
