@@ -31,10 +31,13 @@ _CORPORA = (
     ("phrasebook", "phrasebook", "phrases of the bundled samples in a few languages"),
 )
 _POLICIES = (
-    ("oracle", "OraclePolicy", "makes the reference calls"),
-    ("random", "RandomCallPolicy", "calls a tool at random"),
-    ("no-call", "NoCallPolicy", "answers without a call"),
-    ("spam", "SpamPolicy", "calls everything with everything"),
+    ("lookup", "toolqa.lookup:LookupPolicy", "an honest baseline for ToolQA"),
+    ("random", "toolqa.baselines:RandomPolicy", "searches at random, guesses a name that it read"),
+    ("spam", "toolqa.baselines:SpamPolicy", "searches again and again, offers all that it read"),
+    ("scenario-oracle", "toolscenario.policies:OraclePolicy", "makes the reference calls"),
+    ("scenario-random", "toolscenario.policies:RandomCallPolicy", "calls a tool at random"),
+    ("scenario-no-call", "toolscenario.policies:NoCallPolicy", "answers without a call"),
+    ("scenario-spam", "toolscenario.policies:SpamPolicy", "calls everything with everything"),
 )
 
 
@@ -92,13 +95,7 @@ def register() -> None:
     COMMANDS.add("scenarios", f"{scenario}.compiler.cli:app", about=about)
     about = "scenarios, and those that a build rejected"
     VIEWERS.add("scenario", f"{scenario}.describing:describe_row", about=about)
-    about = "an honest baseline for ToolQA: looks it up, reads, answers"
-    POLICIES.add("lookup", "toolgym.envs.toolqa.lookup:LookupPolicy", about=about)
-    about = "searches at random and guesses a name that it read, to try rewards on"
-    POLICIES.add("random", "toolgym.envs.toolqa.baselines:RandomPolicy", about=about)
-    about = "searches again and again and offers all that it read, to try rewards on"
-    POLICIES.add("spam", "toolgym.envs.toolqa.baselines:SpamPolicy", about=about)
     for name, policy, about in _POLICIES:
-        POLICIES.add(f"scenario-{name}", f"{scenario}.policies:{policy}", about=about)
+        POLICIES.add(name, f"toolgym.envs.{policy}", about=about)
     about = "the job of arXiv 2502.05867, for a model of yours"
     PRESETS.add("paper", "toolgym.envs.toolqa.paper:PaperPreset", about=about)

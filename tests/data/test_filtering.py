@@ -14,7 +14,7 @@ import toolgym
 from toolgym import Trajectory, select
 from toolgym.data.conditions import condition, measure
 from toolgym.errors import BadInputError, MissingFileError, UnknownNameError
-from toolgym.rollouts.runs import read_recording
+from toolgym.rollouts.recording import read_recording
 from toolgym.trajectory import Tokens
 
 CALL = "Thought: I compute.\nAction: Calculator[6*7]"

@@ -14,7 +14,7 @@ from toolgym.checks.probes import episodes
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.evaluation.score import score
 from toolgym.grading.rubric import Rubric
-from toolgym.rollouts.runs import open_recording
+from toolgym.rollouts.recording import open_recording
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

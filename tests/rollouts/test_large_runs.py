@@ -29,7 +29,7 @@ from toolgym.data.filter import Selection
 from toolgym.errors import BadInputError
 from toolgym.evaluation import intervals
 from toolgym.rollouts.lines import Lines
-from toolgym.rollouts.runs import open_recording
+from toolgym.rollouts.recording import open_recording
 from toolgym.trajectory import Documents, EpisodeSpool, Trajectory, read_trajectories, reading
 
 ENV = "ToolQA-GSM8K-v0"

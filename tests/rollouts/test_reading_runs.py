@@ -18,7 +18,8 @@ from toolgym._util.jsonl import dump_line, write_json
 from toolgym._util.spool import Spool
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import episode_seed, open_recording, read_recording
+from toolgym.rollouts.recording import open_recording, read_recording
+from toolgym.rollouts.runs import episode_seed
 from toolgym.rollouts.writing import RunWriter
 from toolgym.task import Task
 from toolgym.trajectory import Step, Trajectory, reading

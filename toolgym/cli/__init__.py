@@ -34,6 +34,7 @@ def _app() -> typer.Typer:
         evaluation,
         new,
         resources,
+        rewards,
         serving,
         training,
         viewing,
@@ -54,8 +55,8 @@ def _app() -> typer.Typer:
     made.command("view")(viewing.view)
     made.command("eval")(evaluation.evaluate_run)
     made.command("plan-eval")(decisions.plan_eval)
-    made.command("score")(evaluation.score_run)
-    made.command("ablate")(evaluation.ablate_rewards)
+    made.command("score")(rewards.score_run)
+    made.command("ablate")(rewards.ablate_rewards)
     made.command("filter")(data.keep)
     made.add_typer(data.export_app, name="export")
     made.add_typer(training.train_app, name="train")

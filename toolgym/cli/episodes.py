@@ -77,14 +77,13 @@ def play(
         "samples_per_task": samples_per_task,
         "seed": seed,
     }
-    if plan_only and until is not None:
-        raise typer.BadParameter("a plan is for shards, which --until cannot stop: leave out one")
     if plan_only:
+        if until is not None:
+            raise typer.BadParameter("a plan is for shards, which --until cannot stop")
         _write_plan(plan(env, policy, **planned).shard(shard), same_as, out)
         return
     how = {"shard": shard, "same_as": same_as, "concurrency": concurrency, "compress": compress}
-    how["until"] = until
-    _tell(_played(env, policy, planned | how, out, ray), out, as_json)
+    _tell(_played(env, policy, planned | how | {"until": until}, out, ray), out, as_json)
 
 
 def _played(env: str, policy: str, asked: dict[str, Any], out: Path, ray: str | None) -> Run:

@@ -319,7 +319,7 @@ def _step_lines(step: Step, width: int) -> Iterator[str]:
 
 
 def _read(path: Path) -> Iterator[Trajectory]:
-    from toolgym.rollouts.runs import open_recording
+    from toolgym.rollouts.recording import open_recording
 
     return iter(open_recording(path))
 

@@ -19,7 +19,7 @@ from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, row_s
 from toolgym.data.conditions import condition
 from toolgym.data.pairs import Balance, Groups, pair_row, pairs_of
 from toolgym.errors import BadInputError, did_you_mean
-from toolgym.rollouts.runs import Episodes, Recording, open_recording
+from toolgym.rollouts.recording import Episodes, Recording, open_recording
 from toolgym.rollouts.tables import counts, dataset_of_rows, hub_card, origin_facts, plain
 from toolgym.trajectory import EpisodeSpool, Trajectory
 

@@ -18,7 +18,8 @@ from toolgym._util.spool import Spool
 from toolgym.data.conditions import compared_names, measure, read_conditions
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.parts import Ordered
-from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES, Recording, open_recording
+from toolgym.rollouts.recording import Recording, open_recording
+from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES
 from toolgym.rollouts.tables import counts
 from toolgym.trajectory import TOOLS, EpisodeSpool, Trajectory
 

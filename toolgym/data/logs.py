@@ -21,7 +21,7 @@ from toolgym._util.optional import installed_versions
 from toolgym.data.conditions import condition, measure
 from toolgym.errors import BadInputError
 from toolgym.messages import Message
-from toolgym.rollouts.runs import Recording, open_recording
+from toolgym.rollouts.recording import Recording, open_recording
 from toolgym.trajectory import Trajectory
 
 __all__ = ["write_inspect_log", "write_lm_eval_log"]
@@ -61,7 +61,7 @@ class _Source:
     """Episodes of a recording, each with its scores.
 
     Args:
-        source: see `toolgym.rollouts.runs.Recording`.
+        source: see `toolgym.rollouts.recording.Recording`.
         where: a condition, or None.
     """
 

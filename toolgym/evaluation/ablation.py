@@ -16,7 +16,7 @@ from toolgym.evaluation.intervals import proportion
 from toolgym.evaluation.score import rubrics_of
 from toolgym.executors import Executor
 from toolgym.grading.rubric import RewardFunction, Rubric
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.trajectory import Trajectory
 
 __all__ = ["ablate"]

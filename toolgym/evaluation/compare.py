@@ -28,7 +28,7 @@ from toolgym.evaluation.plots import interval_figure
 from toolgym.evaluation.power import detectable_change
 from toolgym.evaluation.report import source_lines
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 
 __all__ = [
     "KINDS",

@@ -16,7 +16,8 @@ from toolgym.evaluation.score import task_key
 from toolgym.policies.base import Policy, PolicyFunction
 from toolgym.rollouts.engine import rollout
 from toolgym.rollouts.plan import plan
-from toolgym.rollouts.runs import Recording, Run, in_plan_order
+from toolgym.rollouts.recording import Recording, in_plan_order
+from toolgym.rollouts.runs import Run
 from toolgym.sequential.betting import CONFIDENCE, ConfidenceSequence
 from toolgym.sequential.until import figure
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from toolgym._util.text import text_table
 from toolgym.errors import BadInputError
 from toolgym.evaluation.score import task_key
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.sequential.betting import CONFIDENCE, Bets
 from toolgym.sequential.until import figure
 

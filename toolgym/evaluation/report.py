@@ -29,7 +29,8 @@ from toolgym.evaluation.plots import interval_figure
 from toolgym.evaluation.power import detectable_difference
 from toolgym.evaluation.score import Played, each, task_key
 from toolgym.executors import Executor
-from toolgym.rollouts.runs import SETTINGS, Recording, Run, in_plan_order, some_episodes
+from toolgym.rollouts.recording import Recording, in_plan_order, some_episodes
+from toolgym.rollouts.runs import SETTINGS, Run
 from toolgym.scenario import GROUPED_BY
 from toolgym.sequential.until import Decided, Until
 from toolgym.task import Task

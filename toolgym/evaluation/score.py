@@ -18,7 +18,7 @@ from toolgym.evaluation.intervals import Interval, bootstrap, group
 from toolgym.evaluation.plots import interval_figure
 from toolgym.executors import Calls, Executor, code_of, pack
 from toolgym.grading.rubric import RewardFunction, Rubric, make_rubric
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.task import Task
 from toolgym.trajectory import Trajectory
 

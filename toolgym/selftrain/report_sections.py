@@ -16,7 +16,7 @@ from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table
 from toolgym.evaluation.groups import pass_rates
 from toolgym.evaluation.intervals import Interval, holm, wilson
 from toolgym.rollouts.playing import make_env
-from toolgym.rollouts.runs import Episodes, open_recording
+from toolgym.rollouts.recording import Episodes, open_recording
 from toolgym.selftrain.curriculum import Tally
 from toolgym.selftrain.judging import WAYS, Change, Evaluated, Evaluations, average, share
 from toolgym.selftrain.stages import BASELINE, Work, recorded

@@ -18,7 +18,7 @@ from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
 from toolgym.data.pairs import Balance, Groups, Pair, pair_row, pairs_of, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.training.config import (
     RIGHT,
     DpoConfig,

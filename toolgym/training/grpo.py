@@ -20,7 +20,7 @@ from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError
 from toolgym.policies.base import Policy
 from toolgym.rollouts.playing import open_env
-from toolgym.rollouts.runs import Recording, some_episodes
+from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.training.config import (
     GrpoConfig,
     Resolved,

@@ -19,7 +19,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.errors import BadInputError, TemplateError
-from toolgym.rollouts.runs import Recorded, Recording, open_recording
+from toolgym.rollouts.recording import Recorded, Recording, open_recording
 from toolgym.training.config import Resolved, SftConfig, configure
 from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
 from toolgym.training.loop import (

@@ -22,7 +22,8 @@ from toolgym.errors import BadInputError
 from toolgym.evaluation.compare import compare
 from toolgym.evaluation.score import task_key
 from toolgym.registry import REWARDS
-from toolgym.rollouts.runs import Episodes, Recording, Run, some_episodes
+from toolgym.rollouts.recording import Episodes, Recording, some_episodes
+from toolgym.rollouts.runs import Run
 from toolgym.rollouts.tables import source_sentence
 from toolgym.trajectory import Trajectory
 from toolgym.viewer.episodes import Columns, Reader
