@@ -84,9 +84,9 @@ def register() -> None:
     about = "worlds without a model: tools that remember, goals over their state"
     AUTHORS.add("template", f"{author}.stateful.author:WorldAuthor", about=about)
     about = "new scenarios without a model, by shape and level of scaling"
-    MAKERS.add("scenarios", f"{scenario}.making:ScenarioTasks", about=about)
+    MAKERS.add("scenarios", f"{scenario}.compiler.curriculum:ScenarioTasks", about=about)
     about = "new worlds without a model, by domain and level"
-    MAKERS.add("worlds", f"{scenario}.making:WorldTasks", about=about)
+    MAKERS.add("worlds", f"{scenario}.compiler.curriculum:WorldTasks", about=about)
     about = "scenarios by a model behind an OpenAI-compatible server"
     AUTHORS.add("endpoint", f"{author}.llm.author:EndpointAuthor", about=about)
     about = "worlds by a model (--author endpoint --kind stateful)"

@@ -162,6 +162,7 @@ NEEDED_UNSEEN = {
     "pytest-xdist": "pytest takes its options",
     "ipykernel": "notebooks run in it",
     "mkdocs-jupyter": "mkdocs names it as a plugin",
+    "mkdocstrings": "mkdocs names it as a plugin",
     "mkdocs-material": "mkdocs names it as its theme",
     "deepspeed": "transformers' Trainer imports it",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +39,23 @@ def args(format: str = "native", **more: Any) -> dict[str, Any]:
     return {"format": format, "tasks": TASKS, "tools": ["Calculator"], **more}
 
 
+MADE = list[Any]()
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Who makes a client closes it: a connection that is left open is a warning in a later test."""
+    yield
+    while MADE:
+        found = MADE.pop().close()
+        if found is not None:
+            asyncio.run(found)
+    gc.collect()
+
+
 def client_of(service: ChatService, kind: Any = openai.OpenAI) -> Any:
-    return kind(base_url=f"{service.root}/v1", api_key="k", max_retries=0)
+    MADE.append(kind(base_url=f"{service.root}/v1", api_key="k", max_retries=0))
+    return MADE[-1]
 
 
 @pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
@@ -101,7 +118,7 @@ def test_failures_are_typed(service: ChatService, status: int, kind: str) -> Non
 
 
 def test_a_service_that_is_not_there() -> None:
-    gone = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="k", max_retries=0)
+    gone = client_of(SimpleNamespace(root="http://127.0.0.1:9"))  # type: ignore[arg-type]
     run = rollout(ENV, gone, env_args=args(), policy_args={"model": "m"}, episodes=1)
     assert run.failures()[0]["kind"] == "connection"
 

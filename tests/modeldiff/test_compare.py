@@ -190,7 +190,7 @@ def test_both_models_play_and_the_page_is_written(
     assert changed[0]["relative"] == pytest.approx(0.1, rel=1e-5)
     page = (out / "compare.html").read_text()
     assert page.count("<svg") == 2
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing is fetched"
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing is fetched"
     markdown = (out / "compare.md").read_text()
     for name in ("layers.svg", "map.svg"):
         assert f"]({name})" in markdown

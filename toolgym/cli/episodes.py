@@ -61,9 +61,11 @@ def play(
 
     named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt}
     named |= {"format": format, "max_steps": max_steps, "examples": examples}
-    named["system"] = options.text_of(system)
-    named |= {"descriptions": options.descriptions_of(description), "max_calls": max_calls}
-    named["max_tokens"] = max_tokens
+    named |= {
+        "system": options.text_of(system),
+        "descriptions": options.descriptions_of(description),
+    }
+    named |= {"max_calls": max_calls, "max_tokens": max_tokens}
     arguments = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)
     service = options.service_settings(cassette, record, fault)
     if service is not None:  # joined with what --env-arg says, such as {"cache": false}

@@ -51,6 +51,8 @@ _PATH = re.compile(
 )
 _DRIVE = re.compile(r"[A-Za-z]:\\[bfnrt]\w*", re.A)  # a folder, or a line behind a colon
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U[0-9a-fA-F]{8}|([A-Za-z]+)|.)", re.S)
+_PYTHONS = re.compile(r"\\x[0-9a-fA-F]{2}")
+"""An escape that only Python writes: the others in the same string are escapes, too."""
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _CODES = {"b": 8, "f": 12, "n": 10, "r": 13, "t": 9}
 _MATHS = tuple("[({^_\\")
@@ -322,6 +324,8 @@ class _Reader:
             if escape[1] in '"\\/' or len(escape) == 6:
                 return escape
         elif word[0] in "bfnrt":
+            if quote == "'" and _PYTHONS.search(inner):
+                return escape
             place = match.start(1)
             unsure = _IS_UNSURE.match(inner, place)
             sure = _IS_LATEX.match(inner, place) is not None

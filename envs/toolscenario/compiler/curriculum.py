@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.jsonl import read_rows
-from toolgym.envs.toolscenario.authors.stateful.author import WorldAuthor
-from toolgym.envs.toolscenario.authors.stateful.catalog import DOMAINS
-from toolgym.envs.toolscenario.authors.template.author import OfflineAuthor
-from toolgym.envs.toolscenario.compiler.decomposition import Author
-from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios
+from toolgym.envs.toolscenario.compiler.decomposition import Author, WorldAuthor
+from toolgym.envs.toolscenario.compiler.pipeline import compile_scenarios, make_author
 from toolgym.envs.toolscenario.world import LEVELS
 from toolgym.errors import BadInputError
 from toolgym.scenario import MAX_LEVEL, SHAPES, Levels
@@ -24,14 +21,17 @@ class ScenarioTasks(TaskMaker):
     """Scenarios of the offline author, each verified; a kind is a shape and a level.
 
     Args:
-        knowledge: of the author, see `OfflineAuthor`.
+        knowledge: of the author, see the author ``offline``.
         size: of a generated world.
         workers: processes that compile.
     """
 
     def __init__(self, knowledge: str = "generated", size: int = 600, workers: int = 1) -> None:
-        OfflineAuthor(knowledge, 0, size)  # refuses what it cannot use before anything is played
-        self._knowledge, self._size, self._workers = knowledge, size, workers
+        self._options = {"knowledge": knowledge, "size": size}
+        self._workers = workers
+        make_author(
+            "offline", self._options
+        )  # refuses what it cannot use, before anything is played
 
     def kinds(self) -> Sequence[Kind]:
         """Four shapes at four levels; a level is that of all four strategies of scaling."""
@@ -40,7 +40,7 @@ class ScenarioTasks(TaskMaker):
     def make(self, kind: Kind, count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
         """See `TaskMaker.make`."""
         levels = Levels(**dict.fromkeys(Levels.model_fields, int(kind["level"])))
-        author = OfflineAuthor(self._knowledge, seed, self._size, shapes=[str(kind["shape"])])
+        author = make_author("offline", {**self._options, "shapes": [kind["shape"]]}, seed=seed)
         return _compiled(author, count, seed, folder, levels, self._workers)
 
 
@@ -53,17 +53,19 @@ class WorldTasks(TaskMaker):
     """
 
     def __init__(self, dialogues: float = 0.4, workers: int = 1) -> None:
-        WorldAuthor(dialogues=dialogues)
         self._dialogues, self._workers = dialogues, workers
+        # The author says what domains there are.
+        told = make_author("template", {"dialogues": dialogues}).settings()
+        self._domains = [str(name) for name in told["domains"]]  # type: ignore[attr-defined]
 
     def kinds(self) -> Sequence[Kind]:
         """The bundled domains at four levels."""
-        return [{"domain": name, "level": level} for level in LEVELS for name in DOMAINS]
+        return [{"domain": name, "level": level} for level in LEVELS for name in self._domains]
 
     def make(self, kind: Kind, count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
         """See `TaskMaker.make`."""
-        domain, level = str(kind["domain"]), int(kind["level"])
-        author = WorldAuthor(domains=domain, level=level, dialogues=self._dialogues, seed=seed)
+        given = {"domains": kind["domain"], "level": kind["level"], "dialogues": self._dialogues}
+        author = make_author("template", given, seed=seed)
         return _compiled(author, count, seed, folder, None, self._workers)
 
 
