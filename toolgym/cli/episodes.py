@@ -61,11 +61,8 @@ def play(
 
     named: dict[str, Any] = {"tasks": tasks, "corpus": corpus, "split": split, "prompt": prompt}
     named |= {"format": format, "max_steps": max_steps, "examples": examples}
-    named |= {
-        "system": options.text_of(system),
-        "descriptions": options.descriptions_of(description),
-    }
-    named |= {"max_calls": max_calls, "max_tokens": max_tokens}
+    named |= {"system": options.text_of(system), "max_calls": max_calls, "max_tokens": max_tokens}
+    named["descriptions"] = options.descriptions_of(description)
     arguments = environment_arguments(named, tool=tool, reward=reward, env_arg=env_arg)
     service = options.service_settings(cassette, record, fault)
     if service is not None:  # joined with what --env-arg says, such as {"cache": false}
