@@ -13,6 +13,7 @@ from typing import Any
 
 from toolgym.cli.viewing import describe
 from toolgym.env import ToolEnv
+from toolgym.envs import IDS
 from toolgym.formats import get_format
 from toolgym.formats.base import Action
 from toolgym.grading.rubric import Rubric
@@ -55,7 +56,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def environments() -> Iterator[str]:
     """A card for each environment, with one episode."""
-    for name in ENVIRONMENTS:
+    for name in IDS:  # what a plug-in on this machine adds does not belong here
         written = name in WRITTEN
         player = "replies written for it" if written else f"`{PLAYERS.get(name, 'lookup')}`"
         environment = ENVIRONMENTS.get(name)()
@@ -79,7 +80,7 @@ def environments() -> Iterator[str]:
 
 def tools() -> Iterator[str]:
     """A card for each tool, with a call that was made."""
-    for name in TOOLS:
+    for name in CALLS:
         toolset = make_toolset([name])
         (document,) = toolset.schemas()
         function = document["function"]
