@@ -61,7 +61,8 @@ wheel: $(VENV)/.ready
 	rm -rf build/lib build/bdist.*  # setuptools would put modules that are gone into the wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 
-# The tests again, against the wheel, in a folder that holds nothing of the sources. The second
+# Tests of what needs files, programs and entry points again, against the wheel, in a folder that holds
+# nothing of the sources. The second
 # environment has the wheel of its own and borrows every other package from the first one.
 installed: wheel
 	.ci/test-installed "$(abspath $(BIN)/python)" "$(abspath $(WHEEL))" $(WORKERS)

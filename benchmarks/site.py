@@ -20,9 +20,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from selenium.webdriver.support.ui import WebDriverWait
 from viewer import chromium
 
 LOOK = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+
+
+READY = "return document.readyState === 'complete' && document.querySelector('article') !== null"
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -50,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     name = page.as_posix().strip(".")
                     where = f"/{name} at {width} pixels, {'dark' if dark else 'light'}"
                     browser.get(f"{address}/{name + '/' if name else ''}")
+                    WebDriverWait(browser, 20).until(lambda page: page.execute_script(READY))
                     found, links = browser.execute_script(LOOK)
                     wrong += [f"{where}: {text}" for text in found]
                     for entry in browser.get_log("browser"):
