@@ -13,6 +13,7 @@ model has a million parameters.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,12 +104,14 @@ def measured(out: Path, way: str, seed: int, given: argparse.Namespace) -> dict[
 def page(found: Mapping[str, Mapping[str, Any]], given: argparse.Namespace) -> list[Block]:
     """The table of a study."""
     rows = []
+    ends: dict[str, tuple[float, float]] = {}
     for way, seeds in found.items():
         cells = []
         for number in range(given.rounds + 1):
             right = sum(facts["right"][number] for facts in seeds.values())
             n = sum(facts["n"] for facts in seeds.values())
             low, high = wilson(right / n, n)
+            ends[way] = low, high
             cells.append(f"{right / n:.1%} [{100 * low:.1f}, {100 * high:.1f}]")
         live = sum(facts["live"] for facts in seeds.values()) / len(seeds)
         last = ", ".join(f"{facts['right'][-1] / facts['n']:.1%}" for facts in seeds.values())
@@ -123,6 +126,15 @@ def page(found: Mapping[str, Mapping[str, Any]], given: argparse.Namespace) -> l
         " questions with two operations or two calls; 95 % Wilson intervals over the questions of "
         "all seeds, which do not cover that only so many seeds were trained."
     )
+    apart = [
+        f"{one} and {other}"
+        for one, other in itertools.combinations(ends, 2)
+        if ends[one][0] > ends[other][1] or ends[other][0] > ends[one][1]
+    ]
+    said = (
+        f"these intervals lie apart: {'; '.join(apart)}" if apart else "no two intervals lie apart"
+    )
+    text += f" After the last round {said}."
     curves = {
         way: [[(count, facts["n"]) for count in facts["right"]] for facts in seeds.values()]
         for way, seeds in found.items()
