@@ -282,8 +282,9 @@ class ToolEnv(Branching):
         refused = most is not None and episode.tool_turns >= most
         limit, count = self.max_reply_chars, episode.call_count
         begun = begin_turn(action, self.format, episode.schemas, limit, count, refused)
-        written = action.written if isinstance(action, Turn) else None
-        self.limits.hold(begun, count, episode.tokens, written)
+        if self.limits:
+            written = action.written if isinstance(action, Turn) else None
+            self.limits.hold(begun, count, episode.tokens, written)
         episode.begun = begun
         return begun.made
 
@@ -308,13 +309,15 @@ class ToolEnv(Branching):
         if episode is None or begun is None:
             raise EpisodeEndedError("no step was begun: call begin() before finish()")
         episode.begun = None
-        calls, results = begun.parsed.calls, [*results, *refusals(begun)]
+        calls, results = begun.parsed.calls, list(results)
+        if begun.refused or begun.allowed is not None:
+            results += refusals(begun)
         if len(results) != len(calls):
             raise BadInputError(f"{len(calls)} calls need a result each, not {len(results)}")
         shown, record = list(map(self.shown, results)), episode.record
         step = episode.add(begun, shown, seconds, self.format, self.max_reply_chars)
         record.terminated, cut = self.ends(record)
-        cut = cut or self.tokens_left == 0
+        cut = cut or (bool(self.limits) and self.tokens_left == 0)
         record.truncated = cut and not record.terminated
         self._ended = record.terminated or record.truncated
         self.rubric.apply(record, last_only=True)
@@ -331,7 +334,8 @@ class ToolEnv(Branching):
             question: of the task.
         """
         messages = opening(self.format, schemas, question, self.examples)
-        return with_system(messages, self.system, self.limits.told(bool(schemas)))
+        note = self.limits.told(bool(schemas)) if self.limits else ""
+        return with_system(messages, self.system, note) if note or self.system else messages
 
     @property
     def tokens_left(self) -> int | None:

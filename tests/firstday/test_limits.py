@@ -65,7 +65,7 @@ def test_every_environment_takes_them(env: str) -> None:
         ({"max_tokens": True}, "max_tokens is a whole number"),
         ({"descriptions": {"Calculator": ""}}, "descriptions are texts"),
         ({"descriptions": "x"}, "descriptions are texts"),
-        ({"system": ["x"]}, "system is a text"),
+        ({"system": ["x"]}, "system is a string or None"),
     ],
 )
 def test_what_is_no_limit(args: dict[str, Any], said: str) -> None:

@@ -50,6 +50,10 @@ class Limits:
             if value is not None:
                 whole_number(name, value, least=1)
 
+    def __bool__(self) -> bool:
+        """Whether there is any: every step asks, and most environments have none."""
+        return self.max_calls is not None or self.max_tokens is not None
+
     def describe(self) -> dict[str, int]:
         """Those that there are, for ``run.json``."""
         both = {"max_calls": self.max_calls, "max_tokens": self.max_tokens}
@@ -141,5 +145,5 @@ def check_system(system: Any) -> str | None:
         BadInputError: it is neither a string nor None.
     """
     if system is not None and not isinstance(system, str):
-        raise BadInputError(f"system is a text, or None, not {system!r:.80}")
+        raise BadInputError(f"system is a string or None, not {system!r:.80}")
     return system

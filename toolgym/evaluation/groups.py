@@ -209,6 +209,14 @@ def _labels(
     return lambda value: _NONE if value is None else str(value)
 
 
+def _require_samples(name: str, samples: int, right: int, k: int) -> None:
+    if not 1 <= k <= samples or not 0 <= right <= samples:
+        raise BadInputError(
+            f"{name}{k} of {right} right among {samples} samples cannot be estimated: k must be "
+            "from 1 to the number of samples"
+        )
+
+
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """The unbiased estimate for one task (Chen et al. 2021, arXiv 2107.03374, section 2.1).
 
@@ -220,11 +228,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
     Raises:
         BadInputError: k is not from 1 to n, or c is not from 0 to n.
     """
-    if not 1 <= k <= samples or not 0 <= right <= samples:
-        raise BadInputError(
-            f"pass@{k} of {right} right among {samples} samples cannot be estimated: k must be "
-            "from 1 to the number of samples"
-        )
+    _require_samples("pass@", samples, right, k)
     return 1.0 - comb(samples - right, k) / comb(samples, k)
 
 
@@ -241,11 +245,7 @@ def pass_all_k(samples: int, right: int, k: int) -> float:
     Raises:
         BadInputError: k is not from 1 to n, or c is not from 0 to n.
     """
-    if not 1 <= k <= samples or not 0 <= right <= samples:
-        raise BadInputError(
-            f"pass^{k} of {right} right among {samples} samples cannot be estimated: k must be "
-            "from 1 to the number of samples"
-        )
+    _require_samples("pass^", samples, right, k)
     return comb(right, k) / comb(samples, k)
 
 
