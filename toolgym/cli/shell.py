@@ -352,6 +352,11 @@ def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get(TRACEBACK) == "1":
         traceback.print_exc()
     print(f"error: {_one_line(message)}", file=sys.stderr)
+    if code == InterruptedRunError.exit_code:
+        # Ctrl-C inside of a source text that Python executes, as in a dataclass that is being
+        # imported, is remembered also when it was caught, and the process would die of the signal
+        # at its end: the next source text clears that.
+        exec("")  # noqa: S102 - a constant
     sys.exit(code)
 
 
