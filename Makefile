@@ -18,7 +18,7 @@ BRIDGES := skyrl verl agilerl openenv verifiers
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm
-.PHONY: audit clean
+.PHONY: audit endpoint clean
 .PHONY: clients agents
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
@@ -92,12 +92,11 @@ ray:
 	build/ray/bin/python benchmarks/ray_deaths.py
 
 # Recorded episodes, replayed through the own loop of each framework, in an environment of its own:
-# what they require excludes each other, and ours. What they pin themselves is not constrained.
+# what they require excludes each other, and ours. Constrained is what our own core computes with, and
+# torch; all else is theirs to pin, or one package more in constraints.txt would end them.
 bridges: $(BRIDGES:%=bridge-%)
 
-FREE := accelerate|click|datasets|dill|fastapi|filelock|fsspec|hf-xet|huggingface-hub|multiprocess
-FREE := $(FREE)|numpy|openai|openenv|packaging|pandas|peft|pydantic|pydantic-core|ray|rich
-FREE := $(FREE)|safetensors|setuptools|starlette|tokenizers|transformers|typer|uvicorn
+KEPT := bm25s|cloudpickle|docstring-parser|gymnasium|jsonschema-rs|PyStemmer|torch
 # SkyRL's generator runs without what its trainer needs on top: CUDA, flash-attn, vllm, nixl.
 NEEDS_skyrl := transformers~=5.8.0 ray==2.56.0 accelerate aiohttp datasets func_timeout hydra-core \
 	jaxtyping loguru peft==0.18.1 polars tensordict torchdata
@@ -114,7 +113,7 @@ WITHOUT_TORCH := openenv verifiers
 
 $(BRIDGES:%=bridge-%): bridge-%:
 	test -x build/bridges/$*/bin/python || $(PYTHON) -m venv build/bridges/$*
-	grep -vE "^($(FREE))==" constraints.txt > build/bridges/$*/constraints.txt
+	grep -iE "^($(KEPT))==" constraints.txt > build/bridges/$*/constraints.txt
 	$(if $(filter $*,$(WITHOUT_TORCH)),,build/bridges/$*/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch)
 	build/bridges/$*/bin/python -m pip install --quiet --constraint build/bridges/$*/constraints.txt \
 		".[$*]" $(NEEDS_$*)
@@ -157,6 +156,16 @@ $(AGENTS:%=agent-%): agent-%:
 	build/agents/$*/bin/python -m pip install --quiet "$(if $(filter lm-eval,$*),.[lm-eval],.)" $(NEEDS_$*)
 	build/agents/$*/bin/python benchmarks/pages.py $(RUN_$*)
 	$(if $(filter inspect,$*),build/agents/$*/bin/python benchmarks/pages.py logs inspect)
+
+# A rollout through a server of known latency beside other clients, and beside the loops of verifiers
+# and Inspect. For a machine that has nothing else to do.
+endpoint: $(VENV)/.ready
+	$(BIN)/python benchmarks/endpoint.py
+	test -x build/bridges/verifiers/bin/python || $(MAKE) bridge-verifiers
+	build/bridges/verifiers/bin/python benchmarks/endpoint_frameworks.py verifiers
+	test -x build/agents/inspect/bin/python || $(PYTHON) -m venv build/agents/inspect
+	build/agents/inspect/bin/python -m pip install --quiet ".[openai]" $(NEEDS_inspect)
+	build/agents/inspect/bin/python benchmarks/endpoint_frameworks.py inspect
 
 # Servers of the npm as tools, a client that plays a whole episode, and what a call costs.
 mcp: $(VENV)/.ready
