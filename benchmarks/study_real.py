@@ -4,10 +4,13 @@
 ``docs/real-model-study.md`` with a drawing; the real questions are those of ``TOOLGYM_DATA``. Every
 arm is the recipe ``examples/recipes/smollm2.yaml`` with a few settings changed, the guided ones
 with those of ``smollm2-guided.yaml``; practice sees the bundled questions alone, evaluation the
-real ones alone, and of scenarios the bundled test split. On two cores an arm of a seed takes half
-an hour and more: choose with ``--arms``, ``--seeds``, ``--sets`` and ``--questions``. ``--smoke``
-runs every arm on every set with a question or two and keeps whatever was played: it shows that the
-command works, and its figures say nothing.
+real ones alone, and of scenarios the bundled test split. On two cores an arm of a seed takes an
+hour and more: choose with ``--arms``, ``--seeds``, ``--sets`` and ``--questions``. Figures stand in
+``docs/real-model-study.json``: what was run with the same settings is not run again there, also
+where its folder is gone, so that the study can be made in many sittings. Between rounds
+``--between`` questions of each set are asked; all of them are asked greedily after the last one.
+``--smoke`` runs every arm on every set with a question or two and keeps whatever was played: it
+shows that the command works, and its figures say nothing.
 """
 
 from __future__ import annotations
@@ -15,28 +18,31 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.curves import accuracy_curves
+from study.real_page import FIGURES, page, table, told
 
-from toolgym._util.jsonl import read_json, read_rows, write_json
+from toolgym import rollout
+from toolgym._util.jsonl import read_json, read_rows, value_hash, write_json
 from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.evaluation import evaluate
-from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table, to_markdown
-from toolgym.evaluation.intervals import wilson
+from toolgym.evaluation.document import Figure, to_markdown
 from toolgym.modeldiff import compare_models
 from toolgym.policies.local.models import locate
+from toolgym.rollouts.playing import make_env
 from toolgym.selftrain.loop import selftrain
-from toolgym.selftrain.settings import load_settings
+from toolgym.selftrain.sampling import Players
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 _EXAMPLES = {"sampling": {"guided": "never"}}
 _GUIDE = load_settings(RECIPES / "smollm2-guided.yaml").model_dump(
-    include={"filter", "sampling", "samples_per_task"}
+    include={"begin_with", "filter", "sampling", "samples_per_task"}
 )
 _GUIDED: dict[str, Any] = {"practice": {}, **_GUIDE}
 ARMS: dict[str, dict[str, Any]] = {
@@ -73,10 +79,6 @@ SETS: dict[str, dict[str, Any]] = {
     "scenarios": {"id": "ToolScenario-v0"},
 }
 """Environments, and where the real questions of ``--data`` lie; scenarios are the bundled ones."""
-FIGURES = (
-    *("exact_match", "token_f1", "accuracy", "accuracy_paper", "invoke_rate", "malformed_rate"),
-    *("answer_words", "copied_passage", "Solve-F1"),
-)
 # Everything is kept, so that a model which is never right has something to learn from.
 _SMOKE: dict[str, Any] = {
     "filter": {"where": "reply_words>=0", "tools": "any", "per_task": 2, "dedupe": None},
@@ -97,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--questions", type=int, default=500, help="held-out ones of each set")
+    parser.add_argument("--between", type=int, default=100, help="of these after each round")
     parser.add_argument("--practice", type=int, default=None, help="bundled ones; default: all")
     parser.add_argument("--smoke", action="store_true", help="every arm and set, tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/study-real"))
@@ -104,46 +107,65 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.smoke:
         given.seeds, given.questions, given.practice = given.seeds[:1], 1, 2
-    found: dict[str, Any] = {"questions": given.questions, "model": given.model, "arms": {}}
+    kept = given.page / "real-model-study.json"
+    found = _known(kept, given)
     try:
         for seed in given.seeds:
             for arm in given.arms:
-                facts = _arm(given, arm, seed)
-                found["arms"].setdefault(arm, {})[str(seed)] = facts
-                write_json(given.out / "study.json", found)
-                print(f"seed {seed}, {arm}: {_told(facts)}", file=sys.stderr, flush=True)
+                settings = _settings(
+                    given, ARMS[arm] | (_smoke(ARMS[arm]) if given.smoke else {}), seed
+                )
+                key = value_hash([settings, given.questions])
+                facts = found["arms"].get(arm, {}).get(str(seed), {})
+                if facts.get("key") != key:
+                    facts = _arm(given, arm, seed, settings) | {"key": key}
+                    found["arms"].setdefault(arm, {})[str(seed)] = facts
+                    found["arms"] = {
+                        name: found["arms"][name] for name in ARMS if name in found["arms"]
+                    }
+                    write_json(kept, found)
+                print(f"seed {seed}, {arm}: {told(facts)}", file=sys.stderr, flush=True)
     except ToolgymError as error:
         parser.exit(2, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted; the same command goes on from here\n")
-    page = _page(found)
-    for block in page:
+    blocks = page(found, list(SETS))
+    for block in blocks:
         if isinstance(block, Figure):
             (given.page / block.file).write_text(block.svg + "\n", encoding="utf-8")
-    (given.page / "real-model-study.md").write_text(to_markdown(page) + "\n", encoding="utf-8")
-    print(to_markdown([_table(found)]))
+    (given.page / "real-model-study.md").write_text(to_markdown(blocks) + "\n", encoding="utf-8")
+    print(to_markdown([table(found)]))
 
 
-def _arm(given: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
+def _known(file: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """What earlier sittings found with this model; other settings are told apart arm by arm."""
+    empty: dict[str, Any] = {"questions": given.questions, "model": given.model, "arms": {}}
+    if not file.is_file():
+        return empty
+    found: dict[str, Any] = read_json(file)
+    return found if found.get("model") == given.model else empty
+
+
+def _arm(
+    given: argparse.Namespace, arm: str, seed: int, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Figures by round and set of one arm and seed, and what the model lost."""
-    settings = _settings(given, ARMS[arm] | (_smoke(ARMS[arm]) if given.smoke else {}), seed)
+    loaded = load_settings(settings)
     out = given.out / f"seed-{seed}" / "".join(c if c.isalnum() else "-" for c in arm)
-    report = selftrain(load_settings(settings), out=out)
+    before = _before(given.out / f"seed-{seed}", loaded)
+    if before.is_dir() and not (out / "evaluation-0").exists():
+        shutil.copytree(before, out / "evaluation-0")
+    report = selftrain(loaded, out=out)
+    if not before.is_dir():
+        shutil.copytree(out / "evaluation-0", before)
     facts = read_json(report.with_suffix(".json"))
-    rounds = []
-    for folder in sorted(out.glob("evaluation-*")):
-        by_set = {}
-        for name in given.sets:
-            for way in ("sampled", "greedy"):
-                rows = {row.name: row for row in evaluate(folder / f"{name}-{way}").rows}
-                by_set[f"{name}-{way}"] = {k: rows[k].value for k in FIGURES if k in rows} | {
-                    "questions": rows["accuracy"].interval.n
-                }
-        rounds.append(by_set)
+    rounds = [_figures(given, folder) for folder in sorted(out.glob("evaluation-*"))]
     models = sorted(out.glob("round-*/training/model"))
+    last = str(models[-1]) if models else given.model
+    _ask_all(given, loaded, last, out / "all")
+    rounds[-1] |= _figures(given, out / "all", ways=("greedy",))
     kept = out / "lost.json"
     if not kept.is_file():
-        last = str(models[-1]) if models else given.model
         found: dict[str, Any] = {"perplexity": _perplexity(last, given.data), "changed": {}}
         if models:
             change = compare_models(locate(given.model), last).weights
@@ -151,6 +173,54 @@ def _arm(given: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
             found["changed"] = {" ".join(key): part.relative for key, part in thirds.items()}
         write_json(kept, found)
     return {"rounds": rounds, "seconds": sum(facts["seconds"].values()), **read_json(kept)}
+
+
+def _before(folder: Path, settings: SelfTrainSettings) -> Path:
+    """Where the base's evaluation lies that arms share which ask it the same in the same way."""
+    asked = settings.model_dump(include={"model", "seed"}, mode="json")
+    places = [place.model_dump(mode="json") for place in settings.environments]
+    asked["places"] = [{k: v for k, v in p.items() if not k.startswith("train")} for p in places]
+    sampling = settings.sampling.model_dump(mode="json")
+    if settings.sampling.guided != "always":
+        sampling = {k: v for k, v in sampling.items() if k not in ("guided", "narrow")}
+    return folder / "before" / value_hash([asked, sampling])[:16]
+
+
+def _ask_all(given: argparse.Namespace, settings: SelfTrainSettings, model: str, out: Path) -> None:
+    """All held-out questions, greedily."""
+
+    def tell(_stage: str, _done: int, _total: int, _note: str) -> None:
+        """The rollout shows how far it is."""
+
+    with Players(settings.sampling, out, tell) as players:
+        for place in settings.environments:
+            rollout(
+                place.id,
+                players.policy(model, 0.0),
+                env_args={**place.args, **(place.test or {})},
+                episodes=_episodes(place.id, {**place.args, **(place.test or {})}, given.questions),
+                seed=settings.seed,
+                out=out / f"{place.label}-greedy",
+                concurrency=settings.sampling.concurrency,
+            )
+
+
+def _episodes(env: str, args: Mapping[str, Any], most: int) -> int:
+    return min(most, len(make_env(env, args).tasks))
+
+
+def _figures(
+    given: argparse.Namespace, folder: Path, ways: Sequence[str] = ("sampled", "greedy")
+) -> dict[str, Any]:
+    """What the runs of a folder came to, by set and way."""
+    by_set = {}
+    for name in given.sets:
+        for way in ways:
+            rows = {row.name: row for row in evaluate(folder / f"{name}-{way}").rows}
+            by_set[f"{name}-{way}"] = {k: rows[k].value for k in FIGURES if k in rows} | {
+                "questions": rows["accuracy"].interval.n
+            }
+    return by_set
 
 
 def _smoke(arm: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +268,10 @@ def _place(
         **popqa,
         **{"id": kind["id"], "name": name, "args": args},
         **{"train": own | change.get("practice", {"examples": 2}), "train_tasks": given.practice},
-        **{"test": test | change.get("asked", {}), "test_tasks": given.questions},
+        **{
+            "test": test | change.get("asked", {}),
+            "test_tasks": min(given.between, given.questions),
+        },
     }
 
 
@@ -219,119 +292,6 @@ def _perplexity(model: str, data: Path, passages: int = 100) -> float:
             losses -= float(scores.gather(-1, ids[0, 1:, None]).sum())
             count += ids.shape[1] - 1
     return math.exp(losses / count)
-
-
-def _told(facts: Mapping[str, Any]) -> str:
-    last = facts["rounds"][-1]
-    shares = [f"{k} EM {100 * v['exact_match']:.1f} %" for k, v in last.items()]
-    return f"{', '.join(shares)} ({facts['seconds']:.0f} s)"
-
-
-def _pooled(
-    seeds: Sequence[Mapping[str, Any]], number: int, figure: str, name: str = ""
-) -> tuple[int, int]:
-    """Right and asked, greedily, of a figure that is 0 or 1 a question.
-
-    Args:
-        seeds: facts of an arm.
-        number: of the round.
-        figure: such as ``exact_match``.
-        name: of a set; nothing: all that have the figure together.
-    """
-    found = [
-        (values[figure], values["questions"])
-        for seed in seeds
-        for way, values in seed["rounds"][number].items()
-        if way.endswith(f"{name}-greedy") and values.get(figure) is not None
-    ]
-    return round(sum(share * of for share, of in found)), sum(of for _, of in found)
-
-
-def _interval(right: int, of: int) -> str:
-    if not of:
-        return "-"
-    low, high = wilson(right / of, of)
-    return f"{100 * right / of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _table(found: Mapping[str, Any]) -> Table:
-    rows = []
-    for arm, by_seed in found["arms"].items():
-        seeds = list(by_seed.values())
-        cells = [_interval(*_pooled(seeds, -1, name)) for name in ("exact_match", "accuracy")]
-        each = [_pooled([seed], -1, "exact_match") for seed in seeds]
-        means = [_mean(seeds, name) for name in ("token_f1", *FIGURES[4:])]
-        perplexity = sum(s["perplexity"] for s in seeds) / len(seeds)
-        shares = ", ".join(f"{100 * right / max(1, of):.1f}" for right, of in each)
-        rows.append([arm, *cells, shares, *means, f"{perplexity:.1f}"])
-    head = ["arm", "EM", "accuracy", "EM of each seed", "F1", "calls", "malformed", "words"]
-    return Table([*head, "copied", "Solve-F1", "perplexity"], rows)
-
-
-def _mean(seeds: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Of a figure over seeds and sets, after the last round, asked greedily."""
-    last = [v.get(name) for s in seeds for k, v in s["rounds"][-1].items() if "greedy" in k]
-    known = [value for value in last if value is not None]
-    return f"{sum(known) / len(known):.2f}" if known else "-"
-
-
-def _by_set(found: Mapping[str, Any], sets: Sequence[str]) -> Table:
-    rows = [
-        [arm, *(_interval(*_pooled(list(by_seed.values()), -1, "exact_match", s)) for s in sets)]
-        for arm, by_seed in found["arms"].items()
-    ]
-    return Table(["EM", *sets], rows)
-
-
-def _changed(found: Mapping[str, Any]) -> Table:
-    """Relative change of the weights by third of the layers, the mean over seeds."""
-    trained = {
-        arm: parts
-        for arm, by_seed in found["arms"].items()
-        if (parts := [s["changed"] for s in by_seed.values() if s["changed"]])
-    }
-    names = list(dict.fromkeys(name for parts in trained.values() for p in parts for name in p))
-    rows = [
-        [arm, *(f"{100 * sum(p[name] for p in parts) / len(parts):.2f} %" for name in names)]
-        for arm, parts in trained.items()
-    ]
-    return Table(["arm", *names], rows)
-
-
-def _page(found: Mapping[str, Any]) -> list[Block]:
-    curves = {
-        arm: [
-            [_pooled([seed], n, "exact_match") for n in range(len(seed["rounds"]))]
-            for seed in by_seed.values()
-        ]
-        for arm, by_seed in found["arms"].items()
-    }
-    rounds = [r for arm in found["arms"].values() for s in arm.values() for r in s["rounds"]]
-    sets = [name for name in SETS if f"{name}-greedy" in rounds[0]]
-    return [
-        Heading("A real model, trained in every way", 1),
-        Paragraph(
-            f"Model: {found['model']}. At most {found['questions']} held-out questions of each of "
-            f"{', '.join(sets)}, asked greedily and without examples or guide unless the arm says "
-            "so; practice sees the bundled questions alone. EM and accuracy in percent with 95 % "
-            "Wilson intervals over the questions of all seeds; calls an episode, malformed share "
-            "of attempts, words an answer, share of copied passages; perplexity of plain text, "
-            "which shows what was lost."
-        ),
-        _table(found),
-        Figure(
-            accuracy_curves(curves), "real-model-study.svg", "EM by round, thin lines are seeds"
-        ),
-        Heading("By set"),
-        _by_set(found, sets),
-        Heading("Where the weights changed"),
-        Paragraph(
-            "Relative change by third of the layers and kind of module "
-            "([definitions](compare.md#where-the-weights-changed)). arXiv 2508.08791 finds that "
-            "the gains of its training come with updates in the MLPs of the lower layers."
-        ),
-        _changed(found),
-    ]
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def options(study: ModuleType, smoke: bool) -> argparse.Namespace:
         data=Path("data"),
         sets=list(study.SETS),
         questions=500,
+        between=100,
         practice=None,
         smoke=smoke,
     )
@@ -77,11 +78,50 @@ def test_the_page_pools_questions_and_not_shares(study: ModuleType) -> None:
             "1": facts((0.0, 30), (0.1, 30), changed=changed),
         },
     }
+    pooled = importlib.import_module("study.real_page").pooled
     found = {"questions": 30, "model": "m", "arms": arms}
-    page = to_markdown(study._page(found))
-    assert study._pooled(list(arms["guided, then SFT"].values()), -1, "exact_match") == (8, 40)
+    page = to_markdown(study.page(found, list(study.SETS)))
+    assert pooled(list(arms["guided, then SFT"].values()), -1, "exact_match") == (8, 40)
     row = next(line for line in page.splitlines() if line.startswith("| guided"))
     assert "20.0 [" in row
     assert "50.0, 10.0" in row
     assert "| guided, then SFT | 1.00 % | 2.00 % |" in page
-    assert study._pooled(list(arms["zero-shot"].values()), 0, "exact_match", "scenarios") == (0, 0)
+    assert pooled(list(arms["zero-shot"].values()), 0, "exact_match", "scenarios") == (0, 0)
+
+
+def test_what_was_found_is_not_run_again(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, int]] = []
+
+    def arm(given: argparse.Namespace, name: str, seed: int, settings: Any) -> dict[str, Any]:
+        assert load_settings(settings).seed == seed
+        ran.append((name, seed))
+        return facts((0.0, 10), (0.5, 10))
+
+    monkeypatch.setattr(study, "_arm", arm)
+    told = ["--data", "data", "--page", str(tmp_path), "--out", str(tmp_path / "runs")]
+    told += ["--sets", "popqa", "--arms", "guided, then SFT", "zero-shot"]
+    study.main([*told, "--seeds", "1"])
+    study.main([*told, "--seeds", "0", "1"])
+    assert ran == [
+        *(("guided, then SFT", 1), ("zero-shot", 1)),
+        *(("guided, then SFT", 0), ("zero-shot", 0)),
+    ]
+    page = (tmp_path / "real-model-study.md").read_text(encoding="utf-8")
+    assert "50.0, 50.0" in page
+    study.main([*told, "--seeds", "1", "--questions", "7"])
+    assert ran[4:] == [("guided, then SFT", 1), ("zero-shot", 1)], "other settings are run again"
+
+
+def test_arms_share_the_evaluation_of_the_base(study: ModuleType) -> None:
+    def folder(name: str, seed: int = 0) -> Path:
+        change = study.ARMS[name]
+        settings = load_settings(study._settings(options(study, False), change, seed))
+        found: Path = study._before(Path("s"), settings)
+        return found
+
+    plain = folder("examples, then SFT")
+    assert plain == folder("zero-shot") == folder("SFT, then GRPO")
+    others = ["two examples, untrained", "guided, untrained", "guided, then SFT"]
+    assert len({plain, *map(folder, others), folder("zero-shot", 1)}) == 5
