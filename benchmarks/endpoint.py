@@ -32,28 +32,49 @@ SEARCH = "Thought: I look it up.\nAction: WikipediaSearch[capital of Morocco]"
 ANSWER = "Thought: I know it.\nAnswer: Rabat"
 
 
+class Served(asyncio.Protocol):
+    """A connection whose requests are answered `latency` seconds after their last byte has come.
+
+    It counts turns in the bytes and has its two answers ready: what a server takes for itself would
+    be added to the latency.
+    """
+
+    def __init__(self, latency: float, answers: list[bytes]) -> None:
+        self._latency, self._answers, self._data = latency, answers, b""
+
+    def connection_made(self, transport: Any) -> None:
+        """Where to answer."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a request once it is whole."""
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r")[0])
+        if len(body) < length:
+            return
+        turn = body.count(b'"role": "assistant"') + body.count(b'"role":"assistant"')
+        self._data = b""
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._latency, self._transport.write, self._answers[turn >= TURNS - 1])
+
+
 async def serve(latency: float) -> None:
-    """Answer chat completions after `latency` seconds, as plainly as it can be done."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                lines = head.lower().split(b"\r\n")
-                length = next(line for line in lines if line.startswith(b"content-length:"))
-                asked = json.loads(await reader.readexactly(int(length.partition(b":")[2])))
-                await asyncio.sleep(latency)
-                turn = sum(chat["role"] == "assistant" for chat in asked["messages"])
-                message = {"role": "assistant", "content": SEARCH if turn < TURNS - 1 else ANSWER}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
-                data = json.dumps({**whole, "choices": [choice]}).encode()
-                told = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d"
-                writer.write(told % len(data) + b"\r\n\r\n" + data)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(talk, "127.0.0.1", 0, backlog=1024)
+    """Answer chat completions after `latency` seconds."""
+    answers = []
+    for text in (SEARCH, ANSWER):
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+        data = json.dumps({**whole, "choices": [choice]}).encode()
+        told = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d"
+        answers.append(told % len(data) + b"\r\n\r\n" + data)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Served(latency, answers), "127.0.0.1", 0, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()

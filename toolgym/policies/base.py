@@ -29,6 +29,7 @@ from toolgym.registry import POLICIES
 from toolgym.tools.base import Schema
 
 __all__ = [
+    "Answer",
     "CallablePolicy",
     "Lockstep",
     "Policy",
@@ -45,11 +46,16 @@ __all__ = [
 ]
 
 
+Answer = Callable[[Reply | Exception], Request | None]
+"""Takes the reply to a request, or why there is none; what it returns is asked next."""
+
+
 class Policy(ABC):
     """Base class of policies that know more than a callable: batches, tokens, seeds.
 
-    ``batched`` policies get the requests of all running episodes at once; others get one request a
-    call, from as many threads as there are concurrent episodes.
+    ``batched`` policies get the requests of all running episodes at once; those that ``send`` get
+    them as they arise and answer later; others get one request a call, from as many threads as
+    there are concurrent episodes.
     """
 
     batched: ClassVar[bool] = False
@@ -60,6 +66,11 @@ class Policy(ABC):
     def concurrency(self) -> int:
         """Episodes that a rollout runs at once where nobody says how many."""
         return 128 if self.batched else 16
+
+    @property
+    def sends(self) -> bool:
+        """Whether `send` can be used, so that no thread has to wait for each reply."""
+        return False
 
     @property
     def notice(self) -> str:
@@ -77,6 +88,16 @@ class Policy(ABC):
         waiting for theirs. By default all of them wait for one call of `act`.
         """
         return Lockstep(self.act)
+
+    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+        """Ask, and do not wait; only where ``sends`` is true.
+
+        Args:
+            requests: any number.
+            then: [request] takes the reply, or its failure, in any thread and not within this
+                call; so it does with the replies to the requests that it returns.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not send: use act()")
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Service:
         self._http = require_extra("aiohttp", "endpoint")
         self._servers = [_server(address, api_key) for address in addresses]
         self._own: dict[str, _Server] = {}
+        self._ending: asyncio.Task[Any] | None = None
         self._lock = threading.Lock()
         self._timeout, self._limit = timeout, limit
         self._again_after_timeout, self._patience = again_after_timeout, patience
@@ -207,10 +208,11 @@ class Service:
         """Cancel what is under way."""
 
         def each() -> None:
-            for task in asyncio.all_tasks():
+            for task in asyncio.all_tasks() - {self._ending}:
                 task.cancel()
 
-        self._loop.call_soon_threadsafe(each)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
+            self._loop.call_soon_threadsafe(each)
 
     def end(self) -> None:
         """Cancel what is under way, close the connections and end the thread."""
@@ -225,7 +227,8 @@ class Service:
         self._loop.close()
 
     async def _wind_up(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        self._ending = asyncio.current_task()
+        tasks = asyncio.all_tasks() - {self._ending}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

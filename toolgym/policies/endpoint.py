@@ -14,7 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import not_json
 from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
 from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request
+from toolgym.policies.base import Answer, Policy, Reply, ReplyTokens, Request
 from toolgym.policies.client import Service
 from toolgym.policies.completions import (
     NothingError,
@@ -24,6 +24,7 @@ from toolgym.policies.completions import (
     tokens_of,
 )
 from toolgym.policies.guiding import Narrow, grammar_of
+from toolgym.policies.lanes import Lanes
 from toolgym.policies.refusals import Dialect, RefusedError, failure_of, shown
 from toolgym.policies.requests import at
 
@@ -32,6 +33,7 @@ __all__ = ["EndpointPolicy"]
 _GUIDES = ("structured_outputs", "guided_grammar", "grammar", "ebnf")
 _EPISODES = 16  # that a rollout runs at once for each server, where nobody says how many
 _TOKENS = ("return_token_ids", "logprobs", "return_prompt_token_ids", "return_meta_info")
+_CLOSED = "the policy was closed: make a new one"
 _PAUSE = 0.5  # seconds before a reply is asked for again that held nothing
 _BYTES_PER_TOKEN = 4096  # of a reply's body, at most; probabilities of other tokens included
 _MANY = 1 << 31
@@ -137,6 +139,7 @@ class EndpointPolicy(Policy):
             limit=min(_MOST_LIMIT, max(_LEAST_LIMIT, _BYTES_PER_TOKEN * (max_tokens or 4096))),
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
         )
+        self._lanes = Lanes()
         self._finalizer = weakref.finalize(self, self._service.end)
 
     @property
@@ -170,13 +173,29 @@ class EndpointPolicy(Policy):
             BadInputError: replies are guided, and a request's format has no grammar.
         """
         if not self._finalizer.alive:
-            raise PolicyError("the policy was closed: make a new one")
+            raise PolicyError(_CLOSED)
         futures = [self._service.submit(self._one(request)) for request in requests]
         try:
             return [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()
+
+    @property
+    def sends(self) -> bool:
+        """Unless a subclass answers in its own way."""
+        return type(self).act is EndpointPolicy.act
+
+    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+        """Ask for all replies at once, and do not wait for them.
+
+        Raises:
+            PolicyError: after `close`.
+        """
+        if not self._finalizer.alive:
+            raise PolicyError(_CLOSED)
+        for request, told in zip(requests, then, strict=True):
+            self._service.submit(self._lanes.run(self._one, request, told))
 
     async def _one(self, request: Request) -> Reply | Exception:
         where, left = self._addresses[0], self._retries

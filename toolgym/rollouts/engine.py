@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,9 @@ from toolgym.errors import (
     in_words,
 )
 from toolgym.executors import Executor
-from toolgym.policies.base import (
-    Lockstep,
-    Policy,
-    PolicyFunction,
-    Reply,
-    Stream,
-    make_policy,
-)
+from toolgym.policies.base import Lockstep, Policy, PolicyFunction, Reply, Stream, make_policy
 from toolgym.rollouts import playing
+from toolgym.rollouts.asking import Asking
 from toolgym.rollouts.deciding import Deciding
 from toolgym.rollouts.plan import Job, Queue, Shard, make_plan
 from toolgym.rollouts.playing import Episode, Opened, open_env
@@ -178,7 +173,12 @@ class _Engine:
 
     def play(self, opened: Opened, jobs: Queue, width: int) -> None:
         """Play all jobs in this process."""
-        (self.batched if self.policy.batched else self.threaded)(opened, jobs, width)
+        if self.policy.batched:
+            self.batched(opened, jobs, width)
+        elif self.policy.sends:
+            Asking(self.policy, partial(self._started, opened), self._answered).play(jobs, width)
+        else:
+            self.threaded(opened, jobs, width)
 
     def take(self, outcome: Outcome) -> None:
         """Record what was played elsewhere."""
@@ -282,6 +282,13 @@ class _Engine:
                 self._beat(1, stream.written)
                 if not self._stepped([(episode, reply)]):
                     break
+
+    def _answered(self, episode: Episode, reply: Reply | Exception) -> bool:
+        """Take in the reply to one episode; says whether it goes on."""
+        reply = playing.checked_reply(reply)
+        tokens = reply.tokens if isinstance(reply, Reply) else None
+        self._beat(1, len(tokens.completion_ids) if tokens else 0)
+        return bool(self._stepped([(episode, reply)]))
 
     def _started(self, opened: Opened, job: Job) -> Episode | None:
         """The job's episode, or None where it failed at once."""

@@ -8,11 +8,12 @@ id, so that every episode is token-exact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError
-from toolgym.policies.base import Policy, Reply, ReplyTokens, Request, cut_at_stop
+from toolgym.policies.base import Answer, Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.completions import NothingError, ids_of
 from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
@@ -158,6 +159,23 @@ class ServedPolicy(Policy):
             replies = []
         lost = self._server.failure
         return replies if lost is None else [lost] * len(requests)
+
+    @property
+    def sends(self) -> bool:
+        """As the policy does."""
+        return self._policy.sends
+
+    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+        """Ask for all replies; all fail with the same error once the server is lost.
+
+        Raises:
+            PolicyError: after `close`.
+        """
+
+        def known(told: Answer, reply: Reply | Exception) -> Request | None:
+            return told(reply if self._server.failure is None else self._server.failure)
+
+        self._policy.send(requests, [partial(known, told) for told in then])
 
     def describe(self) -> dict[str, Any]:
         """As the policy's, with what is served in place of the address."""

@@ -1,0 +1,222 @@
+"""A policy that takes requests and answers later: same records as threads, slow steps, endings."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolgym import rollout
+from toolgym.errors import EndpointError, PolicyError
+from toolgym.policies.base import Answer, Policy, Reply, Request
+from toolgym.policies.lanes import Lanes
+from toolgym.tools.base import tool
+
+
+def said(request: Request) -> Reply:
+    """Three calls, then an answer, different for each episode."""
+    turn = sum(chat["role"] == "assistant" for chat in request.messages)
+    if turn < 3:
+        return Reply(f"Thought: I add.\nAction: Calculator[{turn}+{request.seed % 100}]")
+    return Reply(f"Thought: That is it.\nAnswer: {request.seed % 7}")
+
+
+class Threaded(Policy):
+    """Answers each request in the episode's thread."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """In order."""
+        return [said(request) for request in requests]
+
+    def describe(self) -> dict[str, Any]:
+        """The same for both."""
+        return {"policy": "said"}
+
+
+class Later(Threaded):
+    """Answers out of order, from threads of its own.
+
+    Args:
+        fails: called for each request; what it returns is answered in place of a reply.
+    """
+
+    def __init__(self, fails: Any = lambda request: None) -> None:
+        self._pool, self._fails, self.cancelled = ThreadPoolExecutor(4), fails, 0
+        self.most, self._open, self._lock = 0, 0, threading.Lock()
+
+    @property
+    def sends(self) -> bool:
+        """It does."""
+        return True
+
+    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+        """Answer after up to three milliseconds."""
+        for request, told in zip(requests, then, strict=True):
+            with self._lock:
+                self._open += 1
+                self.most = max(self.most, self._open)
+            self._pool.submit(self._answer, request, told)
+
+    def _answer(self, request: Request, told: Answer) -> None:
+        time.sleep(random.random() * 0.003)
+        with self._lock:
+            self._open -= 1
+        following = told(self._fails(request) or said(request))
+        if following is not None:
+            self.send([following], [told])
+
+    def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
+        """Nobody may wait for it."""
+        raise AssertionError("act() was called")
+
+    def cancel(self) -> None:
+        """Counted."""
+        self.cancelled += 1
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The records without their clocks."""
+    found = []
+    for line in (folder / "trajectories.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for step in row["steps"]:
+            step.pop("seconds", None)
+        found.append(row)
+    return found
+
+
+SUMS = {"env_args": {"max_steps": 6}, "episodes": 120, "seed": 3, "concurrency": 16}
+
+
+def test_the_records_are_those_of_threads(tmp_path: Path) -> None:
+    policy = Later()
+    rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "later", **SUMS)
+    rollout("ToolQA-GSM8K-v0", Threaded(), out=tmp_path / "threads", **SUMS)
+    assert len(rows(tmp_path / "later")) == 120
+    assert rows(tmp_path / "later") == rows(tmp_path / "threads")
+    assert 4 < policy.most <= 16
+    policy.close()
+
+
+def test_failed_requests_fail_their_episodes_alone(tmp_path: Path) -> None:
+    broken = EndpointError("timeout", "no reply in time")
+    policy = Later(lambda request: broken if request.seed % 5 == 0 else None)
+    run = rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "run", **SUMS)
+    failed = [row["id"] for row in run.failures()]
+    assert 10 < len(failed) < 110
+    assert len(rows(tmp_path / "run")) == 120 - len(failed)
+    policy.close()
+    policy = Later()
+    run = rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "run", **SUMS)
+    assert len(run) == 120, "the failed ones are played again"
+    policy.close()
+
+
+def test_what_ends_the_run_is_raised_and_requests_are_given_up(tmp_path: Path) -> None:
+    policy = Later(lambda request: EndpointError("connection", "nobody is there"))
+    with pytest.raises(PolicyError, match=r"20 episodes in a row failed.*nobody is there"):
+        rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "run", **SUMS)
+    assert policy.cancelled == 1
+    policy.close()
+
+
+def test_a_policy_that_cannot_send_fails_the_episodes() -> None:
+    policy = Later()
+
+    def send(requests: Sequence[Request], then: Sequence[Answer]) -> None:
+        raise PolicyError("the policy was closed: make a new one")
+
+    policy.send = send  # type: ignore[method-assign]
+    with pytest.raises(PolicyError, match=r"in a row failed.*was closed"):
+        rollout("ToolQA-GSM8K-v0", policy, **SUMS)
+    policy.close()
+
+
+def test_slow_steps_do_not_wait_for_each_other() -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    @tool(name="Calculator", inline=True, shared_state=True)
+    def calculator(expression: str) -> str:
+        """Work out a sum, slowly.
+
+        Args:
+            expression: the sum.
+        """
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.03)
+        with lock:
+            at_once -= 1
+        return expression
+
+    policy = Later()
+    args = {"max_steps": 6, "tools": [calculator]}
+    run = rollout("ToolQA-GSM8K-v0", policy, env_args=args, episodes=24, concurrency=12)
+    assert len(run) == 24
+    assert most > 4, "more than the policy has threads of its own"
+    policy.close()
+
+
+def test_a_reply_is_taken_in_when_the_request_before_has_left() -> None:
+    happened: list[str] = []
+
+    async def ask(request: int) -> int:
+        async def write() -> None:
+            happened.append("sent")
+
+        writing = asyncio.create_task(write())
+        await arrived.wait()
+        await writing
+        return request
+
+    def told(reply: int | Exception) -> int | None:
+        assert isinstance(reply, int)
+        happened.append("taken in")
+        return reply + 100 if reply < 100 else None
+
+    async def play() -> None:
+        lanes = Lanes()
+        going = [asyncio.create_task(lanes.run(ask, number, told)) for number in range(8)]
+        await asyncio.sleep(0.01)
+        assert happened == ["sent"] * 8
+        arrived.set()  # all replies at once
+        await asyncio.gather(*going)
+
+    arrived = asyncio.Event()
+    asyncio.run(play())
+    assert happened[8:].count("taken in") == 16
+    first = [n for n, what in enumerate(happened) if what == "taken in"][:8]
+    assert all("sent" in happened[a:b] for a, b in itertools.pairwise(first))
+
+
+def test_a_lane_that_is_given_up_says_so() -> None:
+    told: list[Any] = []
+
+    async def ask(request: int) -> int:
+        await asyncio.sleep(60)
+        return request
+
+    async def play() -> None:
+        lane = asyncio.create_task(Lanes().run(ask, 1, told.append))
+        await asyncio.sleep(0.01)
+        lane.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await lane
+
+    asyncio.run(play())
+    assert [error.kind for error in told] == ["connection"]
