@@ -10,32 +10,41 @@ with the same chat template, end tokens and longest reply; they differ in how re
   prompt read from its beginning: what a script does.
 - transformers: its own continuous batching, one manager for the whole run, prefix sharing on. It
   has one seed for all requests, so that a reply depends on what else is in the batch.
+- vllm, llama.cpp: their servers, where ``--vllm`` or ``--llama-server`` names the program, asked by
+  `EndpointPolicy`; the second with ``--gguf``, the same weights in its own file. What they take to
+  start does not count.
 
 ``--shots`` puts so many worked examples in front as chat turns, as a model needs that has never
 called a tool. Without MODEL a Llama of a million parameters with random weights plays, which says
-whether everything runs, and no more. CPU seconds are the figure: other work on the machine distorts
-the wall clock. The rounds of all contenders are interleaved; the least of the rounds counts.
+whether everything runs, and no more. CPU seconds, of this process and of the servers under it, are
+the figure: other work on the machine distorts the wall clock. The rounds of all contenders are
+interleaved; the least of the rounds counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/policies.md
 
+import psutil
+
 from toolgym import rollout
 from toolgym._util.text import markdown_table
 from toolgym.formats.react import ReactFormat
 from toolgym.messages import Message
-from toolgym.policies.base import Reply, Request, Stream
+from toolgym.policies.base import Policy, Reply, Request, Stream
+from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.policies.local.transformers import TransformersPolicy
+from toolgym.policies.serving import VLLM, ModelServer
 from toolgym.registry import FORMATS
 
 SHOTS = [
@@ -164,6 +173,46 @@ CONTENDERS: dict[str, Callable[..., TransformersPolicy]] = {
     "turns": Turns,
     "transformers": Continuous,
 }
+SERVERS = ("vllm", "llama.cpp")
+_EAGER = ("--enforce-eager", "--no-enable-chunked-prefill")  # see examples/recipes/miniature-vllm
+_ONE = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def _command(name: str, options: argparse.Namespace) -> list[str]:
+    """What serves the model; empty where no program is named."""
+    if name == "vllm":
+        return [options.vllm, *VLLM[1:], *_EAGER] if options.vllm else []
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    words = ["{model}", "--alias", "{name}", "--port", "{port}", "--jinja", "--no-webui"]
+    words += ["-np", "{batch_size}", "-c", str(options.batch * 1024), "-t", threads, "-tb", threads]
+    return [options.llama_server, "-m", *words] if options.llama_server else []
+
+
+@contextlib.contextmanager
+def _player(name: str, model: str, options: argparse.Namespace) -> Iterator[Policy]:
+    """A contender."""
+    if name in CONTENDERS:
+        yield CONTENDERS[name](
+            model, max_new_tokens=options.tokens, batch_size=options.batch, dtype=options.dtype
+        )
+        return
+    dtype = {"fast": "bfloat16"}.get(options.dtype, options.dtype)
+    values: dict[str, Any] = {"batch_size": options.batch, "dtype": dtype, "max_length": 2048}
+    values["model"] = model if name == "vllm" else options.gguf
+    with ModelServer(_command(name, options), values, environment=_ONE) as server:
+        policy = EndpointPolicy(server.url, model=server.name, max_tokens=options.tokens)
+        yield policy
+        policy.close()
+
+
+def _spent() -> float:
+    """CPU seconds so far, of this process and of all that it has started and that still run."""
+    spent = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def main() -> None:
@@ -178,8 +227,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="longest reply")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--vllm", help="its program")
+    parser.add_argument("--llama-server", help="llama.cpp's program")
+    parser.add_argument("--gguf", help="the model as llama.cpp reads it")
+    every = [*CONTENDERS, *SERVERS]
+    parser.add_argument("--only", nargs="+", choices=every, default=every)
     options = parser.parse_args()
+    if options.llama_server and not options.gguf:
+        parser.error("--llama-server needs --gguf")
+    options.only = [n for n in options.only if n in CONTENDERS or _command(n, options)]
 
     import torch
 
@@ -191,7 +247,8 @@ def main() -> None:
         model = options.model or _tiny(Path(folder))
         for _ in range(options.rounds):
             for name in options.only:
-                figures = _play(CONTENDERS[name], model, options)
+                with _player(name, model, options) as policy:
+                    figures = _play(policy, options)
                 least[name] = min(least.get(name, figures), figures)
     basis = least.get("turns", next(iter(least.values())))
     rows = [
@@ -203,21 +260,23 @@ def main() -> None:
         ]
         for name, found in least.items()
     ]
-    head = ["", "episodes a CPU minute", "ratio", "first record, CPU s", "tokens an episode"]
+    head = ["", "episodes a CPU minute", "ratio", "first record, CPU s", "words an episode"]
     print(markdown_table(head, rows))
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 
 
-def _play(make: Callable[..., TransformersPolicy], model: str, options: Any) -> list[float]:
-    """CPU seconds of all episodes and until the first record, and tokens an episode."""
-    policy = make(
-        model, max_new_tokens=options.tokens, batch_size=options.batch, dtype=options.dtype
-    )
+def _play(policy: Policy, options: Any) -> list[float]:
+    """CPU seconds of all episodes and until the first record, and words an episode."""
     streams: list[Stream] = []
     opened = policy.stream
     policy.stream = lambda: streams.append(opened()) or streams[-1]  # type: ignore[method-assign, func-returns-value]
     first: list[float] = []
-    began = time.process_time()
+    began = _spent()
+
+    def told(done: int, planned: int) -> None:
+        if not first:
+            first.append(_spent() - began)
+
     run = rollout(
         "ToolQA-PopQA-v0",
         policy,
@@ -230,16 +289,15 @@ def _play(make: Callable[..., TransformersPolicy], model: str, options: Any) -> 
         },
         episodes=options.episodes,
         concurrency=options.episodes,
-        progress=lambda done, planned: first.append(time.process_time() - began),
+        progress=told,
     )
-    spent = time.process_time() - began
+    spent = _spent() - began
     for stream in streams:
         getattr(stream, "close", lambda: None)()
     if run.failures():
         raise SystemExit(f"an episode failed: {run.failures()[0]}")
     said = [m.content for t in run.trajectories() for m in t.messages if m.role == "assistant"]
-    counts = policy._chat._tokenizer(said, add_special_tokens=False)["input_ids"]
-    return [spent, first[0], sum(map(len, counts)) / options.episodes]
+    return [spent, first[0], sum(len(text.split()) for text in said) / options.episodes]
 
 
 def _tiny(folder: Path) -> str:
