@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from toolgym._util.jsonl import parse_line, read_lines
 from toolgym.errors import BadInputError
 
-__all__ = ["Lines", "key_of", "refuse"]
+__all__ = ["Lines", "key_in", "key_of", "refuse"]
 
 Key = tuple[str, int]
 """Task id and sample."""
@@ -45,7 +45,7 @@ class Lines(Mapping[Key, tuple[int, int]]):
         if file is not None:
             try:
                 for number, position, raw in read_lines(file, "trajectory file", torn=True):
-                    self._add(_key(raw, file, number), position, number, raw)
+                    self._add(key_in(raw, file, number), position, number, raw)
             finally:
                 self._settle(file, planned)  # whatever is wrong is told of the first such line
         self._sort()
@@ -139,7 +139,12 @@ _HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
 _PLAIN = re.compile(rb'\{"schema": \d+, "id": "([ !$-\[\]-~]*)#(\d{1,9})"')
 
 
-def _key(raw: bytes, file: Path, number: int) -> Key:
+def key_in(raw: bytes, file: Path, number: int) -> Key:
+    """Task id and sample of the episode in a line.
+
+    Raises:
+        BadInputError: it has no such id.
+    """
     plain = _PLAIN.match(raw)
     if plain:
         return plain[1].decode("ascii"), int(plain[2])
