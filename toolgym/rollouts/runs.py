@@ -112,7 +112,11 @@ class Run(Ordered):
         return (trajectory for _, trajectory in self.with_lines())
 
     def with_lines(self) -> Iterator[tuple[bytes, Trajectory]]:
-        """As `__iter__` of a run in a folder, each with the line that it stands in."""
+        """As `__iter__` of a run in a folder, each with the line that it stands in.
+
+        Raises:
+            BadInputError: see `__iter__`; or the run is in memory.
+        """
         file = self.file
         if not file.is_file():
             return
@@ -121,7 +125,7 @@ class Run(Ordered):
             if not os.path.samestat(os.fstat(lines.stream.fileno()), file.stat()):
                 yield from self.with_lines()  # its writer has put it into the plan's order just now
                 return
-            documents = Documents(self.path)
+            documents = Documents(file.parent)
             for position, number in found.in_order():
                 raw = lines.line(position)
                 yield raw, self._read(raw, file, number, documents)
