@@ -24,7 +24,6 @@ from toolgym._util.jsonl import (
     dump_line,
     file_hash,
     read_json,
-    value_hash,
     write_json,
     write_lines,
 )
@@ -63,7 +62,7 @@ class Origins:
         self._episodes, self._made, self._known = episodes, made, True
         self._found: Spool[dict[str, str]] = Spool(dump_line, json.loads)
         self._of, self._sides = array("q"), array("q")
-        self._behind: dict[Episodes, list[tuple[Path, Book]]] = {}
+        self._books: dict[Episodes, tuple[str, list[Book]]] = {}
 
     def __iter__(self) -> Iterator[Trajectory]:
         for source, line, trajectory in self._episodes.with_lines():
@@ -74,7 +73,7 @@ class Origins:
                 self._known = bool(found)
                 self._of.extend([len(self._found)] * new)
                 self._found.append(found)
-        self._behind.clear()
+        self._books.clear()
 
     def pair(self, chosen: int, rejected: int) -> None:
         """Note that the next row is made of two of the spooled episodes, by their places."""
@@ -86,36 +85,41 @@ class Origins:
         made = len(self._sides) / 2 if self._sides else len(self._of)
         return self._known and made == len(self.rows) > 0
 
-    def links(self) -> Iterator[tuple[dict[str, Any], list[dict[str, str]]]]:
-        """Each row with its episodes; of a pair the chosen one first."""
-        for number, row in enumerate(self.rows):
+    def links(self) -> Iterator[tuple[str, list[dict[str, str]]]]:
+        """Each row as a line, with its episodes; of a pair the chosen one first."""
+        rows = self.rows
+        for number, line in enumerate(
+            rows.lines() if isinstance(rows, Spool) else map(dump_line, rows)
+        ):
             made = self._sides[2 * number : 2 * number + 2] if self._sides else (number,)
-            yield row, [dict(self._found[self._of[place]]) for place in made]
+            yield line, [dict(self._found[self._of[place]]) for place in made]
 
     def _leading(
         self, source: Episodes, line: bytes | None, trajectory: Trajectory
     ) -> dict[str, str]:
         """Where an episode stands, by hashes; nothing where it stands in no file."""
-        place = source.place
-        if source not in self._behind:
-            self._behind[source] = [(run, Book(run)) for run in _runs_behind(source)]
-            if place is not None:
-                self.facts[str(place.resolve())] = source.origin
-        for run, book in self._behind[source]:
+        place, books = self._places(source)
+        for book in books:
             raw = book.same(trajectory, line)
             if raw is not None:
-                found = _facts(run, trajectory, raw, book.file)
-                if place is not None and line is not None:
-                    found |= {"selection": str(place.resolve()), "selected": line_hash(line)}
+                found = _facts(str(book.place), trajectory, raw)
+                if line is not None:
+                    found |= {"selection": place, "selected": line_hash(line)}
                 return found
-        if place is None or line is None:
-            return {}
-        return _facts(place.resolve(), trajectory, line, place)
+        return {} if line is None else _facts(place, trajectory, line)
+
+    def _places(self, source: Episodes) -> tuple[str, list[Book]]:
+        """Where a source stands, and the runs behind it."""
+        if source not in self._books:
+            place = "" if source.place is None else str(source.place.resolve())
+            self.facts[place] = source.origin
+            self._books[source] = place, [Book(run) for run in _runs_behind(source)]
+        return self._books[source]
 
 
-def _facts(place: Path, trajectory: Trajectory, raw: bytes, file: Path) -> dict[str, str]:
-    name, digest = task_hash(raw, file)
-    found = {"run": str(place), "id": trajectory.id, "hash": line_hash(raw)}
+def _facts(place: str, trajectory: Trajectory, raw: bytes) -> dict[str, str]:
+    name, digest = task_hash(raw)
+    found = {"run": place, "id": trajectory.id, "hash": line_hash(raw)}
     return found | {"task": name, "task_hash": digest}
 
 
@@ -169,7 +173,7 @@ def link_rows(file: Path, origins: Sequence[Origins | None]) -> None:
     if len(known) < len(origins):
         links_of(lineage).unlink(missing_ok=True)
         return
-    told: dict[str, Any] = {"schema": 1, "file": file.name, "hash": file_hash(file)}
+    told: dict[str, Any] = {"schema": 2, "file": file.name, "hash": file_hash(file)}
     write_json(lineage, told | _written(links_of(lineage), known, file.parent))
 
 
@@ -200,18 +204,20 @@ def _written(target: Path, origins: Sequence[Origins], beside: Path) -> dict[str
     def lines() -> Iterator[str]:
         nonlocal count
         for each in origins:
-            for row, episodes in each.links():
+            for line, episodes in each.links():
                 count += 1
                 for episode in episodes:
                     run = episode["run"]
                     if run not in runs:
                         runs[run] = _run(Path(run), beside, each.facts.get(run, {}))
                     for name in ("run", "selection"):
-                        if name in episode:
-                            place = episode[name]
-                            places.setdefault(place, _relative(place, beside))
+                        place = episode.get(name)
+                        if place is not None and place not in places:
+                            places[place] = _relative(place, beside)
+                        if place is not None:
                             episode[name] = places[place]
-                yield dump_line({"row": count, "hash": value_hash(row), "episodes": episodes})
+                digest = line_hash(line.encode())
+                yield dump_line({"row": count, "hash": digest, "episodes": episodes})
 
     write_lines(target, lines())
     return {"rows": count, "links": file_hash(target), "runs": list(runs.values())}

@@ -89,7 +89,8 @@ class Lineage:
 
     Args:
         models: oldest first; the last one is the model that was asked for.
-        checked: how many hashes were compared, by what they are of.
+        checked: how many hashes were compared, by what they are of; ``copies`` are episodes in
+            selections.
     """
 
     models: list[ModelNode]
@@ -238,7 +239,7 @@ class _Walk:
         self._depth = 0
 
     def _same(self, kind: str, what: str, now: str, before: Any) -> None:
-        self.checked[kind] += 1
+        self.checked[kind] = self.checked.get(kind, 0) + 1
         if now != before:
             raise BadInputError(
                 f"broken link: {what} is not what it was when the next thing was made of it "
@@ -320,20 +321,22 @@ class _Walk:
             self._file(node.rows, told["hash"])
         self._file(node.linked, told["links"])
         shelves = {run["folder"]: self._shelf(beside, run) for run in told["runs"]}
+        chosen: dict[str, _Shelf] = {}
         numbered = iter(() if node.rows is None else read_lines(node.rows, "file of rows"))
         for link in node.links():
             if node.rows is not None:
                 number, _, raw = next(numbered)
-                row = parse_line(raw, node.rows, number, "file of rows")
-                what = f"row {link.row} of {str(node.rows)!r}"
-                self._same("rows", what, value_hash(row), link.hash)
+                now = line_hash(raw)
+                if told["schema"] == 1:  # it was of the values, not of the line
+                    now = value_hash(parse_line(raw, node.rows, number, "file of rows"))
+                self._same("rows", f"row {link.row} of {str(node.rows)!r}", now, link.hash)
             for each in link.episodes:
-                self._episode(shelves[each["run"]], each, each["hash"])
-                if "selection" in each:
-                    if each["selection"] not in shelves:
-                        shelves[each["selection"]] = _Shelf(beside / each["selection"])
-                        node.selections.append(str(shelves[each["selection"]].place))
-                    self._episode(shelves[each["selection"]], each, each["selected"])
+                self._episode("episodes", shelves[each["run"]], each, each["hash"])
+                name = each.get("selection")
+                if name is not None:
+                    chosen[name] = chosen.get(name) or _Shelf(beside / name)
+                    self._episode("copies", chosen[name], each, each["selected"])
+        node.selections = [str(shelf.place) for shelf in chosen.values()]
         for run in told["runs"]:
             self._run(node, beside, run, shelves[run["folder"]])
 
@@ -344,7 +347,7 @@ class _Walk:
             self._file(place / SETTINGS, run["hash"], "runs")
         return _Shelf(place)
 
-    def _episode(self, shelf: _Shelf, told: Mapping[str, str], before: str) -> None:
+    def _episode(self, kind: str, shelf: _Shelf, told: Mapping[str, str], before: str) -> None:
         """Look an episode up, and compare it and its task."""
         if shelf.last == (told["id"], before, told["task_hash"]):
             return  # the rows of one episode stand together
@@ -354,14 +357,11 @@ class _Walk:
             raise BadInputError(f"broken link: {what} is missing; {_NEXT}")
         place, raw, now = next((each for each in found if each[2] == before), found[0])
         if now != before or not shelf.seen[place]:
-            self._same("episodes", what, now, before)
-            self.checked["tasks"] += 1
-        _, task = task_hash(raw, shelf.book.file)
-        if task != told["task_hash"]:
-            self._same("tasks", f"the task of {what}", task, told["task_hash"])
-        shelf.last = told["id"], before, task
-        shelf.count += not shelf.seen[place]
-        shelf.seen[place] = 1
+            self._same(kind, what, now, before)
+            if kind == "episodes":
+                self._same("tasks", f"the task of {what}", task_hash(raw)[1], told["task_hash"])
+            shelf.count += 1
+        shelf.last, shelf.seen[place] = (told["id"], before, told["task_hash"]), 1
         shelf.tasks.add(told["task"])
 
     def _run(self, node: ModelNode, beside: Path, told: Mapping[str, Any], shelf: _Shelf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from bisect import bisect_left
@@ -141,14 +142,9 @@ def line_hash(raw: bytes) -> str:
     return sha256(raw.strip()).hexdigest()
 
 
-def task_hash(raw: bytes, file: Path) -> tuple[str, str]:
-    """Id and hash of the task in the line of an episode.
-
-    Args:
-        raw: the line.
-        file: that it stands in, for messages.
-    """
-    task = parse_line(raw, file, 2, "trajectory file")["task"]
+def task_hash(raw: bytes) -> tuple[str, str]:
+    """Id and hash of the task in the line of an episode that was read before."""
+    task = json.loads(raw)["task"]
     return str(task["id"]), value_hash(task)
 
 
@@ -164,6 +160,7 @@ class Book:
     """
 
     def __init__(self, place: Path) -> None:
+        self.place = place
         self.file = standing(place / "trajectories.jsonl") if place.is_dir() else place
         keys, positions = array("Q"), array("q")
         for number, position, raw in read_lines(self.file, "trajectory file", torn=True):
