@@ -140,7 +140,12 @@ CASES: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], set[str]]] = 
     "several-selections": (lambda at: [at / "kept", at / "kept.jsonl"], "sft", {}, ONE | TWO),
     "pairs": (lambda at: at / "one", "dpo", RIGHT_WRONG, ONE),
     "pairs-of-several": (lambda at: [at / "one", at / "two"], "dpo", RIGHT_WRONG, ONE | TWO),
-    "turns": (lambda at: [at / "two", at / "one"], "dpo", {"pairing": "first_divergence"}, ONE | TWO),
+    "turns": (
+        lambda at: [at / "two", at / "one"],
+        "dpo",
+        {"pairing": "first_divergence"},
+        ONE | TWO,
+    ),
 }
 
 
