@@ -120,6 +120,9 @@ def test_it_is_whole_in_another_place(copied: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    if path.name == "run.json":  # of its values some may change
+        path.write_text(path.read_text().replace("ToolQA", "ToolQB"))
+        return
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

@@ -176,7 +176,7 @@ def test_every_exported_row_reaches_its_episode(
 def test_exports_into_one_folder_do_not_collide(copied: Path) -> None:
     rows = copied / "rows"
     places = [rows / "a.jsonl", rows / "b.jsonl.zst", rows]
-    sources = [copied / "one", [copied / "one", copied / "two"], copied / "kept"]
+    sources: list[Any] = [copied / "one", [copied / "one", copied / "two"], copied / "kept"]
     for place, source, kind in zip(places, sources, ("sft", "prefixes", "sft"), strict=True):
         export(source, kind, out=place)
     names = {file.name for file in rows.iterdir()}
@@ -231,7 +231,7 @@ BREAKS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "episode deleted": ("one/trajectories.jsonl", without_a_row, "episode .* is missing"),
     "episode changed": (
         "one/trajectories.jsonl",
-        lambda f: [first_line(f, lambda r: r["task"].update(answers=["43"]))],
+        lambda f: first_line(f, lambda r: r["task"].update(answers=["43"])),
         "episode 't.#0' of .*one' is not what it was",
     ),
     "copy changed": (
@@ -340,6 +340,7 @@ def test_a_lineage_of_the_first_form_is_read(copied: Path) -> None:
     for link, (_, row) in zip(links, read_rows(copied / "chosen" / "rows.jsonl"), strict=True):
         link["hash"] = value_hash(row)
     write_rows(copied / "chosen" / LINKS, links)
+    told["runs"][0]["hash"] = file_hash(copied / "one" / "run.json")
     old = {**told, "schema": 1, "links": file_hash(copied / "chosen" / LINKS)}
     write_json(copied / "chosen" / LINEAGE, old)
     for name in ("rows.lineage", "rows.links"):
@@ -351,6 +352,20 @@ def test_a_lineage_of_the_first_form_is_read(copied: Path) -> None:
     first_line(copied / "chosen" / "rows.jsonl", lambda row: row.update(id="x"))
     with pytest.raises(BadInputError, match="broken link"):
         trace(copied / "model")
+
+
+def test_a_run_that_got_more_episodes_is_still_that_run(tmp_path: Path) -> None:
+    def more(episodes: int) -> Run:
+        return rollout("ToolQA-PopQA-v0", "lookup", episodes=episodes, seed=0, out=tmp_path / "run")
+
+    export(more(3), out=tmp_path / "rows.jsonl")
+    trained(tmp_path / "model", tmp_path / "rows.jsonl")
+    assert len(more(5)) == 5
+    assert trace(tmp_path / "model").checked["episodes"] == 3
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    write_json(tmp_path / "run" / "run.json", {**told, "seed": 1})
+    with pytest.raises(BadInputError, match=r"broken link: .*run.json' is not what it was"):
+        trace(tmp_path / "model")
 
 
 def test_origins_are_noted_before_a_training_ends(copied: Path) -> None:

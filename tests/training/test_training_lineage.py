@@ -63,8 +63,8 @@ def test_a_model_of_a_selection_leads_to_the_run_behind_it(
         source = select(work / "lookup")
     elif way == "rows":
         source = export(work / "right")
-    options = {"learn_as": {"prompt": "reasoning"}} if way == "learned as" else {}
-    train_sft(source, tiny_base, tmp_path / "model", **options, **FEW)
+    anew = {"prompt": "reasoning"} if way == "learned as" else None
+    train_sft(source, tiny_base, tmp_path / "model", learn_as=anew, **FEW)
     found = trace(tmp_path / "model")
     kept = len(select(work / "lookup"))
     assert found.checked["episodes"] == kept > 1

@@ -24,18 +24,19 @@ from toolgym._util.jsonl import (
     dump_line,
     file_hash,
     read_json,
+    value_hash,
     write_json,
     write_lines,
 )
 from toolgym._util.spool import Spool
 from toolgym.rollouts.lines import Book, line_hash, task_hash
 from toolgym.rollouts.recording import Episodes
-from toolgym.rollouts.runs import SELECTION, SETTINGS, TRAJECTORIES
+from toolgym.rollouts.runs import MAY_DIFFER, SELECTION, SETTINGS, TRAJECTORIES
 from toolgym.trajectory import Trajectory
 
 __all__ = [
     *("LINEAGE", "LINKS", "Origins", "ancestry", "author_of", "link_rows", "links_of"),
-    *("maker_of", "seal"),
+    *("maker_of", "run_hash", "seal"),
 ]
 
 LINEAGE, LINKS = "lineage.json", "links.jsonl"
@@ -173,8 +174,8 @@ def link_rows(file: Path, origins: Sequence[Origins | None]) -> None:
     if len(known) < len(origins):
         links_of(lineage).unlink(missing_ok=True)
         return
-    told: dict[str, Any] = {"schema": 2, "file": file.name, "hash": file_hash(file)}
-    write_json(lineage, told | _written(links_of(lineage), known, file.parent))
+    told = _written(links_of(lineage), known, file.parent)
+    write_json(lineage, told | {"file": file.name, "hash": file_hash(file)})
 
 
 def _lineage_of(file: Path) -> Path:
@@ -220,7 +221,8 @@ def _written(target: Path, origins: Sequence[Origins], beside: Path) -> dict[str
                 yield dump_line({"row": count, "hash": digest, "episodes": episodes})
 
     write_lines(target, lines())
-    return {"rows": count, "links": file_hash(target), "runs": list(runs.values())}
+    told = {"schema": 2, "rows": count, "links": file_hash(target)}
+    return told | {"runs": list(runs.values())}
 
 
 def _relative(place: str | Path, beside: Path) -> str:
@@ -235,7 +237,7 @@ def _run(place: Path, beside: Path, origin: Mapping[str, Any]) -> dict[str, Any]
     tasks = Path(source)
     found = {
         "folder": _relative(place, beside),
-        "hash": file_hash(settings) if settings.is_file() else None,
+        "hash": run_hash(settings) if settings.is_file() else None,
         "env": env.get("id", "") if isinstance(env, Mapping) else "",
         "seed": told.get("seed"),
         "tasks": dict(told.get("hashes") or {}).get("tasks"),
@@ -244,6 +246,11 @@ def _run(place: Path, beside: Path, origin: Mapping[str, Any]) -> dict[str, Any]
     }
     model = player.get("model") if isinstance(player, Mapping) else None
     return found | ({"player": _identity(model, beside)} if isinstance(model, str) else {})
+
+
+def run_hash(settings: Path) -> str:
+    """Hash of a ``run.json``, but for what a resume changes: more episodes harm no row."""
+    return value_hash({k: v for k, v in read_json(settings).items() if k not in MAY_DIFFER})
 
 
 def _identity(model: str, folder: Path) -> dict[str, Any]:

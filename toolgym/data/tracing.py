@@ -5,7 +5,7 @@ See `toolgym.data.lineage` for what each stage writes down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from toolgym._util.frames import standing
 from toolgym._util.jsonl import file_hash, parse_line, read_json, read_lines, value_hash
 from toolgym._util.text import markdown_table
-from toolgym.data.lineage import LINEAGE, author_of, links_of, maker_of
+from toolgym.data.lineage import LINEAGE, author_of, links_of, maker_of, run_hash
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.rollouts.lines import Book, line_hash, task_hash
 from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
@@ -246,10 +246,12 @@ class _Walk:
                 f"(hash {now[:12]}, recorded {str(before)[:12]}); {_NEXT}"
             )
 
-    def _file(self, path: Path, before: Any, kind: str = "files") -> None:
+    def _file(
+        self, path: Path, before: Any, kind: str = "files", of: Callable[[Path], str] = file_hash
+    ) -> None:
         if not path.is_file():
             raise BadInputError(f"broken link: {str(path)!r} is missing; {_NEXT}")
-        self._same(kind, repr(str(path)), file_hash(path), before)
+        self._same(kind, repr(str(path)), of(path), before)
 
     def model(self, folder: Path) -> int:
         """A model that was trained here; its number in the chain."""
@@ -308,26 +310,21 @@ class _Walk:
         return self._known[name]
 
     def _rows(self, node: ModelNode, told: Mapping[str, Any], lineage: Path) -> None:
-        """Rows, and all that they were made of.
-
-        Args:
-            node: the model that was trained on them.
-            told: what the lineage says of them.
-            lineage: the file of that; places are relative to its folder.
-        """
+        """Rows, and all that they were made of; places are relative to the lineage's folder."""
         beside, node.count, node.linked = lineage.parent, int(told["rows"]), links_of(lineage)
         if "file" in told:
             node.rows = beside / told["file"]
             self._file(node.rows, told["hash"])
         self._file(node.linked, told["links"])
-        shelves = {run["folder"]: self._shelf(beside, run) for run in told["runs"]}
+        old = told["schema"] == 1  # of rows their values count then, of runs all settings
+        shelves = {run["folder"]: self._shelf(beside, run, old) for run in told["runs"]}
         chosen: dict[str, _Shelf] = {}
         numbered = iter(() if node.rows is None else read_lines(node.rows, "file of rows"))
         for link in node.links():
             if node.rows is not None:
                 number, _, raw = next(numbered)
                 now = line_hash(raw)
-                if told["schema"] == 1:  # it was of the values, not of the line
+                if old:
                     now = value_hash(parse_line(raw, node.rows, number, "file of rows"))
                 self._same("rows", f"row {link.row} of {str(node.rows)!r}", now, link.hash)
             for each in link.episodes:
@@ -340,11 +337,11 @@ class _Walk:
         for run in told["runs"]:
             self._run(node, beside, run, shelves[run["folder"]])
 
-    def _shelf(self, beside: Path, run: Mapping[str, Any]) -> _Shelf:
+    def _shelf(self, beside: Path, run: Mapping[str, Any], old: bool) -> _Shelf:
         """The episodes of a run, whose settings are what they were."""
         place = (beside / run["folder"]).resolve()
         if run["hash"] is not None:
-            self._file(place / SETTINGS, run["hash"], "runs")
+            self._file(place / SETTINGS, run["hash"], "runs", file_hash if old else run_hash)
         return _Shelf(place)
 
     def _episode(self, kind: str, shelf: _Shelf, told: Mapping[str, str], before: str) -> None:
@@ -376,8 +373,8 @@ class _Walk:
         about |= {"episodes": shelf.count, "tasks": len(shelf.tasks)}
         if told["hash"] is None:
             node.notes.append(
-                f"{str(shelf.place)!r} holds episodes without their run: it was not where it had "
-                "been when rows were made of them"
+                f"{str(shelf.place)!r} holds episodes without their run: where that was, was not "
+                "known, or nothing was there, when rows were made of them"
             )
         if "player" in told:
             about["player"] = self._identity(told["player"], beside)

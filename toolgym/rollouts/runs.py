@@ -21,6 +21,8 @@ from toolgym.trajectory import Documents, Trajectory, parse_trajectory, read_tra
 __all__ = ["SELECTION", "Lines", "Run", "episode_seed", "key_of"]
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
+MAY_DIFFER = ("episodes", "versions", "shard_versions", "decided")
+"""Settings of a run that is resumed: it may get more episodes; versions are recorded only."""
 SELECTION = "selection.json"
 SAMPLE = "sample:"
 """Before the name of a bundled run, see `toolgym.sample_run`."""
