@@ -144,7 +144,9 @@ def line_hash(raw: bytes) -> str:
 
 def task_hash(raw: bytes) -> tuple[str, str]:
     """Id and hash of the task in the line of an episode that was read before."""
-    task = json.loads(raw)["task"]
+    head = _BEFORE_TASK.match(raw)
+    # Only that part is read: a line with tokens may be of a megabyte.
+    task = _JSON.raw_decode(raw[head.end() :].decode())[0] if head else json.loads(raw)["task"]
     return str(task["id"]), value_hash(task)
 
 
@@ -207,6 +209,10 @@ def _short(key: tuple[str, int] | None) -> int:
 
 # The ids are found without reading a whole line: it may be of a megabyte.
 _HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
+_BEFORE_TASK = re.compile(
+    rb'\{"schema": \d+(?:, "(?:id|env_id|format)": "(?:[^"\\]|\\.)*")*, "task": '
+)
+_JSON = json.JSONDecoder()
 _PLAIN = re.compile(rb'\{"schema": \d+, "id": "([ !$-\[\]-~]*)#(\d{1,9})"')
 
 
