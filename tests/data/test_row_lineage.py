@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from toolgym import Run, export, rollout, select
@@ -20,6 +23,7 @@ from toolgym.data.export import Rows
 from toolgym.data.lineage import LINEAGE, LINKS, Origins
 from toolgym.data.tracing import Lineage, trace
 from toolgym.errors import BadInputError
+from toolgym.rollouts.lines import task_hash
 from toolgym.rollouts.recording import open_recording
 from toolgym.training.output import Outcome
 
@@ -166,6 +170,7 @@ def test_every_exported_row_reaches_its_episode(
     found = trace(trained(tmp_path / "model", tmp_path / "rows.jsonl"))
     assert require_right(found, list(made)) == runs
     assert found.checked["rows"] == len(made)
+    assert spilled or pickle.loads(pickle.dumps(made)) == made
     # The same rows without a file.
     direct = trace(trained(tmp_path / "direct", made, made.traced()))
     assert require_right(direct, list(made)) == runs
@@ -316,6 +321,20 @@ def test_a_selection_without_its_run_leads_to_itself(copied: Path) -> None:
     (run,) = found.models[-1].runs
     assert (run["env"], run["seed"], run["episodes"]) == ("ToolQA-GSM8K-v0", 1, 4)
     assert "holds episodes without their run" in found.models[-1].notes[0]
+
+
+@given(
+    st.dictionaries(st.text(), st.text()),
+    st.text(),
+    st.lists(st.sampled_from(["id", "env_id", "format", "sample"]), unique=True),
+    st.booleans(),
+)
+def test_a_task_is_found_in_its_line_as_if_all_of_it_were_read(
+    task: dict[str, str], text: str, names: list[str], readable: bool
+) -> None:
+    row = {"schema": 3, **dict.fromkeys(names, text), "task": {**task, "id": text}, "steps": []}
+    raw = json.dumps(row, ensure_ascii=not readable).encode("utf-8", "surrogatepass")
+    assert task_hash(raw) == (text, value_hash(row["task"]))
 
 
 def test_an_episode_that_was_changed_in_a_selection_is_not_that_of_the_run(copied: Path) -> None:

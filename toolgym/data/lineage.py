@@ -60,13 +60,18 @@ class Origins:
     def __init__(self, episodes: Episodes, made: Sized) -> None:
         self.rows: Sequence[dict[str, Any]] = ()
         self.facts: dict[str, dict[str, Any]] = {}
-        self._episodes, self._made, self._known = episodes, made, True
+        self._episodes: Episodes | None = episodes
+        self._made: Sized = made
+        self._known = True
         self._found: Spool[dict[str, str]] = Spool(dump_line, json.loads)
         self._of, self._sides = array("q"), array("q")
         self._books: dict[Episodes, tuple[str, list[Book]]] = {}
 
     def __iter__(self) -> Iterator[Trajectory]:
-        for source, line, trajectory in self._episodes.with_lines():
+        episodes, self._episodes = self._episodes, None
+        if episodes is None:
+            raise ValueError("they were read before")
+        for source, line, trajectory in episodes.with_lines():
             yield trajectory
             new = len(self._made) - len(self._of)
             if new and self._known:
@@ -74,6 +79,7 @@ class Origins:
                 self._known = bool(found)
                 self._of.extend([len(self._found)] * new)
                 self._found.append(found)
+        self._made = ()  # it may hold every episode
         self._books.clear()
 
     def pair(self, chosen: int, rejected: int) -> None:
@@ -143,13 +149,12 @@ def _places(said: Any, passed: set[Path]) -> list[Path]:
         place = Path(each).resolve()
         if (place.parent / SETTINGS).is_file() and place.name.startswith(TRAJECTORIES):
             place = place.parent
-        if (place / SETTINGS).is_file():
+        file = standing(place / TRAJECTORIES) if place.is_dir() else place
+        if (place / SETTINGS).is_file() and file.is_file():
             found[place] = None
-            continue
-        place = standing(place / TRAJECTORIES) if place.is_dir() else place
-        if place not in passed and place.is_file():
-            passed.add(place)
-            found |= dict.fromkeys(_places(_chosen_from(place), passed) or [place])
+        elif file not in passed and file.is_file():
+            passed.add(file)
+            found |= dict.fromkeys(_places(_chosen_from(file), passed) or [file])
     return list(found)
 
 
