@@ -83,6 +83,9 @@ def test_a_model_of_pairs_leads_to_both_runs(
     train_dpo(source, tiny_base, tmp_path / "model", **options, **FEW)
     found = trace(tmp_path / "model")
     assert [Path(run["folder"]).name for run in found.models[-1].runs] == ["lookup", "random"]
+    assert [run["policy"] for run in found.models[-1].runs] == ["lookup", "random"]
+    assert "played by random: " in str(found)
+    assert "| not recorded | random | 4 |" in found.card()
     for link, row in zip(found.models[-1].links(), made, strict=True):
         assert [each["id"] for each in link.episodes] == [row["id"], row["rejected_id"]]
         assert {Path(each["run"]).name for each in link.episodes} == {"lookup", "random"}

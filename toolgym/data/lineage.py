@@ -245,6 +245,7 @@ def _run(place: Path, beside: Path, origin: Mapping[str, Any]) -> dict[str, Any]
         "hash": run_hash(settings) if settings.is_file() else None,
         "env": env.get("id", "") if isinstance(env, Mapping) else "",
         "seed": told.get("seed"),
+        "policy": player.get("policy") if isinstance(player, Mapping) else None,
         "tasks": dict(told.get("hashes") or {}).get("tasks"),
         "source": _relative(tasks, beside) if tasks.is_file() else source,
         "source_hash": file_hash(tasks) if tasks.is_file() else None,

@@ -56,7 +56,7 @@ class ModelNode:
         linked: file of the links of these rows; None without.
         count: rows.
         runs: that their episodes are in, as the lineage of the rows has them; ``player``: number
-            in the chain of the model that played.
+            in the chain of the model that played; ``policy``: what played, by its name.
         selections: files of episodes that the rows were made of, where these were chosen from runs.
         players: numbers in the chain of all models that played.
         notes: where the chain has an open end.
@@ -153,7 +153,8 @@ class Lineage:
             lines += [f"     selection    {file}" for file in node.selections]
             for run in node.runs:
                 told = f"{run['episodes']} episodes of {run['tasks']} tasks, {run['env']}, "
-                played = f", played by {run['player']}" if "player" in run else ""
+                who = run.get("player", run["policy"])
+                played = "" if who is None else f", played by {who}"
                 lines.append(f"     run          {told}seed {run['seed']}{played}: {run['folder']}")
                 author = f" ({run['made_by']})" if "made_by" in run else ""
                 lines.append(f"     tasks        {run['source']}{author}")
@@ -165,12 +166,15 @@ class Lineage:
         """A data card of what the last model was trained on, as Markdown."""
         counts = self.tasks()
         rows = sum(node.count for node in self.models)
-        head = ["model", "method", "rows", "environment", "tasks", "made by", "episodes", "seed"]
+        head = ["model", "method", "rows", "environment", "tasks", "made by", "played by"]
+        head += ["episodes", "seed"]
         cells = []
         for number, node in enumerate(self.models):
             for run in node.runs:
                 made = str(run.get("made_by", "not recorded"))
-                where = [f"`{run['source']}`", made, str(run["episodes"]), str(run["seed"])]
+                who = run.get("player", run["policy"])
+                played = ["not recorded" if who is None else str(who), str(run["episodes"])]
+                where = [f"`{run['source']}`", made, *played, str(run["seed"])]
                 cells.append([str(number), node.method, str(node.count), run["env"], *where])
         names = [f"{number}. `{node.folder}`" for number, node in enumerate(self.models)]
         roots = [f"- {node.folder}: {note}" for node in self.models for note in node.notes]
@@ -365,7 +369,7 @@ class _Walk:
         """Add a run to a model, and what its tasks and its player are."""
         source = str(told["source"])
         about: dict[str, Any] = {"folder": str(shelf.place), "env": told["env"]}
-        about |= {"seed": told["seed"], "source": source}
+        about |= {"seed": told["seed"], "source": source, "policy": told.get("policy")}
         if told["source_hash"] is not None:
             path = (beside / source).resolve()
             self._file(path, told["source_hash"])
