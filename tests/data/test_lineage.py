@@ -7,18 +7,19 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from toolgym import rollout
+from toolgym import export, rollout
 from toolgym._util.jsonl import read_rows, write_json, write_rows
 from toolgym.cli import _app
-from toolgym.data.export import message_rows
-from toolgym.data.lineage import LINEAGE, LINKS, link_rows, seal
+from toolgym.data.lineage import LINEAGE, Origins
 from toolgym.data.tracing import trace
 from toolgym.errors import BadInputError, MissingFileError
 from toolgym.rollouts.runs import Run
+from toolgym.training.output import Outcome
 
 WHO = "Thought: I know it.\nAnswer: politician"
 
@@ -28,6 +29,28 @@ def model_folder(folder: Path, words: str) -> Path:
     (folder / "model.safetensors").write_bytes(words.encode())
     write_json(folder / "config.json", {"words": words})
     return folder
+
+
+class Saved:
+    """What a trained model and its tokenizer write."""
+
+    def __init__(self, *files: tuple[str, str]) -> None:
+        self.files = files
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for name, text in self.files:
+            (folder / name).write_text(text)
+
+
+def trained(target: Path, begin: Path, source: Any, origins: Origins | None = None) -> Path:
+    """A training without its steps."""
+    record = {"method": "sft", "model": str(begin), "counts": {}, "trained_tokens": 1}
+    outcome = Outcome(target, record, source, origins)
+    with outcome.begin(resume=True):
+        model = Saved(("model.safetensors", f"trained in {target}"), ("config.json", "{}"))
+        outcome.finish(model, Saved(("tokenizer.json", "{}")), {"steps": 1, "loss": 0.0}, [])
+    return target
 
 
 def practise(folder: Path, tasks: Path, player: Path, seed: int, count: int) -> Run:
@@ -47,16 +70,8 @@ def practise(folder: Path, tasks: Path, player: Path, seed: int, count: int) -> 
 
 def learn(base: Path, place: Path, run: Run, begin: Path) -> Path:
     """One round of a training that writes what a real one writes."""
-    rows, _ = message_rows(run)
-    (place / "selection").mkdir()
-    file = place / "selection" / "rows.jsonl"
-    write_rows(file, rows)
-    assert run.path is not None
-    link_rows(file.parent, file.name, [(list(rows), [run.path])])
-    made = model_folder(place / "made", f"trained in {place.name}")
-    seal(made, place / "training" / "model", {"method": "sft", "model": str(begin)}, file)
-    (place / "training").mkdir()
-    return Path(shutil.move(made, place / "training" / "model"))
+    export(run, out=place / "selection" / "rows.jsonl")
+    return trained(place / "training" / "model", begin, place / "selection" / "rows.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +120,9 @@ def test_it_is_whole_in_another_place(copied: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    if path.name == "run.json":  # of its values some may change
+        path.write_text(path.read_text().replace("ToolQA", "ToolQB"))
+        return
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -115,8 +133,8 @@ def flip(path: Path) -> None:
     [
         "round-2/training/model/model.safetensors",
         "round-2/selection/rows.jsonl",
-        f"round-2/selection/{LINKS}",
-        f"round-2/selection/{LINEAGE}",
+        "round-2/selection/rows.links",
+        "round-2/selection/rows.lineage",
         "round-2/practice/run.json",
         "round-2/practice/trajectories.jsonl",
         "round-1/practice/trajectories.jsonl",

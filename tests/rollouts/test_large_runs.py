@@ -26,6 +26,8 @@ from toolgym._util.jsonl import read_lines, read_rows
 from toolgym._util.spool import Spool
 from toolgym.cli import app
 from toolgym.data.filter import Selection
+from toolgym.data.lineage import ancestry, seal
+from toolgym.data.tracing import trace
 from toolgym.errors import BadInputError
 from toolgym.evaluation import intervals
 from toolgym.rollouts.lines import Lines
@@ -329,7 +331,17 @@ def long_run(folder: Path, episodes: int) -> Path:
     return folder
 
 
+def traced(run: Path) -> Any:
+    """From a model of rows of a selection to the run."""
+    file = select(run, where="reward>=0").write(run / "right")
+    export(file, out=run / "rows.jsonl")
+    record = {"method": "sft", "model": "hub/name"}
+    seal(run, ancestry(run, run, record, run / "rows.jsonl"))
+    return trace(run)
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
+    "trace": traced,
     "evaluate": evaluate,
     "score": lambda run: score(run, {"a": "exact_match"}),
     "select": lambda run: select(run, where="reward>=0", best_of=3).write(run / "right"),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolgym._util.jsonl import read_rows
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.registry import MAKERS
 from toolgym.selftrain.curriculum import (
@@ -200,6 +201,7 @@ class TestStage:
                     }
                 ],
                 "samples_per_task": 4,
+                "dpo": {"pairing": "right_wrong"},
                 "curriculum": curriculum,
             }
         )
@@ -285,6 +287,23 @@ class TestStage:
             for number in (1, 2)
         ]
         assert texts[0] == texts[1]
+
+    @pytest.mark.parametrize("choose", ["bandit", "fixed"])
+    @pytest.mark.parametrize("method", ["sft", "dpo"])
+    def test_what_is_learned_leads_to_its_sitting(
+        self, tmp_path: Path, sums: None, method: str, choose: str
+    ) -> None:
+        from toolgym.selftrain.loop import selection
+
+        work = self.work(tmp_path, tasks=24, sittings=2, choose=choose)
+        self.play(work, 1)
+        practised = tmp_path / "round-1" / "practice"
+        counts = selection(work, method, 1, practised, None, tmp_path / "chosen")
+        links = [row for _, row in read_rows(tmp_path / "chosen" / "rows.links")]
+        assert len(links) == counts["sums"]["kept"] > 0
+        found = {episode["run"] for link in links for episode in link["episodes"]}
+        assert found == {f"../round-1/practice/sitting-{number}/sums" for number in (1, 2)}
+        assert {len(link["episodes"]) for link in links} == {1 if method == "sft" else 2}
 
     def test_the_report_says_what_was_asked(self, tmp_path: Path, sums: None) -> None:
         from toolgym.evaluation.document import to_markdown

@@ -234,7 +234,8 @@ def lineage(
         else:
             for each in again:
                 lines = ", ".join(map(str, each["rows"]))
-                where = f": lines {lines} of {each['file']}" if each["rows"] else ""
+                rows_of = f"lines {lines} of {each['file']}" if each["file"] else f"rows {lines}"
+                where = f": {rows_of}" if each["rows"] else ""
                 print(f"train again  {each['model']}: {'; '.join(each['why'])}{where}")
         return
     if as_json:
@@ -246,4 +247,5 @@ def lineage(
             for link in node.links():
                 for each in link.episodes:
                     told = f"{each['run']} {each['id']} ({each['hash'][:12]})"
-                    print(f"{node.rows}:{link.row} {link.hash[:12]} <- {told} <- {each['task']}")
+                    place = f"{node.rows or node.linked}:{link.row}"
+                    print(f"{place} {link.hash[:12]} <- {told} <- {each['task']}")

@@ -227,6 +227,7 @@ def prefix_rows(
     preset: str = "ours",
     reasoning: bool = True,
     learn_as: LearnAs | None = None,
+    rows: Spool[dict[str, Any]] | None = None,
 ) -> tuple[Spool[dict[str, Any]], dict[str, int]]:
     """Rows of ``prompt`` (all before a turn) and ``completion`` (that turn), one for each turn.
 
@@ -240,6 +241,7 @@ def prefix_rows(
         preset: how calls solve sub-answers, ``ours`` or ``paper``.
         reasoning: see `toolgym.data.export.export`.
         learn_as: see `learned`.
+        rows: an empty spool for them; None: a new one.
 
     Returns:
         Rows of ``id`` (``task#sample@turn``, turns counted from 0), ``prompt``, ``completion``,
@@ -250,7 +252,7 @@ def prefix_rows(
     Raises:
         BadInputError: no row can be made.
     """
-    rows = row_spool()
+    rows = row_spool() if rows is None else rows
     seen: set[bytes] = set()
     count = silent = again = 0
     for trajectory in trajectories:

@@ -17,6 +17,7 @@ from toolgym._util.spool import Spool
 from toolgym._util.text import shortened
 from toolgym.data.chat import LearnAs, conversation, learned, prefix_rows, row_spool, style_of
 from toolgym.data.conditions import condition
+from toolgym.data.lineage import Origins, link_rows
 from toolgym.data.pairs import Balance, Groups, pair_row, pairs_of
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.rollouts.recording import Episodes, Recording, open_recording
@@ -45,12 +46,14 @@ class Rows:
         kind: one of `KINDS`.
         about: style, pairing, counts, and the origin of the episodes.
         dropped: for ``dpo`` questions, else episodes (or turns) that gave no row, by reason.
+        origins: which episodes they were made of, where that is known.
     """
 
     rows: Sequence[dict[str, Any]]
     kind: str
     about: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    origins: Origins | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,6 +94,9 @@ class Rows:
     def write(self, path: str | Path) -> Path:
         """Write the rows as JSON lines with a card beside them.
 
+        Where the episodes stand in files, ``<stem>.lineage`` and ``<stem>.links`` say by hashes
+        which of them each row was made of, for `toolgym.data.tracing.trace`.
+
         Args:
             path: a ``.jsonl`` file (``.jsonl.zst``: compressed with zstd), whose card is
                 ``<its stem>.md``; or a folder, which gets ``train.jsonl`` and ``README.md`` as the
@@ -109,7 +115,12 @@ class Rows:
         else:
             write_rows(file, self.rows)
         write_text(card, self.card(file.name))
+        link_rows(file, [self.traced()])
         return file
+
+    def traced(self) -> Origins | None:
+        """Which episodes these rows were made of; other rows than were exported have none."""
+        return self.origins if self.origins and self.origins.rows is self.rows else None
 
     def card(self, file: str) -> str:
         """The data set card: what the rows are and where they come from.
@@ -174,27 +185,30 @@ def export(
     right = where if where is not None else "accuracy>=1"
     if where is not None or kind == "dpo":
         about["where"] = right
-    taken = _Taken(episodes, None if kind == "dpo" else where)
+    rows, spool = row_spool(), EpisodeSpool(episodes.held)
+    origins = Origins(episodes, spool if kind == "dpo" else rows)
+    taken = _Taken(episodes, None if kind == "dpo" else where, origins)
 
-    if kind == "sft":
-        rows, dropped = message_rows(taken, **shape)
-    elif kind == "prefixes":
-        rows, dropped = prefix_rows(taken, **shape)
+    if kind != "dpo":
+        made_of = message_rows if kind == "sft" else prefix_rows
+        _, dropped = made_of(taken, rows=rows, **shape)
     else:
         about |= {"pairing": pairing, "per_task": per_task}
-        rows, sides, dropped = row_spool(), Balance(), Counter[str]()
+        sides, dropped = Balance(), Counter[str]()
         holds = condition(right, episodes)
-        groups = Groups(taken, EpisodeSpool(episodes.held))
+        groups = Groups(taken, spool)
         for pair in pairs_of(groups, holds, dropped, pairing=pairing, per_task=per_task):
             rows.append(pair_row(pair, style, reasoning, anew))
+            origins.pair(groups.place(pair.chosen), groups.place(pair.rejected))
             sides.add(pair)
         about["balance"] = sides.told()
+    origins.rows = rows
     about["episodes"] = taken.count
     left = {f"not {where}": taken.left} if taken.left else {}
     if anew is not None:
         notes = Counter(row["learn_as"] for row in rows if "learn_as" in row)
         about["learn_as"] = {f"{note} ({n} of {len(rows)} rows)": n for note, n in notes.items()}
-    made = Rows(rows, kind, about, dict(dropped) | left)
+    made = Rows(rows, kind, about, dict(dropped) | left, origins)
     if out is not None:
         made.write(out)
     return made
@@ -206,11 +220,12 @@ class _Taken:
     Args:
         episodes: all that there are.
         where: the condition; None: none is left out.
+        read: they, as they are to be read.
     """
 
-    def __init__(self, episodes: Episodes, where: str | None) -> None:
+    def __init__(self, episodes: Episodes, where: str | None, read: Iterable[Trajectory]) -> None:
         self.count = self.left = 0
-        self._episodes, self._where = episodes, where
+        self._episodes, self._where = read, where
         self._holds = None if where is None else condition(where, episodes)
 
     def __iter__(self) -> Iterator[Trajectory]:
@@ -230,6 +245,7 @@ def message_rows(
     style: str = "auto",
     reasoning: bool = True,
     learn_as: LearnAs | None = None,
+    rows: Spool[dict[str, Any]] | None = None,
 ) -> tuple[Spool[dict[str, Any]], dict[str, int]]:
     """SFT rows of ``id``, ``messages`` and, in native style, ``tools``.
 
@@ -241,6 +257,7 @@ def message_rows(
         style: see `export`.
         reasoning: see `export`.
         learn_as: see `toolgym.data.chat.learned`; rows that it changed say so.
+        rows: an empty spool for them; None: a new one.
 
     Returns:
         The rows, and the number of episodes without any reply, by reason.
@@ -248,7 +265,7 @@ def message_rows(
     Raises:
         BadInputError: no row can be made.
     """
-    rows = row_spool()
+    rows = row_spool() if rows is None else rows
     count = silent = 0
     for trajectory in trajectories:
         count += 1

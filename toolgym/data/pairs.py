@@ -92,6 +92,7 @@ class Groups:
 
     def __init__(self, trajectories: Iterable[Trajectory], spool: Spool[Trajectory]) -> None:
         self._spool = spool
+        self._now: list[tuple[int, Trajectory]] = []
         self._places: dict[tuple[str, str], array[int]] = {}
         for trajectory in trajectories:
             key = trajectory.task.id, trajectory.task.question
@@ -105,7 +106,12 @@ class Groups:
 
     def __iter__(self) -> Iterator[list[Trajectory]]:
         for places in self._places.values():
-            yield [self._spool[place] for place in places]
+            self._now = [(place, self._spool[place]) for place in places]
+            yield [trajectory for _, trajectory in self._now]
+
+    def place(self, trajectory: Trajectory) -> int:
+        """Where in the spool an episode stands, of the question that was given last."""
+        return next(place for place, each in self._now if each is trajectory)
 
 
 def pairs_of(

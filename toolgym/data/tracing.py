@@ -5,23 +5,26 @@ See `toolgym.data.lineage` for what each stage writes down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import standing
 from toolgym._util.jsonl import file_hash, parse_line, read_json, read_lines, value_hash
 from toolgym._util.text import markdown_table
-from toolgym.data.lineage import LINEAGE, LINKS, lines_of_run
+from toolgym.data.lineage import LINEAGE, author_of, links_of, maker_of, run_hash
 from toolgym.errors import BadInputError, MissingFileError
+from toolgym.rollouts.lines import Book, line_hash, task_hash
 from toolgym.rollouts.runs import SETTINGS, TRAJECTORIES
 
 __all__ = ["Lineage", "Link", "ModelNode", "trace"]
 
 _DEEPEST = 200  # models that were trained one from the other
-_NOT_FOUND = "run the training again from where its data lies, or restore the file"
+_NEXT = (
+    "restore it (places are relative: what was moved belongs together, models, rows, selections, "
+    "runs and tasks), or make the rows again from what lies there and train again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Link:
     Args:
         row: number of the line, from 1.
         hash: of the row.
-        episodes: each with ``run``, ``id``, ``hash``, ``task`` and ``task_hash``.
+        episodes: each with ``run``, ``id``, ``hash``, ``task`` and ``task_hash``; of a selection
+            also with ``selection`` and ``selected``, the hash of the line there.
     """
 
     row: int
@@ -48,10 +52,13 @@ class ModelNode:
         method: that trained it; empty for one that nothing here trained.
         hash: of its lineage, or of its files together.
         begins: number in the chain of the model that it began with.
-        rows: file of its rows; None without.
+        rows: file of its rows; None without, or where they were made of episodes in memory.
+        linked: file of the links of these rows; None without.
         count: rows.
-        runs: that their episodes are in, as ``lineage.json`` of the rows has them.
-        players: numbers in the chain of the models that played these.
+        runs: that their episodes are in, as the lineage of the rows has them; ``player``: number
+            in the chain of the model that played; ``policy``: what played, by its name.
+        selections: files of episodes that the rows were made of, where these were chosen from runs.
+        players: numbers in the chain of all models that played.
         notes: where the chain has an open end.
     """
 
@@ -60,18 +67,19 @@ class ModelNode:
     hash: str = ""
     begins: int | None = None
     rows: Path | None = None
+    linked: Path | None = None
     count: int = 0
     runs: list[dict[str, Any]] = field(default_factory=list)
+    selections: list[str] = field(default_factory=list)
     players: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def links(self) -> Iterator[Link]:
         """Its rows, one at a time."""
-        if self.rows is None:
+        if self.linked is None:
             return
-        file = self.rows.parent / LINKS
-        for number, _, raw in read_lines(file, "file of links"):
-            row = parse_line(raw, file, number, "file of links")
+        for number, _, raw in read_lines(self.linked, "file of links"):
+            row = parse_line(raw, self.linked, number, "file of links")
             yield Link(int(row["row"]), str(row["hash"]), tuple(row["episodes"]))
 
 
@@ -81,7 +89,8 @@ class Lineage:
 
     Args:
         models: oldest first; the last one is the model that was asked for.
-        checked: how many hashes were compared, by what they are of.
+        checked: how many hashes were compared, by what they are of; ``copies`` are episodes in
+            selections.
     """
 
     models: list[ModelNode]
@@ -97,8 +106,9 @@ class Lineage:
             task: its id.
 
         Returns:
-            ``model``, ``rows`` (numbers of lines in ``file``) and ``why``, for each model that has
-            to be trained again; empty where no row holds it.
+            ``model``, ``rows`` (numbers of lines in ``file``; where that is None, of rows that were
+            made of episodes in their order) and ``why``, for each model that has to be trained
+            again; empty where no row holds it.
         """
         again: dict[int, dict[str, Any]] = {}
         for number, model in enumerate(self.models):
@@ -125,7 +135,7 @@ class Lineage:
         """
         models = []
         for node in self.models:
-            told = {k: v for k, v in asdict(node).items() if k != "rows"}
+            told = {k: v for k, v in asdict(node).items() if k not in ("rows", "linked")}
             told |= {"file": None if node.rows is None else str(node.rows)}
             models.append(told | ({"rows": [asdict(x) for x in node.links()]} if rows else {}))
         return {"models": models, "checked": self.checked}
@@ -137,11 +147,14 @@ class Lineage:
             lines.append(f"{number}  {node.folder} ({kind}, {node.hash[:12] or 'no hash'})")
             if node.begins is not None:
                 lines.append(f"     begins with  {node.begins}")
-            if node.rows is not None:
-                lines.append(f"     rows         {node.count} in {node.rows}")
-            for run, player in zip_longest(node.runs, node.players):
+            if node.linked is not None:
+                where = f"in {node.rows}" if node.rows is not None else "made of episodes"
+                lines.append(f"     rows         {node.count} {where}")
+            lines += [f"     selection    {file}" for file in node.selections]
+            for run in node.runs:
                 told = f"{run['episodes']} episodes of {run['tasks']} tasks, {run['env']}, "
-                played = "" if player is None else f", played by {player}"
+                who = run.get("player", run["policy"])
+                played = "" if who is None else f", played by {who}"
                 lines.append(f"     run          {told}seed {run['seed']}{played}: {run['folder']}")
                 author = f" ({run['made_by']})" if "made_by" in run else ""
                 lines.append(f"     tasks        {run['source']}{author}")
@@ -153,12 +166,15 @@ class Lineage:
         """A data card of what the last model was trained on, as Markdown."""
         counts = self.tasks()
         rows = sum(node.count for node in self.models)
-        head = ["model", "method", "rows", "environment", "tasks", "made by", "episodes", "seed"]
+        head = ["model", "method", "rows", "environment", "tasks", "made by", "played by"]
+        head += ["episodes", "seed"]
         cells = []
         for number, node in enumerate(self.models):
             for run in node.runs:
                 made = str(run.get("made_by", "not recorded"))
-                where = [f"`{run['source']}`", made, str(run["episodes"]), str(run["seed"])]
+                who = run.get("player", run["policy"])
+                played = ["not recorded" if who is None else str(who), str(run["episodes"])]
+                where = [f"`{run['source']}`", made, *played, str(run["seed"])]
                 cells.append([str(number), node.method, str(node.count), run["env"], *where])
         names = [f"{number}. `{node.folder}`" for number, node in enumerate(self.models)]
         roots = [f"- {node.folder}: {note}" for node in self.models for note in node.notes]
@@ -227,17 +243,19 @@ class _Walk:
         self._depth = 0
 
     def _same(self, kind: str, what: str, now: str, before: Any) -> None:
-        self.checked[kind] += 1
+        self.checked[kind] = self.checked.get(kind, 0) + 1
         if now != before:
             raise BadInputError(
                 f"broken link: {what} is not what it was when the next thing was made of it "
-                f"(hash {now[:12]}, recorded {str(before)[:12]}); {_NOT_FOUND}"
+                f"(hash {now[:12]}, recorded {str(before)[:12]}); {_NEXT}"
             )
 
-    def _file(self, path: Path, before: Any, kind: str = "files") -> None:
+    def _file(
+        self, path: Path, before: Any, kind: str = "files", of: Callable[[Path], str] = file_hash
+    ) -> None:
         if not path.is_file():
-            raise BadInputError(f"broken link: {str(path)!r} is missing; {_NOT_FOUND}")
-        self._same(kind, repr(str(path)), file_hash(path), before)
+            raise BadInputError(f"broken link: {str(path)!r} is missing; {_NEXT}")
+        self._same(kind, repr(str(path)), of(path), before)
 
     def model(self, folder: Path) -> int:
         """A model that was trained here; its number in the chain."""
@@ -253,7 +271,12 @@ class _Walk:
         node = ModelNode(key, told["method"], file_hash(folder / LINEAGE))
         node.begins = self._identity(told["base"], folder)
         if "rows" in told:
-            self._rows(node, (folder / told["rows"]).resolve(), told["rows_hash"])
+            place = (folder / told["rows"]).resolve()
+            place = place / LINEAGE if place.is_dir() else place
+            self._file(place, told["rows_hash"])
+            self._rows(node, read_json(place), place)
+        elif "learned" in told:
+            self._rows(node, told["learned"], folder / LINEAGE)
         elif "source" in told:
             if told["source_hash"] is not None:
                 self._file((folder / told["source"]).resolve(), told["source_hash"])
@@ -261,6 +284,8 @@ class _Walk:
                 f"trained on {told['source']!r}, whose rows have no links to episodes: the chain "
                 "ends at this file"
             )
+        elif "tasks" not in told:
+            node.notes.append("trained on what was in memory alone: the chain ends here")
         if "tasks" in told:
             sources = ", ".join(map(str, told["tasks"]["sources"]))
             node.notes.append(f"played while it was trained, tasks of {sources}")
@@ -280,7 +305,7 @@ class _Walk:
             return self.model(folder)
         for name, before in told["files"].items():
             self._file(folder / name, before)
-        return self._root(str(folder), value_hash(told["files"]), _maker(folder))
+        return self._root(str(folder), value_hash(told["files"]), maker_of(folder))
 
     def _root(self, name: str, digest: str, notes: list[str]) -> int:
         if name not in self._known:
@@ -288,72 +313,88 @@ class _Walk:
             self.models.append(ModelNode(name, hash=digest, notes=notes))
         return self._known[name]
 
-    def _rows(self, node: ModelNode, folder: Path, before: str) -> None:
-        self._file(folder / LINEAGE, before)
-        told = read_json(folder / LINEAGE)
-        node.rows, node.count = folder / told["file"], int(told["rows"])
-        self._file(node.rows, told["hash"])
-        self._file(folder / LINKS, told["links"])
-        needed: dict[str, dict[str, tuple[str, str, str]]] = {}
-        numbered = read_lines(node.rows, "file of rows")
-        for link, (number, _, raw) in zip(node.links(), numbered, strict=True):
-            row = parse_line(raw, node.rows, number, "file of rows")
-            self._same("rows", f"row {link.row} of {str(node.rows)!r}", value_hash(row), link.hash)
+    def _rows(self, node: ModelNode, told: Mapping[str, Any], lineage: Path) -> None:
+        """Rows, and all that they were made of; places are relative to the lineage's folder."""
+        beside, node.count, node.linked = lineage.parent, int(told["rows"]), links_of(lineage)
+        if "file" in told:
+            node.rows = beside / told["file"]
+            self._file(node.rows, told["hash"])
+        self._file(node.linked, told["links"])
+        old = told["schema"] == 1  # of rows their values count then, of runs all settings
+        shelves = {run["folder"]: self._shelf(beside, run, old) for run in told["runs"]}
+        chosen: dict[str, _Shelf] = {}
+        numbered = iter(() if node.rows is None else read_lines(node.rows, "file of rows"))
+        for link in node.links():
+            if node.rows is not None:
+                number, _, raw = next(numbered)
+                now = line_hash(raw)
+                if old:
+                    now = value_hash(parse_line(raw, node.rows, number, "file of rows"))
+                self._same("rows", f"row {link.row} of {str(node.rows)!r}", now, link.hash)
             for each in link.episodes:
-                place = needed.setdefault(each["run"], {})
-                place[each["id"]] = each["hash"], each["task"], each["task_hash"]
+                self._episode("episodes", shelves[each["run"]], each, each["hash"])
+                name = each.get("selection")
+                if name is not None:
+                    chosen[name] = chosen.get(name) or _Shelf(beside / name)
+                    self._episode("copies", chosen[name], each, each["selected"])
+        node.selections = [str(shelf.place) for shelf in chosen.values()]
         for run in told["runs"]:
-            self._run(node, folder, run, needed.get(run["folder"], {}))
+            self._run(node, beside, run, shelves[run["folder"]])
 
-    def _run(
-        self,
-        node: ModelNode,
-        beside: Path,
-        told: Mapping[str, Any],
-        needed: dict[str, tuple[str, str, str]],
-    ) -> None:
-        place = (beside / told["folder"]).resolve()
-        self._file(place / SETTINGS, told["hash"], "runs")
-        if not standing(place / TRAJECTORIES).is_file():
-            raise BadInputError(f"broken link: {str(place)!r} has no episodes; {_NOT_FOUND}")
-        found = lines_of_run(place, set(needed))
-        for name, (digest, _, task) in needed.items():
-            what = f"episode {name!r} of {str(place)!r}"
-            if name not in found:
-                raise BadInputError(f"broken link: {what} is missing; {_NOT_FOUND}")
-            self._same("episodes", what, found[name]["hash"], digest)
-            self._same("tasks", f"the task of {what}", found[name]["task_hash"], task)
+    def _shelf(self, beside: Path, run: Mapping[str, Any], old: bool) -> _Shelf:
+        """The episodes of a run, whose settings are what they were."""
+        place = (beside / run["folder"]).resolve()
+        if run["hash"] is not None:
+            self._file(place / SETTINGS, run["hash"], "runs", file_hash if old else run_hash)
+        return _Shelf(place)
+
+    def _episode(self, kind: str, shelf: _Shelf, told: Mapping[str, str], before: str) -> None:
+        """Look an episode up, and compare it and its task."""
+        if shelf.last == (told["id"], before, told["task_hash"]):
+            return  # the rows of one episode stand together
+        what = f"episode {told['id']!r} of {str(shelf.place)!r}"
+        found = [(place, raw, line_hash(raw)) for place, raw in shelf.book.of(told["id"])]
+        if not found:
+            raise BadInputError(f"broken link: {what} is missing; {_NEXT}")
+        place, raw, now = next((each for each in found if each[2] == before), found[0])
+        if now != before or not shelf.seen[place]:
+            self._same(kind, what, now, before)
+            if kind == "episodes":
+                self._same("tasks", f"the task of {what}", task_hash(raw)[1], told["task_hash"])
+            shelf.count += 1
+        shelf.last, shelf.seen[place] = (told["id"], before, told["task_hash"]), 1
+        shelf.tasks.add(told["task"])
+
+    def _run(self, node: ModelNode, beside: Path, told: Mapping[str, Any], shelf: _Shelf) -> None:
+        """Add a run to a model, and what its tasks and its player are."""
         source = str(told["source"])
-        about = {"folder": str(place), "env": told["env"], "seed": told["seed"], "source": source}
+        about: dict[str, Any] = {"folder": str(shelf.place), "env": told["env"]}
+        about |= {"seed": told["seed"], "source": source, "policy": told.get("policy")}
         if told["source_hash"] is not None:
             path = (beside / source).resolve()
             self._file(path, told["source_hash"])
-            about |= {"source": str(path), "made_by": _author(path)}
-        about |= {"episodes": len(needed), "tasks": len({t for _, t, _ in needed.values()})}
-        node.runs.append(about)
+            about |= {"source": str(path), "made_by": author_of(path)}
+        about |= {"episodes": shelf.count, "tasks": len(shelf.tasks)}
+        if told["hash"] is None:
+            node.notes.append(
+                f"{str(shelf.place)!r} holds episodes without their run: where that was, was not "
+                "known, or nothing was there, when rows were made of them"
+            )
         if "player" in told:
-            node.players.append(self._identity(told["player"], beside))
+            about["player"] = self._identity(told["player"], beside)
+            node.players.append(about["player"])
+        node.runs.append(about)
 
 
-def _maker(folder: Path) -> list[str]:
-    """What a model that was not trained here says of itself."""
-    for path in sorted(folder.glob("*.json")):
-        told = read_json(path) if path.stat().st_size < 1 << 20 else {}
-        if isinstance(told.get("about"), str):
-            return [f"{told['about']}; seed {told.get('seed')}"]
-    return ["where it comes from is not recorded"]
+class _Shelf:
+    """The episodes of a run or a selection, of which a byte says whether they were looked at."""
 
-
-def _author(path: Path) -> str:
-    """Who made a file of tasks, as far as its build, or the folder that it lies in, says so."""
-    build = path.with_name(path.name + ".build") / "build.json"
-    if build.is_file():
-        author = dict(read_json(build).get("author", {}))
-        seed = dict(author.get("settings", {})).get("seed")
-        return f"author {author.get('name')!r}, seed {seed}"
-    settings = path.parent.parent.parent / "settings.json"
-    if path.parent.parent.name == "base" and settings.is_file():
-        told = read_json(settings)
-        seed = dict(told.get("build") or {}).get("seed", told.get("seed"))
-        return f"preset {told.get('model')!r}, seed {seed}"
-    return "not recorded"
+    def __init__(self, place: Path) -> None:
+        self.place = place.resolve()
+        file = standing(place / TRAJECTORIES) if place.is_dir() else self.place
+        if not file.is_file():
+            raise BadInputError(f"broken link: {str(file)!r} has no episodes; {_NEXT}")
+        self.book = Book(self.place)
+        self.seen, self.count = bytearray(len(self.book)), 0
+        self.tasks: set[str] = set()
+        self.last = "", "", ""

@@ -169,7 +169,7 @@ class _Engine:
         self.planned, self.progress, self.pulse = planned, progress, pulse
         self._in_a_row = self._turns = self._tokens = 0
         self.deciding: Deciding | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def play(self, opened: Opened, jobs: Queue, width: int) -> None:
         """Play all jobs in this process."""
@@ -325,20 +325,23 @@ class _Engine:
     def _finished(self, episode: Episode) -> None:
         try:
             record = episode.record(self.policy.tokenizer_hash)
-            with self._lock:
-                self.writer.add(record)
-                self._in_a_row = 0
-        except OSError:  # the disk is full: no other episode can be recorded either
-            raise
         except Exception as error:  # what JSON cannot hold, wherever it came from
             self._failed(episode, error, "record")
             return
-        self._forget(episode)
-        with self._lock:
+        with self._lock:  # so that each count is told once, and in order
+            try:
+                self.writer.add(record)
+            except OSError:  # the disk is full: no other episode can be recorded either
+                raise
+            except Exception as error:
+                self._failed(episode, error, "record")
+                return
+            self._in_a_row = 0
             if self.progress is not None:
                 self.progress(self.writer.finished, self.planned)
             if self.deciding is not None:
                 self.deciding.take(record)
+        self._forget(episode)
 
     def _failed(self, episode: Episode, error: Exception, boundary: str = "policy") -> None:
         if isinstance(error, _OF_THE_RUN) or getattr(error, "kind", "") == "ended":

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolgym._util.jsonl import parse_line, read_lines
+from toolgym._util.frames import LineFile, standing
+from toolgym._util.jsonl import parse_line, read_lines, value_hash
 from toolgym.errors import BadInputError
+from toolgym.trajectory import Documents, Trajectory, parse_trajectory
 
-__all__ = ["Lines", "key_of", "refuse"]
+__all__ = ["Book", "Lines", "key_in", "key_of", "line_hash", "refuse", "task_hash"]
 
 Key = tuple[str, int]
 """Task id and sample."""
@@ -45,7 +48,7 @@ class Lines(Mapping[Key, tuple[int, int]]):
         if file is not None:
             try:
                 for number, position, raw in read_lines(file, "trajectory file", torn=True):
-                    self._add(_key(raw, file, number), position, number, raw)
+                    self._add(key_in(raw, file, number), position, number, raw)
             finally:
                 self._settle(file, planned)  # whatever is wrong is told of the first such line
         self._sort()
@@ -134,12 +137,91 @@ class Lines(Mapping[Key, tuple[int, int]]):
         return len(self._keys)
 
 
+def line_hash(raw: bytes) -> str:
+    """SHA-256 of a line without the blanks around it, hexadecimal."""
+    return sha256(raw.strip()).hexdigest()
+
+
+def task_hash(raw: bytes) -> tuple[str, str]:
+    """Id and hash of the task in the line of an episode that was read before."""
+    head = _BEFORE_TASK.match(raw)
+    # Only that part is read: a line with tokens may be of a megabyte.
+    task = _JSON.raw_decode(raw[head.end() :].decode())[0] if head else json.loads(raw)["task"]
+    return str(task["id"]), value_hash(task)
+
+
+class Book:
+    """The lines of recorded episodes by the ids of these; of a million it holds 16 MB.
+
+    Args:
+        place: a run folder, or a file of trajectories.
+
+    Raises:
+        MissingFileError: there are none.
+        BadInputError: a line without an id; its number is named.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.file = standing(place / "trajectories.jsonl") if place.is_dir() else place
+        keys, positions = array("Q"), array("q")
+        for number, position, raw in read_lines(self.file, "trajectory file", torn=True):
+            keys.append(_short(key_in(raw, self.file, number)))
+            positions.append(position)
+        order = np.argsort(np.array(keys, np.uint64), kind="stable")
+        self._keys = array("Q", np.array(keys, np.uint64)[order].tobytes())
+        self._positions = array("q", np.array(positions, np.int64)[order].tobytes())
+        self._lines = LineFile(self.file)
+        self._documents = Documents(self.file.parent)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def of(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """Number and content of each line of an episode: one in a run, several in a selection.
+
+        Args:
+            name: id of the episode.
+        """
+        key = _short(key_of(name))
+        place = bisect_left(self._keys, key)
+        while place < len(self._keys) and self._keys[place] == key:
+            yield place, self._lines.line(self._positions[place])
+            place += 1
+
+    def same(self, trajectory: Trajectory, line: bytes | None) -> bytes | None:
+        """The line that holds the same episode; None: there is none.
+
+        Args:
+            trajectory: the episode.
+            line: that it stands in elsewhere, where it does.
+        """
+        for _, raw in self.of(trajectory.id):
+            alike = line is not None and raw.strip() == line.strip()
+            if alike or parse_trajectory(raw, self.file, 2, self._documents) == trajectory:
+                return raw
+        return None
+
+
+def _short(key: tuple[str, int] | None) -> int:
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest())
+
+
 # The ids are found without reading a whole line: it may be of a megabyte.
 _HEAD = re.compile(rb'\{"schema": \d+, "id": ("(?:[^"\\]|\\.)*")')
+_BEFORE_TASK = re.compile(
+    rb'\{"schema": \d+(?:, "(?:id|env_id|format)": "(?:[^"\\]|\\.)*")*, "task": '
+)
+_JSON = json.JSONDecoder()
 _PLAIN = re.compile(rb'\{"schema": \d+, "id": "([ !$-\[\]-~]*)#(\d{1,9})"')
 
 
-def _key(raw: bytes, file: Path, number: int) -> Key:
+def key_in(raw: bytes, file: Path, number: int) -> Key:
+    """Task id and sample of the episode in a line.
+
+    Raises:
+        BadInputError: it has no such id.
+    """
     plain = _PLAIN.match(raw)
     if plain:
         return plain[1].decode("ascii"), int(plain[2])

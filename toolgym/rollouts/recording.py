@@ -11,7 +11,8 @@ from toolgym._util.frames import SUFFIX, standing
 from toolgym._util.jsonl import read_json, require_file
 from toolgym.errors import BadInputError
 from toolgym.rollouts.runs import SAMPLE, SELECTION, SETTINGS, TRAJECTORIES, Run
-from toolgym.trajectory import Trajectory, read_trajectories
+from toolgym.trajectory import Trajectory
+from toolgym.trajectory.reading import with_lines
 
 __all__ = [
     "Episodes",
@@ -43,19 +44,57 @@ class Episodes:
     """Recorded episodes, read when they are iterated over: one at a time, and each time anew.
 
     Args:
-        read: begins to read.
+        read: begins to read: each episode, and the line that it stands in; None: it is in memory.
         origin: plain data on where they come from: ``env``, ``task_source``, ``policy``, ``path``,
             and for a selection its counts.
         held: they stand in memory, whether they are read or not.
+        place: the run folder, or the file, that the lines stand in; None: they stand in none.
     """
 
     def __init__(
-        self, read: Callable[[], Iterable[Trajectory]], origin: dict[str, Any], held: bool = False
+        self,
+        read: Callable[[], Iterable[tuple[bytes | None, Trajectory]]],
+        origin: dict[str, Any],
+        held: bool = False,
+        place: Path | None = None,
     ) -> None:
-        self._read, self.origin, self.held = read, origin, held
+        self._read, self.origin, self.held, self.place = read, origin, held, place
+
+    @classmethod
+    def in_memory(
+        cls, read: Callable[[], Iterable[Trajectory]], origin: dict[str, Any], held: bool = False
+    ) -> Episodes:
+        """Episodes that stand in no file; or in one that nobody reads here."""
+        return cls(lambda: ((None, trajectory) for trajectory in read()), origin, held)
 
     def __iter__(self) -> Iterator[Trajectory]:
-        return iter(self._read())
+        return (trajectory for _, _, trajectory in self.with_lines())
+
+    def with_lines(self) -> Iterator[tuple[Episodes, bytes | None, Trajectory]]:
+        """Each with the source that it is read from, and the line that it stands in there."""
+        return ((self, line, trajectory) for line, trajectory in self._read())
+
+
+class _Several(Episodes):
+    """Sources one after the other.
+
+    Args:
+        parts: the sources.
+        origin: see `Episodes`.
+        empty: what is wrong where they hold no episode; empty: nothing.
+    """
+
+    def __init__(self, parts: list[Episodes], origin: dict[str, Any], empty: str = "") -> None:
+        super().__init__(tuple, origin, held=all(part.held for part in parts))
+        self._parts, self._empty = parts, empty
+
+    def with_lines(self) -> Iterator[tuple[Episodes, bytes | None, Trajectory]]:
+        empty = True
+        for found in chain.from_iterable(part.with_lines() for part in self._parts):
+            empty = False
+            yield found
+        if empty and self._empty:
+            raise BadInputError(self._empty)
 
 
 def open_recording(source: Recording) -> Episodes:
@@ -79,8 +118,10 @@ def open_recording(source: Recording) -> Episodes:
         said = getattr(source, "provenance", None)
         origin = said() if said else dict(getattr(source, "settings", None) or {})
         if isinstance(source, Run):
-            return Episodes(source.__iter__, origin, held=source.path is None)
-        return Episodes(source.trajectories, origin)
+            if source.path is not None:
+                return Episodes(source.with_lines, origin, place=source.path)
+            return Episodes.in_memory(source.__iter__, origin, held=True)
+        return Episodes.in_memory(source.trajectories, origin)
     if not isinstance(source, Iterable):
         raise _wrong(source)
     items = list(source)
@@ -89,7 +130,7 @@ def open_recording(source: Recording) -> Episodes:
     for item in items:
         if not isinstance(item, Trajectory):
             raise _wrong(item)
-    return Episodes(lambda: items, {}, held=True)
+    return Episodes.in_memory(lambda: items, {}, held=True)
 
 
 def some_episodes(source: Recording) -> Episodes:
@@ -101,17 +142,9 @@ def some_episodes(source: Recording) -> Episodes:
             line.
     """
     opened = open_recording(source)
-
-    def read() -> Iterator[Trajectory]:
-        empty = True
-        for trajectory in opened:
-            empty = False
-            yield trajectory
-        if empty:
-            where = f" in {str(source)!r}" if isinstance(source, str | Path) else ""
-            raise BadInputError(f"no finished episode{where}: play some with toolgym.rollout first")
-
-    return Episodes(read, opened.origin, opened.held)
+    where = f" in {str(source)!r}" if isinstance(source, str | Path) else ""
+    empty = f"no finished episode{where}: play some with toolgym.rollout first"
+    return _Several([opened], opened.origin, empty)
 
 
 def in_plan_order(source: Recording) -> Iterator[Trajectory]:
@@ -159,9 +192,7 @@ def _together(items: list[Any]) -> Episodes:
         merged |= {name: "sample" if "sample" in values else " and ".join(values)} if values else {}
     for name in ("env", "policy", "selection", "path"):
         merged[name] = [origin.get(name) for origin in origins]
-    return Episodes(
-        lambda: chain.from_iterable(parts), merged, held=all(part.held for part in parts)
-    )
+    return _Several(parts, merged)
 
 
 def _open_path(path: Path) -> Episodes:
@@ -181,4 +212,4 @@ def _open_path(path: Path) -> Episodes:
         origin = {**summary.pop("origin", {}), "selection": summary}
     elif (folder / SETTINGS).is_file():
         origin = Run.open(folder).provenance()
-    return Episodes(lambda: read_trajectories(file), origin | {"path": str(file)})
+    return Episodes(lambda: with_lines(file), origin | {"path": str(file)}, place=file)

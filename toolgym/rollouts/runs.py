@@ -21,6 +21,8 @@ from toolgym.trajectory import Documents, Trajectory, parse_trajectory, read_tra
 __all__ = ["SELECTION", "Lines", "Run", "episode_seed", "key_of"]
 
 SETTINGS, TRAJECTORIES, FAILURES = "run.json", "trajectories.jsonl", "failures.jsonl"
+MAY_DIFFER = ("episodes", "versions", "shard_versions", "decided")
+"""Settings of a run that is resumed: it may get more episodes; versions are recorded only."""
 SELECTION = "selection.json"
 SAMPLE = "sample:"
 """Before the name of a bundled run, see `toolgym.sample_run`."""
@@ -108,19 +110,27 @@ class Run(Ordered):
             BadInputError: a line that cannot be read, or is not of this run; its number is named.
         """
         if self.path is None:
-            yield from sorted(self._recorded, key=lambda t: (t.task.id, t.sample))
-            return
+            return iter(sorted(self._recorded, key=lambda t: (t.task.id, t.sample)))
+        return (trajectory for _, trajectory in self.with_lines())
+
+    def with_lines(self) -> Iterator[tuple[bytes, Trajectory]]:
+        """As `__iter__` of a run in a folder, each with the line that it stands in.
+
+        Raises:
+            BadInputError: see `__iter__`; or the run is in memory.
+        """
         file = self.file
         if not file.is_file():
             return
         with LineFile(file) as lines:
             found = self.lines()
             if not os.path.samestat(os.fstat(lines.stream.fileno()), file.stat()):
-                yield from self  # its writer has put it into the plan's order just now
+                yield from self.with_lines()  # its writer has put it into the plan's order just now
                 return
-            documents = Documents(self.path)
+            documents = Documents(file.parent)
             for position, number in found.in_order():
-                yield self._read(lines.line(position), file, number, documents)
+                raw = lines.line(position)
+                yield raw, self._read(raw, file, number, documents)
 
     def in_file_order(self) -> Iterator[Trajectory]:
         """The finished episodes as they stand in the file: of a finished run, in the plan's order.

@@ -30,7 +30,7 @@ from toolgym._util.jsonl import (
 from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError
 from toolgym.rollouts.lines import Lines, key_of
-from toolgym.rollouts.runs import FAILURES, SETTINGS, TRAJECTORIES, Run
+from toolgym.rollouts.runs import FAILURES, MAY_DIFFER, SETTINGS, TRAJECTORIES, Run
 from toolgym.sequential.until import Decided
 from toolgym.trajectory import TOOLS, Documents, Trajectory
 
@@ -73,7 +73,7 @@ class RunWriter:
         before = now = self.run.settings
         if (folder / SETTINGS).is_file():
             before = read_json(folder / SETTINGS)
-            same_settings(folder, before, now, free=_MAY_DIFFER)
+            same_settings(folder, before, now, free=MAY_DIFFER)
         self.before = Run(before, folder).checked_lines()
         self.finished = len(self.before)
         # A run that is resumed with fewer episodes keeps what it has.
@@ -226,10 +226,6 @@ class RunWriter:
     def close(self) -> None:
         """Bring everything to disk and let others write."""
         self._held.close()
-
-
-# What may differ when a run is resumed: more episodes, and versions (recorded, not compared).
-_MAY_DIFFER = ("episodes", "versions", "shard_versions", "decided")
 
 
 def replace_lines(target: Path, lines: Iterable[bytes], packed: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ from toolgym._util.workfolder import hold
 from toolgym.data.chat import LearnAs
 from toolgym.data.conditions import condition
 from toolgym.data.filter import select
-from toolgym.data.lineage import link_rows
-from toolgym.data.pairs import balance, make_pairs
+from toolgym.data.lineage import Origins, link_rows
+from toolgym.data.pairs import Balance, Groups, pairs_of
 from toolgym.errors import BadInputError
 from toolgym.rollouts.playing import open_env
+from toolgym.rollouts.recording import Episodes
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain import preflight, stages
 from toolgym.selftrain.environments import learning
@@ -28,6 +30,7 @@ from toolgym.selftrain.settings import SelfTrainSettings, load_settings, own_mod
 from toolgym.selftrain.stages import Progress, Work, stage
 from toolgym.selftrain.steering import LIVE, steered
 from toolgym.training.config import RIGHT, GroupConfig, Sampling, TrainConfig, processes
+from toolgym.trajectory import EpisodeSpool, Trajectory
 
 __all__ = ["SELECTED", "selection", "selftrain", "training"]
 
@@ -37,7 +40,7 @@ PRACTICE = "practice"
 SELECTION = "selection"
 ROWS = "rows.jsonl"
 
-Chosen = tuple[list[dict[str, Any]], dict[str, Any]]
+Chosen = tuple[Origins, dict[str, Any]]
 
 
 def selection(
@@ -62,7 +65,7 @@ def selection(
         BadInputError: there is nothing to train on in any of them.
     """
     rows: list[dict[str, Any]] = []
-    groups: list[tuple[list[dict[str, Any]], list[Path]]] = []
+    groups: list[Origins] = []
     counts: dict[str, Any] = {}
     for environment in work.environments:
         if environment.train is None:
@@ -78,9 +81,8 @@ def selection(
         else:
             other = None if beside is None else Run.open(beside / environment.label)
             made, counts[environment.label] = _pairs(work, number, runs, other, anew)
-        rows += made
-        folders = (practised, beside) if beside is not None else (practised,)
-        groups.append((made, [each / environment.label for each in folders]))
+        rows += made.rows
+        groups += [made] if made.rows else []
     if not rows:
         raise BadInputError(
             "nothing to train on: "
@@ -92,7 +94,7 @@ def selection(
             "samples_per_task or take a better model, in another one"
         )
     write_rows(folder / ROWS, rows)
-    link_rows(folder, ROWS, groups)
+    link_rows(folder / ROWS, groups)
     return counts
 
 
@@ -109,7 +111,17 @@ def _episodes(
     source = runs[0] if len(runs) == 1 else [each for run in runs for each in run]
     kept = select(source, **options, seed=work.settings.seed, may_be_empty=True)
     kept.write(folder)
-    return [episode_row(trajectory, anew) for trajectory in kept.kept], kept.summary()
+    rows: list[dict[str, Any]] = []
+    origins = _origins(kept.trajectories, runs, rows)
+    for trajectory in origins:
+        rows.append(episode_row(trajectory, anew))
+    origins.rows = rows
+    return origins, kept.summary()
+
+
+def _origins(read: Callable[[], Sequence[Trajectory]], runs: list[Run], made: Sized) -> Origins:
+    origin = {"path": [str(run.path) for run in runs]}
+    return Origins(Episodes.in_memory(read, origin, held=True), made)
 
 
 def _pairs(
@@ -121,21 +133,26 @@ def _pairs(
     # A round's practice is held: which run a side is of shows by the episode itself.
     bare = [] if beside is None else beside.trajectories()
     trajectories = [*(each for run in runs for each in run.trajectories()), *bare]
-    counts: dict[str, Any] = {"total": len(trajectories), "kept": 0, "dropped": {}}
+    counts: dict[str, Any] = {"total": len(trajectories), "kept": 0}
     right = condition(settings.dpo.where or settings.filters(number).where or RIGHT, trajectories)
+    rows: list[dict[str, Any]] = []
+    sides, dropped, spool = Balance(), Counter[str](), EpisodeSpool(held=True)
+    origins = _origins(lambda: trajectories, runs if beside is None else [*runs, beside], spool)
+    groups = Groups(origins, spool)
+    how: Any = {"pairing": settings.dpo.pairing, "per_task": settings.dpo.per_task}
     try:
-        pairs, counts["dropped"] = make_pairs(
-            trajectories, right, pairing=settings.dpo.pairing, per_task=settings.dpo.per_task
-        )
+        for pair in pairs_of(groups, right, dropped, **how):
+            row = episode_pair(pair, anew)
+            # Both runs count their episodes from 0.
+            apart = any(pair.rejected is trajectory for trajectory in bare)
+            rows.append({**row, "rejected_without_tools": True} if apart else row)
+            origins.pair(groups.place(pair.chosen), groups.place(pair.rejected))
+            sides.add(pair)
     except BadInputError as error:
-        return [], counts | {"dropped": {str(error): len(trajectories)}}
-    rows = []
-    for pair in pairs:
-        row = episode_pair(pair, anew)
-        # Both runs count their episodes from 0.
-        apart = any(pair.rejected is trajectory for trajectory in bare)
-        rows.append({**row, "rejected_without_tools": True} if apart else row)
-    return rows, counts | {"kept": len(rows), "balance": balance(pairs)}
+        return origins, counts | {"dropped": {str(error): len(trajectories)}}
+    origins.rows = rows
+    counts |= {"kept": len(rows), "dropped": dict(dropped)}
+    return origins, counts | {"balance": sides.told()}
 
 
 def training(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -333,11 +332,11 @@ def _graph(found: Lineage) -> str:
     for number, node in enumerate(found.models):
         begun = y
         middle = y + _STEP * max(0, len(node.runs) - 1) / 2
-        for run, player in zip_longest(node.runs, node.players[: len(node.runs)]):
+        for run in node.runs:
             parts.append(line(_LEFT[0] + 95, y, _LEFT[1] - 105, y))
             parts.append(line(_LEFT[1] + 105, y, _LEFT[2] - 45, middle))
             parts.append(text(_LEFT[0], y + 4, Path(str(run["source"])).name[:26]))
-            played = "" if player is None else f", played by {player}"
+            played = f", played by {run['player']}" if "player" in run else ""
             parts.append(
                 text(_LEFT[1], y + 4, f"{run['episodes']} of {run['tasks']} tasks{played}")
             )

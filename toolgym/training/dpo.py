@@ -16,6 +16,7 @@ from toolgym._util.optional import quiet, require_extra
 from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.conditions import condition
 from toolgym.data.export import IGNORED, Rows
+from toolgym.data.lineage import Origins
 from toolgym.data.pairs import Balance, Groups, Pair, pair_row, pairs_of, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.recording import Recording, some_episodes
@@ -64,12 +65,14 @@ class PreparedPairs:
         counts: pairs by how they came to be, and those left out.
         trained_tokens: tokens of both sides that the loss falls on.
         balance: see `toolgym.data.pairs.balance`; empty for exported rows.
+        origins: which episodes they were made of, where no file of rows says it.
     """
 
     rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
     balance: dict[str, Any] = field(default_factory=dict)
+    origins: Origins | None = None
 
     def fingerprint(self) -> str:
         """Hash of all tokens and masks in order."""
@@ -133,7 +136,8 @@ def train_dpo(
             "balance": prepared.balance,
             "options": settings.record() | own,
         }
-        outcome = Outcome(Path(out), record, source)
+        outcome = Outcome(Path(out), record, source, prepared.origins)
+        prepared.origins = None
         finished = outcome.finished()
         if finished is not None:
             return finished
@@ -172,7 +176,7 @@ def prepare_pairs(
         TemplateError: the trained tokens are not what the assistant said; nothing is trained then.
         BadInputError: no pair is left, or a row is none.
     """
-    found, facts = _pairs(source, config, LearnAs.read(learn_as))
+    found, facts, origins = _pairs(source, config, LearnAs.read(learn_as))
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     kept, trained = row_spool(), 0
@@ -192,26 +196,30 @@ def prepare_pairs(
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no pair to train on: {reasons or 'none was given'}")
-    return PreparedPairs(kept, dict(counts), trained, facts)
+    return PreparedPairs(kept, dict(counts), trained, facts, origins)
 
 
 def _pairs(
     source: Pairable, config: DpoConfig, learn_as: LearnAs | None
-) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
-    """Rows of tokens where both sides have them, of messages elsewhere; and their balance."""
+) -> tuple[Sequence[dict[str, Any]], dict[str, Any], Origins | None]:
+    """Rows of tokens where both sides have them, else of messages; their balance and origins."""
     written = _written(source)
     if written is not None:
         if learn_as is not None:
             raise BadInputError(WRITTEN)
-        return written
+        return *written, source.traced() if isinstance(source, Rows) else None
     episodes, sides, rows = some_episodes(source), Balance(), row_spool()
     right = condition(config.where or RIGHT, episodes)
-    groups, dropped = Groups(episodes, EpisodeSpool(episodes.held)), Counter[str]()
+    spool = EpisodeSpool(episodes.held)
+    origins = Origins(episodes, spool)
+    groups, dropped = Groups(origins, spool), Counter[str]()
     how: Any = {"pairing": config.pairing, "per_task": config.per_task}
     for pair in pairs_of(groups, right, dropped, **how):
         rows.append(episode_pair(pair, learn_as))
+        origins.pair(groups.place(pair.chosen), groups.place(pair.rejected))
         sides.add(pair)
-    return rows, sides.told()
+    origins.rows = rows
+    return rows, sides.told(), origins
 
 
 def episode_pair(pair: Pair, learn_as: LearnAs | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from toolgym._util.jsonl import read_json, write_json, write_rows
 from toolgym._util.optional import require_extra
 from toolgym._util.workfolder import LOCK, hold, move_in, same_settings
-from toolgym.data.lineage import seal
+from toolgym.data.lineage import LINKS, Origins, ancestry, seal
 from toolgym.errors import BadInputError, RunMismatchError, ToolgymError
 from toolgym.training.config import processes, rank
 
@@ -101,10 +101,18 @@ class Outcome:
         target: folder of the trained model. Checkpoints lie beside it in ``<target>.partial``.
         record: plain data that decides the result: model, rows, settings.
         source: path of the rows or episodes, for the model's lineage; anything else is in memory.
+        origins: of rows that were made in memory, for the same.
     """
 
-    def __init__(self, target: Path, record: dict[str, Any], source: Any = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        record: dict[str, Any],
+        source: Any = None,
+        origins: Origins | None = None,
+    ) -> None:
         self.target, self.record, self._source = target, record, source
+        self._origins, self._lineage = origins, dict[str, Any]()
         self.work = target.with_name(target.name + ".partial")
 
     def finished(self) -> Trained | None:
@@ -143,6 +151,11 @@ class Outcome:
                 before = read_json(self.work / RECORD)
                 same_settings(self.work, before, self.record, free=FREE)
             write_json(self.work / RECORD, self.record)
+            # Now: hours later something else may lie where the rows were.
+            self._lineage = ancestry(
+                self.target, self.work, self.record, self._source, self._origins
+            )
+            self._origins = None  # their rows are on disk
             yield
 
     def _clear(self) -> None:
@@ -182,8 +195,10 @@ class Outcome:
             write_rows(made / LOG, log)
         for folder in folders:
             os.replace(folder, made / folder.name)
+        if "learned" in self._lineage:
+            os.replace(self.work / LINKS, made / LINKS)
         write_json(made / RECORD, record)
-        seal(made, self.target, record, self._source)
+        seal(made, self._lineage)
         move_in(made, self.target)
         return _trained(self.target, record)
 

@@ -18,6 +18,7 @@ from toolgym._util.jsonl import read_rows, rows_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
+from toolgym.data.lineage import Origins
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.rollouts.recording import Recorded, Recording, open_recording
 from toolgym.training.config import Resolved, SftConfig, configure
@@ -106,7 +107,8 @@ def train_sft(
             "trained_tokens": prepared.trained_tokens,
             "options": settings.record(),
         }
-        outcome = Outcome(Path(out), record, source)
+        outcome = Outcome(Path(out), record, source, prepared.origins)
+        prepared.origins = None
         finished = outcome.finished()
         if finished is not None:
             return finished
@@ -134,12 +136,14 @@ class Prepared:
             another prompt, and those left out.
         trained_tokens: how many tokens the loss falls on.
         warnings: what the model will not learn from them.
+        origins: which episodes they were made of, where no file of rows says it.
     """
 
     rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
     warnings: list[str] = field(default_factory=list)
+    origins: Origins | None = None
 
     def fingerprint(self) -> str:
         """Hash of all tokens and labels in order."""
@@ -157,14 +161,25 @@ def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> Sequenc
         MissingFileError: nothing is at the path.
         BadInputError: it holds no SFT rows; or rows that are written already, and ``learn_as``.
     """
+    return _with_origins(source, learn_as)[0]
+
+
+def _with_origins(
+    source: Trainable, learn_as: LearnAs | None
+) -> tuple[Sequence[dict[str, Any]], Origins | None]:
     if not isinstance(source, str | Path | Recorded | Rows):
         source = list(source)
-    rows = _written(source)
-    if rows is not None:
+    written = _written(source)
+    if written is not None:
         if learn_as is not None:
             raise BadInputError(WRITTEN)
-        return rows
-    return spooled(episode_row(item, learn_as) for item in open_recording(source))
+        return written, source.traced() if isinstance(source, Rows) else None
+    rows = row_spool()
+    origins = Origins(open_recording(source), rows)
+    for trajectory in origins:
+        rows.append(episode_row(trajectory, learn_as))
+    origins.rows = rows
+    return rows, origins
 
 
 def episode_row(trajectory: Trajectory, learn_as: LearnAs | None = None) -> dict[str, Any]:
@@ -218,7 +233,8 @@ def prepare(
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     kept, trained = row_spool(), 0
-    for row in training_rows(source, LearnAs.read(learn_as)):
+    rows, origins = _with_origins(source, LearnAs.read(learn_as))
+    for row in rows:
         exact = "input_ids" in row
         ids, labels, problem = _encoded(row, tokenizer, ends)
         if problem is not None and not exact:
@@ -240,7 +256,7 @@ def prepare(
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no row to train on: {reasons or 'none was given'}")
-    return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends))
+    return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends), origins)
 
 
 def _encoded(

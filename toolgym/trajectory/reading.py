@@ -25,6 +25,7 @@ from toolgym.trajectory.record import Trajectory
 
 __all__ = [
     *("TOOLS", "Documents", "EpisodeSpool", "Names", "parse_trajectory", "read_trajectories"),
+    "with_lines",
 ]
 
 TOOLS = "tools.jsonl"
@@ -190,13 +191,18 @@ def read_trajectories(path: str | Path, *, torn: bool = False) -> Iterator[Traje
         BadInputError: a broken line, see `parse_trajectory`; its number is named.
         MissingExtraError: a compressed file without the extra ``zstd``.
     """
+    return (trajectory for _, trajectory in with_lines(path, torn=torn))
+
+
+def with_lines(path: str | Path, *, torn: bool = False) -> Iterator[tuple[bytes, Trajectory]]:
+    """As `read_trajectories`, each with the line that it stands in."""
     seen: set[bytes] = set()
     documents = Documents(Path(path).parent)
     for number, _, raw in read_lines(path, "trajectory file", torn=torn):
         digest = blake2b(raw.strip(), digest_size=16).digest()
         if digest not in seen:
             seen.add(digest)
-            yield parse_trajectory(raw, path, number, documents)
+            yield raw, parse_trajectory(raw, path, number, documents)
 
 
 def parse_trajectory(
