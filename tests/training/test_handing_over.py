@@ -66,7 +66,9 @@ def test_what_is_read_there_is_the_model_of_this_moment(
                     weight += 0.05 * torch.randn_like(weight)
         before = {name: weight.clone() for name, weight in model.state_dict().items()}
         hand_over(model, Tokenizer(), folder, torch.float32)
-        torch.testing.assert_close(logits(read(folder)), logits(model))
+        there = read(folder)
+        torch.testing.assert_close(logits(there), logits(model))
+        assert there.lm_head.weight is not there.model.embed_tokens.weight
         assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["served"]
     assert (folder / "tokenizer.json").is_file()
@@ -91,3 +93,15 @@ def test_it_is_written_as_it_will_be_saved(tmp_path: Path) -> None:
     assert said["dtype"] == "bfloat16"
     assert read(tmp_path / "served").dtype == torch.bfloat16
     assert model.dtype == torch.float32
+
+
+def test_tied_weights_of_several_files_are_written_apart(tmp_path: Path) -> None:
+    model = llama(tied=True)
+    whole = model.save_pretrained
+    model.save_pretrained = lambda *args, **options: whole(*args, **options, max_shard_size="10KB")
+    for _ in range(2):
+        hand_over(model, Tokenizer(), tmp_path / "served", torch.float32)
+        there = read(tmp_path / "served")
+        torch.testing.assert_close(logits(there), logits(model))
+        assert there.lm_head.weight is not there.model.embed_tokens.weight
+    assert len(list((tmp_path / "served").glob("*.safetensors"))) > 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,7 +209,9 @@ def hand_over(
     """Write a model in the middle of its training, for a server to read.
 
     Its files appear one by one, each whole; adapters are added to the weights that are written, and
-    the model itself stays as it is.
+    the model itself stays as it is. Output weights that are the input's are written a second time,
+    as ones of their own: a server of vLLM (0.32) that loads weights anew in place leaves tied ones
+    as they were.
 
     Args:
         model: with or without adapters.
@@ -223,14 +225,35 @@ def hand_over(
     shutil.rmtree(made, ignore_errors=True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with explained(f"handing the model over in {str(folder)!r}", "use a machine with more"):
-        base.save_pretrained(made, state_dict=_weights(base, dtype, scrambled))
+        weights = _weights(base, dtype, scrambled)
+        base.save_pretrained(made, state_dict=dict(weights))  # it takes tied ones out
         tokenizer.save_pretrained(made)
-        said = read_json(made / "config.json")
-        write_json(made / "config.json", {**said, "dtype": str(dtype).removeprefix("torch.")})
+        said = read_json(made / "config.json") | {"dtype": str(dtype).removeprefix("torch.")}
+        write_json(made / "config.json", said | _untied(base, weights, made))
         folder.mkdir(parents=True, exist_ok=True)
         for file in made.iterdir():
             os.replace(file, folder / file.name)
     made.rmdir()
+
+
+def _untied(model: Any, weights: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write output weights that are the input's as ones of their own; what the config says then."""
+    output = model.get_output_embeddings()
+    tied = output is not None and output.weight is model.get_input_embeddings().weight
+    if not tied:
+        return {}
+    stored = require_extra("safetensors.torch", "train")
+    name = next(f"{name}.weight" for name, module in model.named_modules() if module is output)
+    index, file = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    found = {name: weights[name].clone().contiguous()}
+    if index.is_file():
+        file, listed = folder / "model-output.safetensors", read_json(index)
+        listed["weight_map"][name] = file.name
+        write_json(index, listed)
+    else:
+        found = stored.load_file(file) | found
+    stored.save_file(found, file, metadata={"format": "pt"})
+    return {"tie_word_embeddings": False}
 
 
 def _weights(model: Any, dtype: Any, scrambled: bool) -> dict[str, Any]:
