@@ -106,6 +106,60 @@ def test_tasks_that_repeat_contradict_or_miss_a_gold(tmp_path: Path) -> None:
     assert "line-2 = line-21" in report["duplicates"].says
 
 
+def written(path: Path, made: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return str(path)
+
+
+def test_digits_behind_a_decimal_and_letters_behind_a_formula_are_no_defect(tmp_path: Path) -> None:
+    sums = [{"question": f"{n} / 8?", "answer": f"{n / 8:.3f}"} for n in range(100, 130)]
+    signed = [{"question": f"-{n} / 8?", "answer": f"-{n / 8:.3f}"} for n in range(100, 130)]
+    whole = {"reward": "audited:near", "reward_range": (0, 1), "tasks": 14}
+    report = audit(written(tmp_path / "sums.jsonl", sums + signed), **whole)
+    assert "floor: longer" not in report.failed, report
+    formulas = [{"question": f"The integral of {2 * n}*x?", "answer": f"{n}*x**2 + C"}
+                for n in range(3, 40)]  # fmt: skip
+    given = {**whole, "reward": "audited:any_constant"}
+    report = audit(written(tmp_path / "formulas.jsonl", formulas), **given)
+    assert report.passed, report
+
+
+def test_a_penalty_that_is_avoided_is_no_reward(tmp_path: Path) -> None:
+    file = rows(tmp_path / "tasks.jsonl")
+    given: dict[str, Any] = {"reward_range": (-1, 1), "tasks": 14}
+    assert audit(file, reward="audited:penalised", **given).passed
+    report = audit(file, reward="audited:abstains", **given)
+    assert {"floor: null", "floor: empty"} <= set(report.failed), report
+
+
+def test_golds_that_are_right_for_each_other_do_not_contradict(tmp_path: Path) -> None:
+    made = [{"question": f"A divisor of {n * 7}?", "answer": "7", "right": ["7", str(n)]}
+            for n in range(11, 41)]  # fmt: skip
+    made = [{**row, "answer": row["right"][n % 2]} for n, row in enumerate(made)]
+    again = {**made[0], "answer": made[0]["right"][1]}
+    whole: dict[str, Any] = {"reward_range": (0, 1), "tasks": 10}
+    file = written(tmp_path / "tasks.jsonl", [*made, again])
+    report = audit(file, reward="audited:either_way", **whole)
+    assert report["contradictions"].verdict == "passes", report
+    assert "1 more groups" in report["contradictions"].says
+    assert audit(file, reward="audited:graded", **whole)["contradictions"].verdict == "fails"
+
+
+def test_another_gold_that_is_right_is_no_difference_between_processes() -> None:
+    found = audited("written in two ways")["determinism"]
+    assert found.verdict == "passes"
+    assert "have another gold there, which is right, too" in found.says
+
+
+def test_a_grader_that_evaluates_replies_is_found(tmp_path: Path) -> None:
+    file = rows(tmp_path / "tasks.jsonl")
+    report = audit(file, reward="audited:evaluates", reward_range=(0, 1), tasks=5, deadline=2)
+    assert report["code"].verdict == "fails"
+    assert "__import__" in report["code"].says
+    assert len(report["code"].episodes) == 4  # alone and in a list, as it is and as an answer
+    assert audit(file, tasks=3)["code"].verdict == "passes"
+
+
 def test_the_command_writes_a_page_and_episodes_and_tells_by_its_exit_code(tmp_path: Path) -> None:
     file, out = rows(tmp_path / "tasks.jsonl"), tmp_path / "out"
     asked = ["audit", file, "--reward", "audited:pays_all", "--range", "0", "1", "--tasks", "6"]

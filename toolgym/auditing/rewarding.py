@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -74,11 +75,12 @@ def check_floors(session: Session, tried: Tried) -> None:
     """What the policies earn that do not do the work, beyond what is right by chance."""
     items = {item.number: item for item in session.items}
     constant: list[tuple[float, str, int, list[Played]]] = []
+    nothing = _nothing(session, tried)
     for name, plays in tried.items():
         hits, earned, shown, n = 0.0, 0.0, [], 0
         whole = plays[0][0].whole
         for floor, played in plays:
-            share = session.share(played)
+            share = session.share(played, nothing)
             if share is None or played.raised is not None:
                 continue
             n += 1
@@ -110,6 +112,19 @@ def check_floors(session: Session, tried: Tried) -> None:
     says = f"the best of {len(constant)} constants, {name[9:]}, earns {hits / n:.1%} without merit"
     rule = "the share of all that can be earned, without tasks whose gold it is"
     session.judge("floor: constant", hits, n, _PART, says, rule, shown)
+
+
+def _nothing(session: Session, tried: Tried) -> float:
+    """What earning nothing means: a wrong answer may earn 0 where a reply without one earns less.
+
+    A penalty that is avoided is no reward: where rewards go below zero, shares are counted from
+    what the golds of other tasks earn in the middle, but never from above zero.
+    """
+    if session.low >= 0:
+        return session.low
+    wrong = [total(p) for _, p in tried.get("wrong gold", ()) if p.raised is None]
+    wrong = [value for value in wrong if math.isfinite(value)]
+    return max(session.low, min(0.0, statistics.median(wrong))) if wrong else session.low
 
 
 def check_spread(session: Session, read: Sequence[Item]) -> None:
