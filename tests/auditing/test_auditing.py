@@ -132,6 +132,17 @@ def test_a_penalty_that_is_avoided_is_no_reward(tmp_path: Path) -> None:
     assert {"floor: null", "floor: empty"} <= set(report.failed), report
 
 
+def test_a_reward_of_degrees_that_pays_much_for_answers_of_other_tasks_is_found(
+    tmp_path: Path,
+) -> None:
+    made = [{"question": f"Mark {n} of 20.", "answer": "a" * (n % 20) + "x" + "a" * (19 - n % 20)}
+            for n in range(40)]  # fmt: skip
+    file = written(tmp_path / "tasks.jsonl", made)
+    report = audit(file, reward="audited:by_letters", reward_range=(0, 1), tasks=16)
+    assert report["floor: wrong gold"].verdict == "passes", report
+    assert report["floor: wrong gold, in part"].verdict == "fails"
+
+
 def test_golds_that_are_right_for_each_other_do_not_contradict(tmp_path: Path) -> None:
     made = [{"question": f"A divisor of {n * 7}?", "answer": "7", "right": ["7", str(n)]}
             for n in range(11, 41)]  # fmt: skip
@@ -141,7 +152,7 @@ def test_golds_that_are_right_for_each_other_do_not_contradict(tmp_path: Path) -
     file = written(tmp_path / "tasks.jsonl", [*made, again])
     report = audit(file, reward="audited:either_way", **whole)
     assert report["contradictions"].verdict == "passes", report
-    assert "1 more groups" in report["contradictions"].says
+    assert "in 1 groups the golds are right" in report["contradictions"].says
     assert audit(file, reward="audited:graded", **whole)["contradictions"].verdict == "fails"
 
 

@@ -91,6 +91,12 @@ def abstains(answer: str, row: dict[str, Any]) -> float:
     return 0.0 if not answer.strip() else 2 * graded(answer, row) - 1
 
 
+def by_letters(answer: str, row: dict[str, Any]) -> float:
+    """A part of all for each letter that stands where it should; most letters are the same."""
+    pairs = zip(answer.strip(), str(row["answer"]), strict=False)
+    return sum(a == b for a, b in pairs) / max(20, len(answer.strip()))
+
+
 def either_way(answer: str, row: dict[str, Any]) -> float:
     """Two answers are right."""
     return float(answer.strip() in row["right"])
@@ -99,7 +105,7 @@ def either_way(answer: str, row: dict[str, Any]) -> float:
 def evaluates(answer: str, row: dict[str, Any]) -> float:
     """What graders of the field do; the defect that is planted."""
     try:
-        return float(str(eval(answer)) == str(row["answer"]))  # noqa: S307 - of the audit's texts
+        return float(str(eval(answer)) == str(row["answer"]))
     except Exception:  # as they do
         return 0.0
 

@@ -206,7 +206,7 @@ def check_code(session: Session) -> None:
                     continue
                 tried += 1
                 number = session.items[0].number
-                played = session.play(Script("code", ((kind, text),)), number)
+                played = session.play(Script("code", ((kind, text),)), number, late=True)
                 if mark.is_dir():
                     mark.rmdir()
                     found += [played] if played is not None else []

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _PART = 0.10  # of all that can be earned: what a reward of degrees may pay for nothing
+_MUCH = 1 / 3  # of all, which the gold of another task may earn in part
 _WHOLE = 0.05  # of tasks in which a trick earns all
 _SKEW = 2 / 3  # of tasks that one constant answers
 _LATE = 10  # tasks whose gold is said late
@@ -103,6 +104,7 @@ def check_floors(session: Session, tried: Tried) -> None:
         bound = _WHOLE if whole else _PART
         rule = f"the share {kind}, without tasks whose gold it says by chance"
         session.judge(f"floor: {name}", hits, n, bound, says, rule, shown, mean=earned / n)
+    _check_part(session, tried.get("wrong gold", ()), nothing)
     if not any(name.startswith("constant") for name in tried) or not constant:
         if not tried or session.high is None:
             says = "the greatest reward is not known, so that no share of it is"
@@ -112,6 +114,18 @@ def check_floors(session: Session, tried: Tried) -> None:
     says = f"the best of {len(constant)} constants, {name[9:]}, earns {hits / n:.1%} without merit"
     rule = "the share of all that can be earned, without tasks whose gold it is"
     session.judge("floor: constant", hits, n, _PART, says, rule, shown)
+
+
+def _check_part(session: Session, plays: Sequence[tuple[Floor, Played]], nothing: float) -> None:
+    """What golds of other tasks earn in part: a reward of degrees says little where it is much."""
+    found = [(session.share(p, nothing), p) for _, p in plays if p.raised is None]
+    known = [(share, played) for share, played in found if share is not None]
+    if known:
+        hits, n = sum(share for share, _ in known), len(known)
+        says = f"answers as another task is answered: earns {hits / n:.1%} in the mean"
+        rule = "the share of all that can be earned, of which a wrong answer is paid a part"
+        shown = [played for share, played in known if share > 0]
+        session.judge("floor: wrong gold, in part", hits, n, _MUCH, says, rule, shown)
 
 
 def _nothing(session: Session, tried: Tried) -> float:

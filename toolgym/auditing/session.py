@@ -82,11 +82,17 @@ class Session:
         self.high, self.low = self.facts.high, self.facts.low or 0.0
         self._samples: dict[str, int] = {}
 
-    def play(self, script: Script, number: int) -> Played | None:
-        """One episode; None where it had to be ended. A script that hung twice is left alone."""
+    def play(self, script: Script, number: int, late: bool = False) -> Played | None:
+        """One episode; None where it had to be ended. A script that hung twice is left alone.
+
+        Args:
+            script: of the policy.
+            number: of the task.
+            late: also after the end of the time: what decides a verdict and is short.
+        """
         if sum(name == script.name for name, _, _ in self.hung) >= 2:
             return None
-        if time.monotonic() > self.end:
+        if not late and time.monotonic() > self.end:
             return None
         try:
             played = self.player.play(script, number)
@@ -138,7 +144,7 @@ class Session:
 
     def right(self, gold: str, number: int) -> bool:
         """Whether the gold of a task, or of another reading of it, earns all in a task."""
-        played = self.play(Script("another gold", (("answer", gold),)), number)
+        played = self.play(Script("another gold", (("answer", gold),)), number, late=True)
         return played is not None and played.raised is None and self.whole(played)
 
     def keep(self, played: Iterable[Played]) -> tuple[str, ...]:
