@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 import toolgym
 from toolgym import audit
+from toolgym.auditing import processes
 from toolgym.auditing.report import AuditReport
 from toolgym.cli import _app
 from toolgym.cli.audit import FAILED
@@ -60,6 +63,29 @@ def test_a_step_that_never_returns_is_ended_and_one_that_exits_is_survived() -> 
     assert "was ended" in hangs["deadline"].says
     assert "process died" not in hangs["robust"].says
     assert "robust" in audited("dies", tasks=5).failed
+
+
+def test_a_process_that_has_had_no_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([(True, 0.0), (True, 0.1), (True, 0.2), (True, 5.0)])
+    monkeypatch.setattr(processes, "_worked", lambda pid: next(shares))
+
+    class Slow:
+        process, asked = SimpleNamespace(pid=0), 0
+
+        def receive(self, end: float) -> bytes:
+            self.asked += 1
+            if self.asked > 2:
+                return b"late"
+            raise TimeoutError
+
+    slow: Any = Slow()
+    assert processes._receive(slow, time.monotonic(), 10.0) == b"late"
+    assert slow.asked == 3
+    for state in ((False, 0.0), (True, 6.0)):  # asleep, or it has had its time
+        monkeypatch.setattr(processes, "_worked", iter([(True, 0.0), state]).__next__)
+        monkeypatch.setattr(processes, "_worked", lambda pid, found=processes._worked: found())
+        with pytest.raises(TimeoutError):
+            processes._receive(Slow(), time.monotonic(), 10.0)  # type: ignore[arg-type]
 
 
 def test_memory_that_stays_behind_is_found() -> None:
@@ -114,7 +140,7 @@ def written(path: Path, made: list[dict[str, Any]]) -> str:
 def test_digits_behind_a_decimal_and_letters_behind_a_formula_are_no_defect(tmp_path: Path) -> None:
     sums = [{"question": f"{n} / 8?", "answer": f"{n / 8:.3f}"} for n in range(100, 130)]
     signed = [{"question": f"-{n} / 8?", "answer": f"-{n / 8:.3f}"} for n in range(100, 130)]
-    whole = {"reward": "audited:near", "reward_range": (0, 1), "tasks": 14}
+    whole: dict[str, Any] = {"reward": "audited:near", "reward_range": (0, 1), "tasks": 14}
     report = audit(written(tmp_path / "sums.jsonl", sums + signed), **whole)
     assert "floor: longer" not in report.failed, report
     formulas = [{"question": f"The integral of {2 * n}*x?", "answer": f"{n}*x**2 + C"}

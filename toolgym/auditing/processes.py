@@ -19,6 +19,7 @@ __all__ = ["EndedError", "Move", "Played", "Player", "Script"]
 
 _START = 180.0  # seconds in which an environment has to be made: indexes are built, libraries read
 _READING = 20.0  # seconds that reading a few prompts has in any case
+_PATIENCE = 5  # times a deadline, for a process that works and has not had its share of a processor
 _MEMORY = 8 << 30  # bytes of address space
 Move = tuple[str, ...]
 """A turn of a script: ``("say", text)`` as it is, ``("answer", text)`` in the subject's form,
@@ -198,6 +199,40 @@ def _resident() -> int:
         return 0
 
 
+def _receive(child: Child, end: float, seconds: float) -> bytes:
+    """Wait for an answer; a machine that others keep busy is no reason to call a step endless.
+
+    Args:
+        child: that was asked.
+        end: reading of the monotonic clock at which the wait is over: longer, where the child is
+            running and has had less than half of its seconds of a processor.
+        seconds: that it has.
+    """
+    last, before = end + (_PATIENCE - 1) * seconds, _worked(child.process.pid)[1]
+    while True:
+        try:
+            return child.receive(end)
+        except TimeoutError:
+            runs, now = _worked(child.process.pid)
+            if not runs or now - before >= seconds / 2 or time.monotonic() >= last:
+                raise
+            end = min(last, time.monotonic() + seconds / 4)
+
+
+def _worked(pid: int) -> tuple[bool, float]:
+    """Whether a process is running, or would be, and the seconds of a processor that it has had.
+
+    False where the system does not say.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return False, 0.0
+    ticks = int(fields[11]) + int(fields[12])
+    return fields[0] == "R", ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Player:
     """The parent's side of a subject's process, which is started anew after a call that hung.
 
@@ -267,7 +302,7 @@ class Player:
         try:
             child = self._started(end)
             child.send(pickle.dumps(job), end=end)
-            answer = pickle.loads(child.receive(end))  # noqa: S301 - our own child
+            answer = pickle.loads(_receive(child, end, seconds))  # noqa: S301 - our own child
         except TimeoutError as error:
             self.close()
             said = f"{job[0]} did not return within {seconds:g} s and was ended"
