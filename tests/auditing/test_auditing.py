@@ -82,8 +82,7 @@ def test_a_process_that_has_had_no_processor_is_waited_for(monkeypatch: pytest.M
     assert processes._receive(slow, time.monotonic(), 10.0) == b"late"
     assert slow.asked == 3
     for state in ((False, 0.0), (True, 6.0)):  # asleep, or it has had its time
-        monkeypatch.setattr(processes, "_worked", iter([(True, 0.0), state]).__next__)
-        monkeypatch.setattr(processes, "_worked", lambda pid, found=processes._worked: found())
+        shares = iter([(True, 0.0), state])
         with pytest.raises(TimeoutError):
             processes._receive(Slow(), time.monotonic(), 10.0)  # type: ignore[arg-type]
 

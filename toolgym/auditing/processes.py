@@ -220,7 +220,7 @@ def _receive(child: Child, end: float, seconds: float) -> bytes:
 
 
 def _worked(pid: int) -> tuple[bool, float]:
-    """Whether a process is running, or would be, and the seconds of a processor that it has had.
+    """Whether a process runs, waits for a processor or is stopped, and its seconds of a processor.
 
     False where the system does not say.
     """
@@ -230,7 +230,7 @@ def _worked(pid: int) -> tuple[bool, float]:
     except OSError:
         return False, 0.0
     ticks = int(fields[11]) + int(fields[12])
-    return fields[0] == "R", ticks / os.sysconf("SC_CLK_TCK")
+    return fields[0] in "RT", ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Player:
