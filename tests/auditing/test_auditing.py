@@ -139,7 +139,7 @@ def written(path: Path, made: list[dict[str, Any]]) -> str:
 def test_digits_behind_a_decimal_and_letters_behind_a_formula_are_no_defect(tmp_path: Path) -> None:
     sums = [{"question": f"{n} / 8?", "answer": f"{n / 8:.3f}"} for n in range(100, 130)]
     signed = [{"question": f"-{n} / 8?", "answer": f"-{n / 8:.3f}"} for n in range(100, 130)]
-    whole: dict[str, Any] = {"reward": "audited:near", "reward_range": (0, 1), "tasks": 14}
+    whole: dict[str, Any] = {"reward": "audited:near", "reward_range": (0, 1), "tasks": 10}
     report = audit(written(tmp_path / "sums.jsonl", sums + signed), **whole)
     assert "floor: longer" not in report.failed, report
     formulas = [{"question": f"The integral of {2 * n}*x?", "answer": f"{n}*x**2 + C"}
@@ -151,7 +151,7 @@ def test_digits_behind_a_decimal_and_letters_behind_a_formula_are_no_defect(tmp_
 
 def test_a_penalty_that_is_avoided_is_no_reward(tmp_path: Path) -> None:
     file = rows(tmp_path / "tasks.jsonl")
-    given: dict[str, Any] = {"reward_range": (-1, 1), "tasks": 14}
+    given: dict[str, Any] = {"reward_range": (-1, 1), "tasks": 10}
     assert audit(file, reward="audited:penalised", **given).passed
     report = audit(file, reward="audited:abstains", **given)
     assert {"floor: null", "floor: empty"} <= set(report.failed), report
@@ -163,7 +163,7 @@ def test_a_reward_of_degrees_that_pays_much_for_answers_of_other_tasks_is_found(
     made = [{"question": f"Mark {n} of 20.", "answer": "a" * (n % 20) + "x" + "a" * (19 - n % 20)}
             for n in range(40)]  # fmt: skip
     file = written(tmp_path / "tasks.jsonl", made)
-    report = audit(file, reward="audited:by_letters", reward_range=(0, 1), tasks=16)
+    report = audit(file, reward="audited:by_letters", reward_range=(0, 1), tasks=10)
     assert report["floor: wrong gold"].verdict == "passes", report
     assert report["floor: wrong gold, in part"].verdict == "fails"
 
@@ -189,7 +189,7 @@ def test_another_gold_that_is_right_is_no_difference_between_processes() -> None
 
 def test_a_grader_that_evaluates_replies_is_found(tmp_path: Path) -> None:
     file = rows(tmp_path / "tasks.jsonl")
-    report = audit(file, reward="audited:evaluates", reward_range=(0, 1), tasks=5, deadline=2)
+    report = audit(file, reward="audited:evaluates", reward_range=(0, 1), tasks=5, deadline=1)
     assert report["code"].verdict == "fails"
     assert "__import__" in report["code"].says
     assert len(report["code"].episodes) == 4  # alone and in a list, as it is and as an answer
