@@ -136,20 +136,22 @@ def text2sql(folder: Path) -> Job:
         asked = _prompt(f"Tables: {schema}. Write a query: {question}")
         rows.append({"id": f"sql-{number}", "prompt": asked, "max_turns": 3, **spec})
     form = "<think>The query is clear.</think><solution>{}</solution>"
-    given = {"env_args": {"db_path": str(folder)}, "reward_range": (-1.0, 1.0)}
+    given: dict[str, Any] = {"env_args": {"db_path": str(folder)}, "reward_range": (-1.0, 1.0)}
     return "text2sql", "skyrl:text2sql", {"rows": rows, "form": form, "turns": 3, **given}
 
 
 def lcb() -> Job:
     """skyrl-gym's lcb (LiveCodeBench) over small tasks: programs, and functions of a class."""
-    rows = []
+    rows: list[tuple[str, str, list[dict[str, Any]]]] = []
     for what, code, tests in _PROGRAMS:
-        cases = [{"input": i, "output": o, "testtype": "stdin"} for i, o in tests.items()]
+        cases: list[dict[str, Any]] = [
+            {"input": i, "output": o, "testtype": "stdin"} for i, o in tests.items()
+        ]
         rows.append(
             (f"Write a Python program that reads its input and prints {what}.", code, cases)
         )
     for name, what, body, tests in _FUNCTIONS:
-        kind = {"testtype": "functional", "metadata": {"func_name": name}}
+        kind: dict[str, Any] = {"testtype": "functional", "metadata": {"func_name": name}}
         cases = [{"input": i, "output": o, **kind} for i, o in tests.items()]
         code = f"class Solution:\n    def {name}(self, values: List[int]):\n        {body}"
         asked = f"Write a class Solution whose method {name} takes a list of integers and returns "
