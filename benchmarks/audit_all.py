@@ -172,12 +172,12 @@ def skyrl(data: Path) -> Iterator[Job]:
         truth = row["answer"].rpartition("#### ")[2].strip().replace(",", "")
         spec = {"reward_spec": {"ground_truth": truth}, "reward_model": {"ground_truth": truth}}
         asked = _prompt(row["question"] + ' Write the final answer after "####".')
-        extra = {"extra_info": {"max_turns": 3}, "max_turns": 3}
+        extra: dict[str, Any] = {"extra_info": {"max_turns": 3}, "max_turns": 3}
         sums.append({"id": f"gsm8k-{number}", "prompt": asked, **spec, **extra})
     facts = []
     for number, row in enumerate(_rows(data / "triviaqa" / "dev.jsonl")[:300]):
-        spec = {"reward_spec": {"ground_truth": {"target": row["answers"]}}, "max_turns": 2}
-        facts.append({"id": f"trivia-{number}", "prompt": _prompt(row["question"]), **spec})
+        told = {"reward_spec": {"ground_truth": {"target": row["answers"]}}, "max_turns": 2}
+        facts.append({"id": f"trivia-{number}", "prompt": _prompt(row["question"]), **told})
     whole = {"reward_range": (0.0, 1.0), "turns": 3}
     for name in ("gsm8k", "gsm8k_multi_turn"):
         yield name, f"skyrl:{name}", {"rows": sums, "form": "#### {}", **whole}
