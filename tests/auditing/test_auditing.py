@@ -65,26 +65,45 @@ def test_a_step_that_never_returns_is_ended_and_one_that_exits_is_survived() -> 
     assert "robust" in audited("dies", tasks=5).failed
 
 
-def test_a_process_that_has_had_no_processor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = iter([(True, 0.0), (True, 0.1), (True, 0.2), (True, 5.0)])
+@pytest.mark.parametrize(
+    ("states", "comes"),
+    [
+        ([(True, 0.0), (True, 0.1), (True, 0.2)], True),  # it waits for a processor
+        ([(False, 0.0), (False, 0.1), (False, 0.2)], True),  # asleep, but it has worked meanwhile
+        ([(False, 0.0), (False, 0.0)], False),  # it sleeps
+        ([(True, 0.0), (True, 0.5)], False),  # it has had its time
+    ],
+)
+def test_a_process_that_has_had_no_processor_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, states: list[tuple[bool, float]], comes: bool
+) -> None:
+    shares, asked = iter(states), iter([False, False, True])
     monkeypatch.setattr(processes, "_worked", lambda pid: next(shares))
-
-    class Slow:
-        process, asked = SimpleNamespace(pid=0), 0
-
-        def receive(self, end: float) -> bytes:
-            self.asked += 1
-            if self.asked > 2:
-                return b"late"
-            raise TimeoutError
-
-    slow: Any = Slow()
-    assert processes._receive(slow, time.monotonic(), 10.0) == b"late"
-    assert slow.asked == 3
-    for state in ((False, 0.0), (True, 6.0)):  # asleep, or it has had its time
-        shares = iter([(True, 0.0), state])
+    monkeypatch.setattr(processes, "_has_come", lambda child, until: next(asked))
+    child: Any = SimpleNamespace(process=SimpleNamespace(pid=0), receive=lambda end: b"late")
+    if comes:
+        assert processes._receive(child, time.monotonic() - 1e-3, 1.0) == b"late"
+    else:
         with pytest.raises(TimeoutError):
-            processes._receive(Slow(), time.monotonic(), 10.0)  # type: ignore[arg-type]
+            processes._receive(child, time.monotonic() - 1e-3, 1.0)
+
+
+def test_a_wait_does_not_count_the_time_in_which_nobody_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(processes, "_worked", lambda pid: (False, 0.0))
+    looks = iter([600.0, 100.2, None])
+
+    def come(child: Any, until: float) -> bool:
+        step = next(looks)
+        now[0] += step or 0.0
+        return step is None
+
+    monkeypatch.setattr(processes, "_has_come", come)
+    child: Any = SimpleNamespace(process=SimpleNamespace(pid=0), receive=lambda end: b"late")
+    assert processes._receive(child, 103.0, 3.0) == b"late"
 
 
 def test_memory_that_stays_behind_is_found() -> None:
