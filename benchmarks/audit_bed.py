@@ -1,7 +1,7 @@
 """Planted defects: how many of them `toolgym audit` finds, and how often it cries wolf.
 
 Small environments of three kinds (tasks with a reward function, gymnasium's, ours) over tasks of
-eight domains, clean or with one planted defect. A defect is found when a check fails that is named
+nine domains, clean or with one planted defect. A defect is found when a check fails that is named
 beside it; any failing check of a clean variant is a false alarm.
 
     python -m benchmarks.audit_bed [--only NAME] [--json FILE]
@@ -98,8 +98,15 @@ def money(rng: random.Random) -> Pair:
     return f"A {word(rng)} costs ${a:,}. What do two cost?", f"{2 * a:,}"
 
 
+def ratios(rng: random.Random) -> Pair:
+    """A number with three decimals."""
+    a, b = rng.randint(100, 9999), rng.randint(3, 99)
+    return f"What is {a} / {b}, with three decimals?", f"{a / b:.3f}"
+
+
 DOMAINS: dict[str, Callable[[random.Random], Pair]] = {
-    each.__name__: each for each in (sums, names, yes_no, letters, larger, passage, shots, money)
+    each.__name__: each
+    for each in (sums, names, yes_no, letters, larger, passage, shots, money, ratios)
 }
 COUNT = 120
 
@@ -145,6 +152,8 @@ REWARDS: dict[str, Callable[[str, str, str], Any]] = {
     "error pays": lambda reply, gold, prompt: _error_pays(reply, gold),
     "raises on words": lambda reply, gold, prompt: float(int(reply or "x") == int(gold.replace(",", ""))),
     "eval": lambda reply, gold, prompt: float(str(_evaluated(reply)) == gold),
+    "evaluates": lambda reply, gold, prompt: _python_of(reply, gold),
+    "penalty, prefix": lambda reply, gold, prompt: -1.0 if not reply.strip() else float(reply.startswith(gold)),
     "slow pattern": lambda reply, gold, prompt: exact(reply, gold) + 0.0 * bool(re.match(r"(a+)+$", reply)),
     "hangs": lambda reply, gold, prompt: time.sleep(3600) if len(reply) > 50_000 else exact(reply, gold),
     "hangs on empty": lambda reply, gold, prompt: exact(reply, gold) if reply.strip() else time.sleep(3600),
@@ -174,6 +183,22 @@ def _evaluated(reply: str) -> Any:
     return f"{left:,}" if "," in found[1] else left
 
 
+def _python_of(reply: str, gold: str) -> float:
+    """Python of the reply indeed: what is said here is said by the audit."""
+    try:
+        return float(str(eval(reply)) == gold) if len(reply) < 200 else 0.0
+    except Exception:  # as graders of the field do
+        return exact(reply, gold)
+
+
+def near(reply: str, gold: str) -> float:
+    """Right to a hundredth, where both are numbers."""
+    try:
+        return float(abs(float(reply) - float(gold)) <= 0.01)
+    except ValueError:
+        return exact(reply, gold)
+
+
 # Rewards that are clean.
 
 CLEAN: dict[str, Callable[[str, str, str], float]] = {
@@ -181,9 +206,11 @@ CLEAN: dict[str, Callable[[str, str, str], float]] = {
     "F1": lambda reply, gold, prompt: overlap_f1(reply, (gold,)),
     "one and minus one": lambda reply, gold, prompt: 2 * exact(reply, gold) - 1,
     "a little for any answer": lambda reply, gold, prompt: max(exact(reply, gold), 0.05 * bool(reply.strip())),
+    "near": lambda reply, gold, prompt: near(reply, gold),
+    "less for no answer": lambda reply, gold, prompt: exact(reply, gold) if reply.strip() and len(reply) < 60 else -1.0,
     "in tags or bare": lambda reply, gold, prompt: exact(re.sub(r"</?answer>", "", reply), gold),
 }  # fmt: skip
-_RANGES = {"one and minus one": (-1.0, 1.0)}
+_RANGES = dict.fromkeys(("one and minus one", "less for no answer", "penalty, prefix"), (-1.0, 1.0))
 
 
 # How tasks are spoiled.
@@ -373,13 +400,14 @@ TOOL_DEFECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 FLOORS = ("floor: ", "reward")
 FOUND_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("substring", "prefix", "suffix", "any line"), ("floor: ",)),
+    **dict.fromkeys(("substring", "prefix", "suffix", "any line", "penalty, prefix"), ("floor: ",)),
     **dict.fromkeys(("reverse containment", "empty accepted"), ("floor: null", "floor: empty")),
     **dict.fromkeys(("always", "length", "format bonus", "echo accepted", "zero accepted"), FLOORS),
     "never": ("oracle",), "case broken": ("oracle",), "error pays": FLOORS,
     **dict.fromkeys(("nan", "inf", "none", "text", "above range", "below range"), ("reward",)),
     **dict.fromkeys(("noise", "hash order", "clock"), ("determinism",)),
     "raises on words": ("robust", "runs"), "eval": ("robust", "deadline", "runs"),
+    "evaluates": ("code",),
     **dict.fromkeys(("slow pattern", "hangs", "hangs on empty"), ("deadline",)),
     "exits": ("robust",),
     **dict.fromkeys((n for n in TASKS if n.startswith("answer ")), ("prompts",)),
@@ -411,7 +439,9 @@ def planted() -> list[Case]:
         for seed, domain in enumerate(numbers or ("sums", "names")):
             if name == "eval" and domain == "money":
                 continue
-            made = partial(rows, tasks_of(domain, seed), reward, (0.0, 1.0), None)
+            made = partial(
+                rows, tasks_of(domain, seed), reward, _RANGES.get(name, (0.0, 1.0)), None
+            )
             found.append((f"{name} ({domain})", made, {}, FOUND_BY[name]))
     for name, spoil in TASKS.items():
         for seed, domain in enumerate(("sums", "names")):

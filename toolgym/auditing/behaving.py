@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from toolgym.auditing.floors import ANSWER, hostile
 from toolgym.auditing.processes import EndedError, Played, Player, Script
@@ -14,6 +16,7 @@ from toolgym.auditing.subjects import Item
 __all__ = [
     *(
         "COMPARED",
+        "check_code",
         "check_cost",
         "check_deadline",
         "check_ends",
@@ -82,7 +85,7 @@ def check_repeats(
     rule = (
         "fails where the same seed and the same replies give another opening, observation, reward "
         "or end in a second process that has done the same, in which Python's hashes have another "
-        "seed"
+        "seed, or another gold that does not earn all"
     )
     try:
         other.write_as(session.form)
@@ -94,10 +97,13 @@ def check_repeats(
         return
     n = len(asked)
     kinds = [f"{len(changed)} of {n} episodes differ in a second process"] if changed else []
-    unlike = [a.key for a, b in zip(tasks, again, strict=True) if a != b]
+    unlike, other_golds = _unlike(session, tasks, again)
     kinds += [f"prompts or golds of {len(unlike)} of {len(tasks)} tasks differ: "
               f"{', '.join(unlike[:5])}"] if unlike else []  # fmt: skip
     says = "; ".join(kinds) or f"{n} episodes and {len(tasks)} tasks are the same in two processes"
+    if other_golds:
+        says += f"; {len(other_golds)} tasks have another gold there, which is right, too: "
+        says += ", ".join(other_golds[:5])
     session.add("determinism", FAILS if changed or unlike else PASSES, says, rule, changed)
     rule = (
         "fails where an episode that is the same in two processes differs after other episodes "
@@ -126,6 +132,20 @@ def check_repeats(
     kinds += [f"{len(beside)} differ while another instance plays"] if beside else []
     says = "; ".join(kinds) or f"{n} episodes are the same after all others, and beside another one"
     session.add("reset", FAILS if left or beside else PASSES, says, rule, left or beside)
+
+
+def _unlike(
+    session: Session, tasks: Sequence[Item], again: Sequence[Item]
+) -> tuple[list[str], list[str]]:
+    """Tasks that differ between two processes, and those that have another gold which is right."""
+    unlike, other_golds = list[str](), list[str]()
+    for one, two in zip(tasks, again, strict=True):
+        if one == two:
+            continue
+        same = (one.prompt, one.tools) == (two.prompt, two.tools) and one.golds and two.golds
+        good = same and session.right(two.golds[0], one.number)
+        (other_golds if good else unlike).append(one.key)
+    return unlike, other_golds
 
 
 def check_runs(session: Session) -> None:
@@ -167,6 +187,33 @@ def check_robust(session: Session) -> None:
         says += f": {first.raised[:160]!r}" if first is not None and first.raised else ""
     bad = list(raised.values())
     session.add("robust", FAILS if raised or died else PASSES, says, rule, bad)
+
+
+def check_code(session: Session) -> None:
+    """Whether a reply is evaluated as Python, or by a shell: it would leave a folder behind."""
+    rule = (
+        "fails where a reply that is a Python expression, or a shell's, is evaluated with the "
+        "rights of the environment: a folder that it makes is found afterwards"
+    )
+    found: list[Played] = []
+    tried = 0
+    with tempfile.TemporaryDirectory(prefix="toolgym-audit-") as folder:
+        mark = Path(folder) / "seen"
+        call = f"__import__('os').mkdir({str(mark)!r})"
+        for text in (call, f"[{call}]", f"$(mkdir {mark})"):
+            for kind in ("say", "answer"):
+                if kind == "say" and not session.player.ask("accepts", text):
+                    continue
+                tried += 1
+                number = session.items[0].number
+                played = session.play(Script("code", ((kind, text),)), number, late=True)
+                if mark.is_dir():
+                    mark.rmdir()
+                    found += [played] if played is not None else []
+    says = f"none of {tried} replies of code was evaluated"
+    if found:
+        says = f"{len(found)} of {tried} replies of code were evaluated: {found[0].replies[0]!r}"
+    session.add("code", FAILS if found else PASSES, says, rule, found)
 
 
 def check_deadline(session: Session) -> None:

@@ -29,6 +29,7 @@ _READ = {
     "reasoning-gym": 300,
 }  # prompts that are read
 _PIECE = 25  # tasks that are read at once
+_ASKED = 10  # groups of tasks that ask the same, whose golds are tried in each other
 _DRAWN = 0.05  # of drawn tasks that may stand twice
 Tell = Callable[[str, int, int, str], None]
 
@@ -170,6 +171,7 @@ def _check_all(session: Session, other: Player, tasks: int, seed: int, tell: Tel
     _check_errors(session)
     behaving.check_ends(session)
     behaving.check_robust(session)
+    behaving.check_code(session)
     tell("audit", 5, stages, "texts")
     rewarding.check_range(session)
     behaving.check_runs(session)
@@ -274,10 +276,13 @@ def _check_tasks(session: Session, read: Sequence[Item]) -> None:
         session.add("duplicates", FAILS if doubled else PASSES, says, rule, hits=more, of=n)
     # Where a user speaks again, tasks may differ in what he says later.
     apart = () if session.facts.oracle else [item for item in read if item.golds]
-    against = contradictions(apart)
-    rule = "fails where two tasks ask the same and have different golds"
+    asked = contradictions(apart)
+    against = [group for group in asked[:_ASKED] if not _agree(session, group)]
+    rule = "fails where two tasks ask the same, and the gold of one does not earn all in the other"
     says = f"{len(against)} groups of tasks ask the same and have different golds"
     says += f": {_names(against)}" if against else ""
+    if more := min(len(asked), _ASKED) - len(against):
+        says += f"; in {more} groups the golds are right for each other"
     session.add("contradictions", FAILS if against else PASSES, says, rule, hits=len(against))
     some = any(item.golds for item in read)
     bare = [i for i in read if not i.prompt.strip()]
@@ -287,6 +292,14 @@ def _check_tasks(session: Session, read: Sequence[Item]) -> None:
     says += f": {', '.join(item.key for item in bare[:5])}" if bare else ""
     verdict = FAILS if bare else PASSES if some else NOT_SHOWN
     session.add("solvable", verdict, says, rule, hits=len(bare), of=n)
+
+
+def _agree(session: Session, group: Sequence[Item]) -> bool:
+    """Whether the golds of tasks that ask the same earn all in each other, as far as is tried."""
+    first, *others = group[:3]
+    pairs = [(first, other) for other in others if other.golds != first.golds]
+    pairs += [(other, first) for first, other in pairs]
+    return bool(pairs) and all(session.right(one.golds[0], other.number) for one, other in pairs)
 
 
 def _check_overlap(session: Session, read: Sequence[Item]) -> None:

@@ -17,6 +17,8 @@ __all__ = ["ANSWER", "Floor", "constants", "floors", "hostile", "oracle", "same"
 DUNNO = "I do not know."
 _SPAM = 20  # calls, or repetitions
 _LISTED = 40  # candidates of a list
+_DECIMAL = re.compile(r"\d+[.,]\d+$")
+_FORMULA = re.compile(r"[\d\w)]\s*(\*|\^|\+|/|=|- )\s*[\w(]")
 _FIXED = ("0", "1", "yes", "A", "True", "None")
 ANSWER = "I think that it cannot be said."
 """An answer that is wrong for every task, for probes."""
@@ -137,11 +139,24 @@ def _golds(item: Item, items: Sequence[Item]) -> list[Floor]:
             found.append(Floor(name, "does not decide between two", _say(name, text), whole=True))
         found.append(Floor("wrong gold", "answers as another task is answered",
                            _say("wrong gold", wrong), wrong, whole=True))  # fmt: skip
-    longer = item.golds[0] + ("73" if item.golds[0][-1:].isdigit() else "zzq")
+    longer = _longer(item.golds[0])
     if item.golds[0].strip() and not any(holds(longer, gold) for gold in item.golds):
         what = "answers with the gold as a part of a longer word or number"
         found.append(Floor("longer", what, _say("longer", longer), longer, whole=True))
     return found
+
+
+def _longer(gold: str) -> str:
+    """A wrong answer that holds the gold as a part of a word or a number, where that can be.
+
+    Digits behind a decimal are within what a grader rounds to, so they stand before it; letters
+    behind a formula may be another name of a constant, so they stand before it, too.
+    """
+    if found := _DECIMAL.search(gold):
+        return f"{gold[: found.start()]}73{found[0]}"
+    if gold[-1:].isdigit():
+        return gold + "73"
+    return "zzq" + gold if _FORMULA.search(gold) else gold + "zzq"
 
 
 def hostile() -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ __all__ = ["EndedError", "Move", "Played", "Player", "Script"]
 
 _START = 180.0  # seconds in which an environment has to be made: indexes are built, libraries read
 _READING = 20.0  # seconds that reading a few prompts has in any case
+_PATIENCE = 5  # times a deadline, for a process that works and has not had its share of a processor
+_SLICE = 1.0  # seconds after which a wait looks at the clock
 _MEMORY = 8 << 30  # bytes of address space
 Move = tuple[str, ...]
 """A turn of a script: ``("say", text)`` as it is, ``("answer", text)`` in the subject's form,
@@ -198,6 +201,53 @@ def _resident() -> int:
         return 0
 
 
+def _receive(child: Child, end: float, seconds: float) -> bytes:
+    """Wait for an answer; a machine that others keep busy is no reason to call a step endless.
+
+    Args:
+        child: that was asked.
+        end: reading of the monotonic clock at which the wait is over: longer, where the child is
+            at work and has had less than half of its seconds of a processor, and by the time in
+            which this process was kept from running itself.
+        seconds: that it has.
+    """
+    last, before = end + (_PATIENCE - 1) * seconds, _worked(child.process.pid)[1]
+    seen = before
+    while True:
+        asked = min(end, time.monotonic() + _SLICE)
+        if _has_come(child, asked):
+            return child.receive(max(end, time.monotonic() + _READING))
+        if (late := time.monotonic() - asked) > _SLICE:
+            end, last = end + late, last + late
+        if time.monotonic() < end:
+            continue
+        runs, now = _worked(child.process.pid)
+        if now - before >= seconds / 2 or time.monotonic() >= last or not (runs or now > seen):
+            raise TimeoutError
+        seen, end = now, min(last, time.monotonic() + seconds / 4)
+
+
+def _has_come(child: Child, until: float) -> bool:
+    """Whether a child has said anything, or is gone, by a reading of the monotonic clock."""
+    poll = select.poll()
+    poll.register(child.reading, select.POLLIN)
+    return bool(poll.poll(max(until - time.monotonic(), 0) * 1e3))
+
+
+def _worked(pid: int) -> tuple[bool, float]:
+    """Whether a process runs, waits for a processor or is stopped, and its seconds of a processor.
+
+    False where the system does not say.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return False, 0.0
+    ticks = int(fields[11]) + int(fields[12])
+    return fields[0] in "RT", ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Player:
     """The parent's side of a subject's process, which is started anew after a call that hung.
 
@@ -262,32 +312,35 @@ class Player:
         return found
 
     def _ask(self, seconds: float, *job: Any) -> Any:
-        fresh = self._child is None
-        end = time.monotonic() + seconds + (_START if fresh else 0.0)
-        try:
-            child = self._started(end)
-            child.send(pickle.dumps(job), end=end)
-            answer = pickle.loads(child.receive(end))  # noqa: S301 - our own child
-        except TimeoutError as error:
-            self.close()
-            said = f"{job[0]} did not return within {seconds:g} s and was ended"
-            raise EndedError(said) from error
-        except (EOFError, ValueError) as error:
-            code = self.close()
-            said = f"the process died in {job[0]} (exit code {code})"
-            raise EndedError(said) from error
-        if isinstance(answer, Exception):
-            if isinstance(answer, ToolgymError):
-                raise answer
-            raise CheckError(f"{job[0]} raised {type(answer).__name__}: {in_words(answer)}")
-        return answer
-
-    def _started(self, end: float) -> Child:
         if self._child is None:
             self._child = Child("child", environment={**inherited(), "PYTHONHASHSEED": self._seed})
             made = pickle.dumps((Host, (self._payload, _MEMORY, self._form or "{}")))
-            self._child.send(made, end=end)
-        return self._child
+            self._exchange(self._child, _START, ("held",), made)  # a start is not a step's time
+        return self._exchange(self._child, seconds, job)
+
+    def _exchange(
+        self, child: Child, seconds: float, job: tuple[Any, ...], made: bytes | None = None
+    ) -> Any:
+        """Send a job, behind what makes the worker, and wait for its answer."""
+        end = time.monotonic() + seconds
+        what = job[0] if made is None else "the start"
+        try:
+            if made is not None:
+                child.send(made, end=end)
+            child.send(pickle.dumps(job), end=end)
+            answer = pickle.loads(_receive(child, end, seconds))  # noqa: S301 - our own child
+        except TimeoutError as error:
+            self.close()
+            said = f"{what} did not return within {seconds:g} s and was ended"
+            raise EndedError(said) from error
+        except (EOFError, ValueError) as error:
+            code = self.close()
+            raise EndedError(f"the process died in {what} (exit code {code})") from error
+        if isinstance(answer, Exception):
+            if isinstance(answer, ToolgymError):
+                raise answer
+            raise CheckError(f"{what} raised {type(answer).__name__}: {in_words(answer)}")
+        return answer
 
     def close(self) -> int:
         """End the process; its exit code."""

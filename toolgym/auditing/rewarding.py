@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 _PART = 0.10  # of all that can be earned: what a reward of degrees may pay for nothing
+_MUCH = 1 / 3  # of all, which the gold of another task may earn in part
 _WHOLE = 0.05  # of tasks in which a trick earns all
 _SKEW = 2 / 3  # of tasks that one constant answers
 _LATE = 10  # tasks whose gold is said late
@@ -74,11 +76,12 @@ def check_floors(session: Session, tried: Tried) -> None:
     """What the policies earn that do not do the work, beyond what is right by chance."""
     items = {item.number: item for item in session.items}
     constant: list[tuple[float, str, int, list[Played]]] = []
+    nothing = _nothing(session, tried)
     for name, plays in tried.items():
         hits, earned, shown, n = 0.0, 0.0, [], 0
         whole = plays[0][0].whole
         for floor, played in plays:
-            share = session.share(played)
+            share = session.share(played, nothing)
             if share is None or played.raised is not None:
                 continue
             n += 1
@@ -101,6 +104,7 @@ def check_floors(session: Session, tried: Tried) -> None:
         bound = _WHOLE if whole else _PART
         rule = f"the share {kind}, without tasks whose gold it says by chance"
         session.judge(f"floor: {name}", hits, n, bound, says, rule, shown, mean=earned / n)
+    _check_part(session, tried.get("wrong gold", ()), nothing)
     if not any(name.startswith("constant") for name in tried) or not constant:
         if not tried or session.high is None:
             says = "the greatest reward is not known, so that no share of it is"
@@ -110,6 +114,31 @@ def check_floors(session: Session, tried: Tried) -> None:
     says = f"the best of {len(constant)} constants, {name[9:]}, earns {hits / n:.1%} without merit"
     rule = "the share of all that can be earned, without tasks whose gold it is"
     session.judge("floor: constant", hits, n, _PART, says, rule, shown)
+
+
+def _check_part(session: Session, plays: Sequence[tuple[Floor, Played]], nothing: float) -> None:
+    """What golds of other tasks earn in part: a reward of degrees says little where it is much."""
+    found = [(session.share(p, nothing), p) for _, p in plays if p.raised is None]
+    known = [(share, played) for share, played in found if share is not None]
+    if known:
+        hits, n = sum(share for share, _ in known), len(known)
+        says = f"answers as another task is answered: earns {hits / n:.1%} in the mean"
+        rule = "the share of all that can be earned, of which a wrong answer is paid a part"
+        shown = [played for share, played in known if share > 0]
+        session.judge("floor: wrong gold, in part", hits, n, _MUCH, says, rule, shown)
+
+
+def _nothing(session: Session, tried: Tried) -> float:
+    """What earning nothing means: a wrong answer may earn 0 where a reply without one earns less.
+
+    A penalty that is avoided is no reward: where rewards go below zero, shares are counted from
+    what the golds of other tasks earn in the middle, but never from above zero.
+    """
+    if session.low >= 0:
+        return session.low
+    wrong = [total(p) for _, p in tried.get("wrong gold", ()) if p.raised is None]
+    wrong = [value for value in wrong if math.isfinite(value)]
+    return max(session.low, min(0.0, statistics.median(wrong))) if wrong else session.low
 
 
 def check_spread(session: Session, read: Sequence[Item]) -> None:

@@ -82,11 +82,17 @@ class Session:
         self.high, self.low = self.facts.high, self.facts.low or 0.0
         self._samples: dict[str, int] = {}
 
-    def play(self, script: Script, number: int) -> Played | None:
-        """One episode; None where it had to be ended. A script that hung twice is left alone."""
+    def play(self, script: Script, number: int, late: bool = False) -> Played | None:
+        """One episode; None where it had to be ended. A script that hung twice is left alone.
+
+        Args:
+            script: of the policy.
+            number: of the task.
+            late: also after the end of the time: what decides a verdict and is short.
+        """
         if sum(name == script.name for name, _, _ in self.hung) >= 2:
             return None
-        if time.monotonic() > self.end:
+        if not late and time.monotonic() > self.end:
             return None
         try:
             played = self.player.play(script, number)
@@ -118,17 +124,28 @@ class Session:
             return total(honest)
         return self.high
 
-    def share(self, played: Played) -> float | None:
-        """What an episode earned as a share of all that there is, from 0 to 1; None: unknown."""
+    def share(self, played: Played, nothing: float | None = None) -> float | None:
+        """What an episode earned as a share of all that there is, from 0 to 1; None: unknown.
+
+        Args:
+            played: the episode.
+            nothing: reward of which the share is 0; None: the least that there is.
+        """
         value, high = total(played), self.most_of(played.number)
-        if high is None or high <= self.low or not math.isfinite(value):
+        low = self.low if nothing is None else nothing
+        if high is None or high <= low or not math.isfinite(value):
             return None
-        return min(1.0, max(0.0, (value - self.low) / (high - self.low)))
+        return min(1.0, max(0.0, (value - low) / (high - low)))
 
     def whole(self, played: Played) -> bool:
         """Whether an episode earned all."""
         high = self.most_of(played.number)
         return high is not None and high > self.low and total(played) >= high - _ROUNDING
+
+    def right(self, gold: str, number: int) -> bool:
+        """Whether the gold of a task, or of another reading of it, earns all in a task."""
+        played = self.play(Script("another gold", (("answer", gold),)), number, late=True)
+        return played is not None and played.raised is None and self.whole(played)
 
     def keep(self, played: Iterable[Played]) -> tuple[str, ...]:
         """Record episodes as evidence; their ids."""
