@@ -8,9 +8,11 @@ import json
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from toolgym import rollout
 from toolgym.errors import EndpointError, PolicyError
 from toolgym.policies.base import Answer, Policy, Reply, Request
 from toolgym.policies.lanes import Lanes
+from toolgym.rollouts.asking import Asking
 from toolgym.tools.base import tool
 
 
@@ -169,6 +172,45 @@ def test_slow_steps_do_not_wait_for_each_other() -> None:
     run = rollout("ToolQA-GSM8K-v0", policy, env_args=args, episodes=24, concurrency=12)
     assert len(run) == 24
     assert most > 4, "more than the policy has threads of its own"
+    policy.close()
+
+
+def test_slow_beginnings_do_not_wait_for_each_other() -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def start(job: Any) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+        return SimpleNamespace(request=lambda: SimpleNamespace(messages=[], seed=job))
+
+    jobs: Any = deque(range(30))
+    policy = Later()
+    Asking(policy, start, lambda episode, reply: False).play(jobs, 10)
+    policy.close()
+    assert not jobs
+    assert most > 4
+
+
+def test_a_reply_that_comes_after_the_end_is_left_alone(tmp_path: Path) -> None:
+    late: list[tuple[Answer, Request]] = []
+
+    class Late(Later):
+        def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+            late.extend(zip(then, requests, strict=True))
+            if len(late) == 16:
+                raise KeyboardInterrupt
+
+    policy = Late()
+    with pytest.raises(KeyboardInterrupt):
+        rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "run", **SUMS)
+    assert policy.cancelled == 1
+    assert [told(said(request)) for told, request in late] == [None] * 16
+    assert not rows(tmp_path / "run")
     policy.close()
 
 

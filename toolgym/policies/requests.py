@@ -25,6 +25,7 @@ __all__ = [
     "at",
     "join_tokens",
     "read_native",
+    "sampled",
     "with_text_arguments",
     "wrote_text_arguments",
 ]
@@ -173,6 +174,13 @@ class Stream(ABC):
         """
 
 
+def sampled(reply: Reply | Exception) -> int:
+    """How many tokens a reply says that it was sampled with; a user's may say anything for ids."""
+    tokens = reply.tokens if isinstance(reply, Reply) else None
+    ids = tokens.completion_ids if isinstance(tokens, ReplyTokens) else None
+    return len(ids) if isinstance(ids, list) else 0
+
+
 class Lockstep(Stream):
     """All open requests are answered by one call.
 
@@ -198,10 +206,7 @@ class Lockstep(Stream):
         replies = list(self._act(list(asked.values())))
         if len(replies) != len(asked):
             raise PolicyError(f"the policy gave {len(replies)} replies to {len(asked)} requests")
-        said = [reply.tokens for reply in replies if isinstance(reply, Reply)]
-        ids = [tokens.completion_ids for tokens in said if isinstance(tokens, ReplyTokens)]
-        # A user's policy may say anything for its ids.
-        self.written += sum(len(each) for each in ids if isinstance(each, list))
+        self.written += sum(map(sampled, replies))
         return dict(zip(asked, replies, strict=True))
 
 

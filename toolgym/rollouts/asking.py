@@ -21,6 +21,7 @@ __all__ = ["Asking"]
 
 _LONG = 0.02  # seconds of a step that the replies to others shall not wait for
 _RARE = 50  # where one of so many is long, as the first one of a lazy tool, they wait all the same
+_ENDLESS = 0.5  # seconds of a step of which one is enough
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Asking:
                 with self._state:
                     self._running += 1
                 lane = _Lane()
-                self._send(lane, self._step(lane, None))
+                self._send(lane, self._came(lane, None))
             with self._state:
                 while self._running and self._error is None:
                     self._state.wait()
@@ -94,20 +95,25 @@ class Asking:
             else:
                 return
 
-    def _came(self, lane: _Lane, reply: Reply | Exception) -> Request | None:
-        """A reply has come, in the policy's own thread; what is asked next."""
-        if self._pool is not None:
-            self._pool.submit(self._elsewhere, lane, reply)
-            return None
+    def _came(self, lane: _Lane, reply: Reply | Exception | None) -> Request | None:
+        """A reply has come, or none is needed to begin; what is asked next, unless that is late."""
+        with self._state:
+            if self._stopped:
+                return None
+            if self._pool is not None:
+                self._pool.submit(self._elsewhere, lane, reply)
+                return None
         began = time.perf_counter()
         request = self._step(lane, reply)
-        self._made += 1
-        self._long += time.perf_counter() - began > _LONG
-        if self._long > 2 + self._made // _RARE:
-            self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="toolgym-episode")
+        spent = time.perf_counter() - began
+        with self._state:
+            self._made += 1
+            self._long += (spent > _LONG) + 2 * (spent > _ENDLESS)
+            if self._pool is None and self._long > 2 + self._made // _RARE:
+                self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="toolgym-episode")
         return request
 
-    def _elsewhere(self, lane: _Lane, reply: Reply | Exception) -> None:
+    def _elsewhere(self, lane: _Lane, reply: Reply | Exception | None) -> None:
         self._send(lane, self._step(lane, reply))
 
     def _step(self, lane: _Lane, reply: Reply | Exception | None) -> Request | None:

@@ -27,6 +27,7 @@ from toolgym.errors import (
 )
 from toolgym.executors import Executor
 from toolgym.policies.base import Lockstep, Policy, PolicyFunction, Reply, Stream, make_policy
+from toolgym.policies.requests import sampled
 from toolgym.rollouts import playing
 from toolgym.rollouts.asking import Asking
 from toolgym.rollouts.deciding import Deciding
@@ -286,8 +287,7 @@ class _Engine:
     def _answered(self, episode: Episode, reply: Reply | Exception) -> bool:
         """Take in the reply to one episode; says whether it goes on."""
         reply = playing.checked_reply(reply)
-        tokens = reply.tokens if isinstance(reply, Reply) else None
-        self._beat(1, len(tokens.completion_ids) if tokens else 0)
+        self._beat(1, sampled(reply))
         return bool(self._stepped([(episode, reply)]))
 
     def _started(self, opened: Opened, job: Job) -> Episode | None:
