@@ -5,7 +5,7 @@ Each stage writes down the hashes of what it was made from. Beside a file of row
 the hashes of the lines that they are in their runs and of their tasks; and ``<its stem>.lineage``:
 hashes of rows, links, runs and task files, and which model played. (No loader of data sets takes
 files of these names for rows.) In the folder of a model lies ``lineage.json``: hashes of its
-files, of the model that it began with, and of what it was trained on; where that was no file of
+files, of the model that it began with, and of what it was trained on; where that was not a file of
 rows but episodes, also the links of the rows that were made of them, as ``links.jsonl``. A chain of
 these is whole where every hash is that of what lies there now.
 """
