@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--questions", type=int, default=500, help="held-out ones of each set")
-    parser.add_argument("--between", type=int, default=100, help="of these after each round")
+    parser.add_argument("--between", type=int, default=50, help="of these after each round")
     parser.add_argument("--practice", type=int, default=None, help="bundled ones; default: all")
     parser.add_argument("--smoke", action="store_true", help="every arm and set, tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/study-real"))
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 facts = found["arms"].get(arm, {}).get(str(seed), {})
                 if facts.get("key") != key:
                     facts = _arm(given, arm, seed, settings) | {"key": key}
+                    found = _known(kept, given)  # another process may have found more
                     found["arms"].setdefault(arm, {})[str(seed)] = facts
                     found["arms"] = {
                         name: found["arms"][name] for name in ARMS if name in found["arms"]
