@@ -31,7 +31,8 @@ llguidance = pytest.importorskip("llguidance")
 pytest.importorskip("llguidance.hf")  # a module of its own, which its package does not load
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
-from toolgym.policies.local.sampling import Guides, Sampler, allowed_tokens, uniforms  # noqa: E402  # noqa: E402
+from toolgym.policies.local.guides import Guides, allowed_tokens  # noqa: E402
+from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -287,6 +288,28 @@ class TestTurns:
         idle = to_chats([Message("assistant", "Hm."), Message("user", "Unusable.")])
         again = dataclasses.replace(first, messages=[*chats, *idle], turn=1)
         assert "<search>" in grammar_of(again)
+
+    @pytest.mark.parametrize("format", ["react", "react-paper", "tags", "hermes", "llama3"])
+    def test_one_call_a_turn(self, folder: Path, format: str) -> None:
+        narrow = {"call_first": True, "calls": 1}
+        policy = TransformersPolicy(folder, guided=True, narrow=narrow, max_new_tokens=900)
+        requests = [
+            asked(format=format, tools=[SEARCH], seed=n, episode=f"t{n}#0") for n in range(9)
+        ]
+        for request, reply in zip(requests, made(policy, requests), strict=True):
+            assert len(request.format.parse(reply.text, [SEARCH]).calls) == 1
+
+    @pytest.mark.parametrize(("most", "said"), [(1, 1), (2, 2), (3, 3), (None, 4)])
+    def test_so_many_calls_a_turn(self, most: int | None, said: int) -> None:
+        tokenizer = make_tokenizer()
+        ends = [tokenizer.eos_token_id]
+        guides = Guides(tokenizer, ends, len(tokenizer), narrow=Narrow(calls=most))
+        for count in range(1, 6):
+            guide = guides.guide(asked(tools=[SEARCH]))
+            text = "Action: " + " ".join(f"WikipediaSearch[{n}]" for n in range(count))
+            for token in [*tokenizer(text, add_special_tokens=False)["input_ids"], *ends]:
+                guide.advance(token)
+            assert bool(guide.failure) == (count > said)
 
     def test_without_a_bound_tools_may_always_be_called(self) -> None:
         request = asked(prompt="tools_multi_step", turn=3)

@@ -293,7 +293,8 @@ def token_row(trajectory: Trajectory) -> dict[str, Any]:
     Returns:
         ``input_ids`` and ``labels`` ([prompt + completion] ints; `IGNORED` on prompt and tool
         output), ``texts`` (the replies that the labels must decode to) and the ``tokenizer``'s
-        hash.
+        hash; ``guided`` where a grammar held the replies, which training may then write in other
+        tokens.
 
     Raises:
         BadInputError: the episode was recorded without tokens.
@@ -307,13 +308,14 @@ def token_row(trajectory: Trajectory) -> dict[str, Any]:
         token if mine else IGNORED
         for token, mine in zip(tokens.completion_ids, tokens.mask, strict=True)
     ]
-    return {
+    row = {
         "id": trajectory.id,
         "input_ids": tokens.prompt_ids + tokens.completion_ids,
         "labels": [IGNORED] * len(tokens.prompt_ids) + written,
         "texts": [step.action for step in trajectory.steps],
         "tokenizer": tokens.tokenizer,
     }
+    return row | {"guided": True} if tokens.guided else row
 
 
 def token_rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:

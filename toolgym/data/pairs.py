@@ -285,7 +285,8 @@ def token_pair_row(pair: Pair) -> dict[str, Any] | None:
 
     Returns:
         ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` ([tokens] each), ``chosen_mask`` and
-        ``rejected_mask`` (1 = written by the policy), and the ``tokenizer``'s hash.
+        ``rejected_mask`` (1 = written by the policy), and the ``tokenizer``'s hash; ``guided`` as
+        in `toolgym.data.export.token_row`.
     """
     one, other = pair.chosen.tokens, pair.rejected.tokens
     if one is None or other is None or one.tokenizer != other.tokenizer:
@@ -299,7 +300,8 @@ def token_pair_row(pair: Pair) -> dict[str, Any] | None:
             row["prompt_ids"] = tokens.prompt_ids + tokens.completion_ids[:begin]
         row[f"{side}_ids"] = tokens.completion_ids[begin:end]
         row[f"{side}_mask"] = tokens.mask[begin:end]
-    return row | {"tokenizer": one.tokenizer}
+    row["tokenizer"] = one.tokenizer
+    return row | {"guided": True} if one.guided or other.guided else row
 
 
 def _spans(mask: Sequence[int]) -> list[tuple[int, int]]:

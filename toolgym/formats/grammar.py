@@ -136,6 +136,7 @@ def with_markers(grammar: str, markers: Mapping[str, str]) -> str:
 def narrowed(
     grammar: str,
     *,
+    calls: int | None = None,
     answer_words: int | None = None,
     asked: str = "",
     read: str = "",
@@ -145,6 +146,7 @@ def narrowed(
 
     Args:
         grammar: of a format.
+        calls: most calls of a reply; None: `MOST_CALLS`.
         answer_words: most words of an answer; None: as many as a line holds.
         asked: where what stands in arguments is quoted from, unless the schema bounds its length;
             nothing: any text.
@@ -154,6 +156,10 @@ def narrowed(
     Raises:
         BadInputError: the grammar says in another way what an answer is.
     """
+    if calls is not None:
+        further = rf"(\([^()]*call\))\{{0,{MOST_CALLS - 1}\}}"
+        left = rf"\2{{0,{calls - 1}}}" if calls > 1 else ""
+        grammar = re.sub(rf"^(calls: .*?){further}", rf"\1{left}", grammar, flags=re.M)
     texts = _quotations(asked, _MOST_QUOTED) if asked else ""
     if texts:
         free = json.dumps(_string(1, None), ensure_ascii=False)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolgym.errors import BadInputError, explain
-from toolgym.formats.grammar import narrowed
+from toolgym.formats.grammar import MOST_CALLS, narrowed
 from toolgym.policies.base import past_results, question_of
 from toolgym.policies.requests import Request
 
@@ -23,6 +23,7 @@ class Narrow(BaseModel):
     Args:
         call_first: no answer before a tool has been called, where there are tools to call.
         call_turns: tools are called in so many turns at most; then an answer is given.
+        calls: most calls of one turn.
         answer_words: most words of an answer.
         quoted: texts among a call's arguments are words of the question or of a result, and an
             answer is words of a result, as they stand there; no answer is given before something
@@ -35,6 +36,7 @@ class Narrow(BaseModel):
 
     call_first: bool = False
     call_turns: int | None = Field(default=None, ge=1)
+    calls: int | None = Field(default=None, ge=1, le=MOST_CALLS)
     answer_words: int | None = Field(default=None, ge=1, le=40)
     quoted: bool = False
     new_words: bool = False
@@ -109,6 +111,9 @@ def grammar_of(request: Request, narrow: Narrow = Narrow()) -> str:  # noqa: B00
     question = question_of(request) if narrow.quoted else ""
     asked = f"{question}\n{read}" if narrow.quoted else ""
     if not answer:
-        return narrowed(grammar, asked=asked)
+        return narrowed(grammar, calls=narrow.calls, asked=asked)
     known = question if narrow.new_words else ""
-    return narrowed(grammar, answer_words=narrow.answer_words, asked=asked, read=read, known=known)
+    words = narrow.answer_words
+    return narrowed(
+        grammar, calls=narrow.calls, answer_words=words, asked=asked, read=read, known=known
+    )

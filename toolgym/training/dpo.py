@@ -19,6 +19,7 @@ from toolgym.data.export import IGNORED, Rows
 from toolgym.data.lineage import Origins
 from toolgym.data.pairs import Balance, Groups, Pair, pair_row, pairs_of, token_pair_row
 from toolgym.errors import BadInputError, TemplateError
+from toolgym.policies.local.canonical import Canonical
 from toolgym.rollouts.recording import Recording, some_episodes
 from toolgym.training.config import (
     RIGHT,
@@ -28,7 +29,7 @@ from toolgym.training.config import (
     configure,
 )
 from toolgym.training.dpo_trainer import masked_collator, pair_trainer
-from toolgym.training.encoding import encode_chat, require_end, spans, wrong_span
+from toolgym.training.encoding import encode_chat, require_end, respelled, spans, wrong_span
 from toolgym.training.loop import (
     Result,
     StepProgress,
@@ -180,9 +181,14 @@ def prepare_pairs(
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     kept, trained = row_spool(), 0
+    canonical = Canonical(tokenizer)
     for row in found:
         exact = "prompt_ids" in row
         made = _checked(row) if exact else _encoded(row, tokenizer, ends)
+        spelled = "token_exact"
+        if exact and row.get("guided"):
+            before, made = made, _respelled(canonical, made)
+            spelled = "token_exact" if made == before else "respelled"
         longest = max(len(made[f"{side}_ids"]) for side in _SIDES) + len(made["prompt_ids"])
         if longest > config.max_length:
             counts[f"longer than {config.max_length} tokens"] += 1
@@ -190,7 +196,7 @@ def prepare_pairs(
             counts["chosen and rejected read the same"] += 1
         else:
             anew = "re-rendered" if "learn_as" in row else "retokenised"
-            counts["token_exact" if exact else anew] += 1
+            counts[spelled if exact else anew] += 1
             trained += sum(sum(made[f"{side}_mask"]) for side in _SIDES)
             kept.append(made)
     if not kept:
@@ -267,6 +273,17 @@ def _checked(row: dict[str, Any]) -> dict[str, list[int]]:
                 f"{sum(map(bool, mask))} of them trained"
             )
         made |= {f"{side}_ids": ids, f"{side}_mask": mask}
+    return made
+
+
+def _respelled(canonical: Canonical, row: dict[str, list[int]]) -> dict[str, list[int]]:
+    """A pair of guided replies in the tokens that the tokenizer itself writes them with."""
+    made = dict(row)
+    for side in _SIDES:
+        ids, mask = row[f"{side}_ids"], row[f"{side}_mask"]
+        labels = [token if mine else IGNORED for token, mine in zip(ids, mask, strict=True)]
+        made[f"{side}_ids"], labels = respelled(canonical, ids, labels)
+        made[f"{side}_mask"] = [int(label != IGNORED) for label in labels]
     return made
 
 

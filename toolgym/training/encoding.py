@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolgym.data.export import IGNORED
 from toolgym.errors import TemplateError
 from toolgym.messages import Chat
+from toolgym.policies.local.canonical import Canonical
 from toolgym.policies.local.chat import apply_template
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "end_tokens",
     "marks_generation",
     "require_end",
+    "respelled",
     "spans",
     "wrong_span",
 ]
@@ -127,6 +129,32 @@ def spans(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
             begin = None
         elif label != IGNORED and begin is None:
             begin = place
+
+
+def respelled(
+    canonical: Canonical, ids: Sequence[int], labels: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """A row of guided replies in the tokens that the tokenizer itself writes them with.
+
+    A guide that allows any tokens of a text, as those of servers do, leads to words of single
+    signs; a model that learned them would no longer copy words as they stand in what it reads.
+
+    Args:
+        canonical: of the row's tokenizer.
+        ids: [length] tokens.
+        labels: [length] with `IGNORED` where nothing is learned.
+
+    Returns:
+        ids and labels, alike where nothing is learned.
+    """
+    made: tuple[list[int], list[int]] = ([], [])
+    done = 0
+    for begin, end in [*spans(labels), (len(ids), len(ids))]:
+        written = canonical.written(ids[begin:end])
+        made[0].extend([*ids[done:begin], *written])
+        made[1].extend([*labels[done:begin], *written])
+        done = end
+    return made
 
 
 def wrong_span(

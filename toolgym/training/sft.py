@@ -20,9 +20,17 @@ from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.export import IGNORED, Rows, message_rows, token_row
 from toolgym.data.lineage import Origins
 from toolgym.errors import BadInputError, TemplateError
+from toolgym.policies.local.canonical import Canonical
 from toolgym.rollouts.recording import Recorded, Recording, open_recording
 from toolgym.training.config import Resolved, SftConfig, configure
-from toolgym.training.encoding import MORE, encode_chat, require_end, spans, wrong_span
+from toolgym.training.encoding import (
+    MORE,
+    encode_chat,
+    require_end,
+    respelled,
+    spans,
+    wrong_span,
+)
 from toolgym.training.loop import (
     Result,
     StepProgress,
@@ -132,8 +140,9 @@ class Prepared:
 
     Args:
         rows: ``input_ids`` and ``labels``.
-        counts: rows by how they came to be: ``token_exact``, ``retokenised``, ``re-rendered`` under
-            another prompt, and those left out.
+        counts: rows by how they came to be: ``token_exact``, ``respelled`` where a guide led to
+            tokens that the tokenizer does not write, ``retokenised``, ``re-rendered`` under another
+            prompt, and those left out.
         trained_tokens: how many tokens the loss falls on.
         warnings: what the model will not learn from them.
         origins: which episodes they were made of, where no file of rows says it.
@@ -234,9 +243,15 @@ def prepare(
     wrong: Counter[str] = Counter()
     kept, trained = row_spool(), 0
     rows, origins = _with_origins(source, LearnAs.read(learn_as))
+    canonical = Canonical(tokenizer)
     for row in rows:
         exact = "input_ids" in row
         ids, labels, problem = _encoded(row, tokenizer, ends)
+        spelled = "token_exact"
+        if exact and row.get("guided"):
+            before = ids
+            ids, labels = respelled(canonical, ids, labels)
+            spelled = "token_exact" if ids == before else "respelled"
         if problem is not None and not exact:
             raise TemplateError(
                 f"the chat template of {tokenizer.name_or_path!r} cannot be trained on: {problem}"
@@ -249,7 +264,7 @@ def prepare(
             counts[f"longer than {max_length} tokens"] += 1
         else:
             anew = "re-rendered" if "learn_as" in row else "retokenised"
-            counts["token_exact" if exact else anew] += 1
+            counts[spelled if exact else anew] += 1
             trained += sum(label != IGNORED for label in labels)
             kept.append({"input_ids": ids, "labels": labels})
     _judge(wrong, counts)
@@ -322,10 +337,11 @@ def _judge(wrong: Counter[str], counts: Counter[str]) -> None:
     count = sum(wrong.values())
     if not count:
         return
-    if count > max(1, _TOLERATED * (count + counts["token_exact"])):
+    exact = counts["token_exact"] + counts["respelled"]
+    if count > max(1, _TOLERATED * (count + exact)):
         example = wrong.most_common(1)[0][0]
         raise TemplateError(
-            f"{count} of {count + counts['token_exact']} rows are not what the assistant said: "
+            f"{count} of {count + exact} rows are not what the assistant said: "
             f"{example}; were they recorded with another tokenizer?"
         )
     counts["tokens that say something else"] += count

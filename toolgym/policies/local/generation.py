@@ -16,8 +16,9 @@ from weakref import WeakKeyDictionary
 
 from toolgym._util.optional import require_extra
 from toolgym.policies.local.attention import Place, Prefix, Slots, UnfitModelError
+from toolgym.policies.local.guides import Guide
 from toolgym.policies.local.prefixes import Kept, Prefixes
-from toolgym.policies.local.sampling import Guide, Sampler, uniforms
+from toolgym.policies.local.sampling import Sampler, uniforms
 
 if TYPE_CHECKING:
     import torch

@@ -1,175 +1,26 @@
-"""Seeded sampling in batches, of all tokens or of those that a format's grammar allows next.
+"""Seeded sampling in batches, of all tokens or of those that guides allow next.
 
-A row is sampled independent of what else is in the batch. Needs torch, and guides need llguidance:
-of three libraries the one that compiles a grammar in milliseconds and knows JSON Schema, bounded
-text and negation in one text (figures in docs/policies.md).
+A row is sampled independent of what else is in the batch. Needs torch.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolgym._util.optional import require_extra
-from toolgym.errors import BadInputError, PolicyError
-from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Request
-from toolgym.policies.guiding import Narrow, grammar_of
+from toolgym.policies.local.guides import Guide, allowed_tokens
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Guide", "Guides", "Sampler", "allowed_tokens", "uniforms"]
+__all__ = ["Sampler", "uniforms"]
 
-_MOST_GRAMMARS = 256  # compiled ones that are kept; scenarios have tools of their own each
-# Signs that every text of our grammars may hold: where whole tokens of them are allowed, their
-# part of the mask is copied and not computed, which is 15 times as fast.
-_PLAIN = r'[^"\\\p{Cc}\p{Zl}\p{Zp}<\[\]{◁]'
-_SLICES = [_PLAIN + "{1,10}", _PLAIN + "{1,30}", _PLAIN + "+"]
-
-
-class Guide:
-    """What one reply may go on with.
-
-    Args:
-        matcher: of llguidance, at the begin of a reply.
-        ends: ids that end a reply.
-    """
-
-    def __init__(self, matcher: Any, ends: Collection[int]) -> None:
-        self._matcher, self._ends = matcher, ends
-        self.ended = False
-        """Whether the reply is over: any token is allowed then, and none counts."""
-        self.failure = ""
-        """Why the grammar could not go on, or nothing."""
-
-    def fill(self, mask: NDArray[np.int32], row: int) -> None:
-        """Write which tokens may come next; only those that end a reply where nothing else may.
-
-        Args:
-            mask: [row, vocabulary / 32] bits.
-            row: to write.
-        """
-        if self.ended:
-            mask[row] = -1
-        else:
-            require_extra("llguidance.numpy", "guide").fill_next_token_bitmask(
-                self._matcher, mask, row
-            )
-            self._look()
-
-    def advance(self, token: int) -> None:
-        """Go on behind a token; one that ends the reply ends the guide."""
-        if self.ended:
-            return
-        if token not in self._ends:
-            self._matcher.consume_token(token)
-            self._look()
-        self.ended = token in self._ends or bool(self.failure)
-
-    def _look(self) -> None:
-        """A matcher that has failed allows the end alone, and says nothing by itself."""
-        if self._matcher.is_error():
-            self.failure = self._matcher.get_error().partition("\n")[0][:200]
-
-
-class Guides:
-    """The grammars of requests, compiled for one tokenizer.
-
-    Args:
-        tokenizer: a fast one.
-        ends: ids that end a reply.
-        width: ids that the model knows; may be more than the tokenizer's.
-        narrow: what replies hold to beside the format's grammar.
-
-    Raises:
-        MissingExtraError: llguidance is not installed.
-        BadInputError: a tokenizer that it cannot read.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        ends: Collection[int],
-        width: int,
-        *,
-        narrow: Narrow = Narrow(),  # noqa: B008 - it is frozen
-    ) -> None:
-        self._library = require_extra("llguidance", "guide")
-        bridge = require_extra("llguidance.hf", "guide")
-        self._ends, self._narrow = frozenset(ends), narrow
-        try:
-            self._tokenizer = bridge.from_tokenizer(
-                tokenizer,
-                n_vocab=max(width, len(tokenizer)),
-                eos_token=sorted(self._ends),
-                slices=_SLICES,
-            )
-        except ValueError as error:
-            raise BadInputError(
-                f"the tokenizer of {tokenizer.name_or_path!r} cannot be guided: {error!s:.200}; "
-                "play unguided"
-            ) from error
-        # Markers that are one token of their own, and are shown in the text of a reply.
-        self._markers = {
-            token.content: f"<[{number}]>"
-            for number, token in tokenizer.added_tokens_decoder.items()
-            if self._tokenizer.is_special_token(number) and number not in tokenizer.all_special_ids
-        }
-        self._compiled: OrderedDict[str, Any] = OrderedDict()
-
-    def guide(self, request: Request) -> Guide:
-        """A guide for the reply to a request.
-
-        Raises:
-            BadInputError: the request's format has no grammar.
-            PolicyError: a tool's schema says what cannot be guided.
-        """
-        grammar = grammar_of(request, self._narrow)
-        if grammar not in self._compiled:
-            self._compiled[grammar] = self._compile(grammar, request)
-            if len(self._compiled) > _MOST_GRAMMARS:
-                self._compiled.popitem(last=False)
-        return Guide(self._compiled[grammar].deep_copy(), self._ends)
-
-    def _compile(self, grammar: str, request: Request) -> Any:
-        text = with_markers(grammar, self._markers)
-        matcher = self._library.LLMatcher(self._tokenizer, text, log_level=0)
-        if matcher.is_error():
-            names = ", ".join(tool["function"]["name"] for tool in request.tools)
-            why = matcher.get_error().partition("\n")[0]
-            raise PolicyError(
-                f"replies in format {request.format.name!r} with the tools {names:.200} cannot be "
-                f"guided: {why:.200}; play unguided, or give the tool a simpler schema"
-            )
-        return matcher
-
-
-def allowed_tokens(guides: Sequence[Guide | None], scores: torch.Tensor) -> torch.Tensor | None:
-    """Which tokens may come next.
-
-    Args:
-        guides: [row] None: a row that is not guided.
-        scores: [row, vocabulary] whose shape and device the mask gets.
-
-    Returns:
-        [row, vocabulary] bool; None where no row is guided any more.
-    """
-    if all(guide is None or guide.ended for guide in guides):
-        return None
-    torch = require_extra("torch", "train")
-    rows, width = scores.shape
-    mask = np.full((rows, (width + 31) // 32), -1, np.int32)
-    for row, guide in enumerate(guides):
-        if guide is not None:
-            guide.fill(mask, row)
-    bits = np.unpackbits(mask.view(np.uint8), axis=1, count=width, bitorder="little")
-    return torch.from_numpy(bits.view(np.bool_)).to(scores.device)  # type: ignore[no-any-return]
+_BLOCK = 256  # tokens whose probabilities are summed up first
+_MOST_REFUSED = 64  # tokens of one place, before any is taken
 
 
 def uniforms(seeds: Sequence[int], count: int) -> NDArray[np.float64]:
@@ -273,31 +124,92 @@ class Sampler:
         Returns:
             [row] ids.
         """
+        torch = require_extra("torch", "train")
         if allowed is None:
             allowed = allowed_tokens(self._guides, scores)
-        offered = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
-        chosen = offered.argmax(-1) if self._temperature == 0 else self._choose(offered)
+        offered = scores
+        if allowed is not None:
+            offered = torch.where(allowed, scores, float("-inf"))
+        uniform = self._drawn.gather(1, self._position[:, None]) if self._temperature else None
+        chosen, rest = self._choose(offered, uniform)
         if any(self._guides):
-            for guide, token in zip(self._guides, chosen.tolist(), strict=True):
-                if guide is not None:
-                    guide.advance(token)
+            self._follow(offered, chosen, rest)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
         return chosen
 
-    def _choose(self, scores: torch.Tensor) -> torch.Tensor:
-        uniform = self._drawn.gather(1, self._position[:, None])
+    def _follow(
+        self, offered: torch.Tensor, chosen: torch.Tensor, rest: torch.Tensor | None
+    ) -> None:
+        """Let guides go on; a row whose token is refused is drawn again among the others.
+
+        Args:
+            offered: [row, vocabulary] logits, -inf where a token may not be chosen.
+            chosen: [row] ids; written where another one is taken.
+            rest: [row, 1] what is left of the rows' chance, uniform in [0, 1); None at
+                temperature 0.
+        """
+        first = chosen.tolist()
+        asked = [(n, guide) for n, guide in enumerate(self._guides) if guide is not None]
+        for _ in range(_MOST_REFUSED):
+            asked = [(n, guide) for n, guide in asked if not guide.take(int(chosen[n]))]
+            rows = [n for n, _ in asked]
+            if not rows:
+                return
+            offered[rows, chosen[rows]] = float("-inf")
+            left = offered[rows].isfinite().any(-1).tolist()
+            for (n, guide), some in zip(asked, left, strict=True):
+                if not some:
+                    guide.insist(first[n])
+                    chosen[n] = first[n]
+            asked = [pair for pair, some in zip(asked, left, strict=True) if some]
+            rows = [n for n, _ in asked]
+            if not rows:
+                return
+            chosen[rows], more = self._choose(offered[rows], None if rest is None else rest[rows])
+            if rest is not None and more is not None:
+                rest[rows] = more
+        for n, guide in asked:
+            guide.insist(first[n])
+            chosen[n] = first[n]
+
+    def _choose(
+        self, scores: torch.Tensor, uniform: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One token a row, and where its chance lay within that of the token.
+
+        Given the token that place is uniform, so that it serves to draw another one.
+        """
+        if uniform is None:
+            return scores.argmax(-1), None
         probability = (scores.float() / self._temperature).softmax(-1)
         if self._top_p >= 1:
-            total = probability.cumsum(-1, dtype=self._exact)
-            return _invert(total, uniform * total[:, -1:])
+            return self._among_all(probability, uniform)
         # Stable, or tokens of equal probability would change places with the batch's size.
         ranked, order = probability.sort(dim=-1, descending=True, stable=True)
         total = ranked.cumsum(-1, dtype=self._exact)
         kept = ((total - ranked) < self._top_p).sum(-1, keepdim=True)
-        place = _invert(total, uniform * total.gather(-1, kept - 1))
-        return order.gather(-1, place[:, None].minimum(kept - 1))[:, 0]
+        aim = uniform * total.gather(-1, kept - 1)
+        place = _invert(total, aim).minimum(kept[:, 0] - 1)
+        return order.gather(-1, place[:, None])[:, 0], _left(ranked, total, aim, place)
+
+    def _among_all(
+        self, probability: torch.Tensor, uniform: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_choose`: first a block of tokens, then one in it, so that few sums run."""
+        torch = require_extra("torch", "train")
+        count = probability.shape[1]
+        blocks = torch.nn.functional.pad(probability, (0, -count % _BLOCK))
+        blocks = blocks.view(len(blocks), -1, _BLOCK)
+        total = blocks.sum(-1).cumsum(-1, dtype=self._exact)
+        aim = uniform * total[:, -1:]
+        block = _invert(total, aim)
+        before = torch.nn.functional.pad(total, (1, 0)).gather(-1, block[:, None])
+        inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
+        total, aim = inside.cumsum(-1, dtype=self._exact), aim - before
+        place = _invert(total, aim)
+        return block * _BLOCK + place, _left(inside, total, aim, place)
 
     def _note(self, scores: torch.Tensor, chosen: torch.Tensor) -> None:
         logprobs = scores.float().log_softmax(-1)
@@ -317,3 +229,22 @@ def _invert(total: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
     # Rounding may lift the number to the total, which no place exceeds.
     below = total[:, -1:] * (1 - (2.0**-51 if aim.element_size() == 8 else 2.0**-22))
     return (total <= aim.minimum(below)).sum(-1).clamp(max=total.shape[-1] - 1)
+
+
+def _left(
+    probability: torch.Tensor, total: torch.Tensor, aim: torch.Tensor, place: torch.Tensor
+) -> torch.Tensor:
+    """Where a number lies within the place that it fell on, in [0, 1).
+
+    Args:
+        probability: [row, vocabulary].
+        total: [row, vocabulary] their running sum.
+        aim: [row, 1] numbers in [0, total].
+        place: [row] places.
+
+    Returns:
+        [row, 1] numbers.
+    """
+    width = probability.gather(-1, place[:, None]).to(total.dtype)
+    begin = total.gather(-1, place[:, None]) - width
+    return ((aim - begin) / width.clamp(min=1e-38)).clamp(0, 1 - 2.0**-22)

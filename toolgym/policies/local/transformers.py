@@ -15,6 +15,7 @@ from toolgym.policies.base import Lockstep, Policy, Reply, ReplyTokens, Request,
 from toolgym.policies.guiding import Narrow
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
 from toolgym.policies.local.generation import Generator, Row
+from toolgym.policies.local.guides import Guides
 from toolgym.policies.local.models import (
     Loaded,
     choose_device,
@@ -23,7 +24,6 @@ from toolgym.policies.local.models import (
     unload_models,
 )
 from toolgym.policies.local.prefixes import Prefixes
-from toolgym.policies.local.sampling import Guides
 
 __all__ = ["RowStream", "TransformersPolicy", "room_for_prompts", "unload_models"]
 
