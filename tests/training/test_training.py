@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -435,3 +437,41 @@ def test_native_conversations_are_encoded_through_the_template(tokenizer: Any) -
     assert second == "Answer: 42<|end|>"
     prepared = prepare([{"messages": chats, "tools": "[]"}], tokenizer, max_length=None)
     assert prepared.counts == {"retokenised": 1}
+
+
+def test_only_learned_tokens_are_scored(
+    tiny_base: Path,
+    episodes: list[Trajectory],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a CPU, too; the model is the one that scoring all tokens gives, but for rounding."""
+    helpers = importlib.import_module("trl.trainer.utils")
+    counts: list[int] = []
+
+    plain = helpers._ChunkedLogProbFunction
+
+    class Counting(plain):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, *rest: Any) -> Any:
+            counts.append(len(hidden))
+            return plain.forward(ctx, hidden, *rest)
+
+    monkeypatch.setattr(helpers, "_ChunkedLogProbFunction", Counting)
+    options = {**OPTIONS, "max_updates": 5}  # one epoch
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_base)
+    made = train_sft(episodes, tiny_base, tmp_path / "alone", **options)
+    rows = prepare(episodes, tokenizer, max_length=None).rows
+    learned = sum(label != IGNORED for row in rows for label in row["labels"][1:])
+    assert sum(counts) == learned
+    monkeypatch.setattr("toolgym.training.loop._learned_alone", contextlib.nullcontext)
+    counts.clear()
+    all_scored = train_sft(episodes, tiny_base, tmp_path / "all", **options)
+    assert sum(counts) > 2 * learned
+    assert made.loss == pytest.approx(all_scored.loss, abs=1e-4)
+    one, other = (
+        transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (made.path, all_scored.path)
+    )
+    for name, weight in one.items():
+        assert torch.allclose(weight, other[name], atol=1e-4), name
