@@ -32,7 +32,7 @@ _MOST_GRAMMARS = 256  # compiled ones that are kept; scenarios have tools of the
 # part of the mask is copied and not computed, which is 15 times as fast.
 _PLAIN = r'[^"\\\p{Cc}\p{Zl}\p{Zp}<\[\]{◁]'
 _SLICES = [_PLAIN + "{1,10}", _PLAIN + "{1,30}", _PLAIN + "+"]
-_FEW = 64  # where more tokens may follow, one of them is canonical
+_FEW = 1024  # where more tokens may follow, one of them is taken to be canonical
 _MOST_LOOKED = 64  # beginnings of a reply that are tried in search of a canonical one
 
 
