@@ -5,8 +5,8 @@
 Both ways sample first replies to the same questions with the same seeds at temperature 1. Malformed
 is a reply in which the format finds any problem but that it was cut at the limit of its length;
 such ones are counted apart. Guided replies end by themselves, so that batches empty and the last
-rows run alone: the share of the time that masks take is what guiding costs, and the tokens a second
-of a full batch are those of the first tokens of both.
+rows run alone: the share of the time that guides take is what guiding costs, and the tokens a
+second of a full batch are those of the first tokens of both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/policies.md
@@ -67,22 +70,28 @@ def row(name: str, policy: Any, requests: list[Any], masks: list[float]) -> dict
 
 def full_batch(policy: Any, requests: list[Any], steps: int) -> float:
     """Tokens a second while no row has ended."""
-    from dataclasses import replace
+    from toolgym.policies.local.generation import Row
 
-    generator = policy._generator
-    policy._generator = replace(generator, max_new_tokens=steps, prefixes=None, ends=frozenset())
-    prompts = policy._chat.prompts(requests)
-    guides = [policy._guides.guide(r) for r in requests] if policy._guides else ()
+    settings = replace(policy._generator, max_new_tokens=steps, prefixes=None, ends=frozenset())
+    batch = settings.batch()
+    batch.join(
+        deque(
+            Row(n, prompt, request.seed, lambda ids: None, guide=guide)
+            for n, (prompt, request, guide) in enumerate(
+                zip(
+                    policy._chat.prompts(requests),
+                    requests,
+                    [policy._guides.guide(r) if policy._guides else None for r in requests],
+                    strict=True,
+                )
+            )
+        )
+    )
+    batch.step()  # reads the prompts
     began = time.perf_counter()
-    policy._generator(prompts, [r.seed for r in requests], lambda row, ids: None, (), guides)
-    whole = time.perf_counter() - began
-    one = replace(policy._generator, max_new_tokens=1)
-    guides = [policy._guides.guide(r) for r in requests] if policy._guides else ()
-    began = time.perf_counter()
-    one(prompts, [r.seed for r in requests], lambda row, ids: None, (), guides)
-    reading = time.perf_counter() - began
-    policy._generator = generator
-    return len(requests) * (steps - 1) / (whole - reading)
+    for _ in range(steps - 2):
+        batch.step()
+    return len(requests) * (steps - 2) / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -101,21 +110,25 @@ def main() -> None:
     import torch
 
     from toolgym.policies.local import sampling
+    from toolgym.policies.local.guides import Guide
     from toolgym.policies.local.transformers import TransformersPolicy
 
     torch.set_num_threads(options.threads)
     requests = requests_of(options)
     masks: list[float] = []
-    whole = sampling.allowed_tokens
 
-    def timed(*arguments: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return whole(*arguments)
-        finally:
-            masks.append(time.perf_counter() - began)
+    def timed(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return whole(*arguments)
+            finally:
+                masks.append(time.perf_counter() - began)
 
-    sampling.allowed_tokens = timed
+        return run
+
+    sampling.allowed_tokens = timed(sampling.allowed_tokens)
+    Guide.take = timed(Guide.take)  # type: ignore[method-assign]
     settings = {"max_new_tokens": options.tokens, "batch_size": options.batch, "cache_gib": 0.0}
     rows = []
     for name, guided in (("guided", True), ("unguided", False)):
@@ -130,7 +143,7 @@ def main() -> None:
     held, free = rows
     print(
         f"guided / unguided: {held['tokens/s'] / free['tokens/s']:.2f} tokens a second in whole "
-        f"batches, {held['full batch'] / free['full batch']:.2f} while all rows run; masks "
+        f"batches, {held['full batch'] / free['full batch']:.2f} while all rows run; guides "
         f"{held['masks']:.1%} of the time; malformed {held['malformed'] / options.replies:.1%} "
         f"against {(free['malformed'] + free['cut']) / options.replies:.1%}"
     )
