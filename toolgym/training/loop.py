@@ -188,7 +188,7 @@ def _learned_alone() -> Iterator[None]:
 
     Of episodes nine in ten tokens are read and not learned. TRL leaves them out where it has
     Triton, and else scores all of them, for devices that compile anew for each count: a third of
-    the time of training SmolLM2 on a CPU, and most of its memory.
+    the time of training SmolLM2 on a CPU.
     """
     helpers = require_extra("trl.trainer.utils", "train")
     before = getattr(helpers, "_use_triton", None)
