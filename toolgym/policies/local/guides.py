@@ -96,36 +96,39 @@ class Guide:
         if not self._canonical(ids):
             return False
         self.advance(token)
-        mask, follow = self._following()
-        if self._leads_on(ids, follow, itertools.count()):
+        mask = self._following()
+        if self._leads_on(ids, mask, itertools.count()):
             self._next = mask
             return True
         self._matcher.rollback(1)
         self._ids.pop()
         return False
 
-    def _following(self) -> tuple[NDArray[np.int32], list[int]]:
-        """The mask of what may come next, and the ids in it."""
+    def _following(self) -> NDArray[np.int32]:
+        """The mask of what may come next, as one row."""
         mask = np.full((1, (self._width + 31) // 32), -1, np.int32)
         self.fill(mask, 0)
-        bits = np.unpackbits(mask[0].view(np.uint8), count=self._width, bitorder="little")
-        return mask, bits.nonzero()[0].tolist()
+        return mask
 
-    def _leads_on(self, ids: list[int], follow: list[int], looked: Iterator[int]) -> bool:
+    def _leads_on(self, ids: list[int], mask: NDArray[np.int32], looked: Iterator[int]) -> bool:
         """Whether something may come with which a canonical reply stays so, up to its next choice.
 
         Args:
             ids: of the reply so far, which the matcher has read.
-            follow: what may come next.
+            mask: what may come next.
             looked: counts the beginnings that were looked at.
         """
-        if len(follow) > _FEW or not self._ends.isdisjoint(follow) or next(looked) > _MOST_LOOKED:
+        bits = np.unpackbits(mask[0].view(np.uint8), count=self._width, bitorder="little")
+        if np.count_nonzero(bits) > _FEW or next(looked) > _MOST_LOOKED:
+            return True
+        follow = bits.nonzero()[0].tolist()
+        if not self._ends.isdisjoint(follow):
             return True
         for token in reversed(follow):  # long tokens have high numbers, and lead on soonest
             if self._canonical is not None and not self._canonical([*ids, token]):
                 continue
             self._matcher.consume_token(token)
-            on = self._leads_on([*ids, token], self._following()[1], looked)
+            on = self._leads_on([*ids, token], self._following(), looked)
             self._matcher.rollback(1)
             if on:
                 return True
