@@ -145,68 +145,34 @@ class Slots:
         keys[now.slots, :, now.columns] = key.transpose(0, 1)
         values[now.slots, :, now.columns] = value.transpose(0, 1)
         heads, tokens, channels = query.shape
+        group = heads // len(key)
         # Query heads that share a key head are queries of one head: keys need not be repeated.
-        grouped = query.view(len(key), heads // len(key), tokens, channels)
-        out, weight = (self._single if now.single else self._blocks)(now, layer, grouped, scale)
-        for prefix, packed in now.shared:
-            asked = grouped if packed is None else grouped[:, :, packed]
-            old_keys, old_values = prefix.states[layer]
-            found, total = _attention(
-                asked.flatten(1, 2)[None], old_keys[None], old_values[None], None, scale
-            )
-            # Two softmaxes become one by the weights that they had.
-            some = slice(None) if packed is None else packed
-            own, before = out[:, :, some], weight[:, :, some]
-            rise = total.reshape(before.shape).to(weight.dtype) - before
-            both = own + (found.reshape(own.shape) - own) * rise.sigmoid()[..., None]
-            if packed is None:
-                out = both.to(out.dtype)
-            else:
-                out[:, :, packed] = both.to(out.dtype)
-        return out.flatten(0, 1).transpose(0, 1)
-
-    def _single(
-        self, now: _Pass, layer: int, grouped: torch.Tensor, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention to the rows' own columns where each row has one fresh token.
-
-        Args:
-            now: where the tokens belong.
-            layer: its number.
-            grouped: [key head, query head of it, token, channel] queries.
-            scale: of the scores.
-
-        Returns:
-            Shaped as grouped, and the logarithm of each query's total weight, float32.
-        """
-        block = now.blocks[0]
-        mask = block.mask(grouped.shape[1], grouped.dtype)
-        keys, values = (part[: now.rows, :, : block.width] for part in self._layers[layer])
-        found, total = _attention(grouped.permute(2, 0, 1, 3), keys, values, mask, scale)
-        return found.permute(1, 2, 0, 3), total.permute(1, 2, 0).float()
-
-    def _blocks(
-        self, now: _Pass, layer: int, grouped: torch.Tensor, scale: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_single`, where some have more."""
-        keys, values = self._layers[layer]
-        out = grouped.new_empty(grouped.shape)
-        weight = grouped.new_empty(grouped.shape[:-1], dtype=_torch().float32)
-        heads, group, _, channels = grouped.shape
+        grouped = query.view(len(key), group, tokens, channels)
+        out = query.new_empty(len(key), group, tokens, channels)
+        weight = query.new_empty(len(key), group, tokens, dtype=_torch().float32)
         for block in now.blocks:
             found, total = _attention(
                 grouped[:, :, block.tokens].permute(2, 0, 1, 3, 4).flatten(2, 3),
                 keys[block.first : block.last, :, : block.width],
                 values[block.first : block.last, :, : block.width],
-                block.mask(group, grouped.dtype),
+                block.mask(group, query.dtype),
                 scale,
             )
-            shape = (len(block.tokens), heads, group, block.tokens.shape[1])
+            shape = (len(block.tokens), len(key), group, block.tokens.shape[1])
             found, total = found.view(*shape, channels), total.reshape(shape)
             row, column = block.real
             out[:, :, block.packed] = found[row, :, :, column].permute(1, 2, 0, 3)
             weight[:, :, block.packed] = total[row, :, :, column].permute(1, 2, 0).to(weight.dtype)
-        return out, weight
+        for prefix, packed in now.shared:
+            asked = grouped[:, :, packed].flatten(1, 2)[None]
+            old_keys, old_values = prefix.states[layer]
+            found, total = _attention(asked, old_keys[None], old_values[None], None, scale)
+            # Two softmaxes become one by the weights that they had.
+            rise = total.reshape(len(key), group, -1).to(weight.dtype) - weight[:, :, packed]
+            own = out[:, :, packed]
+            old = found.reshape(own.shape)
+            out[:, :, packed] = (own + (old - own) * rise.sigmoid()[..., None]).to(out.dtype)
+        return out.flatten(0, 1).transpose(0, 1)
 
     def _room(
         self, layer: int, rows: int, width: int, like: tuple[torch.Tensor, torch.Tensor]
@@ -277,7 +243,7 @@ class _Pass:
         columns: [token] its column there.
         last: [row] place of each row's last token.
         blocks: rows with one token, and the others.
-        shared: each prefix with the places [token] of the tokens after it; None: all.
+        shared: each prefix with the places [token] of the tokens after it.
     """
 
     rows: int
@@ -288,12 +254,7 @@ class _Pass:
     columns: torch.Tensor
     last: torch.Tensor
     blocks: list[_Block]
-    shared: list[tuple[Prefix, torch.Tensor | None]]
-
-    @property
-    def single(self) -> bool:
-        """Whether each row has one fresh token."""
-        return len(self.slots) == self.rows
+    shared: list[tuple[Prefix, torch.Tensor]]
 
     @classmethod
     def of(cls, places: Sequence[Place], device: Any) -> _Pass:
@@ -321,14 +282,10 @@ class _Pass:
             last=(ends - 1).to(device),
             blocks=[_block(a, b, counts, own, ends, device) for a, b in bounds if a < b],
             shared=[
-                (prefix, None if len(rows) == len(places) else _of_rows(slots, rows).to(device))
+                (prefix, torch.isin(slots, torch.tensor(rows)).nonzero()[:, 0].to(device))
                 for prefix, rows in shared.values()
             ],
         )
-
-
-def _of_rows(slots: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    return _torch().isin(slots, _torch().tensor(rows)).nonzero()[:, 0]  # type: ignore[no-any-return]
 
 
 def _block(first: int, last: int, counts: Any, own: Any, ends: Any, device: Any) -> _Block:
