@@ -34,6 +34,21 @@ SEARCH = {
     },
 }
 FORMATS = ("react", "react-paper", "tags", "hermes")
+REPLY_PIECES = (
+    *("Thought: ", "Action: WikipediaSearch[", "Action: WikipediaSearch(", "Answer:", "Answer: a"),
+    *(
+        "Action Input: {",
+        "Action:\nWikipediaSearch\n",
+        "```",
+        "<think>",
+        '"',
+        "[",
+        "{",
+        "]",
+        "\n",
+        "x",
+    ),
+)
 
 
 def asked(question: str, format: str = "react", *, prompt: str = "bare", **fields: Any) -> Request:
@@ -202,3 +217,20 @@ class TestConversation:
         tags = asked("Q?", "tags")
         assert with_stop("<answer>x", tags.format.stop, tags) == "<answer>x</answer>"
         assert with_stop("nothing", tags.format.stop, tags) == "nothing"
+
+    @given(
+        st.sampled_from(("react", "react-paper")),
+        st.lists(st.sampled_from(REPLY_PIECES), min_size=1, max_size=4).map("".join),
+        st.integers(0, 80),
+    )
+    def test_a_stop_text_that_closes_nothing_says_nothing(
+        self, format: str, text: str, length: int
+    ) -> None:
+        """So `with_stop` need not read these formats' replies a second time."""
+        request = asked("Q?", format)
+        assert not request.format.stop_closes
+        said = request.format.parse(text[:length], request.tools)
+        for stop in request.format.stop:
+            more = request.format.parse(text[:length] + stop, request.tools)
+            assert len(more.calls) <= len(said.calls)
+            assert said.calls or said.answer is not None or more.answer is None

@@ -53,6 +53,8 @@ class Format(ABC):
     name: ClassVar[str]
     stop: ClassVar[tuple[str, ...]] = ()
     """Texts after which a policy should stop writing."""
+    stop_closes: ClassVar[bool] = True
+    """Whether a stop text may close what a reply says, as a closing tag does: it is kept then."""
     native: ClassVar[bool] = False
     """Whether calls stand in messages as ``tool_calls``, and the tools beside the conversation."""
 

@@ -29,6 +29,7 @@ class ReactFormat(Format):
 
     name = "react"
     stop = (_RESPONSE,)
+    stop_closes = False
 
     def instructions(self, tools: Sequence[Schema]) -> str:
         """The system text for this strategy, in our own words."""

@@ -304,7 +304,7 @@ def with_stop(text: str, stops: Sequence[str], request: Request) -> str:
         stops: those that may have ended it.
         request: whose format reads the reply.
     """
-    if not stops:
+    if not stops or not request.format.stop_closes:
         return text
     said = _said(text, request)
     whole = (text + stop for stop in stops)
