@@ -190,6 +190,7 @@ _KINDS = {
     "finite_number": "a finite number",
     "string_type": "a string",
     "list_type": "a list",
+    "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
@@ -214,14 +215,19 @@ def explain(error: ValidationError, root: type[BaseModel], what: str = "key") ->
         known = list(owner.model_fields)
         return f"unknown {what} {place!r}{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
     context, hint = problem.get("ctx", {}), ""
+    kinds = " or ".join(dict.fromkeys(_KINDS[p["type"]] for p in same if p["type"] in _KINDS))
     if problem["type"] in _KINDS:
-        found = dict.fromkeys(_KINDS[each["type"]] for each in same if each["type"] in _KINDS)
-        text = f"must be {' or '.join(found)}"
+        text = f"must be {kinds}"
+        if isinstance(given, bool) and kinds == "a string":
+            hint = " (YAML reads on, off, yes and no so, unless they stand in quotes)"
     elif problem["type"] in _BOUNDS:
         text = f"must be {_BOUNDS[problem['type']]} {next(iter(context.values())):g}"
     elif problem["type"] == "literal_error":
         choices = str(context["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        text, hint = f"must be one of {', '.join(choices)}", did_you_mean(str(given), choices)
+        text = f"must be {kinds + ', or ' if kinds else ''}one of {', '.join(choices)}"
+        hint = did_you_mean(str(given), choices)
+    elif problem["type"] == "too_short":
+        text = f"must hold at least {context['min_length']}"
     elif problem["type"] == "value_error":  # a sentence of our own
         text = problem["msg"].removeprefix("Value error, ")
         return f"{place}: {text}" if place else text

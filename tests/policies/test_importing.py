@@ -21,6 +21,7 @@ from toolgym.errors import BadInputError, MissingFileError, RunMismatchError  # 
 from toolgym.policies.local import importing  # noqa: E402
 from toolgym.policies.local.importing import import_gguf  # noqa: E402
 from toolgym.policies.local.models import DTYPES, fingerprint, locate, resolve_dtype  # noqa: E402
+from toolgym.training.config import SftConfig  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy's, inside gguf
 
@@ -197,6 +198,22 @@ def test_fast_is_a_precision_of_the_processor_and_auto_is_not() -> None:
         assert resolve_dtype(dtype, "cpu") == dtype
     with pytest.raises(BadInputError, match="did you mean 'bfloat16'"):
         resolve_dtype("bfloat", "cpu")
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="AMX is of x86 alone"
+)
+@pytest.mark.parametrize(("matrices", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_fast_is_bfloat16_where_there_are_units_for_matrices(
+    matrices: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dot products of AVX-512 alone are slower than float32."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrices)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert resolve_dtype("fast", "cpu") == dtype
+    if not torch.cuda.is_available():
+        assert SftConfig(bf16="fast").resolve().bf16 is matrices
+        assert SftConfig().resolve().bf16 is False
 
 
 def test_a_policy_records_the_precision_that_fast_was(

@@ -40,7 +40,7 @@ fields = st.fixed_dictionaries(
         "learning_rate": st.none() | positive,
         "max_length": whole,
         "lora": st.booleans() | st.integers(min_value=0, max_value=256),
-        "bf16": st.none() | st.booleans(),
+        "bf16": st.none() | st.booleans() | st.just("fast"),
         "max_updates": st.none() | whole,
         "save_every": whole,
         "report_to": st.text() | st.lists(st.text()),
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_one_line(
     ("options", "code", "message"),
     [
         (("--epochs", "0"), 3, "epochs must be above 0"),
-        (("--set", "bf16=maybe"), 3, "bf16 must be true or false, not 'maybe'"),
+        (("--set", "bf16=maybe"), 3, "bf16 must be true or false, or one of fast, not 'maybe'"),
         (("--set", "epoch=3"), 2, "--set epoch: there is no such option (did you mean 'epochs'?)"),
         (("--set", "seed=3", "--seed", "3"), 2, "--set seed: its own option was given, too"),
         (("--max-steps", "3"), 2, "--max-updates"),

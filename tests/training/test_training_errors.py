@@ -97,7 +97,11 @@ def test_models_that_are_none(folder: Path, tiny_base: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"bf16": "maybe"}, BadInputError, "bf16 must be true or false, not 'maybe'"),
+        (
+            {"bf16": "maybe"},
+            BadInputError,
+            "bf16 must be true or false, or one of fast, not 'maybe'",
+        ),
         ({"save_every": "x"}, BadInputError, "save_every must be a whole number, not 'x'"),
         ({"batch_size": True}, BadInputError, "batch_size must be a whole number, not True"),
         ({"report_to": "tensorbord"}, BadInputError, "did you mean 'tensorboard'"),

@@ -350,6 +350,8 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
     for method in dict.fromkeys(settings.method(n) for n in range(1, settings.rounds + 1)):
         train = settings.training(method)
         half = gpu if train.bf16 is None else train.bf16
+        if half == "fast":
+            half = gpu or resolve_dtype("fast") == "bfloat16"
         checkpointing = train.gradient_checkpointing
         at_once = 1 if gpu else train.batch_size
         size = TrainingSize(

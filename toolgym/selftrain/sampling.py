@@ -129,7 +129,7 @@ class SamplingSettings(Sampling):
     Args:
         batch_size: replies sampled at once.
         concurrency: episodes that run at once.
-        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 on GPUs and CPUs that are faster so, else
             float32), ``float32``, ``bfloat16``.
         guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
             in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.

@@ -23,6 +23,7 @@ from toolgym.errors import (
     did_you_mean,
     explain,
 )
+from toolgym.policies.local.models import resolve_dtype
 
 __all__ = [
     "RIGHT",
@@ -85,8 +86,10 @@ class TrainConfig(_Strict):
     gradient_checkpointing: bool | None = Field(
         default=None, description="Compute activations again, for less memory; default: on a GPU."
     )
-    bf16: bool | None = Field(
-        default=None, description="Compute in bfloat16; default: on a GPU that can."
+    bf16: bool | Literal["fast"] | None = Field(
+        default=None,
+        description="Compute in bfloat16; default: on a GPU that can; 'fast': also on a CPU that "
+        "is faster so.",
     )
     deepspeed: str | None = Field(
         default=None, description="DeepSpeed configuration file, ZeRO stage 2 at most."
@@ -138,6 +141,8 @@ class TrainConfig(_Strict):
             )
         rank = DEFAULT_RANK if self.lora is True else int(self.lora)
         checkpointing, bf16 = self.gradient_checkpointing, self.bf16
+        if bf16 == "fast":
+            bf16 = resolve_dtype("fast") == "bfloat16"
         rate = self.RATES[rank > 0] if self.learning_rate is None else self.learning_rate
         decided = {
             "device_batch_size": at_once,

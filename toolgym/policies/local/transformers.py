@@ -158,7 +158,7 @@ class TransformersPolicy(Policy):
             none. Models with sliding windows, recurrent states or inputs of their own making read
             every prompt anew.
         device: such as ``cuda:1``; default: the first GPU, else the CPU.
-        dtype: ``auto`` (as saved), ``fast`` (bfloat16 where the processor has units for it, else
+        dtype: ``auto`` (as saved), ``fast`` (bfloat16 on GPUs and CPUs that are faster so, else
             float32), ``float32``, ``bfloat16``.
         logprobs: report each sampled token's log-probability at temperature 1, before top-p.
         pass_tools: give the tools to the chat template too (the formats write them in the text).
