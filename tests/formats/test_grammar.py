@@ -343,6 +343,66 @@ class TestNarrowed:
         for answer in ("Carrie", "Fisher's", "Eddie Fisher", "father was", "was Eddie Fisher"):
             assert not takes(grammar, f"Answer: {answer}"), answer
 
+    @given(
+        st.sampled_from(FORMATS),
+        st.lists(st.sampled_from(("Bank", "of", "the", "West", "is")), min_size=1, max_size=9),
+        st.sets(st.sampled_from(("Of", "the", "is")), max_size=3),
+        st.integers(0, 2**32),
+    )
+    @settings(max_examples=80, deadline=None)
+    def test_trimmed_words_are_inside_alone(
+        self, name: str, read: list[str], trimmed: set[str], seed: int
+    ) -> None:
+        codec = get_format(name, "no_tool")
+        barred = {word.casefold() for word in trimmed}
+        made = narrowed(
+            str(codec.grammar([])), answer_words=4, read=" ".join(read), trimmed=trimmed
+        )
+        answer = check(codec, [], walk(made, seed)).answer
+        assert answer is not None
+        if set(read) - barred:
+            words = answer.split()
+            assert f" {answer} " in f" {' '.join(read)} "
+            assert len(words) <= 4
+            assert not barred & {words[0], words[-1]}
+
+    def test_an_answer_that_is_no_piece_of_a_sentence(self) -> None:
+        codec = get_format("react", "non_reasoning")
+        read = "She was a clerk at the Bank of the West in Reno."
+        grammar = narrowed(
+            str(codec.grammar([SEARCH])),
+            answer_words=4,
+            asked="x",
+            read=read,
+            trimmed=["a", "at", "in", "of", "she", "the", "was"],
+        )
+        for answer in ("clerk", "Bank", "Bank of the West", "West in Reno", "Reno"):
+            assert takes(grammar, f"Answer: {answer}"), answer
+        for answer in (
+            "She",
+            "She was",
+            "a clerk",
+            "the Bank",
+            "Bank of",
+            "Bank of the",
+            "in Reno",
+        ):
+            assert not takes(grammar, f"Answer: {answer}"), answer
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_answers_without_digits(self, name: str) -> None:
+        codec = get_format(name, "no_tool")
+        read = "Ada May (1879–1961), a painter in Route 66 Town, met U2 on 4 May."
+        grammar = str(codec.grammar([]))
+        free, made = (narrowed(grammar, answer_words=4, read=read, no_digits=n) for n in (0, 1))
+        for answer, digits in {
+            **dict.fromkeys(("Ada May", "a painter in Route", "Town, met", "on", "May"), False),
+            **dict.fromkeys(("1879–1961", "Route 66 Town", "U2", "met U2 on", "4 May"), True),
+        }.items():
+            reply = codec.write(Action("", (), answer), [])
+            assert takes(free, reply), answer
+            assert takes(made, reply) is not digits, answer
+
     def test_bounds_of_a_schema_are_not_quoted(self) -> None:
         tools = [tool("f", {"code": {"type": "string", "maxLength": 3}})]
         for name in ("react", "hermes"):

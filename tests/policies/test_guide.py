@@ -359,6 +359,44 @@ class TestTurns:
         assert answer in passage
         assert len(answer.split()) <= 2
 
+    def test_samples_of_a_question_try_other_lengths(self) -> None:
+        """The first one number, the second the next; a policy outside a run has no sample."""
+        narrow = Narrow.read({"answer_words": [1, 3]}, guided=True)
+        question = asked(format="tags", prompt="non_reasoning", turn=0)
+        ways = [
+            grammar_of(dataclasses.replace(question, episode=episode), narrow)
+            for episode in ("t#0", "t#1", "t#2", "a#b#3", "")
+        ]
+        one, three = (grammar_of(question, Narrow(answer_words=most)) for most in (1, 3))
+        assert ways == [one, three, one, three, one]
+        assert one != three
+
+    def test_what_narrows_is_plain_data(self) -> None:
+        given = {"quoted": True, "answer_words": [1, 2], "trimmed": ["a", "the"]}
+        narrow = Narrow.read(given, guided=True)
+        assert narrow.said == given
+        assert Narrow.read(narrow.said, guided=True) == narrow
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"answer_words": 0}, "answer_words must be at least 1, not 0"),
+            ({"answer_words": []}, r"answer_words must hold at least 1, not \(\)"),
+            ({"answer_words": [2, 41]}, "answer_words must be at most 40, not 41"),
+            ({"no_digits": True}, "no_digits is about quotations: set quoted, too"),
+            ({"trimmed": ["the"]}, "trimmed is about quotations: set quoted, too"),
+            ({"quoted": True, "trimmed": "the"}, "trimmed must be a list, not 'the'"),
+            (
+                {"quoted": True, "trimmed": [True]},
+                "trimmed must be a string, not True .YAML reads on, off",
+            ),
+        ],
+    )
+    def test_narrowing_that_cannot_be(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(BadInputError, match=message) as caught:
+            Narrow.read(given, guided=True)
+        assert "\n" not in str(caught.value)
+
     def test_what_narrows_is_for_guided_replies_alone(self, folder: Path) -> None:
         with pytest.raises(BadInputError, match="guided=True"):
             TransformersPolicy(folder, narrow={"quoted": True})

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from toolgym.errors import BadInputError
@@ -141,6 +141,8 @@ def narrowed(
     asked: str = "",
     read: str = "",
     known: str = "",
+    no_digits: bool = False,
+    trimmed: Collection[str] = (),
 ) -> str:
     """A grammar of `reply_grammar` that allows less: short answers, and quotations alone.
 
@@ -152,6 +154,8 @@ def narrowed(
             nothing: any text.
         read: where an answer is quoted from; nothing: any line.
         known: a text whose words such a quotation leaves out.
+        no_digits: such a quotation leaves out words with digits, too.
+        trimmed: words with which such a quotation neither begins nor ends.
 
     Raises:
         BadInputError: the grammar says in another way what an answer is.
@@ -168,7 +172,9 @@ def narrowed(
         grammar = re.sub(bare, lambda found: f"{found[1]} & /{texts}/", grammar, flags=re.M)
     parts = [f"/\\S+( \\S+){{0,{answer_words - 1}}}/"] if answer_words is not None else []
     most = min(answer_words or _MOST_QUOTED, _MOST_QUOTED)
-    spans = _quotations(read, most, known) if read else ""
+    if no_digits:
+        known = " ".join([known, *(w for w in _QUOTED_WORD.findall(read) if re.search(r"\d", w))])
+    spans = _quotations(read, most, known, trimmed) if read else ""
     parts += [f"/{spans}/"] if spans else []
     if not parts:
         return grammar
@@ -178,14 +184,16 @@ def narrowed(
     return f"{short}SHORT: {' & '.join(['LINE', *parts])}\n"
 
 
-def _quotations(text: str, most: int, known: str = "") -> str:
+def _quotations(text: str, most: int, known: str = "", trimmed: Collection[str] = ()) -> str:
     """A regular expression for runs of words of a text, as they stand there; empty without words.
 
     Args:
         text: of any kind.
         most: words of a run.
         known: a text whose words are in no run; nor is that of a marker, see `_text`.
+        trimmed: words with which no run begins or ends.
     """
+    inner = {_bare(word) for word in trimmed}
     left_out = {_bare(word[0]) for word in _QUOTED_WORD.finditer(known)}
     words = list(_QUOTED_WORD.finditer(text))[-_MOST_READ:]
     words = [word for word in words if _bare(word[0]) not in left_out and word[0] != "THINK"]
@@ -195,10 +203,15 @@ def _quotations(text: str, most: int, known: str = "") -> str:
         end = first + 1
         while end < min(first + most, len(words)) and _BETWEEN_WORDS.fullmatch(gaps[end - 1]):
             end += 1
+        if _bare(words[first][0]) in inner:
+            continue
         run = ""
         for place in reversed(range(first, end)):
-            word = _plainly(words[place][0])
-            run = f"{word}(?:{_plainly(gaps[place])}{run})?" if run else word
+            word, last = _plainly(words[place][0]), _bare(words[place][0]) not in inner
+            if run:
+                run = f"{word}(?:{_plainly(gaps[place])}{run})" + ("?" if last else "")
+            elif last:
+                run = word
         runs[run] = None
     return "|".join(runs)
 

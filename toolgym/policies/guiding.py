@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from toolgym.errors import BadInputError, explain
 from toolgym.formats.grammar import MOST_CALLS, narrowed
@@ -13,6 +20,8 @@ from toolgym.policies.base import past_results, question_of
 from toolgym.policies.requests import Request
 
 __all__ = ["Narrow", "grammar_of"]
+
+_Words = Annotated[int, Field(ge=1, le=40)]
 
 
 class Narrow(BaseModel):
@@ -24,12 +33,17 @@ class Narrow(BaseModel):
         call_first: no answer before a tool has been called, where there are tools to call.
         call_turns: tools are called in so many turns at most; then an answer is given.
         calls: most calls of one turn.
-        answer_words: most words of an answer.
+        answer_words: most words of an answer; several numbers: one after the other for the samples
+            of a question, the first one for its first sample, so that practice tries answers of
+            other lengths.
         quoted: texts among a call's arguments are words of the question or of a result, and an
             answer is words of a result, as they stand there; no answer is given before something
             was read.
         new_words: such an answer holds no word of the question: not what was asked about, but what
             is said of it.
+        no_digits: such an answer holds no digit: for questions that ask for no number and no date.
+        trimmed: words with which such an answer neither begins nor ends, such as articles and
+            prepositions: it is a name or a thing, not a piece of a sentence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -37,15 +51,23 @@ class Narrow(BaseModel):
     call_first: bool = False
     call_turns: int | None = Field(default=None, ge=1)
     calls: int | None = Field(default=None, ge=1, le=MOST_CALLS)
-    answer_words: int | None = Field(default=None, ge=1, le=40)
+    answer_words: _Words | Annotated[tuple[_Words, ...], Field(min_length=1)] | None = None
     quoted: bool = False
     new_words: bool = False
+    no_digits: bool = False
+    trimmed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Narrow:
-        if self.new_words and not self.quoted:
-            raise ValueError("new_words is about quotations: set quoted, too")
+        for name in ("new_words", "no_digits", "trimmed"):
+            if getattr(self, name) and not self.quoted:
+                raise ValueError(f"{name} is about quotations: set quoted, too")
         return self
+
+    @field_validator("answer_words", "trimmed", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
     @classmethod
     def read(cls, given: Narrow | Mapping[str, Any] | None, guided: bool) -> Narrow:
@@ -69,7 +91,20 @@ class Narrow(BaseModel):
     @property
     def said(self) -> dict[str, Any]:
         """What differs from the grammar alone, as plain data."""
-        return self.model_dump(exclude_defaults=True)
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def most_words(self, episode: str) -> int | None:
+        """Most words of an answer in an episode.
+
+        Args:
+            episode: ``task id#sample``, see `toolgym.policies.requests.Request`.
+        """
+        if not isinstance(self.answer_words, tuple):
+            return self.answer_words
+        sample = episode.rpartition("#")[2]
+        return self.answer_words[
+            (int(sample) if sample.isdecimal() else 0) % len(self.answer_words)
+        ]
 
     def __str__(self) -> str:
         parts = (n if v is True else f"{n}={v}" for n, v in self.said.items())
@@ -113,7 +148,14 @@ def grammar_of(request: Request, narrow: Narrow = Narrow()) -> str:  # noqa: B00
     if not answer:
         return narrowed(grammar, calls=narrow.calls, asked=asked)
     known = question if narrow.new_words else ""
-    words = narrow.answer_words
+    words = narrow.most_words(request.episode)
     return narrowed(
-        grammar, calls=narrow.calls, answer_words=words, asked=asked, read=read, known=known
+        grammar,
+        calls=narrow.calls,
+        answer_words=words,
+        asked=asked,
+        read=read,
+        known=known,
+        no_digits=narrow.no_digits,
+        trimmed=narrow.trimmed,
     )
