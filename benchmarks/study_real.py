@@ -54,6 +54,7 @@ ARMS: dict[str, dict[str, Any]] = {
     },
     "examples and guide, then SFT": {"rounds": 3},
     "examples, then SFT": {"rounds": 3, **_EXAMPLES},
+    "guided, then SFT once": {"rounds": 1, **_GUIDED},
     "guided, then SFT": {"rounds": 3, **_GUIDED},
     "SFT, then DPO": {"rounds": 3, "methods": ["sft", "sft", "dpo"]},
     "SFT, then GRPO": {"rounds": 3, "methods": ["sft", "sft", "grpo"]},
@@ -112,10 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for seed in given.seeds:
             for arm in given.arms:
-                settings = _settings(
-                    given, ARMS[arm] | (_smoke(ARMS[arm]) if given.smoke else {}), seed
-                )
-                key = value_hash([settings, given.questions])
+                change = ARMS[arm] | (_smoke(ARMS[arm]) if given.smoke else {})
+                settings = _settings(given, change, seed)
+                # Figures are the same wherever the data lie.
+                elsewhere = argparse.Namespace(**vars(given) | {"data": Path("data")})
+                key = value_hash([_settings(elsewhere, change, seed), given.questions])
                 facts = found["arms"].get(arm, {}).get(str(seed), {})
                 if facts.get("key") != key:
                     facts = _arm(given, arm, seed, settings) | {"key": key}
@@ -130,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, f"{error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted; the same command goes on from here\n")
-    blocks = page(found, list(SETS))
+    blocks = page(found, list(SETS), list(ARMS))
     for block in blocks:
         if isinstance(block, Figure):
             (given.page / block.file).write_text(block.svg + "\n", encoding="utf-8")

@@ -95,13 +95,15 @@ def _changed(found: Mapping[str, Any]) -> Table:
     return Table(["arm", *names], rows)
 
 
-def page(found: Mapping[str, Any], order: Sequence[str]) -> list[Block]:
+def page(found: Mapping[str, Any], order: Sequence[str], arms: Sequence[str]) -> list[Block]:
     """The page.
 
     Args:
         found: ``questions``, ``model``, and facts by arm and seed.
         order: of the sets.
+        arms: of the whole study.
     """
+    left = "; ".join(arm for arm in arms if arm not in found["arms"])
     curves = {
         arm: [
             [pooled([seed], n, "exact_match") for n in range(len(seed["rounds"]))]
@@ -122,6 +124,7 @@ def page(found: Mapping[str, Any], order: Sequence[str]) -> list[Block]:
             "passages; perplexity of plain text, "
             "which shows what was lost."
         ),
+        *([Paragraph(f"Arms that have not been run yet: {left}.")] if left else []),
         table(found),
         Figure(
             accuracy_curves(curves), "real-model-study.svg", "EM by round, thin lines are seeds"

@@ -80,7 +80,8 @@ def test_the_page_pools_questions_and_not_shares(study: ModuleType) -> None:
     }
     pooled = importlib.import_module("study.real_page").pooled
     found = {"questions": 30, "model": "m", "arms": arms}
-    page = to_markdown(study.page(found, list(study.SETS)))
+    page = to_markdown(study.page(found, list(study.SETS), ["zero-shot", "one", "two"]))
+    assert "have not been run yet: one; two." in page
     assert pooled(list(arms["guided, then SFT"].values()), -1, "exact_match") == (8, 40)
     row = next(line for line in page.splitlines() if line.startswith("| guided"))
     assert "20.0 [" in row
@@ -110,6 +111,8 @@ def test_what_was_found_is_not_run_again(
     ]
     page = (tmp_path / "real-model-study.md").read_text(encoding="utf-8")
     assert "50.0, 50.0" in page
+    study.main([*told, "--seeds", "1", "--data", "elsewhere"])
+    assert len(ran) == 4, "figures are the same wherever the data lie"
     study.main([*told, "--seeds", "1", "--questions", "7"])
     assert ran[4:] == [("guided, then SFT", 1), ("zero-shot", 1)], "other settings are run again"
 
