@@ -7,8 +7,9 @@ with those of ``smollm2-guided.yaml``; practice sees the bundled questions alone
 real ones alone, and of scenarios the bundled test split. On two cores an arm of a seed takes an
 hour and more: choose with ``--arms``, ``--seeds``, ``--sets`` and ``--questions``. Figures stand in
 ``docs/real-model-study.json``: what was run with the same settings is not run again there, also
-where its folder is gone, so that the study can be made in many sittings. Between rounds
-``--between`` questions of each set are asked; all of them are asked greedily after the last one.
+where its folder is gone, so that the study can be made in many sittings. Arms that begin alike
+share the evaluation of the base and the first practice, as long as their folder is there. Between
+rounds ``--between`` questions of each set are asked; all of them greedily after the last one.
 ``--smoke`` runs every arm on every set with a question or two and keeps whatever was played: it
 shows that the command works, and its figures say nothing.
 """
@@ -62,6 +63,10 @@ ARMS: dict[str, dict[str, Any]] = {
         "rounds": 1,
         "filter": {"where": None, "per_task": 1, "dedupe": None, "tools": "any"},
     },
+    "control: guided, unfiltered": {
+        **{"rounds": 1, **_GUIDED},
+        "filter": {"where": None, "per_task": 1, "best_of": None, "by": None, "tools": "any"},
+    },
     "control: copied answers": {"rounds": 1, "filter": {"where": "copied_passage>=1"}},
     "control: the paper's sub-span": {"rounds": 3, "filter": {"where": "accuracy_paper_filter>=1"}},
 }
@@ -71,6 +76,7 @@ GRPO = {
     **{"batch_size": 32, "generations": 8, "learning_rate": 2e-5, "max_updates": 20},
     "reward": {"accuracy": 1.0},  # one for all sets: scenarios have another of their own
 }
+_AFTER_PRACTICE = {"rounds", "methods", "begin_with", "filter", "train", "dpo", "grpo"}
 _REAL = {"tasks": "sample", "split": "train"}
 SETS: dict[str, dict[str, Any]] = {
     "popqa": {"id": "ToolQA-PopQA-v0", "test": "popqa/dev.jsonl"},
@@ -156,11 +162,17 @@ def _arm(
     loaded = load_settings(settings)
     out = given.out / f"seed-{seed}" / "".join(c if c.isalnum() else "-" for c in arm)
     before = _before(given.out / f"seed-{seed}", loaded)
+    first, played = _first(given.out / f"seed-{seed}", loaded), out / "round-1" / "practice"
     if before.is_dir() and not (out / "evaluation-0").exists():
         shutil.copytree(before, out / "evaluation-0")
+    if first.is_dir() and not played.exists():
+        # What is right there is another thing in each arm: that is counted anew.
+        shutil.copytree(first, played, ignore=shutil.ignore_patterns("done.json"))
     report = selftrain(loaded, out=out)
     if not before.is_dir():
         shutil.copytree(out / "evaluation-0", before)
+    if played.is_dir() and not first.is_dir():
+        shutil.copytree(played, first)
     facts = read_json(report.with_suffix(".json"))
     rounds = [_figures(given, folder) for folder in sorted(out.glob("evaluation-*"))]
     models = sorted(out.glob("round-*/training/model"))
@@ -187,6 +199,12 @@ def _before(folder: Path, settings: SelfTrainSettings) -> Path:
     if settings.sampling.guided != "always":
         sampling = {k: v for k, v in sampling.items() if k not in ("guided", "narrow")}
     return folder / "before" / value_hash([asked, sampling])[:16]
+
+
+def _first(folder: Path, settings: SelfTrainSettings) -> Path:
+    """Where the first round's practice lies that arms share which begin in the same way."""
+    asked = settings.model_dump(mode="json", exclude=_AFTER_PRACTICE)
+    return folder / "practice" / value_hash(asked)[:16]
 
 
 def _ask_all(given: argparse.Namespace, settings: SelfTrainSettings, model: str, out: Path) -> None:

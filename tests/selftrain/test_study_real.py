@@ -49,8 +49,8 @@ def test_every_arm_is_a_job(study: ModuleType, smoke: bool) -> None:
             assert place.test is not None
             assert "data" not in str(place.train), "practice sees bundled questions alone"
             assert ("examples" in place.test) == (name == "two examples, untrained")
-            assert ("examples" in place.train) == (not name.startswith("guided"))
-        assert made.sampling.narrow.quoted == name.startswith("guided")
+            assert ("examples" in place.train) == ("guided, " not in name)
+        assert made.sampling.narrow.quoted == ("guided, " in name)
         assert made.rounds == (min(1, arm["rounds"]) if smoke else arm["rounds"])
         if smoke:
             assert made.sampling.max_new_tokens == 24
@@ -128,3 +128,16 @@ def test_arms_share_the_evaluation_of_the_base(study: ModuleType) -> None:
     assert plain == folder("zero-shot") == folder("SFT, then GRPO")
     others = ["two examples, untrained", "guided, untrained", "guided, then SFT"]
     assert len({plain, *map(folder, others), folder("zero-shot", 1)}) == 5
+
+
+def test_arms_that_begin_alike_share_their_first_practice(study: ModuleType) -> None:
+    def folder(name: str, seed: int = 0) -> Path:
+        settings = load_settings(study._settings(options(study, False), study.ARMS[name], seed))
+        found: Path = study._first(Path("s"), settings)
+        return found
+
+    shown = folder("examples and guide, then SFT")
+    assert shown == folder("SFT, then DPO") == folder("control: copied answers")
+    alone = folder("guided, then SFT")
+    assert alone == folder("guided, then SFT once") == folder("control: guided, unfiltered")
+    assert len({shown, alone, folder("examples, then SFT"), folder("guided, then SFT", 1)}) == 4
