@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=160, help="longest reply")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="fast")
     options = parser.parse_args()
 
     import torch
@@ -129,7 +130,10 @@ def main() -> None:
 
     sampling.allowed_tokens = timed(sampling.allowed_tokens)
     Guide.take = timed(Guide.take)  # type: ignore[method-assign]
-    settings = {"max_new_tokens": options.tokens, "batch_size": options.batch, "cache_gib": 0.0}
+    settings = {
+        **{"max_new_tokens": options.tokens, "batch_size": options.batch},
+        **{"cache_gib": 0.0, "dtype": options.dtype},
+    }
     rows = []
     for name, guided in (("guided", True), ("unguided", False)):
         policy = TransformersPolicy(options.model, guided=guided, **settings)
@@ -137,7 +141,6 @@ def main() -> None:
         found["full batch"] = full_batch(policy, requests[: min(16, options.batch)], 12)
         rows.append(found)
         policy.close()
-    for found in rows:
         shown = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
         print(", ".join(shown).strip(), flush=True)
     held, free = rows
