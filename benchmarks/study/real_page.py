@@ -54,7 +54,7 @@ def table(found: Mapping[str, Any]) -> Table:
     """All arms after their last round."""
     rows = []
     for arm, by_seed in found["arms"].items():
-        seeds = list(by_seed.values())
+        seeds = [by_seed[seed] for seed in sorted(by_seed, key=int)]
         cells = [_interval(*pooled(seeds, -1, name)) for name in ("exact_match", "accuracy")]
         each = [pooled([seed], -1, "exact_match") for seed in seeds]
         means = [_mean(seeds, name) for name in ("token_f1", *FIGURES[4:])]
