@@ -248,6 +248,21 @@ def words_of(text: str) -> str:
     return " ".join(word for word in re.findall(r"[^\W_]+", text) if word != "THINK")
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_answer_is_said_anew(name: str) -> None:
+    """ "The answer is:" behind the label of an answer would be read with a problem."""
+    codec = get_format(name, "non_reasoning")
+    grammar = str(codec.grammar([SEARCH]))
+    for answer in ("The answer is Paris", "Paris is the answer: yes", "the answered call"):
+        assert takes(grammar, codec.write(Action("", (), answer), [SEARCH])), answer
+    for answer in (
+        *("The answer to this question is: Forensic", "So, the final answer is: x"),
+        *("**The correct answer is** 12", "the answer is 1815"),
+    ):
+        assert not takes(grammar, f"Answer: {answer}"), answer
+        assert not takes(grammar, f"<answer>{answer}</answer>"), answer
+
+
 class TestNarrowed:
     @given(
         st.sampled_from(FORMATS),

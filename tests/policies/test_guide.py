@@ -317,13 +317,13 @@ class TestTurns:
 
     def test_no_answer_before_a_call_where_it_is_asked_for(self) -> None:
         first = asked(format="tags", prompt="tools_single_step", turn=0)
-        assert "answer" in grammar_of(first)
-        assert "answer" not in grammar_of(first, Narrow(call_first=True))
+        assert "answer:" in grammar_of(first)
+        assert "answer:" not in grammar_of(first, Narrow(call_first=True))
         called = [Message("assistant", "<search>a</search>"), Message("user", "result")]
         second = dataclasses.replace(first, messages=[*first.messages, *to_chats(called)], turn=1)
-        assert "answer" in grammar_of(second, Narrow(call_first=True))
+        assert "answer:" in grammar_of(second, Narrow(call_first=True))
         alone = dataclasses.replace(first, tools=[])
-        assert "answer" in grammar_of(alone, Narrow(call_first=True)), "there is no tool to call"
+        assert "answer:" in grammar_of(alone, Narrow(call_first=True)), "there is no tool to call"
 
     def test_after_so_many_turns_with_calls_an_answer_is_given(self) -> None:
         first = asked(format="tags", prompt="non_reasoning", turn=0)

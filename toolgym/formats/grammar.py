@@ -42,6 +42,12 @@ _LINE = (
     rf"(?:[^\s\p{{Cc}}<\[{{◁]|[\[{{][0-9(\\-])(?:[^\p{{Cc}}\p{{Zl}}\p{{Zp}}<\[{{◁]|{_OPENER})"
     rf"{{0,{LONGEST_LINE - 2}}}"
 )
+# What no line begins with: readers take "The answer is:" for a label, with a problem.
+_LABEL = (
+    r"\**(?:(?i:so|therefore|thus|hence),?[ \t]+)?(?i:the)[ \t]+(?i:(?:final|correct)[ \t]+)?"
+    r"(?i:answer)(?:[ \t]+(?i:to)[ \t]+(?i:the|this|your)[ \t]+(?i:question))?[ \t]+(?i:is)"
+    r"[ \t*]*[:：\d$€£−-].*"
+)
 # A thought without a label: three words first, none with a colon or a bracket, so that it is not
 # the label of an answer and does not seem to call; and no quotes but apostrophes. Said in what may
 # stand, since llguidance gives up on long texts from which others are subtracted.
@@ -110,7 +116,7 @@ def reply_grammar(
         lines += [f"call_{n}: {piece}" for n, piece in enumerate(written)]
     if answer:
         lines.append(f"answer: {answer}")
-    lines.append(f"LINE: /{_LINE}/")
+    lines.append(f"LINE: /{_LINE}/ & ~/{_LABEL}/")
     if "THOUGHT" in thought:
         lines.append(f"THOUGHT: /{_THOUGHT}/")
     for least, most in sorted(set(re.findall(r" TEXT_(\d+)_(\d+)", " ".join(written)))):
