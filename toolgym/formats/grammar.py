@@ -21,6 +21,7 @@ from typing import Any
 
 from toolgym.errors import BadInputError
 from toolgym.formats.base import argument_name
+from toolgym.formats.loose import ANSWER_IS
 from toolgym.tools.base import Schema
 
 __all__ = [
@@ -43,11 +44,7 @@ _LINE = (
     rf"{{0,{LONGEST_LINE - 2}}}"
 )
 # What no line begins with: readers take "The answer is:" for a label, with a problem.
-_LABEL = (
-    r"\**(?:(?i:so|therefore|thus|hence),?[ \t]+)?(?i:the)[ \t]+(?i:(?:final|correct)[ \t]+)?"
-    r"(?i:answer)(?:[ \t]+(?i:to)[ \t]+(?i:the|this|your)[ \t]+(?i:question))?[ \t]+(?i:is)"
-    r"[ \t*]*[:：\d$€£−-].*"
-)
+_LABEL = rf"(?i:{ANSWER_IS})[ \t*]*[:：\d$€£−-].*"
 # A thought without a label: three words first, none with a colon or a bracket, so that it is not
 # the label of an answer and does not seem to call; and no quotes but apostrophes. Said in what may
 # stand, since llguidance gives up on long texts from which others are subtracted.

@@ -15,12 +15,15 @@ from toolgym.formats.repair import Budget, read_value
 from toolgym.tools.base import Schema
 from toolgym.trajectory import Problem
 
-__all__ = ["LABEL", "first_paragraph", "in_lines", "in_parentheses", "loose_answer"]
+__all__ = ["ANSWER_IS", "LABEL", "first_paragraph", "in_lines", "in_parentheses", "loose_answer"]
 
-LABEL = re.compile(
-    r"(?:^[ \t]*|(?<=[.!?:] ))\**(?:(?:so|therefore|thus|hence)\b,?[ \t]+)?"
-    r"the[ \t]+(?:final[ \t]+|correct[ \t]+)?answer"
+ANSWER_IS = (
+    r"\**(?:(?:so|therefore|thus|hence),?[ \t]+)?the[ \t]+(?:final[ \t]+|correct[ \t]+)?answer"
     r"(?:[ \t]+to[ \t]+(?:the|this|your)[ \t]+question)?[ \t]+is"
+)
+"""A regular expression, in Rust's syntax too; case does not matter."""
+LABEL = re.compile(
+    rf"(?:^[ \t]*|(?<=[.!?:] )){ANSWER_IS}"
     r"(?:\**[:：]\**[ \t]*(?=\S)|[ \t]+(?=[-−]?[$€£]?\d[\d.,]*+%?\**[ \t]*$))",
     re.M | re.I,
 )
