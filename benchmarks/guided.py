@@ -128,7 +128,7 @@ def main() -> None:
 
         return run
 
-    sampling.allowed_tokens = timed(sampling.allowed_tokens)
+    sampling.token_penalties = timed(sampling.token_penalties)
     Guide.take = timed(Guide.take)  # type: ignore[method-assign]
     settings = {
         **{"max_new_tokens": options.tokens, "batch_size": options.batch},

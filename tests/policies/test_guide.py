@@ -31,7 +31,7 @@ llguidance = pytest.importorskip("llguidance")
 pytest.importorskip("llguidance.hf")  # a module of its own, which its package does not load
 
 from toolgym.policies.endpoint import EndpointPolicy  # noqa: E402
-from toolgym.policies.local.guides import Guides, allowed_tokens  # noqa: E402
+from toolgym.policies.local.guides import Guides, token_penalties  # noqa: E402
 from toolgym.policies.local.sampling import Sampler, uniforms  # noqa: E402  # noqa: E402
 from toolgym.policies.local.transformers import TransformersPolicy  # noqa: E402
 
@@ -232,21 +232,22 @@ class TestMasks:
         guides = Guides(tokenizer, [end], len(tokenizer) + 5)
         guide = guides.guide(asked())
         scores = torch.zeros(2, len(tokenizer) + 5)
-        allowed = allowed_tokens([guide, None], scores)
-        assert allowed is not None
-        shown = {tokenizer.decode([i]) for i in allowed[0].nonzero()[:, 0].tolist()}
-        assert shown == {"A", "Action:", "Answer:"}
-        assert allowed[1].all()
+        penalties = token_penalties([guide, None], scores)
+        assert penalties is not None
+        assert set(penalties.flatten().tolist()) == {0.0, float("-inf")}
+        allowed = (penalties[0] == 0).nonzero()[:, 0].tolist()
+        assert {tokenizer.decode([i]) for i in allowed} == {"A", "Action:", "Answer:"}
+        assert (penalties[1] == 0).all()
         for token in tokenizer("Answer: x", add_special_tokens=False)["input_ids"]:
             assert not guide.ended
             guide.advance(token)
-        allowed = allowed_tokens([guide, None], scores)
-        assert allowed is not None
-        assert allowed[0, end]
+        penalties = token_penalties([guide, None], scores)
+        assert penalties is not None
+        assert penalties[0, end] == 0
         guide.advance(end)
         assert guide.ended
         assert not guide.failure
-        assert allowed_tokens([guide, None], scores) is None
+        assert token_penalties([guide, None], scores) is None
 
     def test_a_token_that_is_not_allowed_is_a_failure(self) -> None:
         tokenizer = make_tokenizer()
@@ -268,7 +269,7 @@ class TestMasks:
             device=torch.device("cpu"),
             logprobs=True,
         )
-        chosen = sampler.next(scores, allowed)
+        chosen = sampler.next(scores, torch.where(allowed, 0.0, float("-inf")))
         assert allowed.gather(1, chosen[:, None]).all()
         free = scores.float().log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         assert torch.equal(sampler.logprobs[0], free)

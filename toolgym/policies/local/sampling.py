@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolgym._util.optional import require_extra
-from toolgym.policies.local.guides import Guide, allowed_tokens
+from toolgym.policies.local.guides import Guide, token_penalties
 
 if TYPE_CHECKING:
     import torch
@@ -114,22 +114,20 @@ class Sampler:
             return scores
         return scores.new_zeros(scores.shape).scatter_(1, self.next(scores)[:, None], 1.0)
 
-    def next(self, scores: torch.Tensor, allowed: torch.Tensor | None = None) -> torch.Tensor:
+    def next(self, scores: torch.Tensor, penalties: torch.Tensor | None = None) -> torch.Tensor:
         """Choose one token a row; guides go on behind it.
 
         Args:
             scores: [row, vocabulary] the model's logits.
-            allowed: [row, vocabulary] bool, tokens that may be chosen; None: what the guides allow.
+            penalties: [row, vocabulary] -inf for tokens that may not be chosen, else 0; None: those
+                of the guides.
 
         Returns:
             [row] ids.
         """
-        torch = require_extra("torch", "train")
-        if allowed is None:
-            allowed = allowed_tokens(self._guides, scores)
-        offered = scores
-        if allowed is not None:
-            offered = torch.where(allowed, scores, float("-inf"))
+        if penalties is None:
+            penalties = token_penalties(self._guides, scores)
+        offered = scores if penalties is None else scores + penalties
         uniform = self._drawn.gather(1, self._position[:, None]) if self._temperature else None
         chosen, rest = self._choose(offered, uniform)
         if any(self._guides):
@@ -183,7 +181,10 @@ class Sampler:
         """
         if uniform is None:
             return scores.argmax(-1), None
-        probability = (scores.float() / self._temperature).softmax(-1)
+        scores = scores.float()
+        if self._temperature != 1:
+            scores = scores / self._temperature
+        probability = scores.softmax(-1)
         if self._top_p >= 1:
             return self._among_all(probability, uniform)
         # Stable, or tokens of equal probability would change places with the batch's size.
@@ -200,7 +201,9 @@ class Sampler:
         """As `_choose`: first a block of tokens, then one in it, so that few sums run."""
         torch = require_extra("torch", "train")
         count = probability.shape[1]
-        blocks = torch.nn.functional.pad(probability, (0, -count % _BLOCK))
+        blocks = probability
+        if gap := -count % _BLOCK:
+            blocks = torch.nn.functional.pad(probability, (0, gap))
         blocks = blocks.view(len(blocks), -1, _BLOCK)
         total = blocks.sum(-1).cumsum(-1, dtype=self._exact)
         aim = uniform * total[:, -1:]
