@@ -71,6 +71,14 @@ class Slots:
 
     def __init__(self) -> None:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._rows = self._width = 0
+
+    def reserve(self, rows: int, width: int) -> None:
+        """Let slots that must grow have at least so many rows and columns at once.
+
+        Memory that was never touched costs several times what is computed on it.
+        """
+        self._rows, self._width = max(rows, self._rows), max(width, self._width)
 
     def forward(self, model: Any, places: Sequence[Place]) -> torch.Tensor:
         """Read every row's fresh tokens.
@@ -181,8 +189,7 @@ class Slots:
         old = self._layers.get(layer)
         if old is not None and rows <= old[0].shape[0] and width <= old[0].shape[2]:
             return
-        if old is not None and rows > old[0].shape[0]:
-            rows = max(rows, old[0].shape[0] * 3 // 2)
+        rows, width = max(rows, self._rows), max(width, self._width)
         width = -(-width // _COLUMNS) * _COLUMNS
         made = []
         for n, part in enumerate(like):

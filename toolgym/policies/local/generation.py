@@ -27,6 +27,7 @@ __all__ = ["Batch", "Generator", "PackedBatch", "Row"]
 
 _SPAN = 16  # tokens between two looks at which rows have ended, where `generate` makes the steps
 _LOOK = 4  # tokens between two looks for a stop text
+_AHEAD = 128  # tokens of a reply for which memory is made when it begins
 _READ = 8192  # tokens of prompts that join at one step
 
 
@@ -180,6 +181,7 @@ class PackedBatch(Batch):
         if not joined:
             return
         self._sampler.join(self._drawn(joined), [row.guide for row in joined])
+        limit = self.settings.max_new_tokens
         known = self._known(joined)
         for n, (row, kept) in enumerate(zip(joined, known, strict=True), before):
             prefix = kept.prefix if kept else self._longest(row.prompt)
@@ -188,6 +190,13 @@ class PackedBatch(Batch):
                 self._slots.put(n, kept.states)
                 row.place.own = len(kept.ids) - (len(prefix.ids) if prefix else 0)
                 row.place.fresh = row.prompt[len(kept.ids) :]
+        self._slots.reserve(
+            min(self.settings.batch_size, len(self.rows) + len(waiting)),
+            max(
+                row.place.own + len(row.place.fresh) + min(row.most(limit), _AHEAD)
+                for row in joined
+            ),
+        )
 
     def _known(self, rows: Sequence[Row]) -> list[Kept | None]:
         """What is kept of each row's episode; what the others share is read."""
