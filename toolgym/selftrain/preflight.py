@@ -74,7 +74,8 @@ def check(settings: SelfTrainSettings) -> None:
     """
     if own_model(settings.model) is None:
         require_whole(settings.model)
-    resolve_dtype(settings.sampling.dtype)
+    for dtype in filter(None, (settings.sampling.dtype, settings.sampling.practice_dtype)):
+        resolve_dtype(dtype)
     places(settings)
     if settings.sampling.engine != "local":
         _check_server(settings.sampling)
@@ -144,6 +145,8 @@ def remember(settings: SelfTrainSettings, out: Path) -> None:
     now = settings.model_dump(mode="json")
     if settings.curriculum is None:
         del now["curriculum"]
+    if settings.sampling.practice_dtype is None:
+        del now["sampling"]["practice_dtype"]
     if settings.sampling.engine == "local":  # as folders say that were begun before there was more
         del now["sampling"]["engine"], now["sampling"]["server"]
     before = read_json(file) if file.is_file() else now
@@ -335,13 +338,21 @@ def _credit(settings: SelfTrainSettings) -> str:
     return settings.grpo.credit or ("turn" if settings.grpo.starts == "prefixes" else "episode")
 
 
+def _bytes(dtype: str, shape: Shape, gpu: bool) -> int:
+    """Of a weight that plays."""
+    quick = dtype in ("fast", "fastest")
+    dtype = "bfloat16" if gpu and quick else resolve_dtype(dtype)
+    # Weights in 8 bits are made of those in float32.
+    return {"float32": 4, "int8": 4, "bfloat16": 2, "float16": 2}.get(dtype, shape.saved)
+
+
 def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, Memory]:
     sampling = settings.sampling
     reply = sampling.max_new_tokens
     positions = shape.positions or 2**31
     longest = min(sampling.max_prompt_tokens + reply, positions)
-    dtype = "bfloat16" if gpu and sampling.dtype == "fast" else resolve_dtype(sampling.dtype)
-    saved = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype, shape.saved)
+    wanted = (sampling.dtype, sampling.practice_dtype or sampling.dtype)
+    saved = max(_bytes(dtype, shape, gpu) for dtype in wanted)
     play = (shape, sampling.batch_size, longest - reply, reply)
     kept = sampling.cache_gib * 2**30
     found: dict[str, Memory] = {}

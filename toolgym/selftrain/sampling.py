@@ -130,7 +130,8 @@ class SamplingSettings(Sampling):
         batch_size: replies sampled at once.
         concurrency: episodes that run at once.
         dtype: ``auto`` (as saved), ``fast`` (bfloat16 on GPUs and CPUs that are faster so, else
-            float32), ``float32``, ``bfloat16``.
+            float32), ``float32``, ``bfloat16``, and others of `toolgym.policies.local.models`.
+        practice_dtype: of practice with engine ``local``, such as ``fastest``; None: as ``dtype``.
         guided: whether replies are held to the format's grammar: ``practice`` (or true) alone, also
             in evaluation (``always``), or ``never``. GRPO's own sampling is never guided.
         narrow: what guided replies hold to beside it, see `toolgym.policies.guiding.Narrow`.
@@ -142,6 +143,7 @@ class SamplingSettings(Sampling):
     batch_size: int = Field(default=64, ge=1)
     concurrency: int = Field(default=128, ge=1)
     dtype: str = "auto"
+    practice_dtype: str | None = None
     guided: Literal["never", "practice", "always"] = "never"
     narrow: Narrow = Field(default_factory=Narrow)
     engine: Literal["local", "vllm", "command"] = "local"
@@ -179,6 +181,10 @@ class SamplingSettings(Sampling):
                     "server.program and server.options are for engine: vllm: write them into "
                     "server.command"
                 )
+        if self.practice_dtype is not None:
+            raise ValueError("practice_dtype is for engine: local: a server has one precision")
+        if self.dtype in ("fastest", "int8"):
+            raise ValueError(f"dtype: {self.dtype} is for engine: local; use fast, or auto")
         if self.cache_gib != Sampling.model_fields["cache_gib"].default:
             raise ValueError(
                 f"cache_gib={self.cache_gib:g} is for engine: local: a server has a cache of its "
@@ -246,7 +252,9 @@ class Players:
         from toolgym.policies.local.transformers import TransformersPolicy
 
         own = {"temperature", "concurrency", "guided", "narrow", "engine", "server"}
-        options = sampling.model_dump(exclude=own)
+        options = sampling.model_dump(exclude=own | {"practice_dtype"})
+        if practice and sampling.practice_dtype is not None:
+            options["dtype"] = sampling.practice_dtype
         if guided:
             options |= {"guided": True, "narrow": sampling.narrow}
         return TransformersPolicy(model, temperature=temperature, **options)

@@ -23,10 +23,11 @@ __all__ = [
     *("require_whole", "resolve_dtype", "steady_memory", "unload_models"),
 ]
 
-DTYPES = ("auto", "fast", "bfloat16", "float16", "float32", "float64")
+DTYPES = ("auto", "fast", "fastest", "bfloat16", "float16", "float32", "float64", "int8")
 """What ``dtype`` may be: ``auto`` as saved, ``fast`` bfloat16 where that is faster (a GPU, a CPU
-with matrix units), else float32. ``auto`` never means ``fast``: weights saved in float32 would lose
-precision unasked.
+with matrix units), else float32; ``fastest`` int8 where a CPU is fastest so, else as ``fast``. With
+``int8``, for CPUs alone, linear layers multiply in 8 bits, the rest is float32. ``auto`` never
+means another one: weights saved in float32 would lose precision unasked.
 """
 MALLOC = "TOOLGYM_MALLOC"
 # Options of mallopt(3), by the numbers of malloc.h: no blocks of their own from the system, none
@@ -92,23 +93,30 @@ def choose_device(device: str | None) -> str:
 
 
 def resolve_dtype(dtype: str, device: str | None = None) -> str:
-    """The precision that ``fast`` stands for on a device; any other one as it is.
+    """The precision that ``fast`` or ``fastest`` stands for on a device; any other one as it is.
 
     Args:
         dtype: one of `DTYPES`.
         device: such as ``cuda:1``; None: the first GPU, else the CPU.
 
     Raises:
-        BadInputError: there is no such dtype.
+        BadInputError: there is no such dtype, or the device cannot multiply in ``int8``.
     """
     if dtype not in DTYPES:
         raise BadInputError(
             f"dtype {dtype!r} is unknown{did_you_mean(dtype, DTYPES)}; use {', '.join(DTYPES)}"
         )
-    if dtype != "fast":
+    if dtype not in ("fast", "fastest", "int8"):
         return dtype
     torch = require_extra("torch", "train")
     device = choose_device(device)
+    if dtype == "int8" and not (device == "cpu" and _multiplies_int8()):
+        what = "this CPU has no" if device == "cpu" else f"on {device!r} it is not built for"
+        raise BadInputError(f"dtype 'int8' needs a CPU with VNNI: {what} such products; use 'fast'")
+    if dtype == "int8" or (
+        dtype == "fastest" and device == "cpu" and _multiplies_int8() and not _multiplies_bfloat16()
+    ):
+        return "int8"
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if device == "cpu" and _multiplies_bfloat16() else "float32"
@@ -125,6 +133,14 @@ def _multiplies_bfloat16() -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
         return bool(torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _multiplies_int8() -> bool:
+    """Whether this CPU has dot products of 8 bits that do not overflow.
+
+    Such a Xeon without AMX does 400 billion operations a second, three times those in float32.
+    """
+    return bool(require_extra("torch", "train").cpu._is_vnni_supported())
 
 
 def locate(model: str) -> str:
@@ -197,7 +213,8 @@ def steady_memory() -> bool:
 @functools.lru_cache(maxsize=1)
 def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) -> Any:
     transformers = require_extra("transformers", "train")
-    loaded, tokenizer, _ = open_model(model, dtype, padding_side="left")
+    saved = "float32" if dtype == "int8" else dtype
+    loaded, tokenizer, _ = open_model(model, saved, padding_side="left")
     if adapter is not None:
         loaded = require_extra("peft", "train").PeftModel.from_pretrained(loaded, adapter)
         loaded = loaded.merge_and_unload()
@@ -205,7 +222,12 @@ def _load(model: str, adapter: str | None, device: str, dtype: str, marks: str) 
     # Saved settings such as a repetition penalty would be inherited and change the sampling.
     loaded.generation_config = transformers.GenerationConfig()
     listed = ends if isinstance(ends, list) else [ends]
-    return loaded.to(device).eval(), tokenizer, {int(end) for end in listed if end is not None}
+    loaded = loaded.to(device).eval()
+    if dtype == "int8":
+        from toolgym.policies.local.int8 import to_int8
+
+        to_int8(loaded, tokenizer)
+    return loaded, tokenizer, {int(end) for end in listed if end is not None}
 
 
 def _cannot_load(model: str, error: Exception) -> MissingFileError:
