@@ -108,7 +108,7 @@ def answer_signals() -> None:
 def main() -> None:
     """The console script ``toolgym``."""
     answer_signals()
-    # Read as torch is loaded: threads that spin while they wait cost more than they win as soon as
-    # anything else runs beside them.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from toolgym._util.threads import wait_briefly
+
+    wait_briefly()
     _app()()

@@ -6,8 +6,6 @@ they run.
 
 from __future__ import annotations
 
-import os
+from toolgym._util.threads import wait_briefly
 
-# OpenMP reads this once, when torch is imported. Its default lets waiting threads spin, and beside
-# any other program two spinning threads train four to ten times slower than with this.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+wait_briefly()
