@@ -59,11 +59,11 @@ def test_the_error_is_that_of_rounding_alone(
     inputs = torch.tensor(values, dtype=torch.float32)
     read = _Input(inputs.abs().amax(0))
     read.layers.append(layer)
-    spread = read.spread()
+    narrowed = read.narrowed()
     with torch.inference_mode():
-        found = _Int8Linear(layer, spread, _Last())(inputs).double()
-    weight = (layer.weight.detach() * spread).double()
-    even = inputs.double() / spread
+        found = _Int8Linear(layer, narrowed, _Last())(inputs).double()
+    weight = (layer.weight.detach() / narrowed).double()
+    even = inputs.double() * narrowed
     steps = (weight.abs().amax(1) / 254, even.abs().amax(1) / 254)
     most = (
         even.abs().sum(1)[:, None] * steps[0]
@@ -102,7 +102,7 @@ def test_the_layers_of_a_model_are_replaced_but_not_that_over_words(
     first = made.model.layers[0]
     attention, mlp = first.self_attn, first.mlp
     for one, other in ((attention.q_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
-        assert torch.equal(one._narrowed, other._narrowed), "they read the same, rounded once"
+        assert one._narrowed is other._narrowed, "they read the same, rounded once"
     ids = torch.tensor([tokenizer("What is the capital of France? Paris")["input_ids"]])
     with torch.inference_mode():
         exact, found = (one(input_ids=ids).logits[0].log_softmax(-1) for one in (model, made))

@@ -47,8 +47,8 @@ def to_int8(model: Any, tokenizer: Any) -> None:
         hook.remove()
     last, made = _Last(), dict[nn.Module, nn.Module]()
     for found in seen.inputs:
-        spread = found.spread()
-        made |= {layer: _Int8Linear(layer, spread, last) for layer in found.layers}
+        narrowed = found.narrowed()
+        made |= {layer: _Int8Linear(layer, narrowed, last) for layer in found.layers}
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if layer in made:
@@ -66,11 +66,11 @@ class _Input:
         self.peak = peak
         self.layers: list[nn.Linear] = []
 
-    def spread(self) -> torch.Tensor:
-        """[channel] by what inputs are divided, and weights multiplied."""
+    def narrowed(self) -> torch.Tensor:
+        """[channel] by what inputs are multiplied, and weights divided."""
         weights = [layer.weight.detach().float().abs().amax(0) for layer in self.layers]
         widest = torch.stack(weights).amax(0)
-        return (self.peak.clamp(min=1e-5) / widest.clamp(min=1e-5)).sqrt()
+        return (widest.clamp(min=1e-5) / self.peak.clamp(min=1e-5)).sqrt()
 
 
 class _Seen:
@@ -99,18 +99,18 @@ class _Last:
     """The input that was rounded last, for the other layers that read it."""
 
     def __init__(self) -> None:
-        self._kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._kept: tuple[torch.Tensor, ...] = ()
 
     def rounded(
         self, value: torch.Tensor, narrowed: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """[token, channel] in 8 bits, and [token, 1] their scales."""
-        if self._kept is not None and self._kept[0] is value:
-            return self._kept[1:]
+        if self._kept and self._kept[0] is value and self._kept[1] is narrowed:
+            return self._kept[2], self._kept[3]
         even = value.flatten(0, -2) * narrowed
         scale = even.abs().amax(-1, keepdim=True).clamp_(min=_LEAST).div_(_LEVELS)
         rows = even.div_(scale).round_().to(torch.int8)
-        self._kept = (value, rows, scale)
+        self._kept = (value, narrowed, rows, scale)
         return rows, scale
 
 
@@ -119,16 +119,16 @@ class _Int8Linear(nn.Module):
 
     Args:
         layer: the same in float32.
-        spread: [input channel] by what its inputs are divided.
+        narrowed: [input channel] by what its inputs are multiplied.
         last: what was rounded last.
     """
 
-    def __init__(self, layer: nn.Linear, spread: torch.Tensor, last: _Last) -> None:
+    def __init__(self, layer: nn.Linear, narrowed: torch.Tensor, last: _Last) -> None:
         super().__init__()
-        weight = layer.weight.detach().float() * spread
+        weight = layer.weight.detach().float() / narrowed
         scale = weight.abs().amax(1, keepdim=True).clamp(min=_LEAST) / _LEVELS
         self._weight = (weight / scale).round().to(torch.int8).contiguous().t()
-        self._scale, self._narrowed = scale[:, 0], 1 / spread
+        self._scale, self._narrowed = scale[:, 0], narrowed
         self._bias = None if layer.bias is None else layer.bias.detach()
         self._last = last
 
