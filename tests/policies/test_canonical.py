@@ -243,6 +243,26 @@ class TestDrawnAgain:
         free = torch.log_softmax(scores.float(), -1)[range(count), chosen]
         assert torch.equal(sampler.logprobs[0], free)
 
+    @pytest.mark.parametrize("top_p", [1.0, 0.999999])
+    def test_rounding_does_not_decide(self, top_p: float) -> None:
+        """Scores in their last bits depend on what else is in the batch; samples must not."""
+        rows, width = 1000, 1000
+        scores = torch.zeros(rows, width).uniform_(-1, 1, generator=torch.manual_seed(0))
+        near = scores + 1e-6 * torch.randn(rows, width)
+        found = []
+        for offered in (scores, near):
+            guides: list[Any] = [Refusing(set(range(0, width, 2))) for _ in range(rows)]
+            sampler = Sampler(
+                uniforms(range(rows), 1),
+                temperature=1.0,
+                top_p=top_p,
+                device=torch.device("cpu"),
+                logprobs=False,
+                guides=guides,
+            )
+            found.append(sampler.next(offered))
+        assert (found[0] == found[1]).float().mean() > 0.99
+
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
     def test_where_all_are_refused_the_first_is_taken(self, temperature: float) -> None:
         guides: list[Any] = [Refusing(set(range(5))), Refusing({1}), None]

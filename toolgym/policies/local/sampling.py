@@ -129,24 +129,23 @@ class Sampler:
             penalties = token_penalties(self._guides, scores)
         offered = scores if penalties is None else scores + penalties
         uniform = self._drawn.gather(1, self._position[:, None]) if self._temperature else None
-        chosen, rest = self._choose(offered, uniform)
+        chosen = self._choose(offered, uniform)
         if any(self._guides):
-            self._follow(offered, chosen, rest)
+            self._follow(offered, chosen, uniform)
         self._position += 1
         if self._keep_logprobs:
             self._note(scores, chosen)
         return chosen
 
     def _follow(
-        self, offered: torch.Tensor, chosen: torch.Tensor, rest: torch.Tensor | None
+        self, offered: torch.Tensor, chosen: torch.Tensor, uniform: torch.Tensor | None
     ) -> None:
         """Let guides go on; a row whose token is refused is drawn again among the others.
 
         Args:
             offered: [row, vocabulary] logits, -inf where a token may not be chosen.
             chosen: [row] ids; written where another one is taken.
-            rest: [row, 1] what is left of the rows' chance, uniform in [0, 1); None at
-                temperature 0.
+            uniform: [row, 1] what the rows were drawn by; None at temperature 0.
         """
         first = chosen.tolist()
         asked = [(n, guide) for n, guide in enumerate(self._guides) if guide is not None]
@@ -165,22 +164,17 @@ class Sampler:
             rows = [n for n, _ in asked]
             if not rows:
                 return
-            chosen[rows], more = self._choose(offered[rows], None if rest is None else rest[rows])
-            if rest is not None and more is not None:
-                rest[rows] = more
+            if uniform is not None:
+                uniform[rows] = _another(uniform[rows])
+            chosen[rows] = self._choose(offered[rows], None if uniform is None else uniform[rows])
         for n, guide in asked:
             guide.insist(first[n])
             chosen[n] = first[n]
 
-    def _choose(
-        self, scores: torch.Tensor, uniform: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One token a row, and where its chance lay within that of the token.
-
-        Given the token that place is uniform, so that it serves to draw another one.
-        """
+    def _choose(self, scores: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
+        """One token a row."""
         if uniform is None:
-            return scores.argmax(-1), None
+            return scores.argmax(-1)
         scores = scores.float()
         if self._temperature != 1:
             scores = scores / self._temperature
@@ -193,11 +187,9 @@ class Sampler:
         kept = ((total - ranked) < self._top_p).sum(-1, keepdim=True)
         aim = uniform * total.gather(-1, kept - 1)
         place = _invert(total, aim).minimum(kept[:, 0] - 1)
-        return order.gather(-1, place[:, None])[:, 0], _left(ranked, total, aim, place)
+        return order.gather(-1, place[:, None])[:, 0]
 
-    def _among_all(
-        self, probability: torch.Tensor, uniform: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _among_all(self, probability: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """As `_choose`: first a block of tokens, then one in it, so that few sums run."""
         torch = require_extra("torch", "train")
         count = probability.shape[1]
@@ -210,9 +202,7 @@ class Sampler:
         block = _invert(total, aim)
         before = torch.nn.functional.pad(total, (1, 0)).gather(-1, block[:, None])
         inside = blocks[torch.arange(len(blocks), device=blocks.device), block]
-        total, aim = inside.cumsum(-1, dtype=self._exact), aim - before
-        place = _invert(total, aim)
-        return block * _BLOCK + place, _left(inside, total, aim, place)
+        return block * _BLOCK + _invert(inside.cumsum(-1, dtype=self._exact), aim - before)
 
     def _note(self, scores: torch.Tensor, chosen: torch.Tensor) -> None:
         logprobs = scores.float().log_softmax(-1)
@@ -234,20 +224,23 @@ def _invert(total: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
     return (total <= aim.minimum(below)).sum(-1).clamp(max=total.shape[-1] - 1)
 
 
-def _left(
-    probability: torch.Tensor, total: torch.Tensor, aim: torch.Tensor, place: torch.Tensor
-) -> torch.Tensor:
-    """Where a number lies within the place that it fell on, in [0, 1).
+def _another(uniform: torch.Tensor) -> torch.Tensor:
+    """Numbers in [0, 1) that depend on those before alone, mixed by SplitMix64.
+
+    (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.) Where a
+    number lies within the token that it fell on would be uniform, too, but of an improbable token
+    it shows rounding errors alone, which depend on what else is in the batch.
 
     Args:
-        probability: [row, vocabulary].
-        total: [row, vocabulary] their running sum.
-        aim: [row, 1] numbers in [0, total].
-        place: [row] places.
+        uniform: [row, 1] numbers in [0, 1).
 
     Returns:
         [row, 1] numbers.
     """
-    width = probability.gather(-1, place[:, None]).to(total.dtype)
-    begin = total.gather(-1, place[:, None]) - width
-    return ((aim - begin) / width.clamp(min=1e-38)).clamp(0, 1 - 2.0**-22)
+    torch = require_extra("torch", "train")
+    bits = (uniform.double().cpu().numpy() * 2.0**53).astype(np.uint64)
+    bits += np.uint64(0x9E3779B97F4A7C15)  # arrays wrap around
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return torch.from_numpy((bits >> np.uint64(11)) * 2.0**-53).to(uniform)  # type: ignore[no-any-return]
