@@ -184,20 +184,16 @@ def test_the_real_models_recipes_run_on_a_small_llama_3(
     assert changed(models["llama"], tmp_path / "run/round-1/training/model")
 
 
-@pytest.mark.parametrize(
-    ("name", "rounds", "playing"), [("smollm2", 1, 40), ("smollm2-guided", 1, 80)]
-)
-def test_the_real_models_recipes_can_be_planned_for_a_large_one(
-    name: str, rounds: int, playing: int
-) -> None:
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-guided"])
+def test_the_real_models_recipes_can_be_planned_for_a_large_one(name: str) -> None:
     call = ["selftrain", str(RECIPES / f"{name}.yaml"), "--dry-run", "--json", "--model"]
     result = CliRunner().invoke(app, [*call, "meta-llama/Meta-Llama-3-8B-Instruct"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["shape"]["parameters"], told["gpu"]) == (8_030_261_248, True)
-    assert told["memory"]["playing"]["fits_gib"] == playing
+    assert told["memory"]["playing"]["fits_gib"] == 80
     assert told["memory"]["sft"]["fits_gib"] > 80
-    assert [each["method"] for each in told["rounds"]] == ["sft"] * rounds
+    assert [each["method"] for each in told["rounds"]] == ["sft"]
 
 
 @pytest.mark.usefixtures("halves")
