@@ -217,6 +217,13 @@ class Refusing:
         self.taken.append(token)
 
 
+def drawing(guides: list[Any], **options: Any) -> Sampler:
+    """A sampler of one token a row, guided."""
+    options = {"temperature": 1.0, "top_p": 1.0, "logprobs": False} | options
+    drawn = uniforms(range(len(guides)), 1)
+    return Sampler(drawn, device=torch.device("cpu"), guides=guides, **options)
+
+
 class TestDrawnAgain:
     @pytest.mark.parametrize("top_p", [1.0, 0.999999])
     def test_the_others_keep_their_proportions(self, top_p: float) -> None:
@@ -224,14 +231,7 @@ class TestDrawnAgain:
         weights = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
         scores = torch.tensor(np.log(weights)).repeat(count, 1)
         guides: list[Any] = [Refusing({0, 3}) for _ in range(count)]
-        sampler = Sampler(
-            uniforms(range(count), 1),
-            temperature=1.0,
-            top_p=top_p,
-            device=torch.device("cpu"),
-            logprobs=True,
-            guides=guides,
-        )
+        sampler = drawing(guides, top_p=top_p, logprobs=True)
         chosen = sampler.next(scores).tolist()
         assert [guide.taken for guide in guides] == [[token] for token in chosen]
         found, left = Counter(chosen), {n: weights[n] for n in (1, 2, 4)}
@@ -252,28 +252,13 @@ class TestDrawnAgain:
         found = []
         for offered in (scores, near):
             guides: list[Any] = [Refusing(set(range(0, width, 2))) for _ in range(rows)]
-            sampler = Sampler(
-                uniforms(range(rows), 1),
-                temperature=1.0,
-                top_p=top_p,
-                device=torch.device("cpu"),
-                logprobs=False,
-                guides=guides,
-            )
-            found.append(sampler.next(offered))
+            found.append(drawing(guides, top_p=top_p).next(offered))
         assert (found[0] == found[1]).float().mean() > 0.99
 
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
     def test_where_all_are_refused_the_first_is_taken(self, temperature: float) -> None:
         guides: list[Any] = [Refusing(set(range(5))), Refusing({1}), None]
-        sampler = Sampler(
-            uniforms(range(3), 1),
-            temperature=temperature,
-            top_p=1.0,
-            device=torch.device("cpu"),
-            logprobs=False,
-            guides=guides,
-        )
+        sampler = drawing(guides, temperature=temperature)
         scores = torch.tensor([[0.0, 90.0, 0.0, 60.0, 0.0]]).repeat(3, 1)
         assert sampler.next(scores).tolist() == [1, 3, 1]
         assert guides[0].taken == [1]

@@ -347,7 +347,7 @@ class TestTurns:
         first = Request(to_chats(opening), [SEARCH_ANY], codec, episode="t#0")
         (reply,) = made(policy, [first])
         calls = codec.parse(reply.text, [SEARCH_ANY]).calls
-        assert calls
+        assert calls, (reply.text, reply.cut)
         assert all(call.arguments["query"] in question for call in calls)
         results = [ToolResult(call.id, passage) for call in calls]
         more = [Message("assistant", reply.text), *codec.results(calls, results, [SEARCH_ANY])]

@@ -111,7 +111,7 @@ def test_the_layers_of_a_model_are_replaced_but_not_that_over_words(
 
 
 @quick
-def test_a_policy_plays_in_8_bits_and_records_it(tiny: tuple[Path, Any, Any]) -> None:
+def test_a_policy_records_that_it_is_in_8_bits(tiny: tuple[Path, Any, Any]) -> None:
     folder = str(tiny[0])
     try:
         told = TransformersPolicy(folder, dtype="int8", device="cpu", max_new_tokens=4).describe()
