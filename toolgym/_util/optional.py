@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 from toolgym.errors import MissingExtraError
@@ -74,6 +75,12 @@ def quiet() -> Iterator[None]:
 
 def installed_versions() -> dict[str, str]:
     """What a run may depend on, as installed."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Read once a process: what is imported stays, and each file takes a millisecond or two."""
     names = ("toolgym", "gymnasium", "numpy", "bm25s", "torch", "transformers", "trl", "aiohttp")
     found = {"python": platform.python_version()}
     for name in (*names, "mcp", "bfcl-eval"):  # whose classes are the tools of an environment
