@@ -13,14 +13,14 @@ __all__ = ["Lanes"]
 A = TypeVar("A")
 T = TypeVar("T")
 
-_UNTIL_SENT = 2  # rounds of the loop: a request is made, and its bytes are written
+_AT_ONCE = 4  # replies that one round of the loop takes in: a round costs, too
 
 
 class Lanes:
     """Lanes of requests, one after the other in each; all in one event loop."""
 
     def __init__(self) -> None:
-        self._gate = asyncio.Lock()
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def run(
         self,
@@ -35,22 +35,21 @@ class Lanes:
             request: the first one.
             told: takes a reply, or why there is none; its result is asked next, until it is None.
         """
-        going = asyncio.create_task(ask(request))
+        loop = asyncio.get_running_loop()
         while True:
             reply: T | Exception
             try:
-                reply = await going
+                reply = await ask(request)
             except asyncio.CancelledError:
                 told(EndpointError("connection", "the request was given up"))
                 raise
             except Exception as error:  # what a codec raises, too, is taken as a reply
                 reply = error
-            # Replies often come together. What follows from one leaves before another one is taken
-            # in: else all would leave after the last one, and come together for ever.
-            async with self._gate:
-                following = told(reply)
-                if following is None:
-                    return
-                going = asyncio.create_task(ask(following))
-                for _ in range(_UNTIL_SENT):
-                    await asyncio.sleep(0)
+            # Replies often come together. What follows from a few leaves before the next ones are
+            # taken in: else all would leave after the last one, and come together for ever.
+            await self._gate.acquire()
+            loop.call_soon(self._gate.release)  # in the next round, in which its bytes are written
+            following = told(reply)
+            if following is None:
+                return
+            request = following
