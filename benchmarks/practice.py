@@ -12,7 +12,7 @@ with the same chat template, end tokens and longest reply; they differ in how re
   has one seed for all requests, so that a reply depends on what else is in the batch.
 - vllm, llama.cpp: their servers, where ``--vllm`` or ``--llama-server`` names the program, asked by
   `EndpointPolicy`; the second with ``--gguf``, the same weights in its own file. What they take to
-  start does not count.
+  start does not count. llama.cpp's slots do not share what prompts have in common.
 
 ``--shots`` puts so many worked examples in front as chat turns, as a model needs that has never
 called a tool. Without MODEL a Llama of a million parameters with random weights plays, which says
@@ -175,6 +175,8 @@ CONTENDERS: dict[str, Callable[..., TransformersPolicy]] = {
 }
 SERVERS = ("vllm", "llama.cpp")
 _EAGER = ("--enforce-eager", "--no-enable-chunked-prefill")  # see examples/recipes/miniature-vllm
+# Else it samples among the 40 likeliest tokens alone, and none below a twentieth of the first.
+_WHOLE = {"llama.cpp": {"top_k": 0, "min_p": 0.0}}
 _ONE = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
@@ -200,7 +202,9 @@ def _player(name: str, model: str, options: argparse.Namespace) -> Iterator[Poli
     values: dict[str, Any] = {"batch_size": options.batch, "dtype": dtype, "max_length": 2048}
     values["model"] = model if name == "vllm" else options.gguf
     with ModelServer(_command(name, options), values, environment=_ONE) as server:
-        policy = EndpointPolicy(server.url, model=server.name, max_tokens=options.tokens)
+        policy = EndpointPolicy(
+            server.url, model=server.name, max_tokens=options.tokens, extra_body=_WHOLE.get(name)
+        )
         yield policy
         policy.close()
 
