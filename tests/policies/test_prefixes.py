@@ -248,13 +248,29 @@ def test_prefixes_count_towards_the_limit() -> None:
     assert prefixes._size == 80 * 50
 
 
-@pytest.mark.parametrize("kernel", ["flash", "by hand"])
+def test_rows_of_like_lengths_are_attended_to_together() -> None:
+    """A long row among short ones would pad them all; many short ones each alone take longer."""
+
+    def runs(*counts: int, own: int = 0) -> list[tuple[int, int]]:
+        places = [Place([0] * count, own=own) for count in counts]
+        return attention._runs(1, [Place([0]), *places], torch.device("cpu"))
+
+    assert runs() == []
+    assert runs(*[12] * 60) == [(1, 61)]
+    assert runs(170, 165, 172) == [(1, 4)]
+    assert runs(12, 12, 12, 300, 12, 12) == [(1, 4), (4, 5), (5, 7)]
+    assert runs(20, 20, own=5000) == [(1, 3)]
+
+
+@pytest.mark.parametrize("kernel", ["flash", "by hand", "one block"])
 def test_a_pass_gives_the_models_own_logits(
     base: Loaded, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows with and without a prefix, of any length; as many query heads as keys, and more."""
     if kernel == "by hand":
         monkeypatch.setattr(attention, "_on_cpu", lambda tensor: False)
+    if kernel == "one block":
+        monkeypatch.setattr(attention, "_BLOCK", 1 << 30)
     for groups in (1, 2, 4):
         torch.manual_seed(groups)
         model = transformers.LlamaForCausalLM(

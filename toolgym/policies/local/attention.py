@@ -22,6 +22,8 @@ __all__ = ["Place", "Prefix", "Slots", "States", "UnfitModelError"]
 
 _NAME = "toolgym_rows"
 _COLUMNS = 64  # slots grow by so many
+# Pairs of query and column that take as long as a block more: on a CPU, and elsewhere.
+_BLOCK, _FAST_BLOCK = 1 << 12, 1 << 20
 # What an attention may be told beside the usual, and what ours knows nothing of.
 _FOREIGN = ("softcap", "s_aux", "sliding_window", "position_bias")
 
@@ -249,7 +251,7 @@ class _Pass:
         slots: [token] row of each token.
         columns: [token] its column there.
         last: [row] place of each row's last token.
-        blocks: rows with one token, and the others.
+        blocks: rows with one token, and runs of the others.
         shared: each prefix with the places [token] of the tokens after it.
     """
 
@@ -278,7 +280,7 @@ class _Pass:
             if place.prefix is not None:
                 shared.setdefault(id(place.prefix), (place.prefix, []))[1].append(row)
         single = next((n for n, place in enumerate(places) if len(place.fresh) > 1), len(places))
-        bounds = [(0, single), (single, len(places))]
+        bounds = [(0, single), *_runs(single, places, device)]
         return cls(
             rows=len(places),
             width=int((own + counts).max()),
@@ -293,6 +295,27 @@ class _Pass:
                 for prefix, rows in shared.values()
             ],
         )
+
+
+def _runs(first: int, places: Sequence[Place], device: Any) -> list[tuple[int, int]]:
+    """Rows from one on, parted into runs: padding to a run's longest costs less than a block."""
+    block = _BLOCK if device.type == "cpu" else _FAST_BLOCK
+    runs: list[tuple[int, int]] = []
+    most = wide = spent = 0
+    for row in range(first, len(places)):
+        count = len(places[row].fresh)
+        width = places[row].own + count
+        if runs:
+            begin = runs[-1][0]
+            longer, wider = max(most, count), max(wide, width)
+            both = (row + 1 - begin) * longer * wider
+            if both <= spent + count * width + block:
+                runs[-1] = (begin, row + 1)
+                most, wide, spent = longer, wider, both
+                continue
+        runs.append((row, row + 1))
+        most, wide, spent = count, width, count * width
+    return runs
 
 
 def _block(first: int, last: int, counts: Any, own: Any, ends: Any, device: Any) -> _Block:
