@@ -15,7 +15,7 @@ import jsonschema_rs
 import numpy as np
 import pytest
 
-from toolgym import rollout
+from toolgym import evaluate, rollout
 from toolgym.errors import BadInputError, EndpointError, PolicyError
 from toolgym.formats import get_format
 from toolgym.messages import Message, ToolResult, to_chats
@@ -119,12 +119,6 @@ def made(policy: Any, requests: list[Request]) -> list[Reply]:
     for reply in replies:
         assert not isinstance(reply, Exception), reply
     return list(replies)
-
-
-def ended(policy: Any, request: Request) -> Reply:
-    """A reply that is not cut: a random model's thoughts often are."""
-    asked_again = [dataclasses.replace(request, seed=seed) for seed in range(8)]
-    return next(reply for reply in made(policy, asked_again) if not reply.cut)
 
 
 def tokens(reply: Reply) -> ReplyTokens:
@@ -345,20 +339,23 @@ class TestTurns:
     def test_a_model_that_quotes(self, folder: Path, format: str) -> None:
         """Arguments are the question's words, answers at most two of the result's."""
         narrow = {"quoted": True, "answer_words": 2, "call_turns": 1}
-        policy = TransformersPolicy(folder, guided=True, narrow=narrow, max_new_tokens=300)
+        policy = TransformersPolicy(folder, guided=True, narrow=narrow, max_new_tokens=700)
         assert policy.describe()["narrow"] == narrow
         codec = get_format(format, "non_reasoning")
         question, passage = "Who wrote it, and when?", "The Well by Ada May (1901) was read."
         opening = [codec.question(Message("user", question))]
         first = Request(to_chats(opening), [SEARCH_ANY], codec, episode="t#0")
-        reply = ended(policy, first)
+        (reply,) = made(policy, [first])
         calls = codec.parse(reply.text, [SEARCH_ANY]).calls
-        assert calls, reply.text
+        assert calls, (reply.text, reply.cut)
         assert all(call.arguments["query"] in question for call in calls)
         results = [ToolResult(call.id, passage) for call in calls]
         more = [Message("assistant", reply.text), *codec.results(calls, results, [SEARCH_ANY])]
-        second = dataclasses.replace(first, messages=[*first.messages, *to_chats(more)], turn=1)
-        answer = codec.parse(ended(policy, second).text, [SEARCH_ANY]).answer
+        second = dataclasses.replace(
+            first, messages=[*first.messages, *to_chats(more)], turn=1, seed=4
+        )
+        (reply,) = made(policy, [second])
+        answer = codec.parse(reply.text, [SEARCH_ANY]).answer
         assert answer is not None
         assert answer in passage
         assert len(answer.split()) <= 2
@@ -435,7 +432,7 @@ class TestRecord:
         assert not plain.guided
 
     def test_old_files_are_read_and_new_ones_round_trip(self, folder: Path, tmp_path: Path) -> None:
-        policy = TransformersPolicy(folder, guided=True, max_new_tokens=400, logprobs=True)
+        policy = TransformersPolicy(folder, guided=True, max_new_tokens=1000, logprobs=True)
         run = rollout(
             "ToolQA-PopQA-v0",
             policy,
@@ -452,8 +449,8 @@ class TestRecord:
             old = Trajectory.from_row(row).tokens
             assert isinstance(old, Tokens)
             assert not old.guided
-            assert all(step.cut or not step.problems for step in trajectory.steps)
-        assert not all(step.cut for trajectory in run.trajectories() for step in trajectory.steps)
+        rates = {row.name: row.value for row in evaluate(run).rows}
+        assert not rates["malformed_rate"]
 
 
 class Grammatical:

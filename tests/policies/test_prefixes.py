@@ -270,7 +270,7 @@ def test_a_pass_gives_the_models_own_logits(
     if kernel == "by hand":
         monkeypatch.setattr(attention, "_on_cpu", lambda tensor: False)
     if kernel == "one block":
-        monkeypatch.setattr(attention, "_BLOCK", 1 << 30)
+        monkeypatch.setattr(attention, "_CPU_PAIRS", 1 << 30)
     for groups in (1, 2, 4):
         torch.manual_seed(groups)
         model = transformers.LlamaForCausalLM(

@@ -23,7 +23,7 @@ __all__ = ["Place", "Prefix", "Slots", "States", "UnfitModelError"]
 _NAME = "toolgym_rows"
 _COLUMNS = 64  # slots grow by so many
 # Pairs of query and column that take as long as a block more: on a CPU, and elsewhere.
-_BLOCK, _FAST_BLOCK = 1 << 12, 1 << 20
+_CPU_PAIRS, _OTHER_PAIRS = 1 << 12, 1 << 20
 # What an attention may be told beside the usual, and what ours knows nothing of.
 _FOREIGN = ("softcap", "s_aux", "sliding_window", "position_bias")
 
@@ -299,7 +299,7 @@ class _Pass:
 
 def _runs(first: int, places: Sequence[Place], device: Any) -> list[tuple[int, int]]:
     """Rows from one on, parted into runs: padding to a run's longest costs less than a block."""
-    block = _BLOCK if device.type == "cpu" else _FAST_BLOCK
+    block = _CPU_PAIRS if device.type == "cpu" else _OTHER_PAIRS
     runs: list[tuple[int, int]] = []
     most = wide = spent = 0
     for row in range(first, len(places)):
