@@ -7,11 +7,12 @@ with those of ``smollm2-guided.yaml``; practice sees the bundled questions alone
 real ones alone, and of scenarios the bundled test split. On two cores an arm of a seed takes an
 hour and more: choose with ``--arms``, ``--seeds``, ``--sets`` and ``--questions``. Figures stand in
 ``docs/real-model-study.json``: what was run with the same settings is not run again there, also
-where its folder is gone, so that the study can be made in many sittings. Arms that begin alike
-share the evaluation of the base and the first practice, as long as their folder is there. Between
-rounds ``--between`` questions of each set are asked; all of them greedily after the last one.
-``--smoke`` runs every arm on every set with a question or two and keeps whatever was played: it
-shows that the command works, and its figures say nothing.
+where its folder is gone, so that the study can be made in many sittings. What another arm of the
+seed has been through in the same way is taken over from its folder, as long as that is there: the
+evaluation of the base, a round's practice, whole rounds. Between rounds ``--between`` questions of
+each set are asked; all of them greedily after the last one. ``--smoke`` runs every arm on every set
+with a question or two and keeps whatever was played: it shows that the command works, and its
+figures say nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.real_page import FIGURES, page, table, told
+from study.sharing import take_over
 
 from toolgym import rollout
 from toolgym._util.jsonl import read_json, read_rows, value_hash, write_json
@@ -78,7 +79,6 @@ GRPO = {
     **{"batch_size": 32, "generations": 8, "learning_rate": 2e-5, "max_updates": 20},
     "reward": {"accuracy": 1.0},  # one for all sets: scenarios have another of their own
 }
-_AFTER_PRACTICE = {"rounds", "methods", "begin_with", "filter", "train", "dpo", "grpo"}
 _REAL = {"tasks": "sample", "split": "train"}
 SETS: dict[str, dict[str, Any]] = {
     "popqa": {"id": "ToolQA-PopQA-v0", "test": "popqa/dev.jsonl"},
@@ -163,18 +163,10 @@ def _arm(
     """Figures by round and set of one arm and seed, and what the model lost."""
     loaded = load_settings(settings)
     out = given.out / f"seed-{seed}" / "".join(c if c.isalnum() else "-" for c in arm)
-    before = _before(given.out / f"seed-{seed}", loaded)
-    first, played = _first(given.out / f"seed-{seed}", loaded), out / "round-1" / "practice"
-    if before.is_dir() and not (out / "evaluation-0").exists():
-        shutil.copytree(before, out / "evaluation-0")
-    if first.is_dir() and not played.exists():
-        # What is right there is another thing in each arm: that is counted anew.
-        shutil.copytree(first, played, ignore=shutil.ignore_patterns("done.json"))
+    taken = take_over(out, loaded)
+    if taken:
+        print(f"seed {seed}, {arm}: {', '.join(taken)} from another arm", file=sys.stderr)
     report = selftrain(loaded, out=out)
-    if not before.is_dir():
-        shutil.copytree(out / "evaluation-0", before)
-    if played.is_dir() and not first.is_dir():
-        shutil.copytree(played, first)
     facts = read_json(report.with_suffix(".json"))
     rounds = [_figures(given, folder) for folder in sorted(out.glob("evaluation-*"))]
     models = sorted(out.glob("round-*/training/model"))
@@ -190,23 +182,6 @@ def _arm(
             found["changed"] = {" ".join(key): part.relative for key, part in thirds.items()}
         write_json(kept, found)
     return {"rounds": rounds, "seconds": sum(facts["seconds"].values()), **read_json(kept)}
-
-
-def _before(folder: Path, settings: SelfTrainSettings) -> Path:
-    """Where the base's evaluation lies that arms share which ask it the same in the same way."""
-    asked = settings.model_dump(include={"model", "seed"}, mode="json")
-    places = [place.model_dump(mode="json") for place in settings.environments]
-    asked["places"] = [{k: v for k, v in p.items() if not k.startswith("train")} for p in places]
-    sampling = settings.sampling.model_dump(mode="json")
-    if settings.sampling.guided != "always":
-        sampling = {k: v for k, v in sampling.items() if k not in ("guided", "narrow")}
-    return folder / "before" / value_hash([asked, sampling])[:16]
-
-
-def _first(folder: Path, settings: SelfTrainSettings) -> Path:
-    """Where the first round's practice lies that arms share which begin in the same way."""
-    asked = settings.model_dump(mode="json", exclude=_AFTER_PRACTICE)
-    return folder / "practice" / value_hash(asked)[:16]
 
 
 def _ask_all(given: argparse.Namespace, settings: SelfTrainSettings, model: str, out: Path) -> None:

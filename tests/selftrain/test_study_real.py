@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("yaml")
 pytestmark = pytest.mark.sources
 
+from toolgym._util.jsonl import write_json  # noqa: E402
 from toolgym.evaluation.document import to_markdown  # noqa: E402
 from toolgym.selftrain.settings import load_settings  # noqa: E402
 
@@ -117,27 +119,95 @@ def test_what_was_found_is_not_run_again(
     assert ran[4:] == [("guided, then SFT", 1), ("zero-shot", 1)], "other settings are run again"
 
 
-def test_arms_share_the_evaluation_of_the_base(study: ModuleType) -> None:
-    def folder(name: str, seed: int = 0) -> Path:
-        change = study.ARMS[name]
-        settings = load_settings(study._settings(options(study, False), change, seed))
-        found: Path = study._before(Path("s"), settings)
-        return found
+def keys(study: ModuleType, of: str, name: str, seed: int = 0, *number: int) -> str:
+    settings = load_settings(study._settings(options(study, False), study.ARMS[name], seed))
+    found: str = getattr(importlib.import_module("study.sharing"), of)(settings, *number)
+    return found
 
-    plain = folder("examples, then SFT")
-    assert plain == folder("zero-shot") == folder("SFT, then GRPO")
+
+def test_arms_share_the_evaluation_of_the_base(study: ModuleType) -> None:
+    def key(name: str, seed: int = 0) -> str:
+        return keys(study, "evaluated", name, seed)
+
+    plain = key("examples, then SFT")
+    assert plain == key("zero-shot") == key("SFT, then GRPO")
     others = ["two examples, untrained", "guided, untrained", "guided, then SFT"]
-    assert len({plain, *map(folder, others), folder("zero-shot", 1)}) == 5
+    assert len({plain, *map(key, others), key("zero-shot", 1)}) == 5
 
 
 def test_arms_that_begin_alike_share_their_first_practice(study: ModuleType) -> None:
-    def folder(name: str, seed: int = 0) -> Path:
-        settings = load_settings(study._settings(options(study, False), study.ARMS[name], seed))
-        found: Path = study._first(Path("s"), settings)
-        return found
+    def key(name: str, seed: int = 0) -> str:
+        return keys(study, "practised", name, seed, 1)
 
-    shown = folder("examples and guide, then SFT")
-    assert shown == folder("SFT, then DPO") == folder("control: copied answers")
-    alone = folder("guided, then SFT")
-    assert alone == folder("guided, then SFT once") == folder("control: guided, unfiltered")
-    assert len({shown, alone, folder("examples, then SFT"), folder("guided, then SFT", 1)}) == 4
+    shown = key("examples and guide, then SFT")
+    assert shown == key("SFT, then DPO") == key("control: copied answers")
+    alone = key("guided, then SFT")
+    assert alone == key("guided, then SFT once") == key("control: guided, unfiltered")
+    assert len({shown, alone, key("examples, then SFT"), key("guided, then SFT", 1)}) == 4
+
+
+def begun(study: ModuleType, folder: Path, arm: str, stages: Sequence[str], **more: Any) -> Any:
+    """The folder of an arm that has been through some stages."""
+    settings = load_settings(study._settings(options(study, False), study.ARMS[arm], 0) | more)
+    write_json(folder / "settings.json", settings.model_dump(mode="json"))
+    for stage in stages:
+        (folder / stage).mkdir(parents=True)
+        (folder / stage / "made").write_text(f"{folder.name} {stage}", encoding="utf-8")
+        (folder / stage / "done.json").write_text("{}", encoding="utf-8")
+    return settings
+
+
+ROUND = ["practice", "selection", "training"]
+THROUGH = [
+    "evaluation-0",
+    *(f"round-{number}/{stage}" for number in (1, 2, 3) for stage in ROUND),
+    *(f"evaluation-{number}" for number in (1, 2, 3)),
+]
+
+
+@pytest.mark.parametrize(
+    ("arm", "more", "whole", "counted_anew"),
+    [
+        ("SFT, then DPO", {}, 2, "round-3/practice"),
+        ("SFT, then GRPO", {}, 2, None),
+        ("examples and guide, then SFT", {"rounds": 2}, 2, None),
+        ("control: unfiltered", {}, 0, "round-1/practice"),
+        ("examples, then SFT", {}, 0, None),
+    ],
+)
+def test_an_arm_takes_over_what_another_has_been_through(
+    study: ModuleType,
+    tmp_path: Path,
+    arm: str,
+    more: dict[str, Any],
+    whole: int,
+    counted_anew: str | None,
+) -> None:
+    take_over = importlib.import_module("study.sharing").take_over
+    begun(study, tmp_path / "first", "examples and guide, then SFT", THROUGH)
+    mine = begun(study, tmp_path / "mine", arm, [], **more)
+    taken = take_over(tmp_path / "mine", mine)
+    rounds = [f"round-{n}/{stage}" for n in range(1, whole + 1) for stage in ROUND]
+    evaluations = [f"evaluation-{n}" for n in range(whole + 1)]
+    anew = [] if counted_anew is None else [counted_anew]
+    assert sorted(taken) == sorted([*rounds, *evaluations, *anew])
+    for stage in taken:
+        assert (tmp_path / "mine" / stage / "made").read_text() == f"first {stage}"
+        # The filter, or what is learned next, decides what counts as right in practice.
+        counted = not stage.endswith("practice")
+        assert (tmp_path / "mine" / stage / "done.json").is_file() == counted
+    assert take_over(tmp_path / "mine", mine) == [], "nothing is copied twice"
+    assert not list((tmp_path / "mine").rglob(".*")), "no half of a copy is left"
+
+
+def test_what_is_not_done_or_was_begun_here_is_not_taken_over(
+    study: ModuleType, tmp_path: Path
+) -> None:
+    take_over = importlib.import_module("study.sharing").take_over
+    begun(study, tmp_path / "first", "examples and guide, then SFT", THROUGH[:5])
+    (tmp_path / "first" / "round-1" / "training" / "done.json").unlink()
+    mine = begun(study, tmp_path / "mine", "SFT, then DPO", ["evaluation-0"])
+    assert take_over(tmp_path / "mine", mine) == [
+        *("round-1/practice", "round-1/selection", "round-2/practice")
+    ]
+    assert (tmp_path / "mine" / "evaluation-0" / "made").read_text() == "mine evaluation-0"

@@ -1,0 +1,89 @@
+"""Stages that arms of a study have in common: what one arm has been through, another takes over."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolgym._util.jsonl import value_hash
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings
+from toolgym.selftrain.stages import DONE
+
+__all__ = ["evaluated", "practised", "take_over", "trained"]
+
+_AFTER_PRACTICE = {"rounds", "methods", "begin_with", "filter", "train", "dpo", "grpo"}
+
+
+def evaluated(settings: SelfTrainSettings) -> str:
+    """A key of what decides the evaluation of the base."""
+    asked = settings.model_dump(include={"model", "seed"}, mode="json")
+    places = [place.model_dump(mode="json") for place in settings.environments]
+    asked["places"] = [{k: v for k, v in p.items() if not k.startswith("train")} for p in places]
+    sampling = settings.sampling.model_dump(mode="json")
+    if settings.sampling.guided != "always":
+        sampling = {k: v for k, v in sampling.items() if k not in ("guided", "narrow")}
+    return value_hash([asked, sampling])
+
+
+def practised(settings: SelfTrainSettings, number: int) -> str:
+    """A key of what decides the practice of a round, from 1."""
+    if number == 1:
+        return value_hash(settings.model_dump(mode="json", exclude=_AFTER_PRACTICE))
+    return trained(settings, number - 1)
+
+
+def trained(settings: SelfTrainSettings, number: int) -> str:
+    """A key of what decides the model after a round, from 1."""
+    methods = [settings.method(each) for each in range(1, number + 1)]
+    used = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
+    unused = {key for method, key in used.items() if method not in methods}
+    without = {"rounds", "methods", *unused}
+    return value_hash([methods, settings.model_dump(mode="json", exclude=without)])
+
+
+def take_over(out: Path, settings: SelfTrainSettings) -> list[str]:
+    """Copy what other arms, in folders beside this one, have been through in the same way.
+
+    Args:
+        out: the arm's folder; what it has already begun stays as it is.
+        settings: the arm's.
+
+    Returns:
+        The names of the stages taken over.
+    """
+    taken = []
+    for file in sorted(out.parent.glob("*/settings.json")):
+        if file.parent == out:
+            continue
+        for name, counted in _alike(settings, load_settings(file)):
+            here, there = out / name, file.parent / name
+            if here.exists() or not (there / DONE).is_file():
+                continue
+            copy = here.with_name(f".{here.name}")
+            shutil.rmtree(copy, ignore_errors=True)  # of a copy that was killed
+            ignored = None if counted else shutil.ignore_patterns(DONE)
+            shutil.copytree(there, copy, ignore=ignored)
+            copy.rename(here)
+            taken.append(name)
+    return taken
+
+
+def _alike(one: SelfTrainSettings, other: SelfTrainSettings) -> Iterator[tuple[str, bool]]:
+    """Stages that both go through in the same way, and whether their counts are the same too.
+
+    What is right in practice is another thing under another filter: it is counted anew.
+    """
+    if evaluated(one) == evaluated(other):
+        yield "evaluation-0", True
+    for number in range(1, min(one.rounds, other.rounds) + 1):
+        if practised(one, number) != practised(other, number):
+            return
+        both = [settings.practises(settings.method(number)) for settings in (one, other)]
+        if all(both):
+            yield f"round-{number}/practice", False
+        if trained(one, number) != trained(other, number):
+            return
+        for stage in ("selection", "training"):
+            yield f"round-{number}/{stage}", True
+        yield f"evaluation-{number}", True
