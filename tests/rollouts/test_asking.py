@@ -18,7 +18,7 @@ import pytest
 
 from toolgym import rollout
 from toolgym.errors import EndpointError, PolicyError
-from toolgym.policies.base import Answer, Policy, Reply, Request
+from toolgym.policies.base import Lane, Policy, Reply, Request
 from toolgym.policies.lanes import Lanes
 from toolgym.rollouts.asking import Asking
 from toolgym.tools.base import tool
@@ -60,21 +60,24 @@ class Later(Threaded):
         """It does."""
         return True
 
-    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
+    def send(self, lanes: Sequence[Lane]) -> None:
         """Answer after up to three milliseconds."""
-        for request, told in zip(requests, then, strict=True):
+        for lane in lanes:
+            self._pool.submit(self._ask, lane, None)
+
+    def _ask(self, lane: Lane, reply: Reply | Exception | None) -> None:
+        request = lane(reply)
+        if request is not None:
             with self._lock:
                 self._open += 1
                 self.most = max(self.most, self._open)
-            self._pool.submit(self._answer, request, told)
+            self._pool.submit(self._answer, lane, request)
 
-    def _answer(self, request: Request, told: Answer) -> None:
+    def _answer(self, lane: Lane, request: Request) -> None:
         time.sleep(random.random() * 0.003)
         with self._lock:
             self._open -= 1
-        following = told(self._fails(request) or said(request))
-        if following is not None:
-            self.send([following], [told])
+        self._ask(lane, self._fails(request) or said(request))
 
     def act(self, requests: Sequence[Request]) -> list[Reply | Exception]:
         """Nobody may wait for it."""
@@ -138,7 +141,7 @@ def test_what_ends_the_run_is_raised_and_requests_are_given_up(tmp_path: Path) -
 def test_a_policy_that_cannot_send_fails_the_episodes() -> None:
     policy = Later()
 
-    def send(requests: Sequence[Request], then: Sequence[Answer]) -> None:
+    def send(lanes: Sequence[Lane]) -> None:
         raise PolicyError("the policy was closed: make a new one")
 
     policy.send = send  # type: ignore[method-assign]
@@ -196,11 +199,11 @@ def test_slow_beginnings_do_not_wait_for_each_other() -> None:
 
 
 def test_a_reply_that_comes_after_the_end_is_left_alone(tmp_path: Path) -> None:
-    late: list[tuple[Answer, Request]] = []
+    late: list[tuple[Lane, Request | None]] = []
 
     class Late(Later):
-        def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
-            late.extend(zip(then, requests, strict=True))
+        def send(self, lanes: Sequence[Lane]) -> None:
+            late.extend((lane, lane(None)) for lane in lanes)
             if len(late) == 16:
                 raise KeyboardInterrupt
 
@@ -208,9 +211,22 @@ def test_a_reply_that_comes_after_the_end_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         rollout("ToolQA-GSM8K-v0", policy, out=tmp_path / "run", **SUMS)
     assert policy.cancelled == 1
-    assert [told(said(request)) for told, request in late] == [None] * 16
+    assert [lane(said(request)) for lane, request in late if request] == [None] * 16
     assert not rows(tmp_path / "run")
     policy.close()
+
+
+def counted(happened: list[str], number: int, most: int = 100) -> Any:
+    """A lane of requests: a number, then a hundred more as often as its reply is below ``most``."""
+
+    def lane(reply: int | Exception | None) -> int | None:
+        assert not isinstance(reply, Exception)
+        happened.append("begun" if reply is None else "taken in")
+        if reply is None:
+            return number
+        return reply + 100 if reply < most else None
+
+    return lane
 
 
 def test_a_reply_is_taken_in_when_the_requests_before_have_left() -> None:
@@ -225,40 +241,64 @@ def test_a_reply_is_taken_in_when_the_requests_before_have_left() -> None:
         await writing
         return request
 
-    def told(reply: int | Exception) -> int | None:
-        assert isinstance(reply, int)
-        happened.append("taken in")
-        return reply + 100 if reply < 100 else None
-
     async def play() -> None:
         lanes = Lanes()
-        going = [asyncio.create_task(lanes.run(ask, number, told)) for number in range(8)]
+        for number in range(8):
+            lanes.begin(ask, counted(happened, number))
         await asyncio.sleep(0.01)
-        assert happened == ["sent"] * 8
+        assert happened == (["begun"] * 4 + ["sent"] * 4) * 2, "lanes begin in the same way"
         arrived.set()  # all replies at once
-        await asyncio.gather(*going)
+        await asyncio.sleep(0.01)
 
     arrived = asyncio.Event()
     asyncio.run(play())
-    assert happened[8:].count("taken in") == 16
+    assert happened[16:].count("taken in") == 16
     first = [n for n, what in enumerate(happened) if what == "taken in"][:8]
     assert len(first) == 8
     assert happened[first[0] : first[4]] == ["taken in"] * 4 + ["sent"] * 4
 
 
-def test_a_lane_that_is_given_up_says_so() -> None:
+@pytest.mark.parametrize("pause", [None, 0.0, 0.01])
+def test_a_lane_that_is_given_up_says_so_to_its_end(pause: float | None) -> None:
     told: list[Any] = []
 
     async def ask(request: int) -> int:
         await asyncio.sleep(60)
         return request
 
+    def lane(reply: Any) -> int | None:
+        told.append(reply)
+        return 1 if len(told) < 4 else None
+
     async def play() -> None:
-        lane = asyncio.create_task(Lanes().run(ask, 1, told.append))
-        await asyncio.sleep(0.01)
-        lane.cancel()
+        before = asyncio.all_tasks()
+        Lanes().begin(ask, lane)
+        if pause is not None:
+            await asyncio.sleep(pause)
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await lane
+            await task
 
     asyncio.run(play())
-    assert [error.kind for error in told] == ["connection"]
+    began = 0 if pause is None else 1
+    assert told[:began] == [None] * began
+    assert [error.kind for error in told[began:]] == ["connection"] * (4 - began)
+
+
+def test_a_failed_request_is_the_reply_to_it() -> None:
+    told: list[Any] = []
+
+    async def ask(request: int) -> int:
+        raise ValueError(f"request {request}")
+
+    def lane(reply: Any) -> int | None:
+        told.append(reply)
+        return len(told) if len(told) < 3 else None
+
+    async def play() -> None:
+        Lanes().begin(ask, lane)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(play())
+    assert [str(reply) for reply in told] == ["None", "request 1", "request 2"]

@@ -29,8 +29,8 @@ from toolgym.registry import POLICIES
 from toolgym.tools.base import Schema
 
 __all__ = [
-    "Answer",
     "CallablePolicy",
+    "Lane",
     "Lockstep",
     "Policy",
     "Reply",
@@ -46,8 +46,9 @@ __all__ = [
 ]
 
 
-Answer = Callable[[Reply | Exception], Request | None]
-"""Takes the reply to a request, or why there is none; what it returns is asked next."""
+Lane = Callable[[Reply | Exception | None], Request | None]
+"""Requests that follow from replies: called with None it gives the first one, then for the reply to
+each, or why there is none, the next one, and None at its end."""
 
 
 class Policy(ABC):
@@ -89,13 +90,11 @@ class Policy(ABC):
         """
         return Lockstep(self.act)
 
-    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
-        """Ask, and do not wait; only where ``sends`` is true.
+    def send(self, lanes: Sequence[Lane]) -> None:
+        """Ask what these lanes ask for until their ends, and do not wait; only where ``sends``.
 
         Args:
-            requests: any number.
-            then: [request] takes the reply, or its failure, in any thread and not within this
-                call; so it does with the replies to the requests that it returns.
+            lanes: called in any thread, and not within this call; each by one thread at a time.
         """
         raise NotImplementedError(f"{type(self).__name__} does not send: use act()")
 

@@ -9,12 +9,13 @@ import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from toolgym._util.jsonl import not_json
 from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
 from toolgym.formats.grammar import with_markers
-from toolgym.policies.base import Answer, Policy, Reply, ReplyTokens, Request
+from toolgym.policies.base import Lane, Policy, Reply, ReplyTokens, Request
 from toolgym.policies.client import Service
 from toolgym.policies.completions import (
     NothingError,
@@ -186,16 +187,16 @@ class EndpointPolicy(Policy):
         """Unless a subclass answers in its own way."""
         return type(self).act is EndpointPolicy.act
 
-    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
-        """Ask for all replies at once, and do not wait for them.
+    def send(self, lanes: Sequence[Lane]) -> None:
+        """Ask what these lanes ask for, all at once, and do not wait for it.
 
         Raises:
             PolicyError: after `close`.
         """
         if not self._finalizer.alive:
             raise PolicyError(_CLOSED)
-        for request, told in zip(requests, then, strict=True):
-            self._service.submit(self._lanes.run(self._one, request, told))
+        for lane in lanes:
+            self._service.call(partial(self._lanes.begin, self._one, lane))
 
     async def _one(self, request: Request) -> Reply | Exception:
         where, left = self._addresses[0], self._retries

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
-from toolgym.policies.base import Policy, Reply, Request
+from toolgym.policies.base import Lane, Policy, Reply, Request
 from toolgym.rollouts.plan import Job, Queue
 from toolgym.rollouts.playing import Episode
 
@@ -25,7 +24,7 @@ _ENDLESS = 0.5  # seconds of a step of which one is enough
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Place:
     """One of the episodes that run at once; another one follows where it has ended."""
 
     episode: Episode | None = None
@@ -62,13 +61,10 @@ class Asking:
         Raises:
             ToolgymError: what ends the run; requests under way are given up.
         """
-        self._jobs, self._width = jobs, width
+        self._jobs, self._width, self._running = jobs, width, width
         try:
             for _ in range(width):
-                with self._state:
-                    self._running += 1
-                lane = _Lane()
-                self._send(lane, self._came(lane, None))
+                self._send(_Place())
             with self._state:
                 while self._running and self._error is None:
                     self._state.wait()
@@ -86,25 +82,36 @@ class Asking:
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
 
-    def _send(self, lane: _Lane, request: Request | None) -> None:
-        while request is not None:
+    def _send(self, place: _Place, request: Request | None = None) -> None:
+        """Have the policy ask from here on, first for this request, or else for the next job's."""
+        while True:
             try:
-                self._policy.send([request], [partial(self._came, lane)])
-            except Exception as error:  # a policy may be the user's own
-                request = self._step(lane, error)
-            else:
+                self._policy.send([self._lane(place, request)])
                 return
+            except Exception as error:  # a policy may be the user's own
+                request = self._step(place, error)
+                if request is None:
+                    return
 
-    def _came(self, lane: _Lane, reply: Reply | Exception | None) -> Request | None:
+    def _lane(self, place: _Place, first: Request | None) -> Lane:
+        """What the policy calls; episodes begin there, too, each after the last one's request."""
+        waiting = [] if first is None else [first]
+
+        def lane(reply: Reply | Exception | None) -> Request | None:
+            return waiting.pop() if waiting else self._came(place, reply)
+
+        return lane
+
+    def _came(self, place: _Place, reply: Reply | Exception | None) -> Request | None:
         """A reply has come, or none is needed to begin; what is asked next, unless that is late."""
         with self._state:
             if self._stopped:
                 return None
             if self._pool is not None:
-                self._pool.submit(self._elsewhere, lane, reply)
+                self._pool.submit(self._elsewhere, place, reply)
                 return None
         began = time.perf_counter()
-        request = self._step(lane, reply)
+        request = self._step(place, reply)
         spent = time.perf_counter() - began
         with self._state:
             self._made += 1
@@ -113,20 +120,22 @@ class Asking:
                 self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="toolgym-episode")
         return request
 
-    def _elsewhere(self, lane: _Lane, reply: Reply | Exception | None) -> None:
-        self._send(lane, self._step(lane, reply))
+    def _elsewhere(self, place: _Place, reply: Reply | Exception | None) -> None:
+        request = self._step(place, reply)
+        if request is not None:
+            self._send(place, request)
 
-    def _step(self, lane: _Lane, reply: Reply | Exception | None) -> Request | None:
+    def _step(self, place: _Place, reply: Reply | Exception | None) -> Request | None:
         """Take in a reply; what is asked next: the episode's next turn, or another one's first."""
         with self._state:
             if self._stopped:
                 return None
             self._busy += 1
         try:
-            if lane.episode is None or reply is None or not self._answered(lane.episode, reply):
-                lane.episode = self._next()
-            if lane.episode is not None:
-                return lane.episode.request()
+            if place.episode is None or reply is None or not self._answered(place.episode, reply):
+                place.episode = self._next()
+            if place.episode is not None:
+                return place.episode.request()
             with self._state:
                 self._running -= 1
         except BaseException as error:  # the rollout raises it, in its own thread

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolgym._util.optional import require_extra
 from toolgym.errors import BadInputError, EndpointError
-from toolgym.policies.base import Answer, Policy, Reply, ReplyTokens, Request, cut_at_stop
+from toolgym.policies.base import Lane, Policy, Reply, ReplyTokens, Request, cut_at_stop
 from toolgym.policies.completions import NothingError, ids_of
 from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.policies.local.chat import TokenChat, tokenizer_hash
@@ -165,17 +165,18 @@ class ServedPolicy(Policy):
         """As the policy does."""
         return self._policy.sends
 
-    def send(self, requests: Sequence[Request], then: Sequence[Answer]) -> None:
-        """Ask for all replies; all fail with the same error once the server is lost.
+    def send(self, lanes: Sequence[Lane]) -> None:
+        """Ask what these lanes ask for; all fail with the same error once the server is lost.
 
         Raises:
             PolicyError: after `close`.
         """
 
-        def known(told: Answer, reply: Reply | Exception) -> Request | None:
-            return told(reply if self._server.failure is None else self._server.failure)
+        def known(lane: Lane, reply: Reply | Exception | None) -> Request | None:
+            lost = None if reply is None else self._server.failure
+            return lane(reply if lost is None else lost)
 
-        self._policy.send(requests, [partial(known, told) for told in then])
+        self._policy.send([partial(known, lane) for lane in lanes])
 
     def describe(self) -> dict[str, Any]:
         """As the policy's, with what is served in place of the address."""
