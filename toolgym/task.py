@@ -23,6 +23,7 @@ __all__ = [
 
 AnswerType = Literal["text", "number"]
 _OWN_COLUMNS = ("id", "question", "answers", "split", "answer_type")
+_READ_COLUMNS = frozenset((*_OWN_COLUMNS, "answer"))
 SUB_ANSWERS = "sub_answers"
 """The column of a task's sub-answers, see `Task.sub_answers`."""
 
@@ -188,7 +189,7 @@ def task_from_row(row: Mapping[str, Any], fallback_id: str) -> Task:
     split = row.get("split")
     if split is not None and not isinstance(split, str):
         raise BadInputError(f"column 'split' must be a string, found {split!r:.80}")
-    metadata = {key: value for key, value in row.items() if key not in (*_OWN_COLUMNS, "answer")}
+    metadata = {key: value for key, value in row.items() if key not in _READ_COLUMNS}
     return Task(
         id=_id(row.get("id"), fallback_id),
         question=question,

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -178,6 +179,7 @@ def check_json(row: Mapping[str, Any]) -> None:
 _HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON reads them as one character
 _MOST_BITS = 14_000  # of a whole number: Python reads and writes no longer ones (4 300 digits)
 _DEEPEST = 100
+_HASHED_AT_ONCE = 256  # rows: a call of the encoder costs as much as a short row
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
@@ -360,25 +362,30 @@ def value_hash(value: Any) -> str:
 
 
 def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
-    """As `value_hash` of a list of rows, of which one is held at a time."""
-    found, before = hashlib.sha256(b"["), b""
-    for row in rows:
-        found.update(before + _canonical(row).encode())
+    """As `value_hash` of a list of rows, of which a few are held at a time."""
+    found, before, rest = hashlib.sha256(b"["), b"", iter(rows)
+    while several := list(islice(rest, _HASHED_AT_ONCE)):
+        try:
+            written = _dumped(several)[1:-1]
+        except (TypeError, ValueError, RecursionError):
+            written = ",".join(map(_canonical, several))
+        found.update(before + written.encode())
         before = b","
     found.update(b"]")
     return found.hexdigest()
 
 
-def _canonical(value: Any) -> str:
-    def dumped(value: Any) -> str:
-        return json.dumps(
-            value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
-        )
+def _dumped(value: Any) -> str:
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
+    )
 
+
+def _canonical(value: Any) -> str:
     try:
-        return dumped(value)
+        return _dumped(value)
     except (TypeError, ValueError, RecursionError):  # mixed keys, numbers too long, a circle
-        return dumped(_likeness(value))
+        return _dumped(_likeness(value))
 
 
 def _likeness(value: Any, depth: int = 0) -> Any:
