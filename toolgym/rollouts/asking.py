@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from toolgym._util.collecting import seldom_collecting
 from toolgym.policies.base import Lane, Policy, Reply, Request
 from toolgym.rollouts.plan import Job, Queue
 from toolgym.rollouts.playing import Episode
@@ -63,11 +64,12 @@ class Asking:
         """
         self._jobs, self._width, self._running = jobs, width, width
         try:
-            for _ in range(width):
-                self._send(_Place())
-            with self._state:
-                while self._running and self._error is None:
-                    self._state.wait()
+            with seldom_collecting():
+                for _ in range(width):
+                    self._send(_Place())
+                with self._state:
+                    while self._running and self._error is None:
+                        self._state.wait()
             if self._error is not None:
                 raise self._error
         except BaseException:  # nobody may wait on for a server that is away
