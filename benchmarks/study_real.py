@@ -29,7 +29,8 @@ from study.real_page import FIGURES, page, table, told
 from study.sharing import take_over
 
 from toolgym import rollout
-from toolgym._util.jsonl import read_json, read_rows, value_hash, write_json
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import read_json, read_rows, write_json
 from toolgym._util.optional import require_extra
 from toolgym.errors import ToolgymError
 from toolgym.evaluation import evaluate

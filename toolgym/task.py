@@ -13,7 +13,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Literal, overload
 
-from toolgym._util.jsonl import rows_hash
+from toolgym._util.hashes import rows_hash
 from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [

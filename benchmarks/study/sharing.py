@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
 from toolgym.selftrain.stages import DONE
 

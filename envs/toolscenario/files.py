@@ -11,14 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import (
-    parse_line,
-    read_lines,
-    read_rows,
-    require_file,
-    value_hash,
-    write_rows,
-)
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import parse_line, read_lines, read_rows, require_file, write_rows
 from toolgym.envs.toolscenario.records import OWN, PublicScenario, is_public
 from toolgym.envs.toolscenario.world import DONE, World
 from toolgym.errors import BadInputError

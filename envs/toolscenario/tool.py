@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolgym._util.jsonl import copy_json, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import copy_json
 from toolgym.envs.toolscenario.records import STAGES, RejectedError
 from toolgym.errors import BadInputError, ToolError, did_you_mean
 from toolgym.formats.scan import read_json

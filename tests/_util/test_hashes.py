@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolgym._util.jsonl import _canonical, rows_hash, value_hash
+from toolgym._util.hashes import _canonical, rows_hash, value_hash
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from toolgym import Run, export, rollout, select
-from toolgym._util.jsonl import file_hash, read_lines, read_rows, value_hash, write_json, write_rows
+from toolgym._util.hashes import file_hash, value_hash
+from toolgym._util.jsonl import read_lines, read_rows, write_json, write_rows
 from toolgym.cli import _app
 from toolgym.data.export import Rows
 from toolgym.data.lineage import LINEAGE, LINKS, Origins

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolgym import Rubric, Run, Task, TaskSet, ToolEnv, Toolset, rollout
-from toolgym._util.jsonl import exact_line, not_json, read_rows, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import exact_line, not_json, read_rows
 from toolgym.errors import BadInputError, PolicyError
 from toolgym.formats import Action, get_format
 from toolgym.formats.hermes import HermesFormat

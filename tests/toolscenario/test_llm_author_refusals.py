@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolgym._util.jsonl import value_hash, write_rows
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import write_rows
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer as ServerAnswer

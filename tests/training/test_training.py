@@ -13,7 +13,7 @@ import pytest
 
 import toolgym
 from toolgym import Trajectory, export
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.spool import Spool
 from toolgym.data.export import IGNORED
 from toolgym.errors import BadInputError, MissingExtraError, RunMismatchError, TemplateError

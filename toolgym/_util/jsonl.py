@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -177,9 +175,8 @@ def check_json(row: Mapping[str, Any]) -> None:
 
 
 _HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON reads them as one character
-_MOST_BITS = 14_000  # of a whole number: Python reads and writes no longer ones (4 300 digits)
-_DEEPEST = 100
-_HASHED_AT_ONCE = 256  # rows: a call of the encoder costs as much as a short row
+MOST_BITS = 14_000  # of a whole number: Python reads and writes no longer ones (4 300 digits)
+DEEPEST = 100  # levels of a value
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 
 
@@ -196,10 +193,10 @@ def not_json(value: Any, depth: int = 0) -> str:
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, int):
-        return "" if value.bit_length() < _MOST_BITS else "is a number of thousands of digits"
+        return "" if value.bit_length() < MOST_BITS else "is a number of thousands of digits"
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"is {value!r}"
-    if depth > _DEEPEST:
+    if depth > DEEPEST:
         return "is nested too deep"
     if isinstance(value, dict):
         pairs: Iterable[tuple[Any, Any]] = value.items()
@@ -348,57 +345,3 @@ def copy_json(value: Any) -> Any:
     if isinstance(value, list):
         return [item if type(item) in _LEAVES else copy_json(item) for item in value]
     return value
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def value_hash(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, hexadecimal; of what JSON cannot hold a likeness."""
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
-
-
-def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
-    """As `value_hash` of a list of rows, of which a few are held at a time."""
-    found, before, rest = hashlib.sha256(b"["), b"", iter(rows)
-    while several := list(islice(rest, _HASHED_AT_ONCE)):
-        try:
-            written = _dumped(several)[1:-1]
-        except (TypeError, ValueError, RecursionError):
-            written = ",".join(map(_canonical, several))
-        found.update(before + written.encode())
-        before = b","
-    found.update(b"]")
-    return found.hexdigest()
-
-
-def _dumped(value: Any) -> str:
-    return json.dumps(
-        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_likeness
-    )
-
-
-def _canonical(value: Any) -> str:
-    try:
-        return _dumped(value)
-    except (TypeError, ValueError, RecursionError):  # mixed keys, numbers too long, a circle
-        return _dumped(_likeness(value))
-
-
-def _likeness(value: Any, depth: int = 0) -> Any:
-    """Plain values for others: never an address, which would differ in the next process."""
-    if depth > _DEEPEST:
-        return "..."
-    if isinstance(value, Mapping):
-        return {repr(k): _likeness(item, depth + 1) for k, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_likeness(item, depth + 1) for item in value]
-    if isinstance(value, int) and value.bit_length() >= _MOST_BITS:
-        return hex(value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    text = str(value)
-    return type(value).__qualname__ if " at 0x" in text else text

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import SUFFIX, is_packed
-from toolgym._util.jsonl import dump_line, value_hash, write_json, write_lines
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import dump_line, write_json, write_lines
 from toolgym._util.notebook import fragment
 from toolgym._util.spool import Spool
 from toolgym.data.conditions import compared_names, measure, read_conditions

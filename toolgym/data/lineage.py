@@ -20,14 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import SUFFIX, standing
-from toolgym._util.jsonl import (
-    dump_line,
-    file_hash,
-    read_json,
-    value_hash,
-    write_json,
-    write_lines,
-)
+from toolgym._util.hashes import file_hash, value_hash
+from toolgym._util.jsonl import dump_line, read_json, write_json, write_lines
 from toolgym._util.spool import Spool
 from toolgym.rollouts.lines import Book, line_hash, task_hash
 from toolgym.rollouts.recording import Episodes

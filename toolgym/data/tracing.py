@@ -1,7 +1,4 @@
-"""From a trained model back to every row, episode and task, by hashes that are checked.
-
-See `toolgym.data.lineage` for what each stage writes down.
-"""
+"""From a trained model back to every row, episode and task, by the hashes of `data.lineage`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import standing
-from toolgym._util.jsonl import file_hash, parse_line, read_json, read_lines, value_hash
+from toolgym._util.hashes import file_hash, value_hash
+from toolgym._util.jsonl import parse_line, read_json, read_lines
 from toolgym._util.text import markdown_table
 from toolgym.data.lineage import LINEAGE, author_of, links_of, maker_of, run_hash
 from toolgym.errors import BadInputError, MissingFileError

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import cloudpickle
 
-from toolgym._util.jsonl import file_hash
+from toolgym._util.hashes import file_hash
 from toolgym._util.workfolder import same_settings
 from toolgym.errors import BadInputError, CheckError
 

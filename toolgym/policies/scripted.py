@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolgym._util.frames import LineFile, standing
-from toolgym._util.jsonl import file_hash, parse_line, read_lines, read_rows, value_hash
+from toolgym._util.hashes import file_hash, value_hash
+from toolgym._util.jsonl import parse_line, read_lines, read_rows
 from toolgym.errors import BadInputError, PolicyError, did_you_mean
 from toolgym.policies.base import Policy, Reply, Request, question_of
 from toolgym.trajectory import Documents, parse_trajectory

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolgym._util.frames import LineFile, standing
-from toolgym._util.jsonl import parse_line, read_lines, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import parse_line, read_lines
 from toolgym.errors import BadInputError
 from toolgym.trajectory import Documents, Trajectory, parse_trajectory
 

@@ -13,7 +13,8 @@ from typing import Any, overload
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import read_json, require_file, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import read_json, require_file
 from toolgym._util.optional import installed_versions
 from toolgym._util.workfolder import same_settings
 from toolgym.errors import BadInputError

@@ -11,7 +11,7 @@ from typing import Any
 
 from gymnasium.envs.registration import load_env_creator
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.optional import require_extra
 from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, MissingFileError

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import read_json, read_rows, value_hash, write_rows
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import read_json, read_rows, write_rows
 from toolgym.data.conditions import condition
 from toolgym.rollouts.engine import Run
 from toolgym.selftrain.curriculum import Place, Tally, choose, make_maker, named, weighted

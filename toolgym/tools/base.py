@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import copy_json, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import copy_json
 from toolgym._util.rebuilding import name_code
 from toolgym._workers.pool import WorkerPool
 from toolgym._workers.tool_child import Watch, attempt, by_name, describe

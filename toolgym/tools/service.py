@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym.errors import BadInputError, ReplayMissError, ToolError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import Recorder, Replayer

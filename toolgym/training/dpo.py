@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolgym._util.frames import standing
-from toolgym._util.jsonl import read_rows, rows_hash
+from toolgym._util.hashes import rows_hash
+from toolgym._util.jsonl import read_rows
 from toolgym._util.optional import quiet, require_extra
 from toolgym.data.chat import LearnAs, learned, row_spool, spooled
 from toolgym.data.conditions import condition

@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError

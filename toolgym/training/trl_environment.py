@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from toolgym._util.jsonl import copy_json, not_json, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import copy_json, not_json
 from toolgym.env import ToolEnv
 from toolgym.errors import BadInputError, EpisodeEndedError
 from toolgym.formats.native import told_of_tools

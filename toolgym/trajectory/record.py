@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolgym._util.differences import Change, difference, undone
-from toolgym._util.jsonl import copy_json, exact_line, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import copy_json, exact_line
 from toolgym.errors import BadInputError
 from toolgym.messages import Message, ToolCall, ToolResult, cut_after, opening_length
 from toolgym.task import Task

@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from toolgym._util.jsonl import value_hash, write_json
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import write_json
 from toolgym._util.workfolder import build_folder, move_in
 from toolgym.errors import BadInputError
 from toolgym.executors import Executor, LostWorkerError

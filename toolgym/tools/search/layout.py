@@ -14,7 +14,7 @@ from typing import Any
 
 import Stemmer  # type: ignore[import-not-found]
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.text import fold
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.tools.search.analysis import STOP_WORDS, VERSION, Analyzer

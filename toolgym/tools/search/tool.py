@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.workfolder import cache_folder, scratch_folder
 from toolgym.errors import BadInputError, MissingFileError, NothingFoundError, did_you_mean
 from toolgym.registry import CORPORA

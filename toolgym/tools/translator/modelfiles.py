@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym._util.optional import quiet, require_extra
 from toolgym._util.workfolder import build_folder, cache_folder, move_in
 from toolgym.errors import BadInputError, MissingFileError

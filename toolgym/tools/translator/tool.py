@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolgym._util.jsonl import file_hash, read_rows, value_hash
+from toolgym._util.hashes import file_hash, value_hash
+from toolgym._util.jsonl import read_rows
 from toolgym._util.optional import require_extra
 from toolgym._util.text import fold
 from toolgym.errors import BadInputError, ToolError, UnknownNameError, did_you_mean

@@ -13,14 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from toolgym._util.jsonl import (
-    append_row,
-    drop_torn_line,
-    parse_line,
-    read_lines,
-    row_at,
-    value_hash,
-)
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import append_row, drop_torn_line, parse_line, read_lines, row_at
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.modelserver import Answer, ModelServer
 from toolgym.envs.toolscenario.authors.llm.replies import UnusableError, sent_schema

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from toolgym._util.jsonl import file_hash
+from toolgym._util.hashes import file_hash
 from toolgym.envs.toolscenario.authors.llm import drafting, prompts
 from toolgym.envs.toolscenario.authors.llm.ask_with_repair import Asker, Attempt
 from toolgym.envs.toolscenario.authors.llm.drafting import trial

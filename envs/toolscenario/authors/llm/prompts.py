@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from toolgym._util.jsonl import read_rows, value_hash
+from toolgym._util.hashes import value_hash
+from toolgym._util.jsonl import read_rows
 from toolgym.envs.toolscenario.records import Question
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.scenario import Decomposition, Documented, Integrated, Levels, Scaled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym.envs.toolscenario.authors.llm import prompts
 from toolgym.envs.toolscenario.authors.llm.ask_with_repair import Attempt
 from toolgym.envs.toolscenario.authors.llm.author import EndpointAuthor

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from toolgym._util.jsonl import value_hash
+from toolgym._util.hashes import value_hash
 from toolgym.envs.toolscenario.authors.stateful.catalog import DOMAINS, open_domain
 from toolgym.envs.toolscenario.authors.stateful.parts import Domain, Rule, Write, variable, words_of
 from toolgym.envs.toolscenario.authors.stateful.rendering import (

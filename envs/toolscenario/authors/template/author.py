@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from toolgym._util.jsonl import file_hash, require_file
+from toolgym._util.hashes import file_hash
+from toolgym._util.jsonl import require_file
 from toolgym.envs.toolscenario.authors.template.chains import Draft, Drawer, NoPlanError, telling
 from toolgym.envs.toolscenario.authors.template.complexity import (
     distractors,
