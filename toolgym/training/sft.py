@@ -23,6 +23,7 @@ from toolgym.data.lineage import Origins
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.policies.local.canonical import Canonical
 from toolgym.rollouts.recording import Recorded, Recording, open_recording
+from toolgym.training.beginnings import read_once
 from toolgym.training.config import Resolved, SftConfig, configure
 from toolgym.training.encoding import (
     MORE,
@@ -381,7 +382,8 @@ def run_sft(
             max_length=None,
             **arguments(work, settings),
         )
-        return whole_batches(trl.SFTTrainer, len(rows), missing, settings.seed)(
+        trainer = read_once(trl.SFTTrainer, model, settings)
+        return whole_batches(trainer, len(rows), missing, settings.seed)(
             model=model,
             args=config,
             train_dataset=dataset_of(rows, work, [silent] * missing),
