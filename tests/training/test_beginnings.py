@@ -95,8 +95,9 @@ def both(
         ({}, {"lora": 4, "learning_rate": 3e-2}),
         ({"family": "qwen2", "use_sliding_window": False}, {}),
         ({"tie_word_embeddings": True}, {}),
+        ({"family": "gpt2", "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}, {}),
     ],
-    ids=["llama", "two at once", "lora", "qwen2", "tied"],
+    ids=["llama", "two at once", "lora", "qwen2", "tied", "learned positions"],
 )
 def test_losses_and_weights_are_those_of_rows_read_one_by_one(
     model: dict[str, Any],
@@ -159,10 +160,11 @@ def test_a_row_that_is_all_beginning_keeps_what_it_learns(
     [
         ({"family": "mistral", "sliding_window": 16}, {}),
         ({"attention_dropout": 0.1}, {}),
+        ({"family": "gpt2"}, {}),
         ({}, {"gradient_checkpointing": True}),
         ({}, {"device_batch_size": 1}),
     ],
-    ids=["sliding window", "dropout", "checkpoints", "one at once"],
+    ids=["sliding window", "dropout", "dropout layers", "checkpoints", "one at once"],
 )
 def test_where_it_would_not_be_exact_the_trainer_is_as_it_was(
     model: dict[str, Any], more: dict[str, Any]

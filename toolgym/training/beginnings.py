@@ -28,21 +28,24 @@ def read_once(base: Any, model: Any, settings: Resolved) -> Any:
 
     Returns:
         ``base`` itself where that would not be exact, or is not known to be faster: on GPUs, in
-        several processes, with checkpoints of activations or dropout, in models whose layers keep
-        anything else than all keys and values.
+        several processes, with checkpoints of activations or dropout, in models of more than text
+        or whose layers keep anything else than all keys and values.
     """
     cache = require_extra("transformers.cache_utils", "train")
     torch = require_extra("torch", "train")
-    config = model.config.get_text_config()
+    config = model.config
     kept = cache.DynamicCache(config=config).layers
+    dropouts = [part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)]
     if (
         torch.cuda.is_available()
         or processes() > 1
         or settings.deepspeed is not None
         or settings.gradient_checkpointing
         or settings.device_batch_size < 2
+        or config.get_text_config() is not config
         or not kept
         or any(type(layer) is not cache.DynamicLayer for layer in kept)
+        or any(dropouts)
         or any(getattr(config, name, 0.0) for name in ("attention_dropout", "router_aux_loss_coef"))
     ):
         return base
@@ -59,7 +62,8 @@ def read_once(base: Any, model: Any, settings: Resolved) -> Any:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                inputs = _behind(inputs, length, read)
+                if read.get_seq_length() == length:  # else the model has a cache of its own
+                    inputs = _behind(inputs, length, read)
             return super().compute_loss(model, inputs, *args, **more)
 
     return ReadOnce
