@@ -340,7 +340,7 @@ def warn(message: str) -> None:
     print(f"warning: {_one_line(message)}", file=sys.stderr)
 
 
-_HEARD = 15.0  # seconds until a process says that it alone of several has failed
+_HEARD = 30.0  # seconds until a process says that it alone of several has failed
 
 
 def _fail(message: str, code: int) -> NoReturn:
