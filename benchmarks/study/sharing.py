@@ -81,7 +81,7 @@ def _alike(one: SelfTrainSettings, other: SelfTrainSettings) -> Iterator[tuple[s
             return
         both = [settings.practises(settings.method(number)) for settings in (one, other)]
         if all(both):
-            yield f"round-{number}/practice", False
+            yield f"round-{number}/practice", one.filters(number) == other.filters(number)
         if trained(one, number) != trained(other, number):
             return
         for stage in ("selection", "training"):
