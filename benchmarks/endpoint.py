@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import selectors
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from toolgym.policies.endpoint import EndpointPolicy
 from toolgym.policies.scripted import ScriptedPolicy
 
 TURNS = 4
-_MOST_SELECTED = 1000
 SEARCH = "Thought: I look it up.\nAction: WikipediaSearch[capital of Morocco]"
 ANSWER = "Thought: I know it.\nAnswer: Rabat"
 
@@ -63,17 +61,8 @@ class Served(asyncio.Protocol):
         loop.call_later(self._latency, self._transport.write, self._answers[turn >= TURNS - 1])
 
 
-def serve(latency: float, connections: int) -> None:
-    """Answer chat completions after `latency` seconds, and not up to a millisecond later.
-
-    The loop's usual selector waits for whole milliseconds; `select` is exact, for a thousand files.
-    """
-    exact = selectors.SelectSelector() if connections < _MOST_SELECTED else None
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(exact)) as runner:
-        runner.run(_serve(latency))
-
-
-async def _serve(latency: float) -> None:
+async def serve(latency: float) -> None:
+    """Answer chat completions after `latency` seconds."""
     answers = []
     for text in (SEARCH, ANSWER):
         message = {"role": "assistant", "content": text}
@@ -149,10 +138,9 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve(given.latency, max(given.at_once))
+        asyncio.run(serve(given.latency))
         return
     command = [sys.executable, __file__, "--serve", "--latency", str(given.latency)]
-    command += ["--at-once", *map(str, given.at_once)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"

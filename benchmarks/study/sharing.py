@@ -36,10 +36,7 @@ def practised(settings: SelfTrainSettings, number: int) -> str:
 def trained(settings: SelfTrainSettings, number: int) -> str:
     """A key of what decides the model after a round, from 1."""
     methods = [settings.method(each) for each in range(1, number + 1)]
-    used = {"sft": "train", "dpo": "dpo", "grpo": "grpo"}
-    unused = {key for method, key in used.items() if method not in methods}
-    without = {"rounds", "methods", *unused}
-    return value_hash([methods, settings.model_dump(mode="json", exclude=without)])
+    return value_hash([methods, settings.model_dump(mode="json", exclude={"rounds", "methods"})])
 
 
 def take_over(out: Path, settings: SelfTrainSettings) -> list[str]:
@@ -56,34 +53,29 @@ def take_over(out: Path, settings: SelfTrainSettings) -> list[str]:
     for file in sorted(out.parent.glob("*/settings.json")):
         if file.parent == out:
             continue
-        for name, counted in _alike(settings, load_settings(file)):
+        for name in _alike(settings, load_settings(file)):
             here, there = out / name, file.parent / name
             if here.exists() or not (there / DONE).is_file():
                 continue
             copy = here.with_name(f".{here.name}")
             shutil.rmtree(copy, ignore_errors=True)  # of a copy that was killed
-            ignored = None if counted else shutil.ignore_patterns(DONE)
-            shutil.copytree(there, copy, ignore=ignored)
+            shutil.copytree(there, copy)
             copy.rename(here)
             taken.append(name)
     return taken
 
 
-def _alike(one: SelfTrainSettings, other: SelfTrainSettings) -> Iterator[tuple[str, bool]]:
-    """Stages that both go through in the same way, and whether their counts are the same too.
-
-    What is right in practice is another thing under another filter: it is counted anew.
-    """
+def _alike(one: SelfTrainSettings, other: SelfTrainSettings) -> Iterator[str]:
+    """Stages that both go through in the same way."""
     if evaluated(one) == evaluated(other):
-        yield "evaluation-0", True
+        yield "evaluation-0"
     for number in range(1, min(one.rounds, other.rounds) + 1):
         if practised(one, number) != practised(other, number):
             return
-        both = [settings.practises(settings.method(number)) for settings in (one, other)]
-        if all(both):
-            yield f"round-{number}/practice", one.filters(number) == other.filters(number)
+        if all(each.practises(each.method(number)) for each in (one, other)):
+            yield f"round-{number}/practice"
         if trained(one, number) != trained(other, number):
             return
         for stage in ("selection", "training"):
-            yield f"round-{number}/{stage}", True
-        yield f"evaluation-{number}", True
+            yield f"round-{number}/{stage}"
+        yield f"evaluation-{number}"

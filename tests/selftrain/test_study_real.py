@@ -166,13 +166,13 @@ THROUGH = [
 
 
 @pytest.mark.parametrize(
-    ("arm", "more", "whole", "beside", "counted"),
+    ("arm", "more", "whole", "beside"),
     [
-        ("SFT, then DPO", {}, 2, ["round-3/practice"], True),
-        ("SFT, then GRPO", {}, 2, [], True),
-        ("examples and guide, then SFT", {"rounds": 2}, 2, [], True),
-        ("control: unfiltered", {}, 0, ["round-1/practice"], False),
-        ("examples, then SFT", {}, 0, [], True),
+        ("SFT, then DPO", {}, 2, ["round-3/practice"]),
+        ("SFT, then GRPO", {}, 2, []),
+        ("examples and guide, then SFT", {"rounds": 2}, 2, []),
+        ("control: unfiltered", {}, 0, ["round-1/practice"]),
+        ("examples, then SFT", {}, 0, []),
     ],
 )
 def test_an_arm_takes_over_what_another_has_been_through(
@@ -182,7 +182,6 @@ def test_an_arm_takes_over_what_another_has_been_through(
     more: dict[str, Any],
     whole: int,
     beside: list[str],
-    counted: bool,
 ) -> None:
     take_over = importlib.import_module("study.sharing").take_over
     begun(study, tmp_path / "first", "examples and guide, then SFT", THROUGH)
@@ -193,10 +192,8 @@ def test_an_arm_takes_over_what_another_has_been_through(
     assert sorted(taken) == sorted([*rounds, *evaluations, *beside])
     for stage in taken:
         assert (tmp_path / "mine" / stage / "made").read_text() == f"first {stage}"
-        # The filter decides what counts as right in practice. A later round's practice is by a
-        # model of another folder: it could not be gone on with here, if it were not done.
-        done = (tmp_path / "mine" / stage / "done.json").is_file()
-        assert done == (counted or not stage.endswith("practice"))
+        # A later round's practice is by a model of another folder: it could not be gone on with.
+        assert (tmp_path / "mine" / stage / "done.json").is_file()
     assert take_over(tmp_path / "mine", mine) == [], "nothing is copied twice"
     assert not list((tmp_path / "mine").rglob(".*")), "no half of a copy is left"
 

@@ -16,6 +16,10 @@ from toolgym.training import beginnings  # noqa: E402
 from toolgym.training.config import Resolved, SftConfig, configure  # noqa: E402
 from toolgym.training.sft import run_sft  # noqa: E402
 
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="rows are read one by one on a GPU"
+)
+
 BEGINNING = [(7 * n) % 90 + 3 for n in range(60)]
 
 
@@ -173,8 +177,6 @@ def test_where_it_would_not_be_exact_the_trainer_is_as_it_was(
 
 
 def test_on_a_cpu_it_is_another_one() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("rows are read one by one on a GPU")
     found = beginnings.read_once(trl.SFTTrainer, llama(), settings())
     assert found is not trl.SFTTrainer
     assert issubclass(found, trl.SFTTrainer)
