@@ -1,10 +1,11 @@
-"""SFT on a CPU: rows whose common beginning is read once, beside TRL's trainer as it is.
+"""SFT or DPO on a CPU: rows whose common beginning is read once, beside TRL's trainer as it is.
 
     python benchmarks/training.py ROWS [--model smollm2] [--at-once 2 4] [--updates 4] [--rounds 2]
 
-ROWS are rows of an export or of a round of self-training (``round-1/selection/rows.jsonl``). CPU
-seconds an update of eight rows, without the first one, in turn; the loss after the last update says
-that both have learned the same.
+ROWS are rows or pairs of an export, or of a round of self-training
+(``round-1/selection/rows.jsonl``).
+CPU seconds an update of eight rows, without the first one, in turn; the loss after the last update
+says that both have learned the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from unittest.mock import patch
 from toolgym._util.jsonl import read_rows
 from toolgym.policies.local.models import locate
 from toolgym.training import beginnings
+from toolgym.training.dpo import train_dpo
 from toolgym.training.sft import train_sft
 
 BATCH = 8
@@ -36,9 +38,12 @@ def measured(
         ends.append((time.process_time(), note))
 
     with tempfile.TemporaryDirectory() as folder:
+        pairs = not rows[0].keys().isdisjoint({"rejected", "rejected_ids"})
         options: dict[str, Any] = {"max_updates": updates, "batch_size": BATCH, "max_length": 1024}
-        options |= {"device_batch_size": at_once, "learning_rate": 1e-4, "bf16": "fast"}
-        train_sft(rows, model, Path(folder) / "model", progress=tell, **options)
+        options |= {"device_batch_size": at_once, "bf16": "fast"}
+        options |= {"learning_rate": 2e-5 if pairs else 1e-4}
+        train: Any = train_dpo if pairs else train_sft
+        train(rows, model, Path(folder) / "model", progress=tell, **options)
     spent = [after[0] - before[0] for before, after in itertools.pairwise(ends)]
     return spent, ends[-1][1]
 
@@ -57,7 +62,10 @@ def main() -> None:
     for _ in range(given.rounds):
         for at_once in given.at_once:
             for name, make in (("TRL", lambda base, *_: base), ("ours", ours)):
-                with patch("toolgym.training.sft.read_once", make):
+                with (
+                    patch("toolgym.training.sft.read_once", make),
+                    patch("toolgym.training.dpo.read_once", make),
+                ):
                     spent, note = measured(rows, locate(given.model), at_once, given.updates)
                 before = found.get((name, at_once), ([], ""))[0]
                 found[name, at_once] = ([*before, *spent], note)

@@ -414,7 +414,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_known_architectures_have_their_published_sizes(name: str, parameters: int) -> None:
-    from toolgym.selftrain.memory import find_shape
+    from toolgym.training.memory import find_shape
 
     shape = find_shape(name)
     assert shape is not None
@@ -427,7 +427,7 @@ def test_the_parts_of_a_training_are_as_large_as_estimated(
     models: dict[str, Path], lora: int
 ) -> None:
     """Weights, gradients and optimiser states are exact; activations are held to the right size."""
-    from toolgym.selftrain.memory import TrainingSize, shape_of, training_memory
+    from toolgym.training.memory import TrainingSize, shape_of, training_memory
 
     model = transformers.AutoModelForCausalLM.from_pretrained(models["llama"])
     shape = shape_of(model.config, "test")
@@ -470,7 +470,7 @@ def _kept(shape: Any, size: Any) -> float:
 
 
 def test_gradient_checkpointing_adapters_and_half_precision_save_what_they_save() -> None:
-    from toolgym.selftrain.memory import Memory, TrainingSize, find_shape, fitting, training_memory
+    from toolgym.training.memory import Memory, TrainingSize, find_shape, fitting, training_memory
 
     shape = find_shape("meta-llama/Meta-Llama-3-8B-Instruct")
     assert shape is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +26,9 @@ from toolgym.training.config import (
 
 if TYPE_CHECKING:
     from toolgym.selftrain.environments import Tasks
-    from toolgym.selftrain.memory import Memory
     from toolgym.selftrain.preflight import Plan
     from toolgym.selftrain.settings import SelfTrainSettings
+    from toolgym.training.memory import Memory
     from toolgym.training.output import Trained
 
 __all__ = ["dpo", "grpo", "plan_text", "practise", "sft", "train_app"]
@@ -243,7 +242,7 @@ def _rounds(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    from toolgym.selftrain.memory import PARTS, fitting
+    from toolgym.training.memory import PARTS, fitting
 
     def cells(peak: Memory) -> list[str]:
         parts = [f"{getattr(peak, part) / 1e9:.2f}" for part in PARTS]
@@ -263,7 +262,9 @@ def _memory(plan: Plan) -> str:
 
 
 def _ram(total: float) -> str:
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    from toolgym.training.fitting import installed_memory
+
+    have = installed_memory()
     return f"{'fits' if total <= have else 'too much for'} {have / 1e9:.0f} GB"
 
 

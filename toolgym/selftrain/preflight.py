@@ -22,7 +22,11 @@ from toolgym.registry import MODELS
 from toolgym.rollouts.playing import spec_of
 from toolgym.selftrain.environments import Places, places
 from toolgym.selftrain.judging import check_judge
-from toolgym.selftrain.memory import (
+from toolgym.selftrain.sampling import SamplingSettings
+from toolgym.selftrain.settings import SelfTrainSettings, own_model
+from toolgym.training.fitting import bounded
+from toolgym.training.loop import check_version
+from toolgym.training.memory import (
     Memory,
     Shape,
     TrainingSize,
@@ -32,9 +36,6 @@ from toolgym.selftrain.memory import (
     shape_of,
     training_memory,
 )
-from toolgym.selftrain.sampling import SamplingSettings
-from toolgym.selftrain.settings import SelfTrainSettings, own_model
-from toolgym.training.loop import check_version
 from toolgym.training.output import FREE
 
 __all__ = ["Plan", "RoundPlan", "check", "plan", "remember"]
@@ -374,7 +375,8 @@ def _memory(settings: SelfTrainSettings, shape: Shape, gpu: bool) -> dict[str, M
             half=half,
             reference=method == "dpo" or (method == "grpo" and settings.grpo.beta > 0),
         )
-        peak = training_memory(shape, size)
+        chosen = gpu or train.device_batch_size is not None
+        peak = training_memory(shape, size) if chosen else bounded(shape, size)
         if method == "grpo" and sampling.engine == "local":
             # With adapters nothing is kept: their model makes its inputs in its own way.
             waiting = 0.0 if size.lora else kept

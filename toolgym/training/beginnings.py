@@ -7,6 +7,8 @@ takes part in the graph once, with the gradients of all rows that follow it.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from toolgym._util.optional import require_extra
@@ -22,7 +24,7 @@ def read_once(base: Any, model: Any, settings: Resolved) -> Any:
     """A trainer that reads the common beginning of the rows of a batch once.
 
     Args:
-        base: TRL's trainer for SFT, or a class derived from it.
+        base: TRL's trainer for SFT or of preferences, or a class derived from it.
         model: that is trained.
         settings: of the training.
 
@@ -41,12 +43,12 @@ def read_once(base: Any, model: Any, settings: Resolved) -> Any:
         or processes() > 1
         or settings.deepspeed is not None
         or settings.gradient_checkpointing
-        or settings.device_batch_size < 2
         or config.get_text_config() is not config
         or not kept
         or any(type(layer) is not cache.DynamicLayer for layer in kept)
         or any(dropouts)
         or any(getattr(config, name, 0.0) for name in ("attention_dropout", "router_aux_loss_coef"))
+        or not _keeps(model, cache.DynamicCache(config=config))
     ):
         return base
 
@@ -54,36 +56,74 @@ def read_once(base: Any, model: Any, settings: Resolved) -> Any:
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
             """As the base's, of rows whose beginning has been read."""
             length = _common(inputs) if model.training else 0
-            if length >= _LEAST:
-                read = cache.DynamicCache(config=config)
-                model(
-                    input_ids=inputs["input_ids"][:1, :length],
-                    past_key_values=read,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                if read.get_seq_length() == length:  # else the model has a cache of its own
-                    inputs = _behind(inputs, length, read)
-            return super().compute_loss(model, inputs, *args, **more)
+            if length < _LEAST:
+                return super().compute_loss(model, inputs, *args, **more)
+            beginning = inputs["input_ids"][:1, :length]
+            with contextlib.ExitStack() as hooks:
+                # A preference's reference model reads the same rows with weights of its own.
+                for reader in (model, getattr(self, "ref_model", None)):
+                    if reader is not None:
+                        hooks.enter_context(_reading(reader, beginning, cache.DynamicCache, config))
+                return super().compute_loss(model, _behind(inputs, length), *args, **more)
 
     return ReadOnce
 
 
+def _keeps(model: Any, cache: Any) -> bool:
+    """Whether the model leaves what it has read in a cache that it is given."""
+    torch = require_extra("torch", "train")
+    with torch.no_grad():
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long), past_key_values=cache, use_cache=True)
+    return bool(cache.get_seq_length() == 2)
+
+
 def _common(inputs: dict[str, Any]) -> int:
     """How many tokens all rows begin with; the last of them does not say what is learned."""
-    ids, labels, mask = (inputs.get(name) for name in ("input_ids", "labels", "attention_mask"))
-    if ids is None or labels is None or mask is None or len(ids) < 2:
+    ids, mask = (inputs.get(name) for name in ("input_ids", "attention_mask"))
+    learned = inputs["labels"] != IGNORED if "labels" in inputs else inputs.get("completion_mask")
+    if ids is None or mask is None or learned is None or len(ids) < 2:
         return 0
-    alike = (ids == ids[:1]) & (mask != 0) & (labels == IGNORED)
+    alike = (ids == ids[:1]) & (mask != 0) & (learned == 0)
     # What is learned first is told by the token before it, which has to be read with its row.
     return max(0, int(alike.all(0).long().cumprod(0).sum()) - 1)
 
 
-def _behind(inputs: dict[str, Any], length: int, read: Any) -> dict[str, Any]:
-    """The rows without their beginning, and what was read of it."""
-    count = len(inputs["input_ids"])
-    for layer in read.layers:
-        layer.keys = layer.keys.expand(count, -1, -1, -1)
-        layer.values = layer.values.expand(count, -1, -1, -1)
-    cut = {name: inputs[name][:, length:] for name in ("input_ids", "labels")}
-    return {**inputs, **cut, "past_key_values": read}
+def _behind(inputs: dict[str, Any], length: int) -> dict[str, Any]:
+    """The rows without their beginning; the mask of what is attended to keeps it."""
+    cut = {"input_ids", "labels", "completion_mask"} & inputs.keys()
+    return {**inputs, **{name: inputs[name][:, length:] for name in cut}}
+
+
+@contextlib.contextmanager
+def _reading(model: Any, beginning: Any, cache: Any, config: Any) -> Iterator[None]:
+    """While it lasts, the model reads the beginning before the rows that it is given.
+
+    Args:
+        model: with whatever adapters are on at that moment.
+        beginning: tokens, of shape [1, length].
+        cache: what keys and values are kept in.
+        config: the model's.
+    """
+    within = False
+
+    def read(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+        nonlocal within
+        if within:
+            return None
+        within = True
+        try:
+            kept = cache(config=config)
+            model(input_ids=beginning, past_key_values=kept, use_cache=True, logits_to_keep=1)
+        finally:
+            within = False
+        count = len(given["input_ids"])
+        for layer in kept.layers:
+            layer.keys = layer.keys.expand(count, -1, -1, -1)
+            layer.values = layer.values.expand(count, -1, -1, -1)
+        return args, {**given, "past_key_values": kept}
+
+    hook = model.register_forward_pre_hook(read, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

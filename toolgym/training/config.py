@@ -67,7 +67,7 @@ class TrainConfig(_Strict):
     device_batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Rows at once in a process; default: all of them on a CPU, 1 on a GPU.",
+        description="Rows at once in a process; default: 1 on a GPU, what fits on a CPU.",
     )
     learning_rate: float | None = Field(
         default=None,

@@ -22,6 +22,7 @@ from toolgym.data.pairs import Balance, Groups, Pair, pair_row, pairs_of, token_
 from toolgym.errors import BadInputError, TemplateError
 from toolgym.policies.local.canonical import Canonical
 from toolgym.rollouts.recording import Recording, some_episodes
+from toolgym.training.beginnings import read_once
 from toolgym.training.config import (
     RIGHT,
     DpoConfig,
@@ -31,6 +32,7 @@ from toolgym.training.config import (
 )
 from toolgym.training.dpo_trainer import masked_collator, pair_trainer
 from toolgym.training.encoding import encode_chat, require_end, respelled, spans, wrong_span
+from toolgym.training.fitting import rows_that_fit
 from toolgym.training.loop import (
     Result,
     StepProgress,
@@ -66,6 +68,7 @@ class PreparedPairs:
         rows: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``chosen_mask``, ``rejected_mask``.
         counts: pairs by how they came to be, and those left out.
         trained_tokens: tokens of both sides that the loss falls on.
+        longest: tokens of the longest prompt with one side.
         balance: see `toolgym.data.pairs.balance`; empty for exported rows.
         origins: which episodes they were made of, where no file of rows says it.
     """
@@ -73,6 +76,7 @@ class PreparedPairs:
     rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
+    longest: int = 0
     balance: dict[str, Any] = field(default_factory=dict)
     origins: Origins | None = None
 
@@ -127,6 +131,7 @@ def train_dpo(
     with quiet():
         loaded, tokenizer, saved = load_for_training(model, settings)
         prepared = prepare_pairs(source, tokenizer, asked, learn_as)
+        settings = rows_that_fit("dpo", loaded, prepared.longest, asked, settings)
         # What shaped the pairs shows in the pairs themselves.
         own = asked.model_dump(exclude={*TrainConfig.model_fields, "pairing", "where", "per_task"})
         record = {
@@ -181,7 +186,7 @@ def prepare_pairs(
     found, facts, origins = _pairs(source, config, LearnAs.read(learn_as))
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
-    kept, trained = row_spool(), 0
+    kept, trained, most = row_spool(), 0, 0
     canonical = Canonical(tokenizer)
     for row in found:
         exact = "prompt_ids" in row
@@ -199,11 +204,12 @@ def prepare_pairs(
             anew = "re-rendered" if "learn_as" in row else "retokenised"
             counts[spelled if exact else anew] += 1
             trained += sum(sum(made[f"{side}_mask"]) for side in _SIDES)
+            most = max(most, longest)
             kept.append(made)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no pair to train on: {reasons or 'none was given'}")
-    return PreparedPairs(kept, dict(counts), trained, facts, origins)
+    return PreparedPairs(kept, dict(counts), trained, most, facts, origins)
 
 
 def _pairs(
@@ -362,7 +368,8 @@ def run_dpo(
             remove_unused_columns=False,
             **arguments(work, settings),
         )
-        return pair_trainer(len(rows), missing, settings.seed)(
+        trainer = read_once(pair_trainer(len(rows), missing, settings.seed), model, settings)
+        return trainer(
             model=model,
             # With adapters the model below them is the reference.
             ref_model=None if settings.lora else copy.deepcopy(model),

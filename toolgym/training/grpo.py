@@ -30,6 +30,7 @@ from toolgym.training.config import (
     processes,
 )
 from toolgym.training.encoding import require_end
+from toolgym.training.fitting import rows_that_fit
 from toolgym.training.loop import (
     Result,
     StepProgress,
@@ -54,7 +55,6 @@ __all__ = ["run_grpo", "train_grpo", "worlds_of"]
 EPISODES = "episodes"
 SCALES = {"grpo": "group", "rloo": "none", "reinforce++": "batch"}
 """What the advantage of a reply, its reward less its group's mean, is divided by."""
-
 
 Play = Callable[[Any, Sequence[str], int], Played]
 """Takes the model, the keys of the starting points (each repeated for its group) and the step."""
@@ -119,6 +119,7 @@ def train_grpo(
     _require_step(starts, asked)
     with quiet():
         loaded, tokenizer, saved = load_for_training(model, settings)
+        settings = rows_that_fit("grpo", loaded, settings.max_length, asked, settings)
         require_end(tokenizer)
         weights = dict(worlds[0].rubric.weights)
         record = _record(str(model), worlds, starts, credit, asked, settings)
@@ -362,9 +363,7 @@ def run_grpo(
 
 
 def _part(name: str, first: bool) -> Callable[..., list[float | None]]:
-    def read(
-        *, parts: list[dict[str, float] | None], log_metric: Any = None, **_: Any
-    ) -> list[float | None]:
+    def read(*, parts: list[Any], log_metric: Any = None, **_: Any) -> list[float | None]:
         if first and log_metric is not None:
             log_metric("excluded", sum(found is None for found in parts) / len(parts))
         return [None if found is None else found[name] for found in parts]

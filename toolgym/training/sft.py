@@ -33,6 +33,7 @@ from toolgym.training.encoding import (
     spans,
     wrong_span,
 )
+from toolgym.training.fitting import rows_that_fit
 from toolgym.training.loop import (
     Result,
     StepProgress,
@@ -105,10 +106,12 @@ def train_sft(
         RunMismatchError: ``out`` holds something else, or was begun with other rows or settings.
     """
     check_version()
-    settings = configure(SftConfig, config, options).resolve()
+    asked = configure(SftConfig, config, options)
+    settings = asked.resolve()
     with quiet():
         loaded, tokenizer, saved = load_for_training(model, settings)
         prepared = prepare(source, tokenizer, max_length=settings.max_length, learn_as=learn_as)
+        settings = rows_that_fit("sft", loaded, prepared.longest, asked, settings)
         record = {
             "method": "sft",
             "model": str(model),
@@ -146,6 +149,7 @@ class Prepared:
             tokens that the tokenizer does not write, ``retokenised``, ``re-rendered`` under another
             prompt, and those left out.
         trained_tokens: how many tokens the loss falls on.
+        longest: tokens of the longest row.
         warnings: what the model will not learn from them.
         origins: which episodes they were made of, where no file of rows says it.
     """
@@ -153,6 +157,7 @@ class Prepared:
     rows: Sequence[dict[str, list[int]]]
     counts: dict[str, int] = field(default_factory=dict)
     trained_tokens: int = 0
+    longest: int = 0
     warnings: list[str] = field(default_factory=list)
     origins: Origins | None = None
 
@@ -243,7 +248,7 @@ def prepare(
     ends = require_end(tokenizer)
     counts: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
-    kept, trained = row_spool(), 0
+    kept, trained, longest = row_spool(), 0, 0
     rows, origins = _with_origins(source, LearnAs.read(learn_as))
     canonical = Canonical(tokenizer)
     for row in rows:
@@ -268,12 +273,14 @@ def prepare(
             anew = "re-rendered" if "learn_as" in row else "retokenised"
             counts[spelled if exact else anew] += 1
             trained += sum(label != IGNORED for label in labels)
+            longest = max(longest, len(ids))
             kept.append({"input_ids": ids, "labels": labels})
     _judge(wrong, counts)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise BadInputError(f"there is no row to train on: {reasons or 'none was given'}")
-    return Prepared(kept, dict(counts), trained, _endless(kept, counts, ends), origins)
+    endless = _endless(kept, counts, ends)
+    return Prepared(kept, dict(counts), trained, longest, endless, origins)
 
 
 def _encoded(
@@ -341,10 +348,9 @@ def _judge(wrong: Counter[str], counts: Counter[str]) -> None:
         return
     exact = counts["token_exact"] + counts["respelled"]
     if count > max(1, _TOLERATED * (count + exact)):
-        example = wrong.most_common(1)[0][0]
         raise TemplateError(
             f"{count} of {count + exact} rows are not what the assistant said: "
-            f"{example}; were they recorded with another tokenizer?"
+            f"{wrong.most_common(1)[0][0]}; were they recorded with another tokenizer?"
         )
     counts["tokens that say something else"] += count
 

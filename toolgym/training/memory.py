@@ -25,6 +25,7 @@ __all__ = [
     "fitting",
     "playing_memory",
     "shape_of",
+    "shape_of_model",
     "training_memory",
 ]
 
@@ -153,10 +154,21 @@ def shape_of(config: Any, source: str) -> Shape:
     transformers = require_extra("transformers", "train")
     with torch.device("meta"), quiet():
         model = transformers.AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
+    return shape_of_model(model, source)
+
+
+def shape_of_model(model: Any, source: str) -> Shape:
+    """The shape of a causal model.
+
+    Args:
+        model: loaded, or without memory for its weights.
+        source: see `Shape`.
+    """
+    torch = require_extra("torch", "train")
+    head, config = model.get_output_embeddings(), model.config
     ends = {id(w): w.numel() for w in (model.get_input_embeddings().weight, head.weight)}
     text = config.get_text_config()
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None) or 1
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     dtype = getattr(config, "dtype", None) or torch.float32
     return Shape(
@@ -171,7 +183,7 @@ def shape_of(config: Any, source: str) -> Shape:
         ),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        inner=text.intermediate_size,
+        inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         queries=width * heads,
         keys=width * (getattr(text, "num_key_value_heads", None) or heads),
         vocabulary=text.vocab_size,
