@@ -343,7 +343,7 @@ def test_the_layers_are_those_of_the_largest_stack() -> None:
     assert found["vision_tower.blocks.8.mlp.fc1.weight"] == Place(None, "other", "fc1")
 
 
-def refused(
+def assert_refused(
     base: Path, other: Path | str, message: str, kind: type[Exception] = BadInputError
 ) -> None:
     with pytest.raises(kind, match=message) as caught:
@@ -352,19 +352,21 @@ def refused(
 
 
 def test_models_that_cannot_be_compared_are_one_clear_line(base: Path, tmp_path: Path) -> None:
-    refused(base, base, "are the same folder")
+    assert_refused(base, base, "are the same folder")
     (tmp_path / "link").symlink_to(base)
-    refused(base, tmp_path / "link", "are the same folder")
-    refused(base, base.with_name("bas"), r"does not exist \(did you mean 'base'", MissingFileError)
-    refused(base, base / "config.json", "is a file", MissingFileError)
-    refused(base, "no-such-model", "is not a folder, and the hub's cache", MissingFileError)
-    refused(base, "nobody/nothing", "fetch it with: hf download", MissingFileError)
+    assert_refused(base, tmp_path / "link", "are the same folder")
+    assert_refused(
+        base, base.with_name("bas"), r"does not exist \(did you mean 'base'", MissingFileError
+    )
+    assert_refused(base, base / "config.json", "is a file", MissingFileError)
+    assert_refused(base, "no-such-model", "is not a folder, and the hub's cache", MissingFileError)
+    assert_refused(base, "nobody/nothing", "fetch it with: hf download", MissingFileError)
     llama(hidden_size=32).save_pretrained(tmp_path / "wide")
-    refused(base, tmp_path / "wide", "is 64 x 16 in .* and 64 x 32")
+    assert_refused(base, tmp_path / "wide", "is 64 x 16 in .* and 64 x 32")
     llama(num_hidden_layers=7).save_pretrained(tmp_path / "deep")
-    refused(base, tmp_path / "deep", r"only .*deep' holds 'model.layers.6.* and 8 more")
+    assert_refused(base, tmp_path / "deep", r"only .*deep' holds 'model.layers.6.* and 8 more")
     (tmp_path / "empty").mkdir()
-    refused(base, tmp_path / "empty", "holds no weights", MissingFileError)
+    assert_refused(base, tmp_path / "empty", "holds no weights", MissingFileError)
     other = tuned(base, tmp_path / "t", nudge)
     config = json.loads((other / "config.json").read_text())
     for change, message in (
@@ -372,56 +374,56 @@ def test_models_that_cannot_be_compared_are_one_clear_line(base: Path, tmp_path:
         ({"quantization_config": {"bits": 4}}, "is quantised"),
     ):
         (other / "config.json").write_text(json.dumps(config | change))
-        refused(base, other, message)
+        assert_refused(base, other, message)
     (other / "config.json").write_text("{")
-    refused(base, other, "is not valid JSON")
+    assert_refused(base, other, "is not valid JSON")
 
 
 def test_broken_files_are_one_clear_line(base: Path, tmp_path: Path) -> None:
     other = tuned(base, tmp_path / "t", lambda s: s[up(2)].fill_(float("nan")))
-    refused(base, other, r"'model.layers.2.mlp.up_proj.weight' .* holds NaN")
+    assert_refused(base, other, r"'model.layers.2.mlp.up_proj.weight' .* holds NaN")
     file = other / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-5])
-    refused(base, other, "is cut off")
+    assert_refused(base, other, "is cut off")
     for content in (b"", b"{}", whole[:40], b"\xff" * 64):
         file.write_bytes(content)
-        refused(base, other, "is not a safetensors file")
+        assert_refused(base, other, "is not a safetensors file")
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    refused(base, other, "git lfs pull")
+    assert_refused(base, other, "git lfs pull")
     state = safetensors.load_file(base / "model.safetensors")
     safetensors.save_file(state | {up(0): state[up(0)].to(torch.int8)}, file)
-    refused(base, other, "holds I8, not floats")
+    assert_refused(base, other, "holds I8, not floats")
     shards = tuned(base, tmp_path / "shards", nudge, max_shard_size="20KB")
     sorted(shards.glob("*.safetensors"))[1].unlink()
-    refused(base, shards, "00002-of-.* is missing", MissingFileError)
+    assert_refused(base, shards, "00002-of-.* is missing", MissingFileError)
     file.unlink()
     (other / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    refused(base, other, "cannot be read by torch")
+    assert_refused(base, other, "cannot be read by torch")
 
 
 def test_adapters_of_other_kinds_or_models_are_refused(base: Path, tmp_path: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     peft.get_peft_model(model, config).save_pretrained(tmp_path / "dora")
-    refused(base, tmp_path / "dora", r"type DoRA, not plain LoRA: merge it")
+    assert_refused(base, tmp_path / "dora", r"type DoRA, not plain LoRA: merge it")
     wide = peft.get_peft_model(
         llama(hidden_size=32), peft.LoraConfig(r=2, target_modules=["q_proj"])
     )
     wide.save_pretrained(tmp_path / "wide")
-    refused(base, tmp_path / "wide", r"is \(32, 32\), the model's \(16, 16\)")
+    assert_refused(base, tmp_path / "wide", r"is \(32, 32\), the model's \(16, 16\)")
     deep = peft.get_peft_model(
         llama(num_hidden_layers=7), peft.LoraConfig(r=2, target_modules=["q_proj"])
     )
     deep.save_pretrained(tmp_path / "deep")
-    refused(base, tmp_path / "deep", "which .* does not hold: name the model")
+    assert_refused(base, tmp_path / "deep", "which .* does not hold: name the model")
     tokens = peft.get_peft_model(
         llama(), peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2])
     )
     tokens.save_pretrained(tmp_path / "tokens")
-    refused(base, tmp_path / "tokens", "trainable_tokens_delta', which is not a LoRA pair")
+    assert_refused(base, tmp_path / "tokens", "trainable_tokens_delta', which is not a LoRA pair")
     (tmp_path / "deep" / "adapter_model.safetensors").unlink()
-    refused(base, tmp_path / "deep", "has no adapter_model.safetensors", MissingFileError)
+    assert_refused(base, tmp_path / "deep", "has no adapter_model.safetensors", MissingFileError)
 
 
 def test_a_hub_id_is_found_in_the_cache(

@@ -389,6 +389,7 @@ def test_what_a_session_starts_ends_with_it() -> None:
     started = int(session.call("start", {}, 30)["text"])
     session.call("spin", {"key": "k"}, 0.2)
     wait_for(lambda: not alive(started))
+    assert not alive(started)
     session.close()
 
 

@@ -53,7 +53,7 @@ def rows_that_fit(
     size = TrainingSize(
         method,
         most,
-        longest,
+        min(longest, shape.positions or longest),
         lora=settings.lora,
         checkpointing=settings.gradient_checkpointing,
         half=settings.bf16,

@@ -272,6 +272,7 @@ def test_tools_that_nobody_holds_end_their_server() -> None:
     number = process(tools)
     del tools
     wait_for(lambda: not alive(number))
+    assert not alive(number)
 
 
 def test_a_fork_of_this_process_leaves_the_session_alone(opened: Callable[..., Toolset]) -> None:

@@ -49,7 +49,7 @@ def saved(
     return bm25s.BM25.load(folder, show_progress=False), told
 
 
-def same_top(index: Index, peer: bm25s.BM25, asked: list[tuple[str, list[str]]]) -> None:
+def assert_same_top(index: Index, peer: bm25s.BM25, asked: list[tuple[str, list[str]]]) -> None:
     """The best ten documents with a score of their own, and all scores; ties in any order."""
     for query, tokens in asked:
         known = [token for token in tokens if token in peer.vocab_dict]
@@ -87,7 +87,7 @@ def test_a_folder_of_bm25s_opens(tmp_path: Path, method: str, tokens: dict[str, 
     peer, told = saved(tmp_path / "index", TEXTS, TEXTS, tokens, method=method)
     index = open_corpus(str(tmp_path / "index"))
     queries = [*TEXTS, "does the fish purr like a cat?", "Dogs", "running birds", "zzz", "", "a"]
-    same_top(index, peer, tokens_of(queries, told))
+    assert_same_top(index, peer, tokens_of(queries, told))
     assert index.search("purr")[0].passage.text == TEXTS[0]
     assert len(index) == len(TEXTS)
 
@@ -97,7 +97,7 @@ def test_a_folder_of_bm25s_opens(tmp_path: Path, method: str, tokens: dict[str, 
 def test_any_kind_of_numbers(tmp_path: Path, dtype: str, int_dtype: str) -> None:
     peer, told = saved(tmp_path, TEXTS, TEXTS, dtype=dtype, int_dtype=int_dtype, k1=1.2, b=0.5)
     index = open_index(tmp_path)
-    same_top(index, peer, tokens_of(TEXTS, told))
+    assert_same_top(index, peer, tokens_of(TEXTS, told))
     assert index.ranking("cat", 1)[1].dtype == dtype
     assert (index.recipe.k1, index.recipe.b) == (1.2, 0.5)
 
@@ -136,7 +136,7 @@ def test_what_a_user_knows_of_a_folder(tmp_path: Path) -> None:
     texts = ["die Katzen der Häuser", "ein Haus und Kätzchen", "Bäume wachsen schnell"]
     peer, told = saved(tmp_path, texts, texts, told)
     index = open_corpus(str(tmp_path), {"stemmer": "german", "stop_words": ["die", "der", "und"]})
-    same_top(index, peer, tokens_of(["Katze", "Häuser wachsen"], told))
+    assert_same_top(index, peer, tokens_of(["Katze", "Häuser wachsen"], told))
     assert index.fingerprint != open_corpus(str(tmp_path)).fingerprint
     with pytest.raises(BadInputError, match=r"was built with k1 1\.5 instead of 0\.9"):
         open_corpus(str(tmp_path), {"k1": 0.9})
@@ -253,12 +253,12 @@ def test_small_folders_both_ways(
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
     peer, told = saved(tmp_path / "theirs", texts, texts, method=method)
-    same_top(open_index(tmp_path / "theirs"), peer, tokens_of(queries, told))
+    assert_same_top(open_index(tmp_path / "theirs"), peer, tokens_of(queries, told))
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     ours = open_index(build_index(corpus, tmp_path / "ours"))
     peer = bm25s.BM25.load(ours.folder, load_corpus=True, show_progress=False)
-    same_top(ours, peer, [(query, ours.terms(query)) for query in queries])
+    assert_same_top(ours, peer, [(query, ours.terms(query)) for query in queries])
 
 
 def test_bm25s_reads_our_passages(tmp_path: Path) -> None:
@@ -290,11 +290,11 @@ def test_500_real_questions_both_ways(
     tokens |= {"stemmer": Stemmer.Stemmer("english")} if stemmed else {}
     texts = [f"{row['title']} {row['text']}" for row in rows]
     peer, told = saved(tmp_path / "theirs", texts, rows, tokens)
-    same_top(open_corpus(str(tmp_path / "theirs")), peer, tokens_of(questions, told))
+    assert_same_top(open_corpus(str(tmp_path / "theirs")), peer, tokens_of(questions, told))
     if not stemmed:
         ours = open_corpus(str(source))
         peer = bm25s.BM25.load(ours.folder, load_corpus=True, show_progress=False)
-        same_top(ours, peer, [(question, ours.terms(question)) for question in questions])
+        assert_same_top(ours, peer, [(question, ours.terms(question)) for question in questions])
         asked = [ours.terms(question) for question in questions[:20]]
         found = peer.retrieve(asked, k=1, show_progress=False).documents[:, 0]
         assert [row["id"] for row in found] == [
