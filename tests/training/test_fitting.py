@@ -41,6 +41,7 @@ def smollm2() -> Any:
         **{"model_type": "llama", "vocab_size": 49152, "num_key_value_heads": 3},
         **{"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536},
         **{"num_attention_heads": 9, "tie_word_embeddings": True},
+        max_position_embeddings=8192,
     )
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config)
@@ -82,6 +83,8 @@ def test_longer_rows_adapters_and_checkpoints_are_taken_into_account(
 ) -> None:
     plain = chosen(monkeypatch, smollm2, 24)
     assert chosen(monkeypatch, smollm2, 24, longest=4000) < plain
+    no_longer = chosen(monkeypatch, smollm2, 200, longest=8192)
+    assert chosen(monkeypatch, smollm2, 200, longest=80000) == no_longer > 1, "positions bound it"
     assert chosen(monkeypatch, smollm2, 24, gradient_checkpointing=True) > plain
     assert chosen(monkeypatch, smollm2, 24, batch_size=6) in (1, 2, 3, 6)
     assert chosen(monkeypatch, smollm2, 24, "dpo") <= plain
