@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from toolgym._util.jsonl import copy_json
 from toolgym.errors import BadInputError
 
 __all__ = [
@@ -35,6 +36,10 @@ class ToolCall:
     id: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+
+    def copy(self) -> ToolCall:
+        """A copy whose arguments can be changed apart."""
+        return ToolCall(self.id, self.name, copy_json(self.arguments))
 
     def to_chat(self) -> Chat:
         """The call as it stands in an assistant message's ``tool_calls``."""
@@ -97,6 +102,12 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+
+    def copy(self) -> Message:
+        """A copy whose calls can be changed apart; without calls nothing can, and it is itself."""
+        if not self.tool_calls:
+            return self
+        return replace(self, tool_calls=tuple(call.copy() for call in self.tool_calls))
 
     def to_chat(self) -> Chat:
         """A fresh chat dict; keys without a value are left out, since some templates print None."""

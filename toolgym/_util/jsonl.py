@@ -208,7 +208,10 @@ def not_json(value: Any, depth: int = 0) -> str:
     for key, item in pairs:
         if keyed and not isinstance(key, str):
             return f"has a key of type {type(key).__name__}"
-        if type(item) is str and item.isascii():  # most are
+        kind = type(item)
+        if (kind is str and item.isascii()) or item is None or kind is bool:  # most are
+            continue
+        if kind is int and item.bit_length() < MOST_BITS:
             continue
         why = not_json(item, depth + 1)
         if why:

@@ -213,9 +213,13 @@ class Trajectory(OnSight):
         return replace(
             self,
             task=replace(self.task, metadata=copy_json(self.task.metadata)),
-            messages=[replace(m, tool_calls=_copied(m.tool_calls)) for m in self.messages],
+            messages=[message.copy() for message in self.messages],
             steps=[
-                replace(step, calls=_copied(step.calls), reward_parts=dict(step.reward_parts))
+                replace(
+                    step,
+                    calls=tuple(call.copy() for call in step.calls),
+                    reward_parts=dict(step.reward_parts),
+                )
                 for step in self.steps
             ],
             tools=copy_json(self.tools),
@@ -295,10 +299,6 @@ class Trajectory(OnSight):
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInputError(f"not a trajectory row: {error!r}") from error
-
-
-def _copied(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-    return tuple(ToolCall(call.id, call.name, copy_json(call.arguments)) for call in calls)
 
 
 def _step_row(step: Step) -> dict[str, Any]:
