@@ -10,7 +10,7 @@ from typing import Any
 
 from toolgym.episodes.branching import Branching
 from toolgym.episodes.episode import Episode, Info
-from toolgym.episodes.limits import Limits, check_system, refusals, with_system
+from toolgym.episodes.limits import Limits, check_parts, check_system, refusals, with_system
 from toolgym.episodes.users import User, UserMaker
 from toolgym.errors import BadInputError, EpisodeEndedError, did_you_mean
 from toolgym.formats import Format
@@ -95,7 +95,7 @@ class ToolEnv(Branching):
 
     Raises:
         UnknownNameError: a description of a tool that there is not.
-        BadInputError: a bound that is not a positive number, or a render mode beside ``ansi``.
+        BadInputError: a part of another kind, a bound below 1, or a render mode beside ``ansi``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - gymnasium's declaration
@@ -119,10 +119,10 @@ class ToolEnv(Branching):
         max_calls: int | None = None,
         max_tokens: int | None = None,
     ) -> None:
+        check_parts(tasks, toolset, format, rubric)
         bounds = {"max_steps": max_steps, "max_reply_chars": max_reply_chars}
         for name, value in (bounds | {"max_result_chars": max_result_chars}).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadInputError(f"{name} must be a whole number of at least 1, not {value!r}")
+            whole_number(name, value, 1)
         if render_mode not in (None, "ansi"):
             raise BadInputError(f"render_mode is 'ansi' (text) or None, not {render_mode!r}")
         alike = type(self).tools_for is ToolEnv.tools_for

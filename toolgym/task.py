@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from toolgym._util.hashes import rows_hash
+from toolgym._util.kinds import require, require_each
 from toolgym.errors import BadInputError, did_you_mean
 
 __all__ = [
@@ -61,7 +62,8 @@ class Task:
         answer_type: how an answer is compared: as ``text``, or as a ``number``.
 
     Raises:
-        BadInputError: metadata under the name of a field, which a row could not tell apart.
+        BadInputError: a field of another type, such as one string for the answers; or metadata
+            under the name of a field, which a row could not tell apart.
     """
 
     id: str
@@ -73,6 +75,16 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuse what a row cannot hold."""
+        if type(self.answers) is not tuple or not all(type(text) is str for text in self.answers):
+            meant = "answers of a task are a list of strings, such as ['Paris']"
+            object.__setattr__(self, "answers", require_each(self.answers, str, meant))
+        require(self.id, str, "the id of a task is a string")
+        require(self.question, str, f"the question of task {self.id!r} is a string")
+        require(self.split, str, f"the split of task {self.id!r} is a string")
+        if self.answer_type not in get_args(AnswerType):
+            kind = f"the answer type of task {self.id!r} is 'text' or 'number'"
+            raise BadInputError(f"{kind}, not {self.answer_type!r:.80}")
+        require(self.metadata, Mapping, f"metadata of task {self.id!r} are values by name")
         if not self.metadata.keys().isdisjoint(_OWN_COLUMNS):
             name = next(column for column in _OWN_COLUMNS if column in self.metadata)
             raise BadInputError(f"metadata of task {self.id!r} may not be named {name!r}")
@@ -271,13 +283,14 @@ class TaskSet(Sequence[Task]):
         name: the family, such as ``PopQA``.
 
     Raises:
-        BadInputError: no task, or an id twice.
+        BadInputError: no task, something else than a task, or an id twice.
     """
 
     def __init__(self, tasks: Sequence[Task], *, source: str, name: str = "tasks") -> None:
-        if not tasks:
+        meant = "tasks of a set are Task objects (toolgym.read_tasks reads them from a file)"
+        self._tasks: tuple[Task, ...] = require_each(tasks, Task, meant)
+        if not self._tasks:
             raise BadInputError(f"no tasks in {source!r}: an environment needs at least one")
-        self._tasks = tuple(tasks)
         self.source, self.name = source, name
         self._by_id = {task.id: index for index, task in enumerate(self._tasks)}
         if len(self._by_id) < len(self._tasks):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolgym._util.jsonl import read_rows, require_file
+from toolgym._util.kinds import require
 from toolgym.errors import BadInputError
 from toolgym.task import RowReader, Task, TaskSet, task_from_row
 
@@ -144,6 +145,7 @@ def read_tasks(
         BadInputError: a broken line (its number is named), an id twice, or no task at all.
     """
     tasks, what = [], "task file"
+    require(path, (str, Path), "a task file is a path")
     table = Path(path).suffix in _TABLES
     for number, row in _table(path, what) if table else read_rows(path, what):
         try:

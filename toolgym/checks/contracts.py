@@ -267,7 +267,7 @@ def check_env(env: gym.Env[Any, Any], *, seed: int = 7) -> None:
         CheckError: what is wrong, and the likely cause.
         AssertionError: from gymnasium's checks.
     """
-    inner = env.unwrapped
+    inner = env.unwrapped if isinstance(env, gym.Env) else env
     if not isinstance(inner, ToolEnv):
         raise CheckError(f"{inner!r:.80} is not a ToolEnv: gymnasium's own check_env is for others")
     gymnasium_check_env(inner)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import NoneType
 
+from toolgym._util.kinds import require
 from toolgym.errors import BadInputError, UnknownNameError
 from toolgym.grading.answers import normalise, per_answer, right
 from toolgym.grading.rubric import make_rubric
@@ -158,6 +160,7 @@ def read_conditions(
         UnknownNameError: an unknown name.
         BadInputError: a part cannot be read.
     """
+    require(where, (str, NoneType), "a condition is a string such as 'accuracy>=1', or None")
     found = []
     for part in _AND.split(where) if where is not None else ():
         match = _CONDITION.fullmatch(part)

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toolgym._util.kinds import require
 from toolgym.errors import BadInputError
+from toolgym.formats import Format
 from toolgym.formats.turn import Begun
+from toolgym.grading.rubric import Rubric
 from toolgym.messages import Message, ToolResult
-from toolgym.task import whole_number
+from toolgym.task import TaskSet, whole_number
+from toolgym.tools.toolset import Toolset
 from toolgym.trajectory import Problem
 
-__all__ = ["Limits", "check_system", "estimated_tokens", "refusals", "with_system"]
+__all__ = ["Limits", "check_parts", "check_system", "estimated_tokens", "refusals", "with_system"]
 
 _PLACE = "{instructions}"
 _BYTES_PER_TOKEN = 4
@@ -136,6 +140,24 @@ def with_system(messages: Sequence[Message], system: str | None, note: str) -> l
     if first.role == "system":
         return [replace(first, content=own), *rest]
     return [Message("system", own), *messages] if own else list(messages)
+
+
+def check_parts(tasks: Any, toolset: Any, format: Any, rubric: Any) -> None:
+    """Refuse what an environment cannot be made of.
+
+    Args:
+        tasks: a `TaskSet`.
+        toolset: a `Toolset`.
+        format: a `Format`.
+        rubric: a `Rubric`.
+
+    Raises:
+        BadInputError: one of them is something else.
+    """
+    require(tasks, TaskSet, "tasks of an environment are a TaskSet, such as read_tasks gives")
+    require(toolset, Toolset, "tools of an environment are a Toolset, such as Toolset([a_tool])")
+    require(format, Format, "a format is a Format, such as get_format('hermes') gives")
+    require(rubric, Rubric, "a rubric is a Rubric, such as Rubric({'accuracy': 1.0})")
 
 
 def check_system(system: Any) -> str | None:

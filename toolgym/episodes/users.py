@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from toolgym._util.kinds import require_each
 from toolgym.errors import BadInputError
 from toolgym.messages import ToolCall
 from toolgym.task import Task
@@ -62,10 +63,14 @@ class ScriptedUser:
 
     Args:
         turns: after the question.
+
+    Raises:
+        BadInputError: they are something else than strings and turns in a list.
     """
 
     def __init__(self, turns: Sequence[str | UserTurn]) -> None:
-        self._turns = list(turns)
+        meant = "turns of a user are a list of strings or UserTurn objects, such as ['And then?']"
+        self._turns = require_each(turns, (str, UserTurn), meant)
         self._said = 0
 
     def reply(self, trajectory: Trajectory) -> str | UserTurn | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolgym._util.kinds import require_each
 from toolgym._util.text import shortened
 from toolgym.data.conditions import condition
 from toolgym.errors import BadInputError
@@ -62,7 +63,7 @@ def ablate(
     if group not in ("auto", "task", "run"):
         raise BadInputError(f"group is 'auto', 'task' or 'run', not {group!r}")
     if not isinstance(rewards, Mapping) and not isinstance(rewards, str):
-        names = list(rewards)
+        names = require_each(rewards, object, "rewards are their names, or rubrics by name")
         rewards = {str(name): name for name in names}
     rubrics = rubrics_of(rewards)
     recording = some_episodes(run)

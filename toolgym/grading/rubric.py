@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from toolgym._util.kinds import require
 from toolgym._util.rebuilding import name_code, plain
 from toolgym.errors import BadInputError, did_you_mean
 from toolgym.registry import REWARDS
@@ -35,10 +36,12 @@ class Rubric:
 
     Raises:
         UnknownNameError: no reward has that name.
-        BadInputError: a weight that is not a finite number, or an unknown option.
+        BadInputError: it is not a mapping, a weight that is not a finite number, or an unknown
+            option.
     """
 
     def __init__(self, spec: Spec) -> None:
+        require(spec, Mapping, "a rubric is weights by name, such as {'accuracy': 1.0}")
         self.functions: dict[str, RewardFunction] = {}
         self.weights: dict[str, float] = {}
         for name, value in spec.items():

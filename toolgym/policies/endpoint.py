@@ -10,9 +10,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import NoneType
 from typing import Any
 
 from toolgym._util.jsonl import not_json
+from toolgym._util.kinds import require, require_each
 from toolgym.errors import BadInputError, EndpointError, PolicyError, did_you_mean
 from toolgym.formats.grammar import with_markers
 from toolgym.policies.base import Lane, Policy, Reply, ReplyTokens, Request
@@ -109,6 +111,8 @@ class EndpointPolicy(Policy):
         tokens: bool = False,
     ) -> None:
         addresses, name = _addresses(base_url, model)
+        for name_of, value in {"temperature": temperature, "top_p": top_p}.items():
+            require(value, (int, float, NoneType), f"{name_of} is a number, or None")
         least = 1 if max_tokens is None else max_tokens
         at_once = 1 if concurrency is None else concurrency
         if timeout <= 0 or at_once < 1 or retries < 0 or least < 1 or not patience >= 0:
@@ -341,10 +345,13 @@ def _addresses(base_url: str | Sequence[str], model: str | None) -> tuple[list[s
     Raises:
         BadInputError: there is no address, or none of them names the model, or they differ in it.
     """
-    listed = re.split(r",\s*(?=https?:)", base_url) if isinstance(base_url, str) else [*base_url]
-    if not listed or not all(isinstance(one, str) for one in listed):
-        raise BadInputError(f"base_url is an address or a list of some, not {base_url!r:.80}")
-    parts = [one.strip().partition("#") for one in listed]
+    meant = "base_url is an address or a list of some"
+    several = re.split(r",\s*(?=https?:)", base_url) if isinstance(base_url, str) else base_url
+    listed = require_each(several, str, meant)
+    if not listed:
+        raise BadInputError(f"{meant}, not {base_url!r:.80}")
+    require(model, (str, NoneType), "a model is named by a string")
+    parts = [address.strip().partition("#") for address in listed]
     addresses = [*dict.fromkeys(address for address, _, _ in parts)]
     places = [*map(shown, addresses)]
     names = {model} if model else {name for _, _, name in parts if name}

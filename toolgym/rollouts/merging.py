@@ -14,6 +14,7 @@ import numpy as np
 
 from toolgym._util.frames import LineFile, is_packed
 from toolgym._util.jsonl import read_json, write_json
+from toolgym._util.kinds import require_each
 from toolgym._util.workfolder import hold, same_settings
 from toolgym.errors import BadInputError, MissingFileError, RunMismatchError
 from toolgym.rollouts.lines import Lines, key_of
@@ -50,7 +51,8 @@ def merge(
         MissingFileError: a folder does not hold a shard.
     """
     folder = Path(out)
-    parts = _shards([run if isinstance(run, Run) else Run.open(run) for run in runs], folder)
+    named = require_each(runs, (Run, str, Path), "shards are a list of runs or their folders")
+    parts = _shards([run if isinstance(run, Run) else Run.open(run) for run in named], folder)
     settings = _merged_settings(parts)
     plans = [_Plan(part) for part in parts]
     _require_fitting(plans)

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolgym._util.frames import LineFile, standing
 from toolgym._util.jsonl import read_json, read_lines, read_rows
+from toolgym._util.kinds import require
 from toolgym._util.notebook import fragment
 from toolgym.errors import BadInputError, MissingFileError, did_you_mean
 from toolgym.rollouts.lines import Lines, key_of, refuse
@@ -43,6 +44,7 @@ class Run(Ordered):
         path: Path | None = None,
         recorded: list[Trajectory] | None = None,
     ) -> None:
+        require(settings, Mapping, "settings of a run are by name (Run.open opens a folder)")
         self.settings, self.path = dict(settings), path
         self._recorded = recorded if recorded is not None else []
         self._failures: list[dict[str, Any]] = []

@@ -22,7 +22,13 @@ from toolgym.messages import ToolCall, ToolResult
 from toolgym.tools.cassette import ResultCache, cache_key
 from toolgym.tools.docstring import read_docstring
 from toolgym.tools.keeping import what_it_keeps
-from toolgym.tools.signature import argument_model, read_signature, takes_self, told_problem
+from toolgym.tools.signature import (
+    argument_model,
+    check_options,
+    read_signature,
+    takes_self,
+    told_problem,
+)
 
 if TYPE_CHECKING:
     from toolgym.tools.session import LiveSession
@@ -83,6 +89,7 @@ class Tool:
         cache: bool | None = None,
         shared_state: bool = False,
     ) -> None:
+        check_options(function, name, description, timeout)
         self.function, self.fingerprint = function, fingerprint
         # Per tool object, not by name: options such as a search's k stand in no fingerprint.
         self.cache = ResultCache() if (bool(fingerprint) if cache is None else cache) else None
@@ -357,8 +364,6 @@ def _plain(function: Callable[..., Any]) -> Any:
         function = function.func
     if hasattr(function, "__name__"):
         return function
-    if not callable(function):
-        raise BadInputError(f"a tool is made of a function, not of {function!r:.80}")
     return type(function) if type(function).__doc__ else type(function).__call__
 
 

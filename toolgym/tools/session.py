@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from toolgym._util.jsonl import not_json
+from toolgym._util.kinds import require
 from toolgym._util.rebuilding import name_code
 from toolgym._workers.sessions import ProcessSession
 from toolgym._workers.tool_child import attempt, by_name
@@ -109,7 +110,7 @@ class SessionSpec:
             Its ``reset(**row)`` is called with the task's columns that it takes.
 
     Raises:
-        BadInputError: it gives no tool, or a method cannot be one.
+        BadInputError: it is not a class, gives no tool, or a method cannot be one.
     """
 
     outside: ClassVar[bool] = False
@@ -117,6 +118,12 @@ class SessionSpec:
     cassette alone answers its calls."""
 
     def __init__(self, cls: type[Any]) -> None:
+        require(
+            cls,
+            type,
+            "a tool of a set is what @tool makes of a function, or a class of sessions (of names "
+            "toolgym.tools.toolset.make_toolset makes tools)",
+        )
         self.cls, self.name = cls, cls.__name__
         own = issubclass(cls, ToolSession)
         self.inline = bool(getattr(cls, "inline", False))

@@ -5,14 +5,31 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from toolgym._util.kinds import require
 from toolgym.errors import BadInputError, did_you_mean
 
-__all__ = ["argument_model", "read_signature", "takes_self", "told_problem"]
+__all__ = ["argument_model", "check_options", "read_signature", "takes_self", "told_problem"]
+
+
+def check_options(function: Any, name: Any, description: Any, timeout: Any) -> None:
+    """Refuse what a tool cannot be declared with; see `toolgym.tools.base.Tool`.
+
+    Raises:
+        BadInputError: one of them is something else than it should be.
+    """
+    if not callable(function):
+        raise BadInputError(f"a tool is made of a function, not of {function!r:.80}")
+    require(name, (str, NoneType), "the name of a tool is a string")
+    require(description, (str, NoneType), "the description of a tool is a string")
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (number and timeout > 0):
+        raise BadInputError(f"the timeout of a tool is seconds above 0, not {timeout!r:.80}")
 
 
 def read_signature(function: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from toolgym._util.kinds import require_each
 from toolgym._util.rebuilding import plain
 from toolgym.errors import BadInputError, UnknownNameError, did_you_mean
 from toolgym.messages import ToolCall, ToolResult
@@ -34,7 +35,7 @@ class Toolset:
         cache: whether tools that have a result cache may use it.
 
     Raises:
-        BadInputError: two tools have one name, or a class gives none.
+        BadInputError: not tools in a list, two of one name, or a class that gives none.
     """
 
     shared = False
@@ -51,7 +52,7 @@ class Toolset:
         if isinstance(tools, Toolset):
             self._specs |= tools._specs
         self._live: dict[str, LiveSession] = {}
-        for item in tools:
+        for item in require_each(tools, object, "a set of tools takes a list of them"):
             if isinstance(item, Tool):
                 self._add(item)
                 continue
@@ -301,9 +302,11 @@ def make_toolset(
 
     Raises:
         UnknownNameError: no tool has that name.
-        BadInputError: an option that the tool does not have, or a server that cannot be used.
+        BadInputError: not these in a list, an unknown option, or a server that cannot be used.
     """
-    made = (_make(item, shared) for item in tools)
+    meant = "tools are a list of names, mappings, Tool objects or classes of sessions"
+    kinds = (str, Tool, type, SessionSpec, Mapping)
+    made = [_make(item, shared) for item in require_each(tools, kinds, meant)]
     if cassette is None:
         return Toolset(made)
     return Toolset(getattr(item, "told_by", lambda _, item=item: item)(cassette) for item in made)
@@ -365,8 +368,7 @@ def is_server(item: Any) -> bool:
 
 
 def _named(item: Any) -> str:
-    name = item.get("name") if isinstance(item, Mapping) else item
-    return name if isinstance(name, str) else str(name)
+    return str(item.get("name") if isinstance(item, Mapping) else item)
 
 
 def _make(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +183,7 @@ def training_rows(source: Trainable, learn_as: LearnAs | None = None) -> Sequenc
 def _with_origins(
     source: Trainable, learn_as: LearnAs | None
 ) -> tuple[Sequence[dict[str, Any]], Origins | None]:
-    if not isinstance(source, str | Path | Recorded | Rows):
+    if isinstance(source, Iterable) and not isinstance(source, str | Path | Recorded | Rows):
         source = list(source)
     written = _written(source)
     if written is not None:

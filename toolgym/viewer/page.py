@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from toolgym._util.jsonl import read_rows
+from toolgym._util.kinds import require
 from toolgym._util.optional import require_extra
 from toolgym._util.text import shortened
 from toolgym._util.workfolder import publish
@@ -93,6 +94,7 @@ def view_html(
             ``against`` with rows, or with a run that has no task in common.
         UnknownNameError: no reward, metric or measure has a name of the condition.
     """
+    require(out, (str, Path), "out is the path of a file, such as 'episodes.html'")
     target = Path(out)
     if target.is_dir():
         raise BadInputError(f"{str(target)!r} is a folder: name the file, such as 'episodes.html'")
