@@ -19,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: selftrain selftrain-real test lint types tests wheel installed docs site bfcl ray mcp browser vllm
 .PHONY: audit endpoint clean
-.PHONY: clients agents
+.PHONY: clients agents unbuilt
 .PHONY: bridges $(BRIDGES:%=bridge-%)
 
 selftrain: $(VENV)/.ready
@@ -57,8 +57,11 @@ types: $(VENV)/.ready
 tests: $(VENV)/.ready
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-wheel: $(VENV)/.ready
-	rm -rf build/lib build/bdist.*  # setuptools would put modules that are gone into the wheel
+# setuptools would put modules that are gone into wheels, and into what pip installs of this folder.
+unbuilt:
+	rm -rf build/lib build/bdist.*
+
+wheel: $(VENV)/.ready unbuilt
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 
 # Tests of what needs files, programs and entry points again, against the wheel, in a folder that holds
@@ -86,7 +89,7 @@ bfcl: $(VENV)/.ready
 	$(BIN)/python benchmarks/bfcl.py
 
 # Ray in an environment of its own, which borrows nothing: two raylets, five workers killed.
-ray:
+ray: unbuilt
 	test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
 	build/ray/bin/python -m pip install --quiet --constraint constraints.txt ".[ray]"
 	build/ray/bin/python benchmarks/ray_deaths.py
@@ -111,7 +114,7 @@ NEEDS_openenv := openenv==0.10.0
 # These two have nothing that computes.
 WITHOUT_TORCH := openenv verifiers
 
-$(BRIDGES:%=bridge-%): bridge-%:
+$(BRIDGES:%=bridge-%): bridge-%: unbuilt
 	test -x build/bridges/$*/bin/python || $(PYTHON) -m venv build/bridges/$*
 	grep -iE "^($(KEPT))==" constraints.txt > build/bridges/$*/constraints.txt
 	$(if $(filter $*,$(WITHOUT_TORCH)),,build/bridges/$*/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch)
@@ -122,7 +125,7 @@ $(BRIDGES:%=bridge-%): bridge-%:
 
 # Audits of environments of others and of our own, in an environment of their own; and how many planted
 # defects an audit finds.
-audit:
+audit: unbuilt
 	test -x build/audit/bin/python || $(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --constraint constraints.txt ".[audit]" skyrl-gym==0.4.0
 	build/audit/bin/python -m pip install --quiet --no-deps bfcl-eval==2026.3.23
@@ -131,7 +134,7 @@ audit:
 
 # Clients of model services as policies, against a service on this machine: the real packages, in an
 # environment of their own, since LiteLLM pins what others need in other versions.
-clients:
+clients: unbuilt
 	test -x build/clients/bin/python || $(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip install --quiet ".[openai,anthropic,litellm]"
 	build/clients/bin/python benchmarks/clients.py
@@ -159,7 +162,7 @@ $(AGENTS:%=agent-%): agent-%:
 
 # A rollout through a server of known latency beside other clients, and beside the loops of verifiers
 # and Inspect. For a machine that has nothing else to do.
-endpoint: $(VENV)/.ready
+endpoint: $(VENV)/.ready unbuilt
 	$(BIN)/python benchmarks/endpoint.py
 	test -x build/bridges/verifiers/bin/python || $(MAKE) bridge-verifiers
 	build/bridges/verifiers/bin/python benchmarks/endpoint_frameworks.py verifiers
