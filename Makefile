@@ -76,7 +76,7 @@ docs: $(VENV)/.ready
 
 # The site, looked at in a real browser (Debian's chromium and chromium-driver): console, links,
 # contrast, narrow screens; pictures in build/site.
-site: docs
+site: docs unbuilt
 	test -x build/browser/bin/python || $(PYTHON) -m venv build/browser
 	build/browser/bin/python -m pip install --quiet --constraint constraints.txt . selenium
 	build/browser/bin/python benchmarks/site.py site --pictures build/site
@@ -153,7 +153,7 @@ RUN_lm-eval := logs lm-eval
 agents: $(AGENTS:%=agent-%)
 
 .PHONY: $(AGENTS:%=agent-%)
-$(AGENTS:%=agent-%): agent-%:
+$(AGENTS:%=agent-%): agent-%: unbuilt
 	test -x build/agents/$*/bin/python || $(PYTHON) -m venv build/agents/$*
 	$(if $(filter lm-eval,$*),build/agents/$*/bin/python -m pip install --quiet $(TORCH_ARGS) torch)
 	build/agents/$*/bin/python -m pip install --quiet "$(if $(filter lm-eval,$*),.[lm-eval],.)" $(NEEDS_$*)
@@ -178,7 +178,7 @@ mcp: $(VENV)/.ready
 
 # The page of `toolgym view --html` in a real Chromium, which has to be on the path with its
 # chromedriver: speed, conditions, hostile texts, pictures (build/browser/pages).
-browser:
+browser: unbuilt
 	test -x build/browser/bin/python || $(PYTHON) -m venv build/browser
 	build/browser/bin/python -m pip install --quiet --constraint constraints.txt . selenium
 	build/browser/bin/python benchmarks/viewer.py

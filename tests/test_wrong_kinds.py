@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,14 @@ def test_another_kind_is_refused_in_one_line(what: str, monkeypatch: pytest.Monk
 def test_answers_in_a_list_are_those_in_a_tuple() -> None:
     assert Task("one", "Which city?", ["Paris"]) == TASK
     assert hash(Task("a", "b", ["c"]).answers) == hash(("c",))
+
+
+def test_bounds_of_numpy_are_plain_numbers() -> None:
+    env = environment(max_steps=np.int64(3))
+    assert type(env.max_steps) is int
+    for wrong in (np.bool_(True), True, 2.0):
+        with pytest.raises(BadInputError, match="max_steps is a whole number"):
+            environment(max_steps=wrong)
 
 
 ANY = st.one_of(st.none(), st.integers(), st.text(), st.binary(), st.lists(st.integers()))

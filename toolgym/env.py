@@ -131,8 +131,8 @@ class ToolEnv(Branching):
         if self.descriptions and alike and format.strategy.tools:
             toolset = toolset.described(self.descriptions)
         self.tasks, self._toolset, self.format, self.rubric = tasks, toolset, format, rubric
-        self.max_steps, self.render_mode = max_steps, render_mode
-        self.max_reply_chars, self.max_result_chars = max_reply_chars, max_result_chars
+        self.max_steps, self.render_mode = int(max_steps), render_mode
+        self.max_reply_chars, self.max_result_chars = int(max_reply_chars), int(max_result_chars)
         self.examples = read_examples(examples, format, toolset if alike else None, bundled)
         self.action_space = UnicodeText(sampler=ActionSampler(format, toolset))
         self.observation_space = UnicodeText(max_length=100_000_000)
