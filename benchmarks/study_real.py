@@ -10,9 +10,10 @@ hour and more: choose with ``--arms``, ``--seeds``, ``--sets`` and ``--questions
 where its folder is gone, so that the study can be made in many sittings. What another arm of the
 seed has been through in the same way is taken over from its folder, as long as that is there: the
 evaluation of the base, a round's practice, whole rounds. Between rounds ``--between`` questions of
-each set are asked; all of them greedily after the last one. ``--smoke`` runs every arm on every set
-with a question or two and keeps whatever was played: it shows that the command works, and its
-figures say nothing.
+each set are asked; all of them greedily after the last one. ``--elsewhere`` asks the arms' last
+models, from their folders, questions of sets that they did not practise, or of none with tools.
+``--smoke`` runs every arm on every set with a question or two and keeps whatever was played: it
+shows that the command works, and its figures say nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from toolgym import rollout
 from toolgym._util.hashes import value_hash
 from toolgym._util.jsonl import read_json, read_rows, write_json
 from toolgym._util.optional import require_extra
-from toolgym.errors import ToolgymError
+from toolgym.errors import BadInputError, ToolgymError
 from toolgym.evaluation import evaluate
 from toolgym.evaluation.document import Figure, to_markdown
 from toolgym.modeldiff import compare_models
@@ -89,6 +90,11 @@ SETS: dict[str, dict[str, Any]] = {
     "scenarios": {"id": "ToolScenario-v0"},
 }
 """Environments, and where the real questions of ``--data`` lie; scenarios are the bundled ones."""
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    **SETS,
+    "closed-book": {"id": "ToolQA-TriviaQA-v0", "test": "triviaqa/dev.jsonl", "tools": []},
+}
+"""What can be asked without having been practised."""
 # Everything is kept, so that a model which is never right has something to learn from.
 _SMOKE: dict[str, Any] = {
     "filter": {"where": "reply_words>=0", "tools": "any", "per_task": 2, "dedupe": None},
@@ -110,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--questions", type=int, default=500, help="held-out ones of each set")
     parser.add_argument("--between", type=int, default=50, help="of these after each round")
+    parser.add_argument("--elsewhere", nargs="+", default=[], choices=list(ELSEWHERE))
+    parser.add_argument("--elsewhere-questions", type=int, default=200, help="of each such set")
     parser.add_argument("--practice", type=int, default=None, help="bundled ones; default: all")
     parser.add_argument("--smoke", action="store_true", help="every arm and set, tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/study-real"))
@@ -117,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.smoke:
         given.seeds, given.questions, given.practice = given.seeds[:1], 1, 2
+        given.elsewhere_questions = 1
     kept = given.page / "real-model-study.json"
     found = _known(kept, given)
     try:
@@ -130,12 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 facts = found["arms"].get(arm, {}).get(str(seed), {})
                 if facts.get("key") != key:
                     facts = _arm(given, arm, seed, settings) | {"key": key}
-                    found = _known(kept, given)  # another process may have found more
-                    found["arms"].setdefault(arm, {})[str(seed)] = facts
-                    found["arms"] = {
-                        name: found["arms"][name] for name in ARMS if name in found["arms"]
-                    }
-                    write_json(kept, found)
+                    found = _add(kept, given, arm, seed, facts)
+                for name in given.elsewhere:
+                    if _ask_elsewhere(given, name, arm, seed, change, facts):
+                        found = _add(kept, given, arm, seed, facts)
                 print(f"seed {seed}, {arm}: {told(facts)}", file=sys.stderr, flush=True)
     except ToolgymError as error:
         parser.exit(2, f"{error}\n")
@@ -158,26 +165,36 @@ def _known(file: Path, given: argparse.Namespace) -> dict[str, Any]:
     return found if found.get("model") == given.model else empty
 
 
+def _add(
+    file: Path, given: argparse.Namespace, arm: str, seed: int, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is known now, with an arm's facts; another process may have found more meanwhile."""
+    found = _known(file, given)
+    found["arms"].setdefault(arm, {})[str(seed)] = facts
+    found["arms"] = {name: found["arms"][name] for name in ARMS if name in found["arms"]}
+    write_json(file, found)
+    return found
+
+
 def _arm(
     given: argparse.Namespace, arm: str, seed: int, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Figures by round and set of one arm and seed, and what the model lost."""
     loaded = load_settings(settings)
-    out = given.out / f"seed-{seed}" / "".join(c if c.isalnum() else "-" for c in arm)
+    out = _folder(given, arm, seed)
     taken = take_over(out, loaded)
     if taken:
         print(f"seed {seed}, {arm}: {', '.join(taken)} from another arm", file=sys.stderr)
     report = selftrain(loaded, out=out)
     facts = read_json(report.with_suffix(".json"))
-    rounds = [_figures(given, folder) for folder in sorted(out.glob("evaluation-*"))]
-    models = sorted(out.glob("round-*/training/model"))
-    last = str(models[-1]) if models else given.model
-    _ask_all(given, loaded, last, out / "all")
-    rounds[-1] |= _figures(given, out / "all", ways=("greedy",))
+    rounds = [_figures(given.sets, folder) for folder in sorted(out.glob("evaluation-*"))]
+    last = _last_model(given, out)
+    _ask_all(loaded, last, given.questions, out / "all")
+    rounds[-1] |= _figures(given.sets, out / "all", ways=("greedy",))
     kept = out / "lost.json"
     if not kept.is_file():
         found: dict[str, Any] = {"perplexity": _perplexity(last, given.data), "changed": {}}
-        if models:
+        if last != given.model:
             change = compare_models(locate(given.model), last).weights
             thirds = {} if change is None else change.thirds()
             found["changed"] = {" ".join(key): part.relative for key, part in thirds.items()}
@@ -185,8 +202,59 @@ def _arm(
     return {"rounds": rounds, "seconds": sum(facts["seconds"].values()), **read_json(kept)}
 
 
-def _ask_all(given: argparse.Namespace, settings: SelfTrainSettings, model: str, out: Path) -> None:
-    """All held-out questions, greedily."""
+def _folder(given: argparse.Namespace, arm: str, seed: int) -> Path:
+    out: Path = given.out / f"seed-{seed}" / "".join(c if c.isalnum() else "-" for c in arm)
+    return out
+
+
+def _last_model(given: argparse.Namespace, out: Path) -> str:
+    """Of an arm that has been through its rounds; the base where there were none."""
+    models = sorted(out.glob("round-*/training/model"))
+    return str(models[-1]) if models else given.model
+
+
+def _ask_elsewhere(
+    given: argparse.Namespace,
+    name: str,
+    arm: str,
+    seed: int,
+    change: Mapping[str, Any],
+    facts: dict[str, Any],
+) -> bool:
+    """Add to an arm's facts what its last model does with a set that it did not practise.
+
+    Returns:
+        Whether anything was asked: not of a set that was practised, nor what is known already.
+
+    Raises:
+        BadInputError: the arm's models are gone.
+    """
+    if name in given.sets:
+        return False
+    most = given.elsewhere_questions
+    asked = argparse.Namespace(**vars(given) | {"sets": [name], "questions": most})
+    settings = _settings(asked, change, seed)
+    asked.data = Path("data")  # figures are the same wherever the data lie
+    key = value_hash([_settings(asked, change, seed), most])
+    known = facts.setdefault("elsewhere", {})
+    if known.get(name, {}).get("key") == key:
+        return False
+    folder = _folder(given, arm, seed)
+    last = _last_model(given, folder)
+    if settings["rounds"] and last == given.model:
+        raise BadInputError(
+            f"{arm}, seed {seed}: its figures are known, but {folder} holds no model of it that "
+            "could be asked elsewhere; leave --elsewhere out, or give another --page to run the "
+            "arm again"
+        )
+    out = folder / "elsewhere" / f"{most}-questions"
+    _ask_all(load_settings(settings), last, most, out)
+    known[name] = _figures([name], out, ways=("greedy",))[f"{name}-greedy"] | {"key": key}
+    return True
+
+
+def _ask_all(settings: SelfTrainSettings, model: str, most: int, out: Path) -> None:
+    """Held-out questions of each environment, greedily."""
 
     def tell(_stage: str, _done: int, _total: int, _note: str) -> None:
         """The rollout shows how far it is."""
@@ -197,7 +265,7 @@ def _ask_all(given: argparse.Namespace, settings: SelfTrainSettings, model: str,
                 place.id,
                 players.policy(model, 0.0),
                 env_args={**place.args, **(place.test or {})},
-                episodes=_episodes(place.id, {**place.args, **(place.test or {})}, given.questions),
+                episodes=_episodes(place.id, {**place.args, **(place.test or {})}, most),
                 seed=settings.seed,
                 out=out / f"{place.label}-greedy",
                 concurrency=settings.sampling.concurrency,
@@ -209,11 +277,11 @@ def _episodes(env: str, args: Mapping[str, Any], most: int) -> int:
 
 
 def _figures(
-    given: argparse.Namespace, folder: Path, ways: Sequence[str] = ("sampled", "greedy")
+    sets: Sequence[str], folder: Path, ways: Sequence[str] = ("sampled", "greedy")
 ) -> dict[str, Any]:
     """What the runs of a folder came to, by set and way."""
     by_set = {}
-    for name in given.sets:
+    for name in sets:
         for way in ways:
             rows = {row.name: row for row in evaluate(folder / f"{name}-{way}").rows}
             by_set[f"{name}-{way}"] = {k: rows[k].value for k in FIGURES if k in rows} | {
@@ -253,7 +321,7 @@ def _place(
     given: argparse.Namespace, name: str, popqa: Mapping[str, Any], change: Mapping[str, Any]
 ) -> dict[str, Any]:
     """An environment with its practice and its evaluation."""
-    kind = SETS[name]
+    kind = ELSEWHERE[name]
     args = {**popqa["args"], **({"tools": kind["tools"]} if "tools" in kind else {})}
     own, test = dict(_REAL), {"split": "test"}
     if "test" in kind:

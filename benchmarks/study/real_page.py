@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.curves import accuracy_curves
+from study.elsewhere import elsewhere_blocks
 from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table
 from toolgym.evaluation.intervals import wilson
 
@@ -131,6 +132,7 @@ def page(found: Mapping[str, Any], order: Sequence[str], arms: Sequence[str]) ->
         ),
         Heading("By set"),
         _by_set(found, sets),
+        *elsewhere_blocks(found),
         Heading("Where the weights changed"),
         Paragraph(
             "Relative change by third of the layers and kind of module "

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.sources
 
 from toolgym._util.jsonl import write_json  # noqa: E402
 from toolgym.evaluation.document import to_markdown  # noqa: E402
-from toolgym.selftrain.settings import load_settings  # noqa: E402
+from toolgym.rollouts.playing import make_env  # noqa: E402
+from toolgym.selftrain.settings import SelfTrainSettings, load_settings  # noqa: E402
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -117,6 +118,61 @@ def test_what_was_found_is_not_run_again(
     assert len(ran) == 4, "figures are the same wherever the data lie"
     study.main([*told, "--seeds", "1", "--questions", "7"])
     assert ran[4:] == [("guided, then SFT", 1), ("zero-shot", 1)], "other settings are run again"
+
+
+def test_a_last_model_is_asked_elsewhere_once(
+    study: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def ask(settings: SelfTrainSettings, model: str, most: int, out: Path) -> None:
+        (place,) = settings.environments
+        assert place.test is not None
+        assert most == 5
+        assert out.parts[-2:] == ("elsewhere", "5-questions")
+        if place.label == "closed-book":
+            assert make_env(place.id, place.args | {"tasks": "sample"}).toolset.names == []
+        asked.append((Path(model).parts[-3] if "/" in model else model, place.label))
+
+    def figures(sets: Sequence[str], _folder: Path, ways: Sequence[str]) -> dict[str, Any]:
+        assert list(ways) == ["greedy"]
+        more = {"exact_match": 0.4, "accuracy": 0.4, "Solve-F1": 0.25, "invoke_rate": 1.5}
+        return {f"{name}-greedy": {**more, "questions": 5} for name in sets}
+
+    monkeypatch.setattr(study, "_arm", lambda *_: facts((0.0, 10), (0.5, 10)))
+    monkeypatch.setattr(study, "_ask_all", ask)
+    monkeypatch.setattr(study, "_figures", figures)
+    told = ["--data", "data", "--page", str(tmp_path), "--out", str(tmp_path / "runs")]
+    told += ["--sets", "popqa", "--seeds", "0", "--elsewhere-questions", "5"]
+    several = [*told, "--arms", "zero-shot", "guided, then SFT"]
+    for number in (1, 2, 3):
+        (tmp_path / f"runs/seed-0/guided--then-SFT/round-{number}/training/model").mkdir(
+            parents=True
+        )
+    study.main([*several, "--elsewhere", "popqa", "nq"])
+    assert asked == [("smollm2", "nq"), ("round-3", "nq")], "popqa was practised"
+    study.main([*several, "--elsewhere", "nq", "gsm8k", "scenarios", "closed-book"])
+    for_each = ["gsm8k", "scenarios", "closed-book"]
+    assert asked[2:] == [(m, name) for m in ("smollm2", "round-3") for name in for_each]
+    study.main([*several, "--elsewhere", "nq", "--data", "other"])
+    assert len(asked) == 8, "what is known is not asked again"
+    page = (tmp_path / "real-model-study.md").read_text(encoding="utf-8")
+    assert "nq: exact_match / calls | gsm8k: accuracy / calls | scenarios: Solve-F1 /" in page
+    assert "| 40.0 [11.8, 76.9] of 5 / 1.50 | 0.25 of 5 / 1.50 |" in page
+    with pytest.raises(SystemExit) as stopped:
+        study.main([*told, "--arms", "SFT, then DPO", "--elsewhere", "nq"])
+    assert stopped.value.code == 2
+    assert "holds no model of it" in capsys.readouterr().err
+    assert len(asked) == 8
+
+
+def test_a_page_without_such_questions_has_no_such_section(study: ModuleType) -> None:
+    found = {"questions": 1, "model": "m", "arms": {"zero-shot": {"0": facts((0, 1), (0, 1))}}}
+    page = to_markdown(study.page(found, list(study.SETS), ["zero-shot"]))
+    assert "never practised" not in page
 
 
 def keys(study: ModuleType, of: str, name: str, seed: int = 0, *number: int) -> str:
