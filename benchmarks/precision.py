@@ -54,7 +54,7 @@ def _play(
         rollout(
             place.id,
             policy,
-            env_args={**place.args, **(place.train or {})},
+            env_args={**place.args, **place.practice(1)},
             episodes=options.episodes,
             seed=settings.seed,
             out=out,

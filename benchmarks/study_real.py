@@ -60,6 +60,7 @@ ARMS: dict[str, dict[str, Any]] = {
     },
     "examples and guide, then SFT": {"rounds": 3},
     "examples, then SFT": {"rounds": 3, **_EXAMPLES},
+    "examples at first, then SFT": {"rounds": 3, **_EXAMPLES, "practice": [{"examples": 2}, {}]},
     "guided, then SFT once": {"rounds": 1, **_GUIDED},
     "guided, then SFT": {"rounds": 3, **_GUIDED},
     "SFT, then DPO": {"rounds": 3, "methods": ["sft", "sft", "dpo"]},
@@ -75,7 +76,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "control: copied answers": {"rounds": 1, "filter": {"where": "copied_passage>=1"}},
     "control: the paper's sub-span": {"rounds": 3, "filter": {"where": "accuracy_paper_filter>=1"}},
 }
-"""What each arm changes; ``practice`` and ``asked`` are arguments of both kinds of episodes."""
+"""What each arm changes; ``practice`` (for all rounds, or one a round) and ``asked`` are arguments
+of both kinds of episodes."""
 DPO = {"pairing": "right_wrong", "beta": 0.1, "sft_weight": 0.2, "learning_rate": 2e-5}
 GRPO = {
     **{"batch_size": 32, "generations": 8, "learning_rate": 2e-5, "max_updates": 20},
@@ -324,6 +326,7 @@ def _place(
     kind = ELSEWHERE[name]
     args = {**popqa["args"], **({"tools": kind["tools"]} if "tools" in kind else {})}
     own, test = dict(_REAL), {"split": "test"}
+    practice = change.get("practice", {"examples": 2})
     if "test" in kind:
         test = {"tasks": str(given.data / kind["test"])}
     else:
@@ -334,7 +337,8 @@ def _place(
     return {
         **popqa,
         **{"id": kind["id"], "name": name, "args": args},
-        **{"train": own | change.get("practice", {"examples": 2}), "train_tasks": given.practice},
+        "train": [own | p for p in practice] if isinstance(practice, list) else own | practice,
+        "train_tasks": given.practice,
         **{
             "test": test | change.get("asked", {}),
             "test_tasks": min(given.between, given.questions),

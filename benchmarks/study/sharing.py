@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from toolgym._util.hashes import value_hash
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings
@@ -29,14 +30,27 @@ def evaluated(settings: SelfTrainSettings) -> str:
 def practised(settings: SelfTrainSettings, number: int) -> str:
     """A key of what decides the practice of a round, from 1."""
     if number == 1:
-        return value_hash(settings.model_dump(mode="json", exclude=_AFTER_PRACTICE))
-    return trained(settings, number - 1)
+        return value_hash(_until(settings, 1, _AFTER_PRACTICE))
+    return value_hash([trained(settings, number - 1), _practices(settings, number)])
 
 
 def trained(settings: SelfTrainSettings, number: int) -> str:
     """A key of what decides the model after a round, from 1."""
     methods = [settings.method(each) for each in range(1, number + 1)]
-    return value_hash([methods, settings.model_dump(mode="json", exclude={"rounds", "methods"})])
+    return value_hash([methods, _until(settings, number, {"rounds", "methods"})])
+
+
+def _until(settings: SelfTrainSettings, number: int, without: set[str]) -> dict[str, Any]:
+    """What decides a run up to a round, from 1."""
+    said = settings.model_dump(mode="json", exclude=without)
+    for place in said["environments"]:
+        del place["train"]
+    return {**said, "practices": [_practices(settings, each) for each in range(1, number + 1)]}
+
+
+def _practices(settings: SelfTrainSettings, number: int) -> list[dict[str, Any] | None]:
+    """What practice is given in a round, by environment."""
+    return [e.practice(number) if e.practices else None for e in settings.environments]
 
 
 def take_over(out: Path, settings: SelfTrainSettings) -> list[str]:

@@ -374,6 +374,32 @@ def test_a_plan_counts_episodes_and_steps() -> None:
     assert [each.rows for each in tied] == [2000, 2000]
 
 
+def test_a_plan_counts_what_each_round_practises_on(tmp_path: Path) -> None:
+    from toolgym.cli.training import plan_text
+    from toolgym.selftrain.preflight import plan
+
+    place: dict[str, Any] = {"id": "ToolQA-PopQA-v0", "test": {"split": "test"}}
+    halves = [{"split": "train", "examples": 2}, {"split": "test"}]
+    settings = {"model": "some/model", "samples_per_task": 1, "rounds": 3}
+
+    def practised(train: object) -> list[int | None]:
+        made = load_settings({**settings, "environments": [{**place, "train": train}]})
+        return [each.practice for each in plan(made).rounds]
+
+    train, test = practised(halves[0]), practised(halves[1])
+    assert train != test
+    assert practised(halves) == [train[0], test[0], test[0]]
+    assert practised([halves[0], halves[0], halves[1]]) == [train[0], train[0], test[0]]
+    missing = [halves[0], {"tasks": str(tmp_path / "none.jsonl")}]
+    assert practised(missing) == [train[0], None, None]
+    with pytest.raises(BadInputError, match="is an empty list"):
+        practised([])
+    with pytest.raises(BadInputError, match=r"environments.0.train.1 must be a mapping, not 3"):
+        practised([halves[0], 3])
+    made = load_settings({**settings, "environments": [{**place, "train": halves}]})
+    assert f"{train[0]} of sample; then {test[0]} of sample  " in plan_text(plan(made))
+
+
 def test_a_plan_says_what_is_missing_and_refuses_what_does_not_exist(tmp_path: Path) -> None:
     from toolgym.selftrain.preflight import plan
 

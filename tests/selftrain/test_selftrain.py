@@ -160,9 +160,9 @@ def test_practice_with_examples_is_learned_without_them(
 ) -> None:
     from toolgym.selftrain.loop import selftrain
 
-    settings = json.loads(settings_file.read_text(encoding="utf-8")) | {"rounds": 1}
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
     (entities,) = [e for e in settings["environments"] if e["name"] == "entities"]
-    entities["train"]["examples"] = 1
+    entities["train"] = [entities["train"] | {"examples": 1}, entities["train"]]
     settings |= {"environments": [entities], "samples_per_task": 1, "baseline": False}
     out = tmp_path / "run"
     selftrain(settings, out=out)
@@ -177,10 +177,15 @@ def test_practice_with_examples_is_learned_without_them(
         assert row["learn_as"] == "re-rendered from examples=1 to examples=0"
         said = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
         assert said == [step.action for step in shown[row["id"]].steps]
-    (done,) = results(out)["rounds"]
+    (done, later) = results(out)["rounds"]
     assert done["training"]["counts"] == {"re-rendered": len(rows)}
+    plain = Run.open(out / "round-2/practice/entities").trajectories()
+    assert {trajectory.examples for trajectory in plain} == {0}
+    assert later["training"]["counts"].get("re-rendered", 0) == 0
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "| learned from entities | re-rendered with examples=0 |" in report
+    assert "| learned from entities in round 1 | re-rendered with examples=0 |" in report
+    assert "| practised in entities from round 2 on | " in report
+    assert "learned from entities from" not in report
 
 
 def test_what_is_learned_is_the_evaluations_prompt_unless_the_settings_say_it() -> None:
@@ -189,12 +194,14 @@ def test_what_is_learned_is_the_evaluations_prompt_unless_the_settings_say_it() 
         settings = SelfTrainSettings(
             model="some/model", environments=[{"id": "ToolQA-PopQA-v0", **given}], **learn_as
         )
-        return str(learning(settings, settings.environments[0]))
+        return str(learning(settings, settings.environments[0], 2))
 
     assert anew() == "None"
     assert anew(args={"examples": 2, "prompt": "bare"}) == "None"
     assert anew(train={"examples": 2}) == "examples=0"
     assert anew(train={"examples": 2}, learn_as={}) == "None"
+    assert anew(train=[{"examples": 2}, {}]) == "None"
+    assert anew(train=[{}, {"examples": 2}]) == "examples=0"
     assert anew(train={"prompt": "bare"}) == "prompt=tools_multi_step"
     assert anew(train={"examples": [], "prompt": "bare"}, test={"prompt": "bare"}) == "examples=0"
     assert anew(train={}, learn_as={"prompt": "bare"}) == "prompt=bare"

@@ -52,8 +52,11 @@ def test_every_arm_is_a_job(study: ModuleType, smoke: bool) -> None:
             assert place.test is not None
             assert "data" not in str(place.train), "practice sees bundled questions alone"
             assert ("examples" in place.test) == (name == "two examples, untrained")
-            assert ("examples" in place.train) == ("guided, " not in name)
-        assert made.sampling.narrow.quoted == ("guided, " in name)
+            guided = name.removeprefix("control: ").startswith("guided, ")
+            assert ("examples" in place.practice(1)) != guided
+            at_first = name == "examples at first, then SFT"
+            assert ("examples" in place.practice(3)) != (guided or at_first)
+        assert made.sampling.narrow.quoted == guided
         assert made.rounds == (min(1, arm["rounds"]) if smoke else arm["rounds"])
         if smoke:
             assert made.sampling.max_new_tokens == 24
@@ -200,6 +203,16 @@ def test_arms_that_begin_alike_share_their_first_practice(study: ModuleType) -> 
     alone = key("guided, then SFT")
     assert alone == key("guided, then SFT once") == key("control: guided, unfiltered")
     assert len({shown, alone, key("examples, then SFT"), key("guided, then SFT", 1)}) == 4
+
+
+def test_arms_share_a_round_as_long_as_both_practise_alike(study: ModuleType) -> None:
+    always, at_first = "examples, then SFT", "examples at first, then SFT"
+    for of, number, same in (
+        *(("practised", 1, True), ("trained", 1, True)),
+        *(("practised", 2, False), ("trained", 2, False)),
+    ):
+        found = {keys(study, of, name, 0, number) for name in (always, at_first)}
+        assert (len(found) == 1) == same, (of, number)
 
 
 def begun(study: ModuleType, folder: Path, arm: str, stages: Sequence[str], **more: Any) -> Any:

@@ -25,7 +25,7 @@ from toolgym.training.config import (
 )
 
 if TYPE_CHECKING:
-    from toolgym.selftrain.environments import Tasks
+    from toolgym.selftrain.environments import Places, Tasks
     from toolgym.selftrain.preflight import Plan
     from toolgym.selftrain.settings import SelfTrainSettings
     from toolgym.training.memory import Memory
@@ -214,10 +214,16 @@ def plan_text(plan: Plan) -> str:
 
 def _environments(plan: Plan) -> str:
     rows = [
-        [place.name, place.id, _tasks(place.practise), _tasks(place.evaluate), place.corpus or "-"]
+        [place.name, place.id, _practised(place), _tasks(place.evaluate), place.corpus or "-"]
         for place in plan.places
     ]
     return text_table(["environment", "id", "practises on", "is evaluated on", "searches"], rows)
+
+
+def _practised(place: Places) -> str:
+    """By round, where the tasks change."""
+    told = [_tasks(tasks) for tasks in (place.practise, *place.later)]
+    return "; then ".join(new for new, last in zip(told, ["", *told], strict=False) if new != last)
 
 
 def _tasks(tasks: Tasks | None) -> str:

@@ -26,8 +26,8 @@ from toolgym.selftrain.stages import without_tools
 from toolgym.tools.toolset import is_server
 from toolgym.tools.translator.modelfiles import MODELS
 
-__all__ = ["Places", "Tasks", "Used", "bundled", "learning", "made_for", "places", "searched"]
-__all__ += ["used"]
+__all__ = ["Places", "Tasks", "Used", "arguments", "bundled", "learning", "made_for", "places"]
+__all__ += ["practice_rows", "searched", "used"]
 
 _OWN = "its own world"
 _SEARCH = "WikipediaSearch"
@@ -58,6 +58,7 @@ class Places:
         corpus: what is searched.
         turns: most replies of an episode.
         needs: what is not on this machine.
+        later: what the second and further rounds practise on, where that is said; the last goes on.
     """
 
     name: str
@@ -67,6 +68,15 @@ class Places:
     corpus: str
     turns: int
     needs: tuple[str, ...] = ()
+    later: tuple[Tasks, ...] = ()
+
+    def practised(self, number: int) -> Tasks | None:
+        """What a round practises on, counted from 1."""
+        return (
+            self.later[min(number - 1, len(self.later)) - 1]
+            if number > 1 and self.later
+            else (self.practise)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -
 
     Args:
         environment: with its arguments.
-        part: ``train`` or ``test``: the arguments that go with it.
+        part: ``train`` or ``test``: the arguments that go with it, of the first round.
         folders: of the recorded runs; where there is none, the training played by itself.
 
     Raises:
@@ -111,7 +121,8 @@ def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -
         facts = said["task_source"], said["task_family"], tasks, said["hashes"]["tasks"]
         found[Used(*facts, *_searched(environment.id, said["env"]["args"], said["hashes"]))] = None
     if not folders:
-        args = {**environment.args, **(getattr(environment, part) or {})}
+        extra = environment.practice(1) if part == "train" else environment.test or {}
+        args = {**environment.args, **extra}
         env = make_env(environment.id, args)
         hashes = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
         drawn = env.tasks.source, env.tasks.name, None, env.tasks.fingerprint()
@@ -192,12 +203,41 @@ def searched(environment: EnvironmentSettings) -> str:
     return str(environment.args.get("corpus") or known["corpus"].default or "")
 
 
-def learning(settings: SelfTrainSettings, environment: EnvironmentSettings) -> LearnAs | None:
+def arguments(values: Mapping[str, Any]) -> str:
+    """Arguments of an environment, a filter or a training in words."""
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "all tasks"
+
+
+def practice_rows(
+    settings: SelfTrainSettings, environment: EnvironmentSettings
+) -> list[tuple[str, str]]:
+    """What practice was given and how it is learned, for a table; by round where that changes.
+
+    Raises:
+        BadInputError: see `learning`.
+    """
+    rows = []
+    given = environment.practices
+    for number, args in enumerate(given, 1):
+        when = f" in round {number}" if number < len(given) else f" from round {number} on"
+        where = environment.label + (when if len(given) > 1 else "")
+        if args or len(given) > 1:
+            rows.append((f"practised in {where}", arguments(args)))
+        anew = learning(settings, environment, number)
+        if anew is not None:
+            rows.append((f"learned from {where}", f"re-rendered with {anew}"))
+    return rows
+
+
+def learning(
+    settings: SelfTrainSettings, environment: EnvironmentSettings, number: int
+) -> LearnAs | None:
     """The prompt under which an environment's practice is learned; None: as it was played.
 
     Args:
         settings: of the run; what they say goes before.
         environment: else its evaluation's prompt, where practice has another or worked examples.
+        number: of the round, from 1.
 
     Raises:
         UnknownNameError: an environment that does not exist.
@@ -206,7 +246,7 @@ def learning(settings: SelfTrainSettings, environment: EnvironmentSettings) -> L
     """
     if settings.learn_as is not None or environment.train is None:
         return LearnAs.read(settings.learn_as)
-    practice = {**environment.args, **environment.train}
+    practice = {**environment.args, **environment.practice(number)}
     wanted = {**environment.args, **(environment.test or {})}
     known = inspect.signature(_creator(environment.id)).parameters
     found: dict[str, Any] = {}
@@ -243,14 +283,12 @@ def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Pla
     creator = _creator(environment.id)
     known = inspect.signature(creator).parameters
     _check(environment.args, known)
-    learning(settings, environment)
-    practise, evaluate = (
-        None if extra is None else _tasks(environment, extra, limit, needs, makes)
-        for extra, limit, makes in (
-            (environment.train, environment.train_tasks, _made(settings, environment)),
-            (environment.test, environment.test_tasks, None),
-        )
-    )
+    made, test = _made(settings, environment), environment.test
+    practices = []
+    for number, extra in enumerate(environment.practices, 1):
+        learning(settings, environment, number)
+        practices.append(_tasks(environment, extra, environment.train_tasks, needs, made))
+    evaluate = None if test is None else _tasks(environment, test, environment.test_tasks, needs)
     corpus = searched(environment)
     needs += _translators(environment.args.get("tools") or ())
     default = known["max_steps"].default if "max_steps" in known else 1
@@ -259,11 +297,12 @@ def _place(settings: SelfTrainSettings, environment: EnvironmentSettings) -> Pla
     return Places(
         environment.label,
         environment.id,
-        practise,
+        practices[0] if practices else None,
         evaluate,
         bundled(corpus),
         int(environment.args.get("max_steps", default)),
         tuple(dict.fromkeys(needs)),
+        tuple(practices[1:]),
     )
 
 

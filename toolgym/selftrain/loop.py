@@ -74,7 +74,7 @@ def selection(
         if not runs:
             continue
         # One environment in which nothing is right yet must not end a run that learns in another.
-        anew = learning(work.settings, environment)
+        anew = learning(work.settings, environment, number)
         if method == "sft":
             kept = folder / environment.label
             made, counts[environment.label] = _episodes(work, number, runs, kept, anew)
@@ -205,7 +205,7 @@ def _grpo(work: Work, number: int, model: str, begun: Path, out: Path, tell: Any
     for environment in settings.environments or work.environments:
         if environment.train is None:
             continue
-        given = {**environment.args, **environment.train}
+        given = {**environment.args, **environment.practice(number)}
         if settings.curriculum is not None and not from_prefixes:
             live = begun / PRACTICE / f"{environment.label}{LIVE}"
             if not live.is_file():

@@ -54,7 +54,8 @@ def _check_narrow(settings: SelfTrainSettings) -> None:
     if narrow.said and guided == "never":
         raise BadInputError(f"narrow ({narrow}) is for guided replies: set sampling.guided, too")
     for environment in settings.environments if narrow.call_first or narrow.quoted else ():
-        if {**environment.args, **(environment.train or {})}.get("max_steps") == 1:
+        steps = [{**environment.args, **given}.get("max_steps") for given in environment.practices]
+        if 1 in steps:
             raise BadInputError(
                 f"environment {environment.label!r} has max_steps=1, and narrow ({narrow}) wants a "
                 "call before an answer: no episode would be answered; allow two steps"
@@ -293,7 +294,7 @@ def _shape(settings: SelfTrainSettings) -> Shape | None:
 def _round(settings: SelfTrainSettings, found: list[Places], number: int) -> RoundPlan:
     method = settings.method(number)
     practised = [place for place in found if place.practise is not None]
-    counts = [place.practise.tasks for place in practised if place.practise is not None]
+    counts = [None if (t := place.practised(number)) is None else t.tasks for place in practised]
     tasks = None if None in counts else sum(count for count in counts if count is not None)
     if settings.curriculum is not None:
         tasks = settings.curriculum.tasks

@@ -22,7 +22,14 @@ from toolgym.registry import CORPORA
 from toolgym.rollouts.engine import Run
 from toolgym.rollouts.tables import source_sentence
 from toolgym.selftrain import report_sections
-from toolgym.selftrain.environments import Used, bundled, learning, made_for, used
+from toolgym.selftrain.environments import (
+    Used,
+    arguments,
+    bundled,
+    made_for,
+    practice_rows,
+    used,
+)
 from toolgym.selftrain.judging import WAYS, Evaluations
 from toolgym.selftrain.settings import SelfTrainSettings, own_model
 from toolgym.selftrain.stages import Work, recorded
@@ -114,14 +121,9 @@ def _run(work: Work) -> list[Block]:
     sampling = settings.sampling
     rows = [["model", settings.model]]
     for environment in work.environments:
-        args = f": {_arguments(environment.args)}" if environment.args else ""
+        args = f": {arguments(environment.args)}" if environment.args else ""
         rows.append([f"environment {environment.label}", _inside(work, environment.id + args)])
-        if environment.train:
-            practised = _inside(work, _arguments(environment.train))
-            rows.append([f"practised in {environment.label}", practised])
-        anew = learning(settings, environment)
-        if anew is not None:
-            rows.append([f"learned from {environment.label}", f"re-rendered with {anew}"])
+        rows += [[name, _inside(work, s)] for name, s in practice_rows(settings, environment)]
     filters = [settings.filters(number) for number in range(1, settings.rounds + 1)]
     one = all(each == filters[0] for each in filters)
     rows += [
@@ -133,7 +135,7 @@ def _run(work: Work) -> list[Block]:
         *(
             [
                 "kept" if one else f"kept in round {number}",
-                _arguments(each.model_dump(exclude_none=True)),
+                arguments(each.model_dump(exclude_none=True)),
             ]
             for number, each in enumerate(filters[:1] if one else filters, 1)
         ),
@@ -191,7 +193,7 @@ def _sources(work: Work, parts: Sequence[tuple[str, str, Used]]) -> list[Block]:
 def _trainings(settings: SelfTrainSettings) -> list[list[str]]:
     used = dict.fromkeys(settings.method(number) for number in range(1, settings.rounds + 1))
     return [
-        [f"training, {method}", _arguments(settings.training(method).model_dump(exclude_none=True))]
+        [f"training, {method}", arguments(settings.training(method).model_dump(exclude_none=True))]
         for method in used
     ]
 
@@ -388,10 +390,6 @@ def _data(
 def _inside(work: Work, text: str) -> str:
     """Paths in the run's folder without that folder: it may be moved."""
     return text.replace(f"{work.out}/", "")
-
-
-def _arguments(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "all tasks"
 
 
 def _time(seconds: Mapping[str, float]) -> str:

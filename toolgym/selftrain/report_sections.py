@@ -286,8 +286,9 @@ def overlap(work: Work) -> tuple[int, int]:
                 for run in recorded(folder, environment.label):
                     practised.update(_key(trajectory.task.question) for trajectory in run)
         elif environment.train is not None:
-            tasks = make_env(environment.id, {**environment.args, **environment.train}).tasks
-            practised.update(_key(task.question) for task in tasks)
+            for given in environment.practices:
+                tasks = make_env(environment.id, {**environment.args, **given}).tasks
+                practised.update(_key(task.question) for task in tasks)
     held_out = {_key(trajectory.task.question) for trajectory in _sampled(work, 0)}
     return len(held_out & practised), len(held_out)
 

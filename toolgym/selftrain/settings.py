@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +18,7 @@ from pydantic import (
 )
 
 from toolgym._util.jsonl import require_file
-from toolgym._util.optional import require_extra
+from toolgym._util.settingsfile import read_settings
 from toolgym.data.chat import LearnAs
 from toolgym.errors import BadInputError, explain
 from toolgym.registry import PRESETS
@@ -41,6 +37,13 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Practice = Annotated[
+    Annotated[dict[str, Any] | None, Tag("one")] | Annotated[list[dict[str, Any]], Tag("by round")],
+    Discriminator(lambda given: "by round" if isinstance(given, list | tuple) else "one"),
+]
+"""Arguments for all rounds, or for one round each, of which the last go on."""
+
+
 class EnvironmentSettings(_Settings):
     """One environment of the run.
 
@@ -48,7 +51,8 @@ class EnvironmentSettings(_Settings):
         id: such as ``ToolQA-PopQA-v0``, registered.
         name: for folders and the report; default: the id.
         args: arguments of the environment, for training and evaluation alike.
-        train: further arguments for practice, such as ``{"split": "train"}``; None: evaluate only.
+        train: further arguments for practice, such as ``{"split": "train"}``; several: one mapping
+            a round, the last one goes on; None: evaluate only.
         test: further arguments for evaluation; None: practise only.
         train_tasks: at most so many questions a round; None: all.
         test_tasks: at most so many held-out questions; None: all.
@@ -59,7 +63,7 @@ class EnvironmentSettings(_Settings):
     id: str
     name: str = ""
     args: dict[str, Any] = Field(default_factory=dict)
-    train: dict[str, Any] | None = Field(default_factory=lambda: {"split": "train"})
+    train: Practice = Field(default_factory=lambda: {"split": "train"})
     test: dict[str, Any] | None = Field(default_factory=lambda: {"split": "test"})
     train_tasks: int | None = Field(default=None, ge=1)
     test_tasks: int | None = Field(default=None, ge=1)
@@ -69,6 +73,17 @@ class EnvironmentSettings(_Settings):
     def label(self) -> str:
         """Name of its folders."""
         return self.name or self.id.rpartition(":")[2]
+
+    @property
+    def practices(self) -> list[dict[str, Any]]:
+        """What ``train`` says for the rounds; nothing: it is evaluated only."""
+        if self.train is None:
+            return []
+        return self.train if isinstance(self.train, list) else [self.train]
+
+    def practice(self, number: int) -> dict[str, Any]:
+        """What ``train`` says for a round, counted from 1, of an environment that practises."""
+        return self.practices[min(number, len(self.practices)) - 1]
 
 
 class FilterSettings(_Settings):
@@ -194,6 +209,12 @@ class SelfTrainSettings(_Settings):
         bad = next((label for label in labels if not label or set(label) & set('/\\:*?"<>|')), None)
         if bad is not None:
             raise ValueError(f"environment name {bad!r} cannot be the name of a folder")
+        empty = next((place.label for place in self.environments if place.train == []), None)
+        if empty is not None:
+            raise ValueError(
+                f"'train' of environment {empty!r} is an empty list: give it one mapping, one a "
+                "round, or null to evaluate only"
+            )
         if self.filter == []:
             raise ValueError("'filter' is an empty list: give it one mapping, or one a round")
         if self.learn_as is not None and not {"sft", "dpo"} & set(self.methods):
@@ -314,70 +335,10 @@ def load_settings(
     where = "settings"
     if isinstance(settings, str | Path):
         where = f"settings file {str(settings)!r}"
-        try:
-            settings = _filled_in(_read(require_file(settings, "settings file")), where)
-        except RecursionError as error:
-            raise BadInputError(f"{where} is nested without an end: an alias in itself") from error
+        settings = read_settings(require_file(settings, "settings file"))
     if not isinstance(settings, Mapping):
         raise BadInputError(f"{where} must be a mapping, not {type(settings).__name__}")
     try:
         return SelfTrainSettings.model_validate(dict(settings))
     except ValidationError as error:
         raise BadInputError(f"{where}: {explain(error, SelfTrainSettings)}") from error
-
-
-def _filled_in(value: Any, where: str) -> Any:
-    """Plain data with the environment's variables in its strings."""
-    if isinstance(value, dict):
-        return {key: _filled_in(part, where) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(part, where) for part in value]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if not found:
-            raise BadInputError(
-                f"{where} needs the environment variable {match[1]} (in {value!r}), which is not "
-                "set; export it, or write the value into a copy of the file"
-            )
-        return found
-
-    return re.sub(r"\$\{(\w+)\}", variable, value)
-
-
-def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    for key, times in Counter(str(key) for key, _ in pairs).items():
-        if times > 1 and key != "<<":
-            raise ValueError(f"the key {key!r} stands twice")
-    return dict(pairs)
-
-
-def _read(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return json.loads(text, object_pairs_hook=_once)
-        # transformers depends on PyYAML, so that the extra brings it.
-        yaml = require_extra("yaml", "train")
-
-        class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
-            """Takes ``1e-5`` for a number, as YAML 1.2 and JSON do, and no key twice."""
-
-            def flatten_mapping(self, node: Any) -> None:
-                _once([(key.value, value) for key, value in node.value])
-                super().flatten_mapping(node)
-
-        Loader.add_implicit_resolver(
-            "tag:yaml.org,2002:float",
-            re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-            "-+.0123456789",
-        )
-    except ValueError as error:
-        raise BadInputError(f"settings file {str(path)!r} cannot be read: {error}") from error
-    try:
-        return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInputError(f"settings file {str(path)!r} is not valid YAML: {reason}") from error

@@ -159,7 +159,7 @@ def practice(
             work,
             policies(settings.sampling.temperature, practice=True),
             environment,
-            environment.train if tools else environment.train | without_tools(environment),
+            environment.practice(number) | ({} if tools else without_tools(environment)),
             environment.train_tasks,
             settings.samples_per_task if tools else settings.dpo.without_tools,
             settings.seed + 1000 * number,

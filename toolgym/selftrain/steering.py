@@ -140,7 +140,7 @@ def _sitting(
             work,
             policies(settings.sampling.temperature, practice=True),
             environment,
-            {**(environment.train or {}), "tasks": str(file), "split": None},
+            {**environment.practice(number), "tasks": str(file), "split": None},
             None,
             settings.samples_per_task,
             settings.seed + 1000 * number + sitting,
