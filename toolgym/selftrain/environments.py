@@ -102,13 +102,16 @@ class Used:
     passages: int | None = None
 
 
-def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -> list[Used]:
+def used(
+    environment: EnvironmentSettings, part: str, folders: Sequence[Path], rounds: int | None = None
+) -> list[Used]:
     """What an environment was played on in one part of a run; more than one where that changed.
 
     Args:
         environment: with its arguments.
-        part: ``train`` or ``test``: the arguments that go with it, of the first round.
+        part: ``train`` or ``test``: the arguments that go with it.
         folders: of the recorded runs; where there is none, the training played by itself.
+        rounds: how many there were.
 
     Raises:
         BadInputError: an argument that cannot be used.
@@ -120,8 +123,8 @@ def used(environment: EnvironmentSettings, part: str, folders: Sequence[Path]) -
         tasks = int(said["episodes"]) // int(said["samples_per_task"])
         facts = said["task_source"], said["task_family"], tasks, said["hashes"]["tasks"]
         found[Used(*facts, *_searched(environment.id, said["env"]["args"], said["hashes"]))] = None
-    if not folders:
-        extra = environment.practice(1) if part == "train" else environment.test or {}
+    given = environment.practices[:rounds] if part == "train" else [environment.test or {}]
+    for extra in () if folders else given:
         args = {**environment.args, **extra}
         env = make_env(environment.id, args)
         hashes = {tool.name: tool.fingerprint for tool in env.toolset if tool.fingerprint}
@@ -217,7 +220,7 @@ def practice_rows(
         BadInputError: see `learning`.
     """
     rows = []
-    given = environment.practices
+    given = environment.practices[: max(1, settings.rounds)]
     for number, args in enumerate(given, 1):
         when = f" in round {number}" if number < len(given) else f" from round {number} on"
         where = environment.label + (when if len(given) > 1 else "")

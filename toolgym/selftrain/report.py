@@ -163,7 +163,9 @@ def _parts(work: Work, last: int) -> list[tuple[str, str, Used]]:
         if environment.train is not None and last:
             made = work.settings.curriculum is not None
             parts = (
-                made_for(environment, practised) if made else used(environment, "train", practised)
+                made_for(environment, practised)
+                if made
+                else used(environment, "train", practised, last)
             )
             found += [(label, "practice", u) for u in parts]
         if environment.test is not None:

@@ -286,7 +286,7 @@ def overlap(work: Work) -> tuple[int, int]:
                 for run in recorded(folder, environment.label):
                     practised.update(_key(trajectory.task.question) for trajectory in run)
         elif environment.train is not None:
-            for given in environment.practices:
+            for given in environment.practices[: work.settings.rounds]:
                 tasks = make_env(environment.id, {**environment.args, **given}).tasks
                 practised.update(_key(task.question) for task in tasks)
     held_out = {_key(trajectory.task.question) for trajectory in _sampled(work, 0)}
