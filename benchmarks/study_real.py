@@ -11,7 +11,8 @@ where its folder is gone, so that the study can be made in many sittings. What a
 seed has been through in the same way is taken over from its folder, as long as that is there: the
 evaluation of the base, a round's practice, whole rounds. Between rounds ``--between`` questions of
 each set are asked; all of them greedily after the last one. ``--elsewhere`` asks the arms' last
-models, from their folders, questions of sets that they did not practise, or of none with tools.
+models, from their folders, questions of sets that they did not practise; ``closed-book`` ones have
+no tools.
 ``--smoke`` runs every arm on every set with a question or two and keeps whatever was played: it
 shows that the command works, and its figures say nothing.
 """
@@ -135,9 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for arm in given.arms:
                 change = ARMS[arm] | (_smoke(ARMS[arm]) if given.smoke else {})
                 settings = _settings(given, change, seed)
-                # Figures are the same wherever the data lie.
-                elsewhere = argparse.Namespace(**vars(given) | {"data": Path("data")})
-                key = value_hash([_settings(elsewhere, change, seed), given.questions])
+                key = _key(given, change, seed)
                 facts = found["arms"].get(arm, {}).get(str(seed), {})
                 if facts.get("key") != key:
                     facts = _arm(given, arm, seed, settings) | {"key": key}
@@ -167,6 +166,12 @@ def _known(file: Path, given: argparse.Namespace) -> dict[str, Any]:
     return found if found.get("model") == given.model else empty
 
 
+def _key(given: argparse.Namespace, change: Mapping[str, Any], seed: int) -> str:
+    """Of an arm's figures, which are the same wherever the data lie."""
+    anywhere = argparse.Namespace(**vars(given) | {"data": Path("data")})
+    return value_hash([_settings(anywhere, change, seed), given.questions])
+
+
 def _add(
     file: Path, given: argparse.Namespace, arm: str, seed: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -190,7 +195,7 @@ def _arm(
     report = selftrain(loaded, out=out)
     facts = read_json(report.with_suffix(".json"))
     rounds = [_figures(given.sets, folder) for folder in sorted(out.glob("evaluation-*"))]
-    last = _last_model(given, out)
+    last = _last_model(given, out, loaded.rounds)
     _ask_all(loaded, last, given.questions, out / "all")
     rounds[-1] |= _figures(given.sets, out / "all", ways=("greedy",))
     kept = out / "lost.json"
@@ -209,10 +214,9 @@ def _folder(given: argparse.Namespace, arm: str, seed: int) -> Path:
     return out
 
 
-def _last_model(given: argparse.Namespace, out: Path) -> str:
+def _last_model(given: argparse.Namespace, out: Path, rounds: int) -> str:
     """Of an arm that has been through its rounds; the base where there were none."""
-    models = sorted(out.glob("round-*/training/model"))
-    return str(models[-1]) if models else given.model
+    return str(out / f"round-{rounds}" / "training" / "model") if rounds else given.model
 
 
 def _ask_elsewhere(
@@ -235,22 +239,20 @@ def _ask_elsewhere(
         return False
     most = given.elsewhere_questions
     asked = argparse.Namespace(**vars(given) | {"sets": [name], "questions": most})
-    settings = _settings(asked, change, seed)
-    asked.data = Path("data")  # figures are the same wherever the data lie
-    key = value_hash([_settings(asked, change, seed), most])
+    key = _key(asked, change, seed)
     known = facts.setdefault("elsewhere", {})
     if known.get(name, {}).get("key") == key:
         return False
-    folder = _folder(given, arm, seed)
-    last = _last_model(given, folder)
-    if settings["rounds"] and last == given.model:
+    folder, settings = _folder(given, arm, seed), load_settings(_settings(asked, change, seed))
+    last = _last_model(given, folder, settings.rounds)
+    if settings.rounds and not Path(last).is_dir():
         raise BadInputError(
             f"{arm}, seed {seed}: its figures are known, but {folder} holds no model of it that "
             "could be asked elsewhere; leave --elsewhere out, or give another --page to run the "
             "arm again"
         )
     out = folder / "elsewhere" / f"{most}-questions"
-    _ask_all(load_settings(settings), last, most, out)
+    _ask_all(settings, last, most, out)
     known[name] = _figures([name], out, ways=("greedy",))[f"{name}-greedy"] | {"key": key}
     return True
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.curves import accuracy_curves
-from study.elsewhere import elsewhere_blocks
 from toolgym.evaluation.document import Block, Figure, Heading, Paragraph, Table
 from toolgym.evaluation.intervals import wilson
 
@@ -14,6 +13,10 @@ FIGURES = (
     *("exact_match", "token_f1", "accuracy", "accuracy_paper", "invoke_rate", "malformed_rate"),
     *("answer_words", "copied_passage", "Solve-F1"),
 )
+
+
+_SHOWN = {"gsm8k": "accuracy", "scenarios": "Solve-F1"}
+"""What tells most of a set; of the others exact match."""
 
 
 def told(facts: Mapping[str, Any]) -> str:
@@ -81,6 +84,47 @@ def _by_set(found: Mapping[str, Any], sets: Sequence[str]) -> Table:
     return Table(["EM", *sets], rows)
 
 
+def _elsewhere(found: Mapping[str, Any]) -> list[Block]:
+    """A section for the page, or nothing.
+
+    Args:
+        found: ``arms``: facts by arm and seed, some of which hold ``elsewhere``: figures by set.
+    """
+    asked = {
+        arm: parts
+        for arm, by_seed in found["arms"].items()
+        if (parts := [facts["elsewhere"] for facts in by_seed.values() if facts.get("elsewhere")])
+    }
+    sets = list(dict.fromkeys(name for parts in asked.values() for part in parts for name in part))
+    if not sets:
+        return []
+    head = [f"{name}: {_SHOWN.get(name, 'exact_match')} / calls" for name in sets]
+    rows = [[arm, *(_cell(parts, name) for name in sets)] for arm, parts in asked.items()]
+    return [
+        Heading("Asked where it never practised"),
+        Paragraph(
+            "The same models, asked greedily from sets of which no question was practised: shares "
+            "in percent with 95 % Wilson intervals over the questions of all seeds (Solve-F1: a "
+            "mean), and calls an episode. Of `closed-book` there is no tool: it shows what the "
+            "model still knows by heart."
+        ),
+        Table(["arm", *head], rows),
+    ]
+
+
+def _cell(parts: list[Mapping[str, Any]], name: str) -> str:
+    """A set's figure over the seeds that were asked, and the calls."""
+    figure = _SHOWN.get(name, "exact_match")
+    known = [part[name] for part in parts if part.get(name, {}).get(figure) is not None]
+    if not known:
+        return "-"
+    asked = sum(part["questions"] for part in known)
+    share = sum(part[figure] * part["questions"] for part in known) / asked
+    calls = sum(part["invoke_rate"] * part["questions"] for part in known) / asked
+    told = f"{share:.2f}" if figure == "Solve-F1" else _interval(round(share * asked), asked)
+    return f"{told} of {asked} / {calls:.2f}"
+
+
 def _changed(found: Mapping[str, Any]) -> Table:
     """Relative change of the weights by third of the layers, the mean over seeds."""
     trained = {
@@ -132,7 +176,7 @@ def page(found: Mapping[str, Any], order: Sequence[str], arms: Sequence[str]) ->
         ),
         Heading("By set"),
         _by_set(found, sets),
-        *elsewhere_blocks(found),
+        *_elsewhere(found),
         Heading("Where the weights changed"),
         Paragraph(
             "Relative change by third of the layers and kind of module "

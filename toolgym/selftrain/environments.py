@@ -21,7 +21,13 @@ from toolgym.registry import CORPORA, ENVIRONMENTS, MAKERS, TOOLS
 from toolgym.rollouts.playing import make_env, spec_of
 from toolgym.rollouts.runs import Run
 from toolgym.selftrain.curriculum import make_maker
-from toolgym.selftrain.settings import EnvironmentSettings, OwnModel, SelfTrainSettings, own_model
+from toolgym.selftrain.settings import (
+    EnvironmentSettings,
+    OwnModel,
+    SelfTrainSettings,
+    of_round,
+    own_model,
+)
 from toolgym.selftrain.stages import without_tools
 from toolgym.tools.toolset import is_server
 from toolgym.tools.translator.modelfiles import MODELS
@@ -72,11 +78,7 @@ class Places:
 
     def practised(self, number: int) -> Tasks | None:
         """What a round practises on, counted from 1."""
-        return (
-            self.later[min(number - 1, len(self.later)) - 1]
-            if number > 1 and self.later
-            else (self.practise)
-        )
+        return of_round((self.practise, *self.later), number)
 
 
 @dataclass(frozen=True, slots=True)

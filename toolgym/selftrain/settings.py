@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,8 +29,11 @@ from toolgym.training.config import DpoConfig, GroupConfig, SftConfig
 __all__ = [
     "SamplingSettings",
     *("EnvironmentSettings", "OwnModel", "Preset", "SelfTrainSettings", "load_settings"),
-    *("own_model", "preset"),
+    *("of_round", "own_model", "preset"),
 ]
+
+
+T = TypeVar("T")
 
 
 class _Settings(BaseModel):
@@ -42,6 +45,11 @@ Practice = Annotated[
     Discriminator(lambda given: "by round" if isinstance(given, list | tuple) else "one"),
 ]
 """Arguments for all rounds, or for one round each, of which the last go on."""
+
+
+def of_round(several: Sequence[T], number: int) -> T:
+    """What stands for a round, counted from 1; the last one goes on."""
+    return several[min(number, len(several)) - 1]
 
 
 class EnvironmentSettings(_Settings):
@@ -83,7 +91,7 @@ class EnvironmentSettings(_Settings):
 
     def practice(self, number: int) -> dict[str, Any]:
         """What ``train`` says for a round, counted from 1, of an environment that practises."""
-        return self.practices[min(number, len(self.practices)) - 1]
+        return of_round(self.practices, number)
 
 
 class FilterSettings(_Settings):
@@ -183,13 +191,13 @@ class SelfTrainSettings(_Settings):
 
     def method(self, number: int) -> Method:
         """How a round trains, counted from 1."""
-        return self.methods[min(number, len(self.methods)) - 1]
+        return of_round(self.methods, number)
 
     def filters(self, number: int) -> FilterSettings:
         """What a round keeps, counted from 1."""
         if isinstance(self.filter, FilterSettings):
             return self.filter
-        return self.filter[min(number, len(self.filter)) - 1]
+        return of_round(self.filter, number)
 
     def practises(self, method: str) -> bool:
         """Whether a round of this method begins with recorded episodes."""
