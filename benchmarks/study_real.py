@@ -178,7 +178,9 @@ def _add(
     """What is known now, with an arm's facts; another process may have found more meanwhile."""
     found = _known(file, given)
     found["arms"].setdefault(arm, {})[str(seed)] = facts
-    found["arms"] = {name: found["arms"][name] for name in ARMS if name in found["arms"]}
+    # Arms that this version does not know were found by another one, and stay.
+    order = [*(name for name in ARMS if name in found["arms"]), *found["arms"]]
+    found["arms"] = {name: found["arms"][name] for name in dict.fromkeys(order)}
     write_json(file, found)
     return found
 

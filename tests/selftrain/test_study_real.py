@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("yaml")
 pytestmark = pytest.mark.sources
 
-from toolgym._util.jsonl import write_json  # noqa: E402
+from toolgym._util.jsonl import read_json, write_json  # noqa: E402
 from toolgym.evaluation.document import to_markdown  # noqa: E402
 from toolgym.rollouts.playing import make_env  # noqa: E402
 from toolgym.selftrain.settings import SelfTrainSettings, load_settings  # noqa: E402
@@ -117,6 +117,13 @@ def test_what_was_found_is_not_run_again(
     ]
     page = (tmp_path / "real-model-study.md").read_text(encoding="utf-8")
     assert "50.0, 50.0" in page
+    kept = tmp_path / "real-model-study.json"
+    found = read_json(kept)
+    found["arms"] = {"of another version": found["arms"]["zero-shot"], **found["arms"]}
+    write_json(kept, found)
+    study.main([*told, "--seeds", "2"])
+    assert list(read_json(kept)["arms"]) == ["zero-shot", "guided, then SFT", "of another version"]
+    del ran[4:]
     study.main([*told, "--seeds", "1", "--data", "elsewhere"])
     assert len(ran) == 4, "figures are the same wherever the data lie"
     study.main([*told, "--seeds", "1", "--questions", "7"])
